@@ -1,0 +1,3 @@
+//! Redrive.
+
+fn main() {}

@@ -1,0 +1,338 @@
+//! The store: the truth about every task, behind domain verbs over batches.
+//!
+//! Each verb is one atomic step: all or nothing, fenced, durable when it returns. Time is the store's own, so a
+//! coordinator whose clock is off cannot end a live lease. What a caller got wrong, a stale lease included, is an outcome
+//! of its item; [`StoreError`] is for a store that cannot do its work, and after it the outcome is unknown: every verb
+//! can be repeated safely.
+
+pub mod sqlite;
+
+use async_trait::async_trait;
+use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::id::{Name, TaskId};
+use redrive_shared::lifecycle::{Ended, Fence};
+use redrive_shared::retry::RetryPolicy;
+use redrive_shared::task::{FailureRecord, Lease, Priority, TaskState, TaskView};
+use redrive_shared::wire::{AgentView, Heartbeat, NewTask, QueueView};
+use serde_json::value::RawValue;
+
+/// Why the store could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Nothing can be written any more.
+    #[error("the store has no room: {0}")]
+    Full(String),
+    /// It does not answer, or another process holds it.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+    /// It holds something that this release cannot read.
+    #[error("the store's contents cannot be read: {0}")]
+    Corrupt(String),
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        const RETRY_AFTER_MS: u64 = 1_000;
+        let code = match &error {
+            StoreError::Full(_) => ErrorCode::StoreFull,
+            StoreError::Unavailable(_) => ErrorCode::StoreUnavailable,
+            StoreError::Corrupt(_) => ErrorCode::Internal,
+        };
+        Self::new(code, format!("{error}; what was asked may or may not have happened, and can be repeated safely"))
+            .retry_after_ms(RETRY_AFTER_MS)
+    }
+}
+
+/// What verbs return.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// A task to put on the queue, checked and judged.
+#[derive(Debug, Clone)]
+pub struct Enqueue {
+    /// Its id.
+    pub id: TaskId,
+    /// Its queue, which must exist.
+    pub queue: Name,
+    /// What to run.
+    pub task_type: Name,
+    /// Its payload.
+    pub payload: Box<RawValue>,
+    /// The failure that it came with.
+    pub failure: Option<FailureRecord>,
+    /// The rest, as the caller gave it. Its `id`, `queue`, `task_type`, `payload` and `failure` are not looked at.
+    pub spec: NewTask,
+}
+
+/// What became of a task to enqueue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enqueued {
+    /// It is there now.
+    Created {
+        /// Its state: a failure that no retry can mend settles it at once.
+        state: TaskState,
+        /// When it runs.
+        due_ms: i64,
+    },
+    /// It was there before, with the same contents.
+    Duplicate {
+        /// Its state.
+        state: TaskState,
+        /// When it runs.
+        due_ms: i64,
+    },
+    /// That id belongs to other contents.
+    IdReused,
+    /// No such queue.
+    UnknownQueue,
+}
+
+/// A worker's wish for work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Who.
+    pub agent: Name,
+    /// Which run of it.
+    pub boot_id: Option<Name>,
+    /// Makes the claim repeatable.
+    pub request_id: Option<Name>,
+    /// From where. Queues that do not exist have nothing due.
+    pub queues: Vec<Name>,
+    /// At most so many.
+    pub max: usize,
+    /// Length of the lease; the queue's policy decides when missing.
+    pub lease_ms: Option<u64>,
+    /// Lanes not to visit.
+    pub avoid: Vec<Name>,
+}
+
+/// What a claim got.
+#[derive(Debug, Clone, Default)]
+pub struct Claimed {
+    /// The leases, in order.
+    pub leases: Vec<Lease>,
+    /// When the next task of its eligible lanes is due, if one waits. Missing when the claim was filled.
+    pub next_due_ms: Option<i64>,
+    /// Tasks that were found past their deadline and escalated.
+    pub too_late: Vec<TaskId>,
+}
+
+/// A lease to start or to make longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extend {
+    /// The task.
+    pub id: TaskId,
+    /// Its lease.
+    pub fence: Fence,
+    /// From now; the queue's policy decides when missing.
+    pub lease_ms: Option<u64>,
+}
+
+/// What became of an extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extended {
+    /// It ends then.
+    Until(i64),
+    /// It is over or somebody else's.
+    Stale(TaskState),
+    /// No such task.
+    Unknown,
+}
+
+/// The end of an attempt, judged.
+#[derive(Debug, Clone)]
+pub enum Ending {
+    /// The work is done.
+    Done(Option<Box<RawValue>>),
+    /// It failed: the policy decides.
+    Failed(FailureRecord),
+    /// It failed and the handler rules out a retry.
+    FailedForGood(FailureRecord),
+    /// It failed and the handler asks for a person.
+    NeedsPerson(FailureRecord),
+    /// Put off.
+    Snoozed {
+        /// From now.
+        delay_ms: u64,
+    },
+    /// Handed back untouched.
+    Released,
+}
+
+impl Ending {
+    /// As the lifecycle takes it.
+    pub fn ended(&self) -> Ended<'_> {
+        match self {
+            Self::Done(_) => Ended::Done,
+            Self::Failed(failure) => Ended::Failed(failure),
+            Self::FailedForGood(failure) => Ended::FailedForGood(failure),
+            Self::NeedsPerson(failure) => Ended::NeedsPerson(failure),
+            Self::Snoozed { delay_ms } => Ended::Snoozed { delay_ms: *delay_ms },
+            Self::Released => Ended::Released,
+        }
+    }
+
+    /// What failed, if something did.
+    pub fn failure(&self) -> Option<&FailureRecord> {
+        match self {
+            Self::Failed(failure) | Self::FailedForGood(failure) | Self::NeedsPerson(failure) => Some(failure),
+            Self::Done(_) | Self::Snoozed { .. } | Self::Released => None,
+        }
+    }
+}
+
+/// A lease to settle.
+#[derive(Debug, Clone)]
+pub struct Settle {
+    /// The task.
+    pub id: TaskId,
+    /// Its lease.
+    pub fence: Fence,
+    /// How the attempt ended.
+    pub ending: Ending,
+}
+
+/// What became of a settlement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// It holds.
+    Applied {
+        /// The state after it.
+        state: TaskState,
+        /// When it runs again, if it does.
+        due_ms: i64,
+        /// The queue, for metrics.
+        queue: Name,
+    },
+    /// This lease was settled before, and that holds.
+    Repeated {
+        /// The state now.
+        state: TaskState,
+        /// When it runs again, if it does.
+        due_ms: i64,
+    },
+    /// The lease is over or somebody else's.
+    Stale(TaskState),
+    /// No such task.
+    Unknown,
+}
+
+/// A lease that ended with no word from its worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reaped {
+    /// The task.
+    pub id: TaskId,
+    /// Its queue.
+    pub queue: Name,
+    /// Whether the worker had started it.
+    pub started: bool,
+    /// The state after it.
+    pub state: TaskState,
+    /// When it runs again, if it does.
+    pub due_ms: i64,
+}
+
+/// What a round of reaping found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reap {
+    /// The leases ended.
+    pub reaped: Vec<Reaped>,
+    /// Agents found silent for too long; their leases were among those ended, or will be with the next round.
+    pub gone: Vec<Name>,
+    /// When to look again.
+    pub next_ms: Option<i64>,
+}
+
+/// What an operator's action did to one task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acted {
+    /// It is in that state now.
+    Now {
+        /// The state.
+        state: TaskState,
+        /// When it runs, if it does.
+        due_ms: i64,
+    },
+    /// Its state does not allow it.
+    WrongState(TaskState),
+    /// No such task.
+    Unknown,
+}
+
+/// What a heartbeat changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beaten {
+    /// One a lease, in order.
+    pub leases: Vec<Extended>,
+}
+
+/// Which tasks to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only of this queue.
+    pub queue: Option<Name>,
+    /// Only in this state.
+    pub state: Option<TaskState>,
+    /// Continue below this sequence number.
+    pub cursor: Option<i64>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A page of tasks, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct Listed {
+    /// Without payload and history.
+    pub tasks: Vec<TaskView>,
+    /// Where to go on.
+    pub next_cursor: Option<i64>,
+}
+
+/// The store's contract. One conformance suite runs against every implementation (`tests/suite`).
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Puts tasks on their queues. Answers in order.
+    async fn enqueue(&self, batch: Vec<Enqueue>) -> Result<Vec<Enqueued>>;
+    /// Leases what is due, claim by claim in order; lanes by priority, then in rotation, each in order of due time.
+    async fn claim(&self, batch: Vec<Claim>) -> Result<Vec<Claimed>>;
+    /// Starts leases or makes them longer.
+    async fn extend(&self, batch: Vec<Extend>) -> Result<Vec<Extended>>;
+    /// Ends attempts.
+    async fn settle(&self, batch: Vec<Settle>) -> Result<Vec<Settled>>;
+    /// Ends up to `limit` leases whose time is over, whatever is paused, and those of agents gone silent.
+    async fn reap(&self, limit: usize) -> Result<Reap>;
+    /// Lets the leases of one run of an agent end now; the next [`Store::reap`] ends them.
+    async fn expire_leases(&self, agent: &Name, boot_id: &Name) -> Result<usize>;
+    /// Forgets up to `limit` finished tasks whose retention is over.
+    async fn forget(&self, limit: usize) -> Result<usize>;
+    /// Calls tasks off.
+    async fn cancel(&self, ids: Vec<TaskId>, reason: Option<String>) -> Result<Vec<Acted>>;
+    /// Runs tasks again now.
+    async fn retry(&self, ids: Vec<TaskId>, reason: Option<String>) -> Result<Vec<Acted>>;
+    /// Everything about one task.
+    async fn get(&self, id: &TaskId) -> Result<Option<TaskView>>;
+    /// Those of the tasks that are known, without payload and history.
+    async fn status(&self, ids: Vec<TaskId>) -> Result<Vec<TaskView>>;
+    /// A page of tasks.
+    async fn list(&self, filter: Filter) -> Result<Listed>;
+    /// Makes a queue or replaces its policy.
+    async fn put_queue(&self, name: &Name, policy: RetryPolicy) -> Result<()>;
+    /// Stops or resumes handing out a queue's tasks. False: no such queue.
+    async fn pause(&self, name: &Name, paused: bool) -> Result<bool>;
+    /// Every queue, by name.
+    async fn queues(&self) -> Result<Vec<QueueView>>;
+    /// An agent is alive, and extends its leases.
+    async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten>;
+    /// Every agent known, by name.
+    async fn agents(&self) -> Result<Vec<AgentView>>;
+    /// Whether it can write now.
+    async fn check(&self) -> Result<()>;
+}
+
+/// The rank of a lane's priority in the store: lower goes first. Part of the stored format.
+pub const fn rank(priority: Priority) -> i64 {
+    match priority {
+        Priority::High => 0,
+        Priority::Normal => 1,
+        Priority::Low => 2,
+    }
+}

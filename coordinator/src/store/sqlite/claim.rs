@@ -1,0 +1,221 @@
+//! `claim`: due tasks go to a worker.
+
+use rand::RngExt;
+use redrive_shared::id::{Name, TaskId};
+use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES};
+use redrive_shared::task::{Lease, Nonce};
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::rows::{HOT_COLUMNS, Hot, corrupt, hot, json, optional, parse, required, to_json};
+use super::tx::Tx;
+use crate::store::{Claim, Claimed};
+
+/// Payload bytes after which a claim is full: its reply must fit into what a worker will read.
+const REPLY_MAX_BYTES: usize = BODY_MAX_BYTES;
+
+pub(super) fn claim(tx: &mut Tx<'_>, batch: Vec<Claim>) -> rusqlite::Result<Vec<Claimed>> {
+    batch.into_iter().map(|claim| claim_one(tx, &claim)).collect()
+}
+
+fn claim_one(tx: &mut Tx<'_>, claim: &Claim) -> rusqlite::Result<Claimed> {
+    if let Some(answer) = replay(tx, claim)? {
+        return Ok(answer);
+    }
+    let queues = tx.memory.queues.open(&claim.queues);
+    let mut filling = Filling { claimed: Claimed::default(), given: Vec::new(), room: REPLY_MAX_BYTES };
+    while filling.goes_on(claim.max) {
+        let candidates = tx.memory.lanes.due(&queues, &claim.avoid, tx.now_ms());
+        let Some(first) = candidates.first() else { break };
+        let level = candidates.iter().take_while(|candidate| candidate.rank == first.rank).count();
+        // Lanes of one priority share what is wanted; what some cannot fill, the next round gives to the others.
+        let share = (claim.max - filling.given.len()).div_ceil(level);
+        for candidate in &candidates[..level] {
+            if !filling.goes_on(claim.max) {
+                break;
+            }
+            let wanted = share.min(claim.max - filling.given.len());
+            visit(tx, claim, candidate.lane, wanted, &mut filling)?;
+        }
+    }
+    remember(tx, claim, &filling.given)?;
+    let mut claimed = filling.claimed;
+    if claimed.leases.len() < claim.max {
+        claimed.next_due_ms = tx.memory.lanes.next_due(&queues, &claim.avoid);
+    }
+    Ok(claimed)
+}
+
+/// A claim while it is being filled.
+struct Filling {
+    claimed: Claimed,
+    /// Sequence number and epoch of each lease.
+    given: Vec<(i64, i64)>,
+    /// Payload bytes that still fit.
+    room: usize,
+}
+
+impl Filling {
+    fn goes_on(&self, max: usize) -> bool {
+        self.given.len() < max && self.room > 0 && self.claimed.too_late.len() < BATCH_MAX_ITEMS
+    }
+
+    /// Whether a payload fits; a claim's first always does.
+    fn takes(&mut self, payload_bytes: usize) -> bool {
+        match self.room.checked_sub(payload_bytes) {
+            Some(left) => {
+                self.room = left;
+                true
+            }
+            None => {
+                self.room = 0;
+                self.given.is_empty()
+            }
+        }
+    }
+}
+
+/// Leases up to `wanted` due tasks of one lane.
+fn visit(
+    tx: &mut Tx<'_>,
+    claim: &Claim,
+    lane: i64,
+    wanted: usize,
+    filling: &mut Filling,
+) -> rusqlite::Result<()> {
+    let policy = tx.policy(lane);
+    for (mut task, body) in due(tx, lane, wanted)? {
+        if !filling.takes(body.payload.len()) {
+            break;
+        }
+        let before = task.record.state;
+        let nonce = Nonce(tx.rng.random());
+        let lease_ms = claim.lease_ms.unwrap_or(policy.lease_ms);
+        match task.record.claim(lease_ms, nonce, &policy, tx.now_us) {
+            Ok(None) => {
+                task.agent = Some(claim.agent.to_string());
+                task.boot_id = claim.boot_id.as_ref().map(ToString::to_string);
+                tx.save_row(&task, before)?;
+                filling.given.push((task.seq, task.record.epoch));
+                filling.claimed.leases.push(lease(tx, &task, body)?);
+            }
+            Ok(Some(verdict)) => {
+                task.agent = None;
+                let now_ms = tx.now_ms();
+                tx.write_history(&mut task, &verdict, None, now_ms, None)?;
+                tx.save_row(&task, before)?;
+                filling.claimed.too_late.push(TaskId::new(task.id).map_err(|error| corrupt(24, error))?);
+            }
+            // Selected as scheduled and due within this transaction.
+            Err(_) => return Err(rusqlite::Error::StatementChangedRows(0)),
+        }
+    }
+    tx.refresh_lane(lane)?;
+    tx.memory.lanes.visited(lane);
+    Ok(())
+}
+
+/// The cold row of a claimed task.
+struct Body {
+    task_type: Name,
+    type_version: Option<u32>,
+    payload: String,
+    route: u32,
+    traceparent: Option<String>,
+    labels: std::collections::BTreeMap<String, String>,
+}
+
+fn body(row: &Row<'_>) -> rusqlite::Result<Body> {
+    Ok(Body {
+        task_type: required(row, HOT_COLUMNS)?,
+        type_version: optional(row, HOT_COLUMNS + 1)?,
+        payload: row.get(HOT_COLUMNS + 2)?,
+        route: row.get(HOT_COLUMNS + 3)?,
+        traceparent: row.get(HOT_COLUMNS + 4)?,
+        labels: json(row, HOT_COLUMNS + 5)?.unwrap_or_default(),
+    })
+}
+
+fn due(tx: &Tx<'_>, lane: i64, wanted: usize) -> rusqlite::Result<Vec<(Hot, Body)>> {
+    let mut statement = tx.connection.prepare_cached(include_str!("sql/load_due.sql"))?;
+    let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![lane, tx.now_ms(), limit], |row| Ok((hot(row)?, body(row)?)))?;
+    rows.collect()
+}
+
+fn lease(tx: &Tx<'_>, task: &Hot, body: Body) -> rusqlite::Result<Lease> {
+    let (lane, policy) = (tx.lane(task.lane)?, tx.policy(task.lane));
+    let record = &task.record;
+    let failed_before = task.entries > 0;
+    let last_failure = if failed_before {
+        let mut statement = tx.connection.prepare_cached(include_str!("sql/last_failure.sql"))?;
+        statement.query_row([task.seq], |row| json(row, 0)).optional()?.flatten()
+    } else {
+        None
+    };
+    Ok(Lease {
+        id: TaskId::new(task.id.as_str()).map_err(|error| corrupt(24, error))?,
+        epoch: record.epoch,
+        nonce: record.nonce,
+        lease_until_ms: record.lease_until_ms,
+        due_at_ms: record.due_ms,
+        queue: lane.queue.clone(),
+        task_type: body.task_type,
+        type_version: body.type_version,
+        payload: parse(&body.payload, HOT_COLUMNS + 2)?,
+        dependency: lane.dependency.clone(),
+        group: lane.group.clone(),
+        priority: lane.priority,
+        route: body.route,
+        attempt: record.ledger.failed.saturating_add(1),
+        run: record.runs,
+        max_attempts: policy.attempts_allowed(record.max_attempts),
+        timeout_ms: policy.timeout_ms,
+        deadline_at_ms: record.deadline_ms,
+        ledger: record.ledger,
+        last_failure,
+        traceparent: body.traceparent,
+        labels: body.labels,
+    })
+}
+
+/// The leases that this very request was given before, as far as they still hold.
+fn replay(tx: &Tx<'_>, claim: &Claim) -> rusqlite::Result<Option<Claimed>> {
+    let Some(request_id) = &claim.request_id else { return Ok(None) };
+    let mut statement =
+        tx.connection.prepare_cached("SELECT leases FROM claims WHERE agent = ?1 AND request_id = ?2")?;
+    let given: Option<Vec<(i64, i64)>> = statement
+        .query_row([claim.agent.as_str(), request_id.as_str()], |row| json(row, 0))
+        .optional()?
+        .flatten();
+    let Some(given) = given else { return Ok(None) };
+    let mut claimed = Claimed::default();
+    let mut statement = tx.connection.prepare_cached(include_str!("sql/load_leased.sql"))?;
+    for (seq, epoch) in given {
+        let found = statement.query_row([seq, epoch], |row| Ok((hot(row)?, body(row)?))).optional()?;
+        if let Some((task, body)) = found {
+            claimed.leases.push(lease(tx, &task, body)?);
+        }
+    }
+    Ok(Some(claimed))
+}
+
+fn remember(tx: &Tx<'_>, claim: &Claim, given: &[(i64, i64)]) -> rusqlite::Result<()> {
+    let Some(request_id) = claim.request_id.as_ref().filter(|_| !given.is_empty()) else { return Ok(()) };
+    tx.connection
+        .prepare_cached("INSERT INTO claims (agent, request_id, at_ms, leases) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![claim.agent.as_str(), request_id.as_str(), tx.now_ms(), to_json(given)?])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use redrive_shared::task::TaskState;
+
+    use super::super::rows::state_number;
+
+    #[test]
+    fn the_indexes_name_the_states_they_mean() {
+        assert_eq!(state_number(TaskState::Scheduled), 0);
+        assert_eq!(state_number(TaskState::Leased), 1);
+    }
+}

@@ -1,0 +1,142 @@
+//! `enqueue`: tasks come onto their queues.
+
+use redrive_shared::lifecycle::{Record, Start, Verdict};
+use redrive_shared::task::{Lane, TaskState};
+use rusqlite::{OptionalExtension, params};
+use sha2::{Digest, Sha256};
+
+use super::queues::Queue;
+use super::rows::{Hot, class_counts, state_from, state_number, to_json};
+use super::tx::Tx;
+use crate::store::{Enqueue, Enqueued};
+
+/// Bytes of the contents' hash that are kept: 16 make an accidental match as likely as none.
+const HASH_BYTES: usize = 16;
+
+pub(super) fn enqueue(tx: &mut Tx<'_>, batch: Vec<Enqueue>) -> rusqlite::Result<Vec<Enqueued>> {
+    batch.into_iter().map(|task| enqueue_one(tx, &task)).collect()
+}
+
+fn enqueue_one(tx: &mut Tx<'_>, task: &Enqueue) -> rusqlite::Result<Enqueued> {
+    let Some(queue) = tx.memory.queues.get(&task.queue).cloned() else { return Ok(Enqueued::UnknownQueue) };
+    let hash = contents_hash(task);
+    if let Some(known) = compare(tx, task, &hash)? {
+        return Ok(known);
+    }
+    let start = Start {
+        attempts_made: task.spec.attempts_made.unwrap_or(u32::from(task.failure.is_some())),
+        failure: task.failure.as_ref(),
+        max_attempts: task.spec.max_attempts,
+        delay_ms: task.spec.delay_ms.unwrap_or(0),
+        deadline_ms: task.spec.deadline_ms,
+    };
+    let (record, verdict) = Record::enqueue(&start, &queue.policy, tx.now_us, tx.rng);
+    insert(tx, task, &queue, record, verdict, &hash)
+}
+
+/// The answer where the id is known.
+fn compare(tx: &Tx<'_>, task: &Enqueue, hash: &[u8]) -> rusqlite::Result<Option<Enqueued>> {
+    let mut statement = tx.connection.prepare_cached(include_str!("sql/find_same.sql"))?;
+    statement
+        .query_row([task.id.as_str()], |row| {
+            let state = state_from(row.get(0)?)?;
+            Ok(if row.get_ref(2)?.as_blob()? == hash {
+                Enqueued::Duplicate { state, due_ms: row.get(1)? }
+            } else {
+                Enqueued::IdReused
+            })
+        })
+        .optional()
+}
+
+fn insert(
+    tx: &mut Tx<'_>,
+    task: &Enqueue,
+    queue: &Queue,
+    record: Record,
+    verdict: Option<Verdict>,
+    hash: &[u8],
+) -> rusqlite::Result<Enqueued> {
+    let key = Lane {
+        queue: task.queue.clone(),
+        priority: task.spec.priority,
+        dependency: task.spec.dependency.clone(),
+        group: task.spec.group.clone(),
+    };
+    let lane = tx.intern(&key, queue.number)?;
+    let now_ms = tx.now_ms();
+    tx.connection.prepare_cached(include_str!("sql/insert_task.sql"))?.execute(params![
+        task.id.as_str(),
+        lane,
+        state_number(record.state),
+        record.epoch,
+        record.nonce.0.cast_signed(),
+        record.due_ms,
+        record.lease_until_ms,
+        record.started,
+        record.leased_at_ms,
+        record.runs,
+        record.ledger.failed,
+        record.ledger.lost,
+        record.ledger.undelivered,
+        record.ledger.deferred,
+        record.ledger.released,
+        class_counts(&record.class_failures),
+        record.previous_delay_ms.map(u64::cast_signed),
+        record.max_attempts,
+        record.deadline_ms,
+        record.expires_ms,
+        i64::from(verdict.is_some()),
+        now_ms,
+    ])?;
+    let seq = tx.connection.last_insert_rowid();
+    insert_body(tx, seq, task, hash)?;
+    let (state, due_ms) = (record.state, record.due_ms);
+    if let Some(verdict) = verdict {
+        let mut hot = Hot {
+            seq,
+            lane,
+            id: String::new(),
+            record,
+            entries: 0,
+            enqueued_ms: now_ms,
+            agent: None,
+            boot_id: None,
+        };
+        tx.write_history(&mut hot, &verdict, task.failure.as_ref(), now_ms, None)?;
+    }
+    if state == TaskState::Scheduled {
+        tx.memory.lanes.add_due(lane, due_ms);
+    }
+    tx.count(queue.number, state, 1);
+    tx.count_lane(lane, 1);
+    Ok(Enqueued::Created { state, due_ms })
+}
+
+fn insert_body(tx: &Tx<'_>, seq: i64, task: &Enqueue, hash: &[u8]) -> rusqlite::Result<()> {
+    let labels = &task.spec.labels;
+    let labels = if labels.is_empty() { None } else { Some(to_json(labels)?) };
+    tx.connection.prepare_cached(include_str!("sql/insert_body.sql"))?.execute(params![
+        seq,
+        task.task_type.as_str(),
+        task.spec.type_version,
+        task.payload.get(),
+        hash,
+        task.spec.route,
+        task.spec.traceparent,
+        labels,
+    ])?;
+    Ok(())
+}
+
+/// What makes two tasks of one id the same: queue, type and payload, byte for byte.
+fn contents_hash(task: &Enqueue) -> [u8; HASH_BYTES] {
+    let mut hasher = Sha256::new();
+    for part in [task.queue.as_str(), task.task_type.as_str(), task.payload.get()] {
+        hasher.update(part.len().to_le_bytes());
+        hasher.update(part);
+    }
+    let mut hash = [0; HASH_BYTES];
+    hash.copy_from_slice(&hasher.finalize()[..HASH_BYTES]);
+    hash
+}

@@ -1,0 +1,128 @@
+//! `extend`, `settle`, `reap`, and letting leases run out.
+
+use redrive_shared::id::{Name, TaskId};
+use redrive_shared::lifecycle::Refused;
+use redrive_shared::limits::AGENT_DEAD_AFTER_MS;
+use rusqlite::{OptionalExtension, params};
+
+use super::rows::{Hot, corrupt, hot};
+use super::tx::{Before, Tx};
+use crate::store::{Ending, Extend, Extended, Reap, Reaped, Settle, Settled};
+
+pub(super) fn extend(tx: &mut Tx<'_>, batch: &[Extend]) -> rusqlite::Result<Vec<Extended>> {
+    batch.iter().map(|item| extend_one(tx, item)).collect()
+}
+
+fn extend_one(tx: &Tx<'_>, item: &Extend) -> rusqlite::Result<Extended> {
+    let Some(mut task) = tx.load(&item.id)? else { return Ok(Extended::Unknown) };
+    let lease_ms = item.lease_ms.unwrap_or_else(|| tx.policy(task.lane).lease_ms);
+    match task.record.extend(item.fence, lease_ms, tx.now_ms()) {
+        Ok(()) => {
+            let until_ms = task.record.lease_until_ms;
+            tx.connection
+                .prepare_cached(include_str!("sql/extend_lease.sql"))?
+                .execute([task.seq, until_ms])?;
+            Ok(Extended::Until(until_ms))
+        }
+        Err(Refused::Stale(state) | Refused::Repeated(state) | Refused::WrongState(state)) => {
+            Ok(Extended::Stale(state))
+        }
+    }
+}
+
+pub(super) fn settle(tx: &mut Tx<'_>, batch: &[Settle]) -> rusqlite::Result<Vec<Settled>> {
+    batch.iter().map(|item| settle_one(tx, item)).collect()
+}
+
+fn settle_one(tx: &mut Tx<'_>, item: &Settle) -> rusqlite::Result<Settled> {
+    let Some(mut task) = tx.load(&item.id)? else { return Ok(Settled::Unknown) };
+    let before = Before::of(&task.record);
+    let policy = tx.policy(task.lane);
+    let now_ms = tx.now_ms();
+    match task.record.settle(item.fence, item.ending.ended(), &policy, now_ms, tx.rng) {
+        Ok(verdict) => {
+            tx.write_history(&mut task, &verdict, item.ending.failure(), before.started_ms(now_ms), None)?;
+            if let Ending::Done(Some(result)) = &item.ending {
+                tx.connection
+                    .prepare_cached("INSERT OR REPLACE INTO results (seq, result) VALUES (?1, ?2)")?
+                    .execute(params![task.seq, result.get()])?;
+            }
+            tx.save(&task, &before)?;
+            let (state, due_ms) = (task.record.state, task.record.due_ms);
+            Ok(Settled::Applied { state, due_ms, queue: tx.queue_name(task.lane)? })
+        }
+        Err(Refused::Repeated(state)) => Ok(Settled::Repeated { state, due_ms: task.record.due_ms }),
+        Err(Refused::Stale(state) | Refused::WrongState(state)) => Ok(Settled::Stale(state)),
+    }
+}
+
+pub(super) fn reap(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<Reap> {
+    let gone = silence_agents(tx)?;
+    let expired: Vec<Hot> = {
+        let mut statement = tx.connection.prepare_cached(include_str!("sql/load_expired.sql"))?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        statement.query_map([tx.now_ms(), limit], hot)?.collect::<rusqlite::Result<_>>()?
+    };
+    let reaped = expired.into_iter().map(|task| lose(tx, task)).collect::<rusqlite::Result<_>>()?;
+    Ok(Reap { reaped, gone, next_ms: next_reap(tx)? })
+}
+
+fn lose(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<Reaped> {
+    let before = Before::of(&task.record);
+    let started = task.record.started;
+    let policy = tx.policy(task.lane);
+    let lost = task.record.lose(&policy, tx.now_us, tx.rng);
+    // The query selects leased tasks only, within this transaction.
+    let verdict = lost.map_err(|_| rusqlite::Error::StatementChangedRows(0))?;
+    tx.write_history(&mut task, &verdict, None, before.started_ms(tx.now_ms()), None)?;
+    tx.save(&task, &before)?;
+    Ok(Reaped {
+        id: TaskId::new(task.id.as_str()).map_err(|error| corrupt(24, error))?,
+        queue: tx.queue_name(task.lane)?,
+        started,
+        state: task.record.state,
+        due_ms: task.record.due_ms,
+    })
+}
+
+/// When a lease ends next, or an agent will have been silent for too long.
+fn next_reap(tx: &Tx<'_>) -> rusqlite::Result<Option<i64>> {
+    let next_lease: Option<i64> = tx
+        .connection
+        .prepare_cached("SELECT lease_until_ms FROM tasks WHERE state = 1 ORDER BY lease_until_ms LIMIT 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let oldest_seen: Option<i64> = tx
+        .connection
+        .prepare_cached("SELECT MIN(MAX(seen_ms, ?1)) FROM agents WHERE gone = 0")?
+        .query_row([tx.opened_ms], |row| row.get(0))?;
+    let next_silence = oldest_seen.map(|seen_ms| seen_ms.saturating_add_unsigned(AGENT_DEAD_AFTER_MS) + 1);
+    Ok([next_lease, next_silence].into_iter().flatten().min())
+}
+
+/// Marks agents that were silent for too long, and lets their leases end. Silence from before the store was opened does
+/// not count: they may have had nobody to talk to.
+fn silence_agents(tx: &Tx<'_>) -> rusqlite::Result<Vec<Name>> {
+    let silent_before_ms = tx.now_ms().saturating_sub_unsigned(AGENT_DEAD_AFTER_MS);
+    if silent_before_ms <= tx.opened_ms {
+        return Ok(Vec::new());
+    }
+    let silent: Vec<(String, String)> = tx
+        .connection
+        .prepare_cached("SELECT agent, boot_id FROM agents WHERE gone = 0 AND seen_ms < ?1")?
+        .query_map([silent_before_ms], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut gone = Vec::new();
+    for (agent, boot_id) in silent {
+        expire(tx, &agent, &boot_id)?;
+        tx.connection.prepare_cached("UPDATE agents SET gone = 1 WHERE agent = ?1")?.execute([&agent])?;
+        gone.push(Name::new(agent).map_err(|error| corrupt(0, error))?);
+    }
+    Ok(gone)
+}
+
+/// Lets the leases of one run of an agent end now.
+pub(super) fn expire(tx: &Tx<'_>, agent: &str, boot_id: &str) -> rusqlite::Result<usize> {
+    let mut statement = tx.connection.prepare_cached(include_str!("sql/expire_leases.sql"))?;
+    statement.execute(params![agent, boot_id, tx.now_ms()])
+}

@@ -1,0 +1,218 @@
+//! The embedded store: SQLite in WAL mode with full synchronisation, one writer with group commit, readers beside it.
+//!
+//! A production choice for one machine. The tables are described in `sql/schema.sql`; every statement that more than one
+//! line is needed for is a file beside it. What the writer keeps in memory (lanes, queues) is built from the tables.
+
+mod claim;
+mod enqueue;
+mod lanes;
+mod leases;
+mod open;
+mod operate;
+mod queues;
+mod read;
+mod rows;
+mod tx;
+mod writer;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use redrive_shared::clock::Clock;
+use redrive_shared::id::{Name, TaskId};
+use redrive_shared::retry::RetryPolicy;
+use redrive_shared::task::TaskView;
+use redrive_shared::wire::{AgentView, Heartbeat, QueueView};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+pub use self::open::DEFAULT_QUEUE;
+use self::open::{Location, cannot_open, lock_directory, open_reader, open_writer};
+use self::queues::Published;
+use self::read::Detail;
+use self::writer::{Writer, WriterHandle, store_error};
+use super::{
+    Acted, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Listed, Reap, Result, Settle,
+    Settled, Store, StoreError,
+};
+
+/// Connections kept open for readers; more readers at once open their own for the moment.
+const READERS_KEPT: usize = 4;
+
+/// A handle to the embedded store.
+pub struct SqliteStore {
+    writer: Option<WriterHandle>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    location: Location,
+    readers: Arc<Mutex<Vec<Connection>>>,
+    /// Held for as long as the store is open.
+    _lock: File,
+    _scratch: Option<TempDir>,
+}
+
+impl SqliteStore {
+    /// Opens the store in a directory, and makes it if need be. Fails when another process has it open.
+    pub fn open(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
+        Self::open_at(directory, clock, true, None)
+    }
+
+    /// Opens a store that ends with its handle.
+    pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self> {
+        let scratch = tempfile::Builder::new().prefix("redrive-").tempdir();
+        let scratch = scratch.map_err(|error| StoreError::Unavailable(format!("no temporary directory: {error}")))?;
+        let directory = scratch.path().to_owned();
+        Self::open_at(&directory, clock, false, Some(scratch))
+    }
+
+    fn open_at(directory: &Path, clock: Arc<dyn Clock>, durable: bool, scratch: Option<TempDir>) -> Result<Self> {
+        let lock = lock_directory(directory)?;
+        let location = Location { file: directory.join("redrive.sqlite"), durable };
+        let connection = open_writer(&location).map_err(|error| cannot_open(&location, &error))?;
+        let (writer, thread) = Writer::start(location.clone(), connection, clock, Published::default())?;
+        Ok(Self {
+            writer: Some(writer),
+            thread: Some(thread),
+            location,
+            readers: Arc::default(),
+            _lock: lock,
+            _scratch: scratch,
+        })
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut tx::Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match &self.writer {
+            Some(writer) => writer.write(work).await,
+            None => Err(StoreError::Unavailable("the store is closed".into())),
+        }
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (readers, location) = (Arc::clone(&self.readers), self.location.clone());
+        let pool = move || readers.lock().unwrap_or_else(PoisonError::into_inner).pop().map_or_else(
+            || open_reader(&location),
+            Ok,
+        );
+        let readers = Arc::clone(&self.readers);
+        let task = tokio::task::spawn_blocking(move || {
+            let connection = pool()?;
+            let transaction = connection.unchecked_transaction()?;
+            let value = work(&transaction)?;
+            drop(transaction);
+            let mut kept = readers.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() < READERS_KEPT {
+                kept.push(connection);
+            }
+            Ok(value)
+        });
+        match task.await {
+            Ok(outcome) => outcome.map_err(|error: rusqlite::Error| store_error(&error)),
+            Err(error) => Err(StoreError::Unavailable(error.to_string())),
+        }
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        // The thread ends with the last sender; waiting for it means that the lock is given up after the last write.
+        self.writer = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn enqueue(&self, batch: Vec<Enqueue>) -> Result<Vec<Enqueued>> {
+        self.write(|tx| enqueue::enqueue(tx, batch)).await
+    }
+
+    async fn claim(&self, batch: Vec<Claim>) -> Result<Vec<Claimed>> {
+        self.write(|tx| claim::claim(tx, batch)).await
+    }
+
+    async fn extend(&self, batch: Vec<Extend>) -> Result<Vec<Extended>> {
+        self.write(move |tx| leases::extend(tx, &batch)).await
+    }
+
+    async fn settle(&self, batch: Vec<Settle>) -> Result<Vec<Settled>> {
+        self.write(move |tx| leases::settle(tx, &batch)).await
+    }
+
+    async fn reap(&self, limit: usize) -> Result<Reap> {
+        self.write(move |tx| leases::reap(tx, limit)).await
+    }
+
+    async fn expire_leases(&self, agent: &Name, boot_id: &Name) -> Result<usize> {
+        let (agent, boot_id) = (agent.clone(), boot_id.clone());
+        self.write(move |tx| leases::expire(tx, &agent, &boot_id)).await
+    }
+
+    async fn forget(&self, limit: usize) -> Result<usize> {
+        self.write(move |tx| operate::forget(tx, limit)).await
+    }
+
+    async fn cancel(&self, ids: Vec<TaskId>, reason: Option<String>) -> Result<Vec<Acted>> {
+        self.write(move |tx| operate::cancel(tx, &ids, reason.as_deref())).await
+    }
+
+    async fn retry(&self, ids: Vec<TaskId>, reason: Option<String>) -> Result<Vec<Acted>> {
+        self.write(move |tx| operate::retry(tx, &ids, reason.as_deref())).await
+    }
+
+    async fn get(&self, id: &TaskId) -> Result<Option<TaskView>> {
+        let id = id.clone();
+        self.read(move |connection| read::view(connection, &id, Detail::Whole)).await
+    }
+
+    async fn status(&self, ids: Vec<TaskId>) -> Result<Vec<TaskView>> {
+        self.read(move |connection| read::status(connection, &ids)).await
+    }
+
+    async fn list(&self, filter: Filter) -> Result<Listed> {
+        self.read(move |connection| read::list(connection, &filter)).await
+    }
+
+    async fn put_queue(&self, name: &Name, policy: RetryPolicy) -> Result<()> {
+        let name = name.clone();
+        self.write(move |tx| {
+            tx.memory.queues_changed = true;
+            tx.memory.queues.put(tx.connection, &name, policy)
+        })
+        .await
+    }
+
+    async fn pause(&self, name: &Name, paused: bool) -> Result<bool> {
+        let name = name.clone();
+        self.write(move |tx| {
+            tx.memory.queues_changed = true;
+            tx.memory.queues.pause(tx.connection, &name, paused)
+        })
+        .await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueView>> {
+        self.read(read::queues).await
+    }
+
+    async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {
+        self.write(move |tx| operate::heartbeat(tx, &beat)).await
+    }
+
+    async fn agents(&self) -> Result<Vec<AgentView>> {
+        self.read(read::agents).await
+    }
+
+    async fn check(&self) -> Result<()> {
+        // A write to the header page that changes nothing: it fails where a real one would.
+        self.write(|tx| tx.connection.execute_batch("UPDATE queues SET paused = paused WHERE queue = 1")).await
+    }
+}

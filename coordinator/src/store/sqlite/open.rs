@@ -1,0 +1,102 @@
+//! Opening the database: files, locks, settings, schema.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use redrive_shared::id::Name;
+use redrive_shared::retry::RetryPolicy;
+use rusqlite::{Connection, OpenFlags};
+
+use super::queues::QueueBook;
+use super::writer::store_error;
+use crate::store::StoreError;
+
+/// Version of the tables that this release reads and writes.
+const SCHEMA_VERSION: i64 = 1;
+/// How long to wait for another process's transaction (a backup, a shell) before callers are told.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Statements kept prepared.
+const STATEMENTS: usize = 64;
+/// The queue that is always there.
+pub const DEFAULT_QUEUE: &str = "default";
+
+/// Where the database is, and how careful to be with it.
+#[derive(Debug, Clone)]
+pub(super) struct Location {
+    pub file: PathBuf,
+    /// Flush every commit to the disk. Off only where nothing is to survive anyway.
+    pub durable: bool,
+}
+
+/// Opens the writer's connection and brings the tables up to date.
+pub(super) fn open_writer(location: &Location) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(&location.file)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // FULL: with WAL, NORMAL may lose the last commits when the power goes.
+    connection.pragma_update(None, "synchronous", if location.durable { "FULL" } else { "OFF" })?;
+    connection.pragma_update(None, "cache_size", -64_000)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    migrate(&connection)?;
+    Ok(connection)
+}
+
+/// Opens a reader's connection.
+pub(super) fn open_reader(location: &Location) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&location.file, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(connection)
+}
+
+fn migrate(connection: &Connection) -> rusqlite::Result<()> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    match version {
+        SCHEMA_VERSION => Ok(()),
+        0 => {
+            connection.execute_batch("BEGIN IMMEDIATE")?;
+            connection.execute_batch(include_str!("sql/schema.sql"))?;
+            let default = Name::new(DEFAULT_QUEUE).map_err(|error| super::rows::corrupt(0, error))?;
+            QueueBook::default().put(connection, &default, RetryPolicy::default())?;
+            connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            connection.execute_batch("COMMIT")
+        }
+        newer => Err(rusqlite::Error::IntegralValueOutOfRange(0, newer)),
+    }
+}
+
+/// Takes the data directory for this process alone.
+pub(super) fn lock_directory(directory: &Path) -> Result<File, StoreError> {
+    let unavailable = |what: &str, error: std::io::Error| {
+        StoreError::Unavailable(format!("{what} {}: {error}", directory.display()))
+    };
+    std::fs::create_dir_all(directory).map_err(|error| unavailable("cannot make the directory", error))?;
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(directory.join("lock"))
+        .map_err(|error| unavailable("cannot write to the directory", error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Unavailable(format!(
+            "another coordinator uses {}; stop it, or choose another --data-dir",
+            directory.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(unavailable("cannot lock the directory", error)),
+    }
+}
+
+/// Says what is wrong with a database that cannot be opened.
+pub(super) fn cannot_open(location: &Location, error: &rusqlite::Error) -> StoreError {
+    match error {
+        rusqlite::Error::IntegralValueOutOfRange(_, version) => StoreError::Corrupt(format!(
+            "{} has tables of version {version}; this release knows {SCHEMA_VERSION}: use a newer release",
+            location.file.display()
+        )),
+        error => store_error(error),
+    }
+}

@@ -1,0 +1,105 @@
+//! What operators and time do: cancel, retry, forget; and what agents say of themselves.
+
+use redrive_shared::id::TaskId;
+use redrive_shared::lifecycle::{Fence, Refused, Verdict};
+use redrive_shared::limits::CLAIM_REPLAY_MS;
+use redrive_shared::task::{AttemptEnd, TaskState};
+use redrive_shared::wire::Heartbeat;
+use rusqlite::params;
+
+use super::leases::extend;
+use super::rows::{Hot, state_from, to_json};
+use super::tx::{Before, Tx};
+use crate::store::{Acted, Beaten, Extend};
+
+pub(super) fn cancel(tx: &mut Tx<'_>, ids: &[TaskId], reason: Option<&str>) -> rusqlite::Result<Vec<Acted>> {
+    ids.iter()
+        .map(|id| {
+            act(tx, id, AttemptEnd::Cancelled, reason.unwrap_or("called off"), |tx, task| {
+                task.record.cancel(&tx.policy(task.lane), tx.now_us)
+            })
+        })
+        .collect()
+}
+
+pub(super) fn retry(tx: &mut Tx<'_>, ids: &[TaskId], reason: Option<&str>) -> rusqlite::Result<Vec<Acted>> {
+    ids.iter()
+        .map(|id| {
+            act(tx, id, AttemptEnd::Redriven, reason.unwrap_or("sent round again"), |tx, task| {
+                task.record.retry_now(&tx.policy(task.lane), tx.now_us)
+            })
+        })
+        .collect()
+}
+
+fn act(
+    tx: &mut Tx<'_>,
+    id: &TaskId,
+    end: AttemptEnd,
+    why: &str,
+    transition: impl FnOnce(&Tx<'_>, &mut Hot) -> Result<(), Refused>,
+) -> rusqlite::Result<Acted> {
+    let Some(mut task) = tx.load(id)? else { return Ok(Acted::Unknown) };
+    let before = Before::of(&task.record);
+    let epoch = task.record.epoch;
+    if let Err(Refused::WrongState(state) | Refused::Stale(state) | Refused::Repeated(state)) =
+        transition(tx, &mut task)
+    {
+        return Ok(Acted::WrongState(state));
+    }
+    let (state, due_ms) = (task.record.state, task.record.due_ms);
+    if task.record.epoch != epoch {
+        let verdict = Verdict { state, end, delay_ms: None, why: "" };
+        let started_ms = before.started_ms(tx.now_ms());
+        tx.write_history(&mut task, &verdict, None, started_ms, Some(why))?;
+        tx.save(&task, &before)?;
+    }
+    Ok(Acted::Now { state, due_ms })
+}
+
+pub(super) fn forget(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<usize> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let forgettable: Vec<(i64, i64, TaskState)> = tx
+        .connection
+        .prepare_cached(include_str!("sql/forgettable.sql"))?
+        .query_map([tx.now_ms(), limit], |row| Ok((row.get(0)?, row.get(1)?, state_from(row.get(2)?)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (seq, lane, state) in &forgettable {
+        for sql in [
+            "DELETE FROM attempts WHERE seq = ?1",
+            "DELETE FROM results WHERE seq = ?1",
+            "DELETE FROM bodies WHERE seq = ?1",
+            "DELETE FROM tasks WHERE seq = ?1",
+        ] {
+            tx.connection.prepare_cached(sql)?.execute([seq])?;
+        }
+        let queue = tx.memory.lanes.queue(*lane).unwrap_or_default();
+        tx.count(queue, *state, -1);
+        tx.count_lane(*lane, -1);
+    }
+    tx.connection
+        .prepare_cached("DELETE FROM claims WHERE at_ms < ?1")?
+        .execute([tx.now_ms().saturating_sub_unsigned(CLAIM_REPLAY_MS)])?;
+    Ok(forgettable.len())
+}
+
+pub(super) fn heartbeat(tx: &mut Tx<'_>, beat: &Heartbeat) -> rusqlite::Result<Beaten> {
+    let extends: Vec<Extend> = beat
+        .leases
+        .iter()
+        .map(|lease| Extend {
+            id: lease.id.clone(),
+            fence: Fence { epoch: lease.epoch, nonce: lease.nonce },
+            lease_ms: None,
+        })
+        .collect();
+    let leases = extend(tx, &extends)?;
+    let summary = Heartbeat { leases: Vec::new(), ..beat.clone() };
+    tx.connection.prepare_cached(include_str!("sql/put_agent.sql"))?.execute(params![
+        beat.agent.as_str(),
+        beat.boot_id.as_str(),
+        tx.now_ms(),
+        to_json(&summary)?,
+    ])?;
+    Ok(Beaten { leases })
+}

@@ -1,0 +1,182 @@
+//! What is only looked at: views, lists, queues, agents. Each reads one snapshot, briefly, on a connection of its own.
+
+use redrive_shared::id::{Name, TaskId};
+use redrive_shared::limits::PAGE_SCAN_MAX_ROWS;
+use redrive_shared::retry::RetryPolicy;
+use redrive_shared::task::{AttemptRecord, StateCounts, TaskState, TaskView};
+use redrive_shared::wire::{AgentStatus, AgentView, Heartbeat, QueueView};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::rows::{
+    HOT_COLUMNS, corrupt, hot, json, name, parse, priority_from, required, state_from, state_number,
+};
+use crate::store::{Filter, Listed};
+
+/// How much of a task to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detail {
+    Whole,
+    /// Without payload and history.
+    Line,
+}
+
+pub(super) fn view(connection: &Connection, id: &str, detail: Detail) -> rusqlite::Result<Option<TaskView>> {
+    let mut statement = connection.prepare_cached(include_str!("sql/view_task.sql"))?;
+    let found = statement.query_row([id], |row| Ok((row.get::<_, i64>(0)?, task_view(row)?))).optional()?;
+    let Some((seq, mut task)) = found else { return Ok(None) };
+    match detail {
+        Detail::Whole => task.history = history(connection, seq)?,
+        Detail::Line => task.payload = None,
+    }
+    Ok(Some(task))
+}
+
+fn task_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
+    const BODY: usize = HOT_COLUMNS;
+    let task = hot(row)?;
+    let policy: RetryPolicy = json(row, BODY + 4)?.unwrap_or_default();
+    let leased = task.record.state == TaskState::Leased;
+    Ok(TaskView {
+        id: TaskId::new(task.id).map_err(|error| corrupt(24, error))?,
+        state: task.record.state,
+        queue: required(row, BODY + 3)?,
+        task_type: required(row, BODY)?,
+        dependency: name(row, BODY + 6)?,
+        group: name(row, BODY + 7)?,
+        priority: priority_from(row.get(BODY + 5)?)?,
+        enqueued_at_ms: task.enqueued_ms,
+        due_at_ms: task.record.due_ms,
+        deadline_at_ms: task.record.deadline_ms,
+        epoch: task.record.epoch,
+        agent: if leased { name(row, 22)? } else { None },
+        lease_until_ms: leased.then_some(task.record.lease_until_ms),
+        runs: task.record.runs,
+        max_attempts: policy.attempts_allowed(task.record.max_attempts),
+        ledger: task.record.ledger,
+        why: row.get(BODY + 10)?,
+        result: json(row, BODY + 8)?,
+        last_failure: json(row, BODY + 9)?,
+        history: Vec::new(),
+        payload: json(row, BODY + 1)?,
+        labels: json(row, BODY + 2)?.unwrap_or_default(),
+        expires_at_ms: task.record.expires_ms,
+    })
+}
+
+fn history(connection: &Connection, seq: i64) -> rusqlite::Result<Vec<AttemptRecord>> {
+    let mut statement = connection.prepare_cached(include_str!("sql/history.sql"))?;
+    let rows = statement.query_map([seq], |row| {
+        Ok(AttemptRecord {
+            run: row.get(0)?,
+            agent: name(row, 1)?,
+            route: row.get(2)?,
+            started_at_ms: row.get(3)?,
+            ended_at_ms: row.get(4)?,
+            end: parse(&format!("\"{}\"", row.get_ref(5)?.as_str()?), 5)?,
+            failure: json(row, 6)?,
+            delay_ms: row.get::<_, Option<i64>>(7)?.map(i64::cast_unsigned),
+            why: row.get(8)?,
+        })
+    })?;
+    rows.collect()
+}
+
+/// Those of the ids that are known.
+pub(super) fn status(connection: &Connection, ids: &[TaskId]) -> rusqlite::Result<Vec<TaskView>> {
+    ids.iter().filter_map(|id| view(connection, id, Detail::Line).transpose()).collect()
+}
+
+/// A page, newest first. It looks at a bounded number of rows; a page that found little says where to go on.
+pub(super) fn list(connection: &Connection, filter: &Filter) -> rusqlite::Result<Listed> {
+    const STRETCH: usize = 1_000;
+    let queue: Option<i64> = match &filter.queue {
+        None => None,
+        Some(queue) => {
+            let mut statement = connection.prepare_cached("SELECT queue FROM queues WHERE name = ?1")?;
+            match statement.query_row([queue.as_str()], |row| row.get(0)).optional()? {
+                None => return Ok(Listed::default()),
+                found => found,
+            }
+        }
+    };
+    let state = filter.state.map(state_number);
+    let mut statement = connection.prepare_cached(include_str!("sql/list_tasks.sql"))?;
+    let (mut listed, mut below, mut looked) = (Listed::default(), filter.cursor.unwrap_or(i64::MAX), 0);
+    loop {
+        let limit = STRETCH.min(PAGE_SCAN_MAX_ROWS - looked);
+        let mut rows = statement.query(params![below, i64::try_from(limit).unwrap_or(0), state, queue])?;
+        let mut seen = 0;
+        while let Some(row) = rows.next()? {
+            seen += 1;
+            below = row.get(1)?;
+            if row.get(2)? {
+                listed.tasks.extend(view(connection, row.get_ref(0)?.as_str()?, Detail::Line)?);
+                if listed.tasks.len() >= filter.limit {
+                    listed.next_cursor = Some(below);
+                    return Ok(listed);
+                }
+            }
+        }
+        looked += seen;
+        if seen < limit {
+            return Ok(listed);
+        }
+        if looked >= PAGE_SCAN_MAX_ROWS {
+            listed.next_cursor = Some(below);
+            return Ok(listed);
+        }
+    }
+}
+
+/// Every queue, by name.
+pub(super) fn queues(connection: &Connection) -> rusqlite::Result<Vec<QueueView>> {
+    let mut statement =
+        connection.prepare_cached("SELECT queue, name, paused, policy FROM queues ORDER BY name")?;
+    let mut counts = connection.prepare_cached("SELECT state, tasks FROM counts WHERE queue = ?1")?;
+    let mut next = connection.prepare_cached(
+        "SELECT MIN((SELECT t.due_ms FROM tasks t WHERE t.lane = l.lane AND t.state = 0 ORDER BY t.due_ms LIMIT 1))
+         FROM lanes l WHERE l.queue = ?1",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let number: i64 = row.get(0)?;
+        let mut states = StateCounts::default();
+        let mut found = counts.query([number])?;
+        while let Some(count) = found.next()? {
+            *states.of(state_from(count.get(0)?)?) = count.get(1)?;
+        }
+        Ok(QueueView {
+            name: required(row, 1)?,
+            paused: row.get(2)?,
+            counts: states,
+            next_due_at_ms: next.query_row([number], |row| row.get(0))?,
+            policy: json(row, 3)?.unwrap_or_default(),
+        })
+    })?;
+    rows.collect()
+}
+
+/// Every agent known, by name.
+pub(super) fn agents(connection: &Connection) -> rusqlite::Result<Vec<AgentView>> {
+    let mut statement =
+        connection.prepare_cached("SELECT agent, seen_ms, gone, beat FROM agents ORDER BY agent")?;
+    let rows = statement.query_map([], |row| {
+        let beat: Heartbeat = parse(row.get_ref(3)?.as_str()?, 3)?;
+        let agent: Name = required(row, 0)?;
+        let status = match (row.get::<_, bool>(2)?, beat.draining) {
+            (true, _) => AgentStatus::Gone,
+            (false, true) => AgentStatus::Draining,
+            (false, false) => AgentStatus::Alive,
+        };
+        Ok(AgentView {
+            agent,
+            boot_id: beat.boot_id,
+            status,
+            queues: beat.queues,
+            capacity: beat.capacity,
+            in_flight: beat.in_flight,
+            breakers: beat.breakers,
+            seen_at_ms: row.get(1)?,
+        })
+    })?;
+    rows.collect()
+}

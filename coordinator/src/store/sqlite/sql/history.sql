@@ -1,0 +1,3 @@
+-- A task's history, oldest first.
+SELECT run, agent, route, started_ms, ended_ms, ending, failure, delay_ms, why
+FROM attempts WHERE seq = ?1 ORDER BY entry

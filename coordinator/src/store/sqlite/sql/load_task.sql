@@ -1,0 +1,5 @@
+-- The hot row of one task, by id.
+SELECT seq, lane, state, epoch, nonce, due_ms, lease_until_ms, started, leased_at_ms, runs,
+       failed, lost, undelivered, deferred, released, class_failures, previous_delay_ms, max_attempts,
+       deadline_ms, expires_ms, entries, enqueued_ms, agent, boot_id, id
+FROM tasks WHERE id = ?1

@@ -1,0 +1,231 @@
+//! One transaction, as the verbs see it: rows, lanes, counters, and one reading of the clock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rand::rngs::SmallRng;
+use redrive_shared::id::{Name, TaskId};
+use redrive_shared::lifecycle::{Record, Verdict};
+use redrive_shared::limits::HISTORY_MAX_ENTRIES;
+use redrive_shared::retry::RetryPolicy;
+use redrive_shared::task::{FailureRecord, Lane, TaskState};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::lanes::LaneIndex;
+use super::queues::QueueBook;
+use super::rows::{Hot, class_counts, ending_name, hot, state_number, to_json};
+use crate::store::rank;
+
+/// What the writer keeps in memory between transactions. All of it can be built again from the tables.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pub lanes: LaneIndex,
+    pub queues: QueueBook,
+    /// Whether `queues` changed since it was published.
+    pub queues_changed: bool,
+}
+
+/// A transaction under way.
+pub(super) struct Tx<'a> {
+    pub connection: &'a Connection,
+    pub memory: &'a mut Memory,
+    pub rng: &'a mut SmallRng,
+    /// The store's time, read once a transaction.
+    pub now_us: i64,
+    /// Before this moment nobody could reach this store: silence up to it proves nothing.
+    pub opened_ms: i64,
+    counts: HashMap<(i64, i64), i64>,
+    lane_counts: HashMap<i64, i64>,
+}
+
+impl<'a> Tx<'a> {
+    pub fn new(
+        connection: &'a Connection,
+        memory: &'a mut Memory,
+        rng: &'a mut SmallRng,
+        now_us: i64,
+        opened_ms: i64,
+    ) -> Self {
+        let (counts, lane_counts) = (HashMap::new(), HashMap::new());
+        Self { connection, memory, rng, now_us, opened_ms, counts, lane_counts }
+    }
+
+    pub fn now_ms(&self) -> i64 {
+        self.now_us.div_euclid(1_000)
+    }
+
+    /// The hot row of a task.
+    pub fn load(&self, id: &TaskId) -> rusqlite::Result<Option<Hot>> {
+        let mut statement = self.connection.prepare_cached(include_str!("sql/load_task.sql"))?;
+        statement.query_row([id.as_str()], hot).optional()
+    }
+
+    /// Writes a hot row back after a transition, and moves its lane and its counters along.
+    pub fn save(&mut self, task: &Hot, before: &Before) -> rusqlite::Result<()> {
+        self.save_row(task, before.state)?;
+        match (before.state, task.record.state) {
+            (TaskState::Scheduled, TaskState::Scheduled) if task.record.due_ms > before.due_ms => {
+                self.refresh_lane(task.lane)?;
+            }
+            (_, TaskState::Scheduled) => self.memory.lanes.add_due(task.lane, task.record.due_ms),
+            (TaskState::Scheduled, _) => self.refresh_lane(task.lane)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Like [`Tx::save`], and leaves it to the caller to refresh the lane: once, where many of its tasks move.
+    pub fn save_row(&mut self, task: &Hot, before: TaskState) -> rusqlite::Result<()> {
+        let record = &task.record;
+        let mut statement = self.connection.prepare_cached(include_str!("sql/save_task.sql"))?;
+        statement.execute(params![
+            task.seq,
+            state_number(record.state),
+            record.epoch,
+            record.nonce.0.cast_signed(),
+            record.due_ms,
+            record.lease_until_ms,
+            record.started,
+            record.leased_at_ms,
+            record.runs,
+            record.ledger.failed,
+            record.ledger.lost,
+            record.ledger.undelivered,
+            record.ledger.deferred,
+            record.ledger.released,
+            class_counts(&record.class_failures),
+            record.previous_delay_ms.map(u64::cast_signed),
+            record.max_attempts,
+            record.deadline_ms,
+            record.expires_ms,
+            task.entries,
+            task.agent,
+            task.boot_id,
+        ])?;
+        drop(statement);
+        let queue = self.memory.lanes.queue(task.lane).unwrap_or_default();
+        if before != record.state {
+            self.count(queue, before, -1);
+            self.count(queue, record.state, 1);
+        }
+        Ok(())
+    }
+
+    /// Looks up when the lane's next task is due.
+    pub fn refresh_lane(&mut self, lane: i64) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(include_str!("sql/next_due.sql"))?;
+        let next_due_ms = statement.query_row([lane], |row| row.get(0)).optional()?;
+        self.memory.lanes.set_next_due(lane, next_due_ms);
+        Ok(())
+    }
+
+    /// Adds a line to a task's history, and drops the oldest beyond the bound.
+    pub fn write_history(
+        &self,
+        task: &mut Hot,
+        verdict: &Verdict,
+        failure: Option<&FailureRecord>,
+        started_ms: i64,
+        note: Option<&str>,
+    ) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(include_str!("sql/insert_attempt.sql"))?;
+        statement.execute(params![
+            task.seq,
+            task.entries,
+            task.record.runs,
+            task.agent,
+            started_ms,
+            self.now_ms(),
+            ending_name(verdict.end),
+            failure.map(to_json).transpose()?,
+            verdict.delay_ms.map(u64::cast_signed),
+            note.unwrap_or(verdict.why),
+        ])?;
+        task.entries += 1;
+        let kept = i64::try_from(HISTORY_MAX_ENTRIES).unwrap_or(i64::MAX);
+        if task.entries > kept {
+            let mut statement =
+                self.connection.prepare_cached("DELETE FROM attempts WHERE seq = ?1 AND entry < ?2")?;
+            statement.execute(params![task.seq, task.entries - kept])?;
+        }
+        Ok(())
+    }
+
+    /// The policy of a lane's queue.
+    pub fn policy(&self, lane: i64) -> Arc<RetryPolicy> {
+        let queue = self.memory.lanes.queue(lane).and_then(|number| self.memory.queues.by_number(number));
+        queue.map(|queue| Arc::clone(&queue.policy)).unwrap_or_default()
+    }
+
+    /// The lane of a task.
+    pub fn lane(&self, lane: i64) -> rusqlite::Result<&Lane> {
+        self.memory.lanes.lane(lane).ok_or(rusqlite::Error::QueryReturnedNoRows)
+    }
+
+    /// The name of a lane's queue.
+    pub fn queue_name(&self, lane: i64) -> rusqlite::Result<Name> {
+        Ok(self.lane(lane)?.queue.clone())
+    }
+
+    /// The number of a lane, made if need be.
+    pub fn intern(&mut self, lane: &Lane, queue: i64) -> rusqlite::Result<i64> {
+        if let Some(id) = self.memory.lanes.find(lane) {
+            return Ok(id);
+        }
+        self.connection
+            .prepare_cached("INSERT INTO lanes (queue, priority, dependency, grp) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![queue, rank(lane.priority), lane.dependency.as_deref(), lane.group.as_deref()])?;
+        let id = self.connection.last_insert_rowid();
+        self.memory.lanes.insert(id, queue, lane.clone(), 0, None);
+        Ok(id)
+    }
+
+    /// A task came into (1) or left (−1) a state of its queue.
+    pub fn count(&mut self, queue: i64, state: TaskState, by: i64) {
+        *self.counts.entry((queue, state_number(state))).or_default() += by;
+    }
+
+    /// A row refers to the lane (1), or no longer does (−1).
+    pub fn count_lane(&mut self, lane: i64, by: i64) {
+        *self.lane_counts.entry(lane).or_default() += by;
+    }
+
+    /// Writes what was counted: once a transaction, however many tasks moved.
+    pub fn finish(self) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(include_str!("sql/count_tasks.sql"))?;
+        for ((queue, state), by) in self.counts {
+            if by != 0 {
+                statement.execute(params![queue, state, by])?;
+            }
+        }
+        for (lane, by) in self.lane_counts {
+            if self.memory.lanes.count(lane, by) {
+                self.memory.lanes.remove(lane);
+                self.connection.prepare_cached("DELETE FROM lanes WHERE lane = ?1")?.execute([lane])?;
+            } else {
+                self.connection
+                    .prepare_cached("UPDATE lanes SET tasks = tasks + ?2 WHERE lane = ?1")?
+                    .execute(params![lane, by])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a record was before its transition.
+pub(super) struct Before {
+    pub state: TaskState,
+    due_ms: i64,
+    leased_at_ms: i64,
+}
+
+impl Before {
+    pub fn of(record: &Record) -> Self {
+        Self { state: record.state, due_ms: record.due_ms, leased_at_ms: record.leased_at_ms }
+    }
+
+    /// When the attempt that ends now began: a lease's start, or now where nobody held one.
+    pub fn started_ms(&self, now_ms: i64) -> i64 {
+        if self.state == TaskState::Leased { self.leased_at_ms } else { now_ms }
+    }
+}

@@ -1,0 +1,141 @@
+//! From evidence to a class, strongest evidence first.
+
+use super::evidence::Evidence;
+use super::rules::{by_code, by_phrase, says_any};
+use super::{allowance, codes, phrases, stream};
+use crate::failure::FailureClass;
+
+/// A class and what it rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub class: FailureClass,
+    /// Nothing but the status told the class, so that a header may overrule whether to retry.
+    pub from_status: bool,
+}
+
+/// Decides the class: how generation ended, specific codes, limits, telling sentences, general codes, the status, and last
+/// the words of transports, which clients print over every kind of failure.
+pub(super) fn decide(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Option<u64>) -> Verdict {
+    let told = specific(evidence, hint_ms);
+    if let Some(class) = told {
+        return Verdict { class, from_status: false };
+    }
+    if let Some(class) = evidence.status.and_then(|status| by_status(status, evidence)) {
+        return Verdict { class, from_status: true };
+    }
+    let class = by_phrase(phrases::TRANSPORT, &evidence.prose)
+        .or_else(|| stream::broken_off(evidence))
+        .or_else(|| refused(evidence))
+        .or_else(|| exit_code.and_then(by_exit_code))
+        .or_else(|| by_phrase(phrases::NAMES, &evidence.prose))
+        .unwrap_or(FailureClass::Unknown);
+    Verdict { class, from_status: false }
+}
+
+/// What codes and sentences say, regardless of the status.
+fn specific(evidence: &Evidence, hint_ms: Option<u64>) -> Option<FailureClass> {
+    let prose = evidence.prose.as_str();
+    by_code(codes::STOPS, &evidence.stops)
+        .or_else(|| by_code(codes::SPECIFIC, &evidence.codes))
+        .or_else(|| allowance::lasting(evidence, hint_ms))
+        .or_else(|| by_phrase(phrases::TELLING, prose).filter(|class| fits_status(*class, evidence.status)))
+        .or_else(|| allowance::mentioned(evidence))
+        .or_else(|| general(evidence))
+}
+
+/// Some statuses are too definite for the looser sentences: a 429 page that says "access denied" is still a rate limit, and
+/// a 403 that names a model is about the right to use it.
+fn fits_status(class: FailureClass, status: Option<u16>) -> bool {
+    use FailureClass as C;
+    match status {
+        Some(429) => !matches!(class, C::Auth | C::Permission | C::ModelUnavailable | C::ToolError | C::BusinessRule | C::PartialResponse),
+        Some(403) => class != C::ModelUnavailable,
+        Some(_) | None => true,
+    }
+}
+
+/// General codes yield to a status that is more precise than they are: `invalid_request_error` is also sent with a 401.
+fn general(evidence: &Evidence) -> Option<FailureClass> {
+    let class = by_code(codes::GENERAL, &evidence.codes)?;
+    let vague = matches!(
+        class,
+        FailureClass::InvalidRequest | FailureClass::ServerError | FailureClass::Network | FailureClass::Conflict
+    );
+    let status_class = evidence.status.and_then(|status| by_status(status, evidence));
+    if vague {
+        status_class.or_else(|| by_phrase(phrases::TRANSPORT, &evidence.prose)).or(Some(class))
+    } else {
+        Some(class)
+    }
+}
+
+/// What a status means when nothing else speaks.
+fn by_status(status: u16, evidence: &Evidence) -> Option<FailureClass> {
+    use FailureClass as C;
+    let prose = evidence.prose.as_str();
+    let class = match status {
+        401 | 407 => C::Auth,
+        402 => C::QuotaExhausted,
+        403 | 451 => C::Permission,
+        404 | 410 if says_any(prose, &["model", "deployment", "engine"]) => C::ModelUnavailable,
+        408 | 504 | 522 | 524 | 598 | 599 => C::Timeout,
+        409 | 412 => C::Conflict,
+        413 => C::ContextOverflow,
+        423 => C::LockTimeout,
+        424 => C::ToolError,
+        425 | 429 | 420 => C::RateLimited,
+        498 | 503 | 529 => C::Overloaded,
+        499 => C::Timeout,
+        400..=497 => C::InvalidRequest,
+        500..=597 => C::ServerError,
+        _ => return None,
+    };
+    Some(class)
+}
+
+/// The model's own words of refusal, where nothing else went wrong.
+fn refused(evidence: &Evidence) -> Option<FailureClass> {
+    let says_no = |text: &str| says_any(text, phrases::REFUSING);
+    (says_no(&evidence.said) || says_no(&evidence.prose)).then_some(FailureClass::Refusal)
+}
+
+/// Codes from 129 upwards are `128 + signal`: somebody killed the process. Negative ones are Python's way to say the same.
+fn by_exit_code(code: i32) -> Option<FailureClass> {
+    match code {
+        124 => Some(FailureClass::Timeout),
+        129..=159 | i32::MIN..=-1 => Some(FailureClass::WorkerLost),
+        0 => None,
+        _ => Some(FailureClass::ToolError),
+    }
+}
+
+/// Whether the same request may succeed later with no person acting.
+pub(super) fn is_retryable(verdict: Verdict, evidence: &Evidence) -> bool {
+    use FailureClass as C;
+    let prose = evidence.prose.as_str();
+    let by_class = match verdict.class {
+        C::RateLimited | C::Overloaded | C::ServerError | C::Timeout | C::PartialResponse | C::QuotaWindow => true,
+        C::WorkerLost | C::LockTimeout | C::Unknown => true,
+        C::Network => !says_any(prose, phrases::LASTING_NETWORK),
+        C::Conflict => !says_any(prose, phrases::LASTING_CONFLICT),
+        C::ToolError => says_any(prose, phrases::PASSING_TOOL_ERROR),
+        C::BadOutput => !ran_out_of_tokens(evidence),
+        C::QuotaExhausted | C::Auth | C::Permission | C::ModelUnavailable | C::ContextOverflow => false,
+        C::ContentPolicy | C::Refusal | C::InvalidRequest | C::BusinessRule => false,
+    };
+    if !verdict.from_status {
+        return by_class;
+    }
+    match evidence.headers.get("x-should-retry").map(|value| value.to_ascii_lowercase()) {
+        Some(value) if value == "true" => true,
+        Some(value) if value == "false" => false,
+        Some(_) | None => by_class,
+    }
+}
+
+/// An answer that hit its own limit hits it again: the request has to change.
+fn ran_out_of_tokens(evidence: &Evidence) -> bool {
+    const LIMITS: &[&str] = &["length", "maxtokens", "maxoutputtokens"];
+    evidence.stops.iter().any(|stop| LIMITS.contains(&stop.as_str()))
+        || says_any(&evidence.prose, &["length limit was reached", "max_tokens", "output token limit", "*lengthfinishreason"])
+}

@@ -1,0 +1,290 @@
+//! Gathers what a signal says, sorted by how much it can be trusted: stop reasons, machine-readable codes, statuses, prose.
+
+use std::collections::BTreeMap;
+
+use super::scan::{Sink, scan};
+use crate::failure::FailureSignal;
+
+/// How much of a body or an exception is looked at. Errors say what they are near their start.
+const MAX_INPUT_BYTES: usize = 64 * 1024;
+/// How much prose is kept: bounds the cost of matching every phrase.
+const MAX_PROSE_BYTES: usize = 16 * 1024;
+/// How many codes and fields are kept.
+const MAX_FACTS: usize = 256;
+/// A code is a word or two; anything longer is a sentence.
+const MAX_CODE_BYTES: usize = 96;
+
+/// Keys whose value names the error for machines.
+const CODE_KEYS: &[&str] = &[
+    "code", "type", "status", "reason", "errorcode", "errortype", "error", "name", "issue", "declinecode", "quotaid",
+    "sqlstate", "errno", "exceptiontype", "kind", "statuscode", "statusreason", "errorname", "internalcode", "subtype",
+    "subcode", "quotalimit", "policyname", "exitcode", "signal", "errcode", "exception", "title", "level", "violation",
+    "xamznerrortype", "etype", "category", "limitname", "ratelimittype",
+];
+/// Keys that tell how a generation ended.
+const STOP_KEYS: &[&str] = &["finishreason", "stopreason", "blockreason", "nativefinishreason"];
+/// Keys whose text is the message, even if it is a single word.
+const MESSAGE_KEYS: &[&str] = &[
+    "message", "msg", "detail", "details", "description", "errormessage", "errordescription", "errormsg", "raw", "cause", "errors",
+    "uimessage", "explanation", "lasterror", "faultstring", "body", "data", "reasonphrase", "statustext", "text", "content", "err",
+];
+/// Keys whose number may be an HTTP status. `param` is where one-api hides that of its upstream.
+const STATUS_KEYS: &[&str] = &["code", "status", "statuscode", "errorcode", "httpstatus", "httpcode", "param"];
+/// Keys whose text was written by the user, the model or a tool's caller: no signal.
+const ECHO_KEYS: &[&str] = &[
+    "prompt", "input", "inputvalue", "messages", "content", "system", "systeminstruction", "instructions", "arguments",
+    "args", "query", "failedgeneration", "text", "partialjson", "completion", "output", "user", "userinput", "question",
+    "thinking", "thoughtsignature", "signature", "reasoning", "reasoningcontent", "toolinput", "sql", "description_for_model",
+];
+
+/// What a failure signal says. All words are lower case.
+#[derive(Debug, Default)]
+pub(super) struct Evidence {
+    /// The most specific HTTP status: that of an inner error before that of the envelope.
+    pub status: Option<u16>,
+    /// Why generation stopped, squeezed like a code.
+    pub stops: Vec<String>,
+    /// Machine-readable names, squeezed to letters and digits.
+    pub codes: Vec<String>,
+    /// All pairs, keys squeezed, values as they were: where hints are looked for.
+    pub fields: Vec<(String, String)>,
+    /// What is said in words: single-spaced, without URLs and echoed prompts.
+    pub prose: String,
+    /// The first thing that is said, for the fingerprint.
+    pub message: String,
+    /// What the model or the user said. It decides nothing except that an answer is a refusal.
+    pub said: String,
+    /// Header names in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// The body as it is, bounded, for the shape of streams.
+    pub body: Option<String>,
+    inner_status: Option<u16>,
+    /// The text is the result of a tool that reports an error, so that its `text` is the error and no echo.
+    tool_result: bool,
+}
+
+impl Evidence {
+    /// Reads a signal. Bounded work, whatever the size of the body.
+    pub(super) fn gather(signal: &FailureSignal) -> Self {
+        let mut evidence = Self {
+            headers: signal.headers.iter().map(|(k, v)| (k.to_ascii_lowercase(), v.trim().to_owned())).collect(),
+            body: signal.body.as_deref().map(|body| head(body, MAX_INPUT_BYTES).to_owned()),
+            ..Self::default()
+        };
+        for stop in [&signal.finish_reason, &signal.stop_reason].into_iter().flatten() {
+            evidence.stops.push(squeeze(head(stop, MAX_CODE_BYTES)));
+        }
+        if let Some(kind) = evidence.headers.get("x-amzn-errortype").or_else(|| evidence.headers.get("x-ms-error-code")) {
+            let name = kind.split(':').next().unwrap_or_default();
+            evidence.codes.push(squeeze(head(name, MAX_CODE_BYTES)));
+        }
+        for text in [&signal.body, &signal.exception].into_iter().flatten() {
+            let text = head(text, MAX_INPUT_BYTES);
+            evidence.tool_result = reports_tool_error(text);
+            scan(text, &mut evidence);
+        }
+        if evidence.prose.len() > MAX_PROSE_BYTES {
+            let cut = evidence.prose.floor_char_boundary(MAX_PROSE_BYTES);
+            evidence.prose.truncate(cut);
+        }
+        evidence.prose = tidy(&evidence.prose);
+        evidence.note_spoken_codes();
+        evidence.status = effective_status(signal.http_status, evidence.inner_status, &evidence.prose);
+        evidence
+    }
+
+    fn say(&mut self, text: &str) {
+        if self.message.is_empty() && text.chars().filter(|c| c.is_alphabetic()).count() > 3 {
+            self.message = head(text, 512).to_owned();
+        }
+        if self.prose.len() < MAX_PROSE_BYTES {
+            self.prose.push_str(head(text, MAX_PROSE_BYTES));
+            self.prose.push(' ');
+        }
+    }
+
+    /// Words such as `rate_limit_exceeded` or `ThrottlingException` in the middle of prose are codes that somebody printed.
+    fn note_spoken_codes(&mut self) {
+        let prose = std::mem::take(&mut self.prose);
+        let words = prose.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let is_code = |word: &&str| word.trim_matches('_').contains('_') || word.ends_with("exception");
+        for word in words.filter(is_code).take(64) {
+            self.note_code(word);
+        }
+        // The AWS SDKs print "An error occurred (SlowDown) when calling …".
+        if let Some((name, _)) = prose.split_once("an error occurred (").and_then(|(_, rest)| rest.split_once(')')) {
+            self.note_code(name);
+        }
+        self.prose = prose;
+    }
+
+    fn note_code(&mut self, value: &str) {
+        if value.len() <= MAX_CODE_BYTES && self.codes.len() < MAX_FACTS {
+            // `type.googleapis.com/google.rpc.X` and `com.example#X` name the error in their last part.
+            let name = value.rsplit(['/', '#']).next().unwrap_or(value);
+            let code = squeeze(name);
+            if !code.is_empty() && code != "null" && code != "none" {
+                self.codes.push(code);
+            }
+        }
+    }
+}
+
+impl Sink for Evidence {
+    fn pair(&mut self, key: &str, value: &str, quoted: bool) {
+        let key = squeeze(key);
+        let missing = matches!(value, "null" | "None" | "undefined" | "nil" | "");
+        if missing {
+            return;
+        }
+        if self.fields.len() < MAX_FACTS {
+            self.fields.push((key.clone(), head(value, MAX_CODE_BYTES).to_owned()));
+        }
+        let name = key.as_str();
+        if STATUS_KEYS.contains(&name) && self.inner_status.is_none() {
+            self.inner_status = value.trim().parse().ok().filter(|status| (400..=599).contains(status));
+        }
+        if STOP_KEYS.contains(&name) && self.stops.len() < MAX_FACTS {
+            self.stops.push(squeeze(head(value, MAX_CODE_BYTES)));
+        } else if name == "refusal" && quoted {
+            self.stops.push("refusal".to_owned());
+        } else if ECHO_KEYS.contains(&name) && !(self.tool_result && matches!(name, "text" | "content")) {
+            if self.said.len() < MAX_CODE_BYTES * 8 {
+                self.said.push_str(&tidy(head(value, MAX_CODE_BYTES * 4)));
+                self.said.push(' ');
+            }
+        } else {
+            if CODE_KEYS.contains(&name) || name.ends_with("code") {
+                self.note_code(value);
+            }
+            // A lone machine word is a code and not a sentence.
+            let sentence = value.contains(char::is_whitespace) || !value.is_ascii() || MESSAGE_KEYS.contains(&name);
+            if quoted && sentence {
+                self.say(value);
+            }
+        }
+    }
+
+    fn prose(&mut self, text: &str) {
+        if text.bytes().any(|b| b.is_ascii_alphanumeric() || b >= 0x80) {
+            self.say(text);
+        }
+    }
+
+    fn may_open(&self, key: &str, value: &str) -> bool {
+        let key = squeeze(key);
+        // A client that prints `content=b'{"error": …}'` shows the response and not the prompt.
+        !ECHO_KEYS.contains(&key.as_str()) || self.tool_result || head(value, 40).contains("\"error\"")
+    }
+}
+
+fn reports_tool_error(text: &str) -> bool {
+    let flag = text.find("isError").or_else(|| text.find("is_error"));
+    flag.is_some_and(|at| head(&text[at..], 20).to_ascii_lowercase().contains("true"))
+}
+
+/// The first `limit` bytes, cut at a character boundary.
+pub(super) fn head(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+/// Letters and digits in lower case: `RESOURCE_EXHAUSTED`, `resource-exhausted` and `ResourceExhausted` are one code.
+fn squeeze(text: &str) -> String {
+    text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// Lower case, plain quotation marks, single spaces, no URLs: their paths are full of words like `rate-limits`.
+fn tidy(text: &str) -> String {
+    let plain: String = text
+        .chars()
+        .map(|c| match c {
+            '\u{2018}' | '\u{2019}' | '`' => '\'',
+            '\u{201c}' | '\u{201d}' => '"',
+            '\u{2011}'..='\u{2015}' => '-',
+            other => other,
+        })
+        .flat_map(char::to_lowercase)
+        .collect();
+    let mut out = String::with_capacity(plain.len());
+    for word in plain.split_whitespace() {
+        let kept = word.find("://").map_or(word, |at| word[..at].trim_end_matches("https").trim_end_matches("http"));
+        if !kept.is_empty() {
+            out.push_str(kept);
+            out.push(' ');
+        }
+    }
+    out
+}
+
+/// An error inside a 200, or inside a gateway's own error, is the one that tells what happened.
+fn effective_status(envelope: Option<u16>, inner: Option<u16>, prose: &str) -> Option<u16> {
+    let outer_error = envelope.filter(|status| *status >= 400);
+    inner.or(outer_error).or_else(|| spoken_status(prose)).or(envelope)
+}
+
+/// A status in words: `error code: 429`, `HTTP 503`, `[400]:`, or a number with its reason phrase behind it.
+fn spoken_status(prose: &str) -> Option<u16> {
+    const BEFORE: &[&str] = &["status", "code", "http", "error", "response", "returned", "got", "received", "/1.1", "/2"];
+    const AFTER: &[&str] = &[
+        "too many", "bad ", "unauthorized", "payment", "forbidden", "not found", "internal", "service", "gateway", "server",
+        "client error", "unprocessable", "conflict", "request", "{", "resource", "unavailable", "invalid", "<!doctype",
+    ];
+    let bytes = prose.as_bytes();
+    for (start, window) in bytes.windows(3).enumerate() {
+        if !matches!(window[0], b'4' | b'5') || !window.iter().all(u8::is_ascii_digit) {
+            continue;
+        }
+        let before = start.checked_sub(1).map(|at| bytes[at]);
+        let after = bytes.get(start + 3).copied();
+        let joined = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'$'));
+        let sentence_end = after == Some(b'.') && bytes.get(start + 4).is_none_or(u8::is_ascii_whitespace);
+        if joined(before) || (joined(after) && !sentence_end) {
+            continue;
+        }
+        let lead = prose[prose.floor_char_boundary(start.saturating_sub(16))..start]
+            .trim_end_matches(|c: char| !c.is_alphanumeric());
+        let tail = prose[start + 3..].trim_start_matches([' ', ':', ')', ']', '-', ',']);
+        let introduced = BEFORE.iter().any(|word| lead.ends_with(word));
+        if introduced || (before.is_none() && tail.is_empty()) || AFTER.iter().any(|word| tail.starts_with(word)) {
+            return prose[start..start + 3].parse().ok();
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Evidence, spoken_status};
+    use crate::failure::FailureSignal;
+
+    #[test]
+    fn statuses_are_heard_and_other_numbers_are_not() {
+        for (text, want) in [
+            ("error code: 429 - too many", Some(429)),
+            ("api error: 529 overloaded", Some(529)),
+            ("[x] [400]: {", Some(400)),
+            ("503 service unavailable", Some(503)),
+            ("limit 500, used 450", None),
+            ("timeout=600", None),
+            ("request failed with status code 400", Some(400)),
+        ] {
+            assert_eq!(spoken_status(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_prompt_is_not_a_signal() {
+        let body = r#"{"error":{"message":"bad field","code":400},"input":"rate limit exceeded {\"code\":\"insufficient_quota\"}"}"#;
+        let evidence = Evidence::gather(&FailureSignal { body: Some(body.into()), ..FailureSignal::default() });
+        assert!(!evidence.prose.contains("rate limit"));
+        assert!(!evidence.codes.iter().any(|code| code == "insufficientquota"));
+        assert_eq!(evidence.status, Some(400));
+    }
+
+    #[test]
+    fn header_names_come_in_any_case() {
+        let headers = [("Retry-After".to_owned(), " 5 ".to_owned())].into();
+        let evidence = Evidence::gather(&FailureSignal { headers, ..FailureSignal::default() });
+        assert_eq!(evidence.headers["retry-after"], "5");
+    }
+}

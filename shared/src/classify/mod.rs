@@ -1,0 +1,59 @@
+//! Failure signal in, class and hint out.
+//!
+//! [`classify`] is a pure function that reads as a pipeline: gather the evidence, decide the class, look for the server's
+//! hint, name the cluster. Evidence comes from structured places first (stop reasons, codes, types), since prose is written
+//! for people and transports; the status decides only where neither speaks. The knowledge of what providers say lives in two
+//! tables, `codes` and `phrases`, and in `allowance`, which tells a rate from a window from an empty purse.
+//!
+//! Work is bounded by constants in `evidence`, `scan` and `rules`; no input makes it panic.
+
+mod allowance;
+mod codes;
+mod decide;
+mod evidence;
+mod fingerprint;
+mod hints;
+mod phrases;
+mod rules;
+mod scan;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::failure::{FailureClass, FailureSignal};
+use decide::Verdict;
+use evidence::Evidence;
+
+/// What the classifier makes of a failure signal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Classification {
+    /// What kind of failure it was.
+    pub class: FailureClass,
+    /// Whether the same request, unchanged, may succeed later with no person acting.
+    pub retryable: bool,
+    /// The server's hint: milliseconds from now, at most 30 days, never zero; absent where `retryable` is false.
+    pub retry_after_ms: Option<u64>,
+    /// Sixteen hexadecimal digits that occurrences of one outage share.
+    pub fingerprint: String,
+}
+
+/// Classifies a failure. `dependency` is whom the task called, as configured; `now_ms` is the time in milliseconds since the
+/// Unix epoch, for hints that name a point in time. A class and a hint given in the signal win over everything found in it.
+pub fn classify(signal: &FailureSignal, dependency: Option<&str>, now_ms: i64) -> Classification {
+    let evidence = Evidence::gather(signal);
+    let found_hint = signal.retry_after_ms.filter(|hint| *hint > 0).or_else(|| hints::find(&evidence, now_ms));
+    let verdict = match signal.class {
+        Some(class) => Verdict { class, from_status: false },
+        None => decide::decide(&evidence, signal.exit_code, found_hint),
+    };
+    let retryable = decide::is_retryable(verdict, &evidence);
+    Classification {
+        class: verdict.class,
+        retryable,
+        retry_after_ms: found_hint.filter(|_| retryable),
+        fingerprint: fingerprint::fingerprint(verdict.class, dependency, &evidence.message),
+    }
+}

@@ -1,0 +1,35 @@
+//! Streams and bodies that stop in the middle.
+
+use super::evidence::Evidence;
+use crate::failure::FailureClass;
+
+/// Marks of an event stream of any provider's dialect.
+const EVENT_MARKS: &[&str] = &[
+    "data: {", "data:{", "\"message_start\"", "\"content_block_delta\"", "\"chat.completion.chunk\"",
+    "\"response.output_text.delta\"", "\"response.created\"", "\"response.in_progress\"", "\"type\":\"text-delta\"",
+];
+
+/// Any of these means that the server had said all it wanted to say.
+const ENDINGS: &[&str] = &[
+    "message_stop", "[DONE]", "response.completed", "response.incomplete", "response.failed", "response.cancelled",
+    "\"finish_reason\":\"", "\"finish_reason\": \"", "\"finishReason\":\"", "\"finishReason\": \"", "\"done\":true",
+    "\"done\": true", "\"is_finished\":true", "message-end", "\"messageStop\"",
+];
+
+/// `PartialResponse` where a successful response is an event stream without its last event, or JSON without its end.
+pub(super) fn broken_off(evidence: &Evidence) -> Option<FailureClass> {
+    let body = evidence.body.as_deref()?.trim();
+    let success = evidence.status.is_none_or(|status| status < 400);
+    let is_stream = EVENT_MARKS.iter().any(|mark| body.contains(mark));
+    let broken = if is_stream {
+        !ENDINGS.iter().any(|ending| body.contains(ending))
+    } else {
+        evidence.status == Some(200) && (body.is_empty() || is_cut_json(body))
+    };
+    (success && broken).then_some(FailureClass::PartialResponse)
+}
+
+fn is_cut_json(body: &str) -> bool {
+    body.starts_with(['{', '['])
+        && serde_json::from_str::<serde::de::IgnoredAny>(body).is_err_and(|error| error.is_eof())
+}

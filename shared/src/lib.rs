@@ -1,0 +1,18 @@
+//! The domain of Redrive: types and rules that need no I/O.
+//!
+//! Everything here is a function of its arguments: time and randomness are passed in. `coordinator`, `worker` and `cli`
+//! depend on this crate, and it depends on none of them.
+
+pub mod breaker;
+pub mod classify;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod failure;
+pub mod id;
+pub mod lifecycle;
+pub mod limits;
+pub mod retry;
+pub mod task;
+pub mod window;
+pub mod wire;

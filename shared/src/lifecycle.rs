@@ -1,0 +1,451 @@
+//! The task's state machine: pure, and the only place where a task changes state.
+//!
+//! ```text
+//!  enqueue ─▶ scheduled ──claim──▶ leased ──done──▶ succeeded
+//!     │         ▲    ▲               │ │
+//!     │         │    └── retry, snooze, release, lease lost ◀─┘ │
+//!     │         │                      ├──exhausted, unretryable, poison──▶ dead ───────┐
+//!     │         │                      └──needs a person, too late────────▶ escalated ──┤
+//!     │         └───────────────────────────── retry_now ◀──────────────────────────────┘
+//!     ├─▶ dead, escalated   (the failure it came with cannot be mended by a retry)
+//!     └─ scheduled, leased, dead, escalated ──cancel──▶ cancelled
+//! ```
+//!
+//! **Fencing.** Every lease has an epoch, `max(last + 1, store time in µs)`, and a random nonce; who holds neither changes
+//! nothing. Every transition but a settlement raises the epoch, so *a task that is not leased and still carries the epoch
+//! of a lease was settled by that lease*: that is how a repeated settlement is told from a stale one without keeping
+//! anything more.
+//!
+//! **Charging.** A failure charges `failed`; a lease that had started and was lost charges `lost`; one that never started
+//! charges `undelivered`; snoozes and releases charge nothing that counts. Three losses are poison.
+
+use rand::{Rng, RngExt};
+
+use crate::failure::FailureClass;
+use crate::limits::{RELEASE_SPREAD_MS, UNDELIVERED_DELAY_MS};
+use crate::retry::{Decision, DelayReason, EndReason, Failure, RetryPolicy};
+use crate::task::{AttemptEnd, FailureRecord, Ledger, Nonce, TaskState};
+
+/// What transitions read and write: the hot part of a task, without its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Where it is.
+    pub state: TaskState,
+    /// Epoch of the last lease or change.
+    pub epoch: i64,
+    /// Nonce of the last lease.
+    pub nonce: Nonce,
+    /// When it runs next, or was due.
+    pub due_ms: i64,
+    /// When its lease ends; meaningless unless leased.
+    pub lease_until_ms: i64,
+    /// Whether a worker has said that it began.
+    pub started: bool,
+    /// When its last lease was given.
+    pub leased_at_ms: i64,
+    /// Leases so far.
+    pub runs: u32,
+    /// What it has been through.
+    pub ledger: Ledger,
+    /// Failures charged, by class.
+    pub class_failures: ClassCounts,
+    /// The delay chosen last: decorrelated jitter builds on it.
+    pub previous_delay_ms: Option<u64>,
+    /// The caller's own bound on attempts.
+    pub max_attempts: Option<u32>,
+    /// When it is too late.
+    pub deadline_ms: i64,
+    /// When its id may be forgotten; set in settled states.
+    pub expires_ms: Option<i64>,
+}
+
+/// Failures by class. A task meets few classes, so a short list beats a map.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClassCounts(Vec<(FailureClass, u32)>);
+
+impl ClassCounts {
+    /// Counts one more and returns how many of that class there are now.
+    pub fn add(&mut self, class: FailureClass) -> u32 {
+        if let Some((_, count)) = self.0.iter_mut().find(|(known, _)| *known == class) {
+            *count = count.saturating_add(1);
+            return *count;
+        }
+        self.0.push((class, 1));
+        1
+    }
+
+    /// The pairs, in order of first appearance.
+    pub fn iter(&self) -> impl Iterator<Item = (FailureClass, u32)> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<(FailureClass, u32)> for ClassCounts {
+    fn from_iter<I: IntoIterator<Item = (FailureClass, u32)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().collect())
+    }
+}
+
+/// What a caller must hold to change a leased task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    /// The lease's epoch.
+    pub epoch: i64,
+    /// The lease's nonce.
+    pub nonce: Nonce,
+}
+
+/// How an attempt ended, after its failure was judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended<'a> {
+    /// The work is done.
+    Done,
+    /// It failed: the policy decides.
+    Failed(&'a FailureRecord),
+    /// It failed, and the handler rules out a retry.
+    FailedForGood(&'a FailureRecord),
+    /// It failed, and the handler asks for a person.
+    NeedsPerson(&'a FailureRecord),
+    /// Put off by the handler.
+    Snoozed {
+        /// From now.
+        delay_ms: u64,
+    },
+    /// Handed back untouched.
+    Released,
+}
+
+/// What a transition did, for the task's history and the caller's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// The state after it.
+    pub state: TaskState,
+    /// How the attempt counts.
+    pub end: AttemptEnd,
+    /// The delay chosen, where the task runs again.
+    pub delay_ms: Option<u64>,
+    /// Why, in words.
+    pub why: &'static str,
+}
+
+/// Why a transition changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The lease is over or somebody else's.
+    #[error("the lease is over: the task is {0} under a later epoch")]
+    Stale(TaskState),
+    /// This very lease was settled before; the first settlement stands.
+    #[error("this lease was settled before: the task is {0}")]
+    Repeated(TaskState),
+    /// The state does not allow it.
+    #[error("a task that is {0} cannot do that")]
+    WrongState(TaskState),
+}
+
+/// What a new task starts from.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// Attempts that the caller has made.
+    pub attempts_made: u32,
+    /// The failure that it came with.
+    pub failure: Option<&'a FailureRecord>,
+    /// The caller's own bound on attempts.
+    pub max_attempts: Option<u32>,
+    /// Earliest start from now.
+    pub delay_ms: u64,
+    /// Time from now until it is too late; the policy's when missing.
+    pub deadline_ms: Option<u64>,
+}
+
+impl Record {
+    /// A new task. The failure that it came with is judged like any other, with the caller's attempts counted.
+    pub fn enqueue(
+        start: &Start<'_>,
+        policy: &RetryPolicy,
+        now_us: i64,
+        rng: &mut impl Rng,
+    ) -> (Self, Option<Verdict>) {
+        let now_ms = now_us.div_euclid(1_000);
+        let mut record = Self {
+            state: TaskState::Scheduled,
+            epoch: now_us,
+            nonce: Nonce(0),
+            due_ms: now_ms.saturating_add_unsigned(start.delay_ms),
+            lease_until_ms: 0,
+            started: false,
+            leased_at_ms: now_ms,
+            runs: 0,
+            ledger: Ledger { failed: start.attempts_made, ..Ledger::default() },
+            class_failures: ClassCounts::default(),
+            previous_delay_ms: None,
+            max_attempts: start.max_attempts,
+            deadline_ms: now_ms.saturating_add_unsigned(start.deadline_ms.unwrap_or(policy.deadline_ms)),
+            expires_ms: None,
+        };
+        let Some(failure) = start.failure else { return (record, None) };
+        // The failure at hand is one of the attempts made, not one more.
+        record.ledger.failed = start.attempts_made.saturating_sub(1);
+        let mut verdict = record.fail(failure, policy, now_ms, rng);
+        verdict.end = AttemptEnd::Reported;
+        if record.state == TaskState::Scheduled {
+            record.due_ms = record.due_ms.max(now_ms.saturating_add_unsigned(start.delay_ms));
+        }
+        (record, Some(verdict))
+    }
+
+    /// Leases a task that is due. A task whose deadline has passed is escalated instead: never run too late, never dropped.
+    pub fn claim(
+        &mut self,
+        lease_ms: u64,
+        nonce: Nonce,
+        policy: &RetryPolicy,
+        now_us: i64,
+    ) -> Result<Option<Verdict>, Refused> {
+        let now_ms = now_us.div_euclid(1_000);
+        if self.state != TaskState::Scheduled || self.due_ms > now_ms {
+            return Err(Refused::WrongState(self.state));
+        }
+        self.raise_epoch(now_us);
+        if now_ms > self.deadline_ms {
+            self.settle_in(TaskState::Escalated, policy, now_ms);
+            return Ok(Some(self.verdict(AttemptEnd::Undelivered, None, "its deadline passed while it waited")));
+        }
+        self.state = TaskState::Leased;
+        self.nonce = nonce;
+        self.started = false;
+        self.leased_at_ms = now_ms;
+        self.lease_until_ms = now_ms.saturating_add_unsigned(lease_ms);
+        self.runs = self.runs.saturating_add(1);
+        Ok(None)
+    }
+
+    /// Starts the lease (the first time) or makes it end later; never earlier.
+    pub fn extend(&mut self, fence: Fence, lease_ms: u64, now_ms: i64) -> Result<(), Refused> {
+        self.check(fence)?;
+        self.started = true;
+        self.lease_until_ms = self.lease_until_ms.max(now_ms.saturating_add_unsigned(lease_ms));
+        Ok(())
+    }
+
+    /// Ends the attempt under a lease.
+    pub fn settle(
+        &mut self,
+        fence: Fence,
+        ended: Ended<'_>,
+        policy: &RetryPolicy,
+        now_ms: i64,
+        rng: &mut impl Rng,
+    ) -> Result<Verdict, Refused> {
+        self.check(fence)?;
+        Ok(match ended {
+            Ended::Done => {
+                self.settle_in(TaskState::Succeeded, policy, now_ms);
+                self.verdict(AttemptEnd::Succeeded, None, "done")
+            }
+            Ended::Failed(failure) => self.fail(failure, policy, now_ms, rng),
+            Ended::FailedForGood(failure) => {
+                self.charge(failure.class, policy);
+                self.settle_in(TaskState::Dead, policy, now_ms);
+                self.verdict(AttemptEnd::Failed, None, "the handler ruled out a retry")
+            }
+            Ended::NeedsPerson(failure) => {
+                self.charge(failure.class, policy);
+                self.settle_in(TaskState::Escalated, policy, now_ms);
+                self.verdict(AttemptEnd::Failed, None, "the handler asked for a person")
+            }
+            Ended::Snoozed { delay_ms } => {
+                self.ledger.deferred = self.ledger.deferred.saturating_add(1);
+                self.schedule(delay_ms, now_ms);
+                self.verdict(AttemptEnd::Snoozed, Some(delay_ms), "put off by its handler")
+            }
+            Ended::Released => {
+                self.ledger.released = self.ledger.released.saturating_add(1);
+                let delay_ms = rng.random_range(0..=RELEASE_SPREAD_MS);
+                self.schedule(delay_ms, now_ms);
+                self.verdict(AttemptEnd::Released, Some(delay_ms), "handed back untouched")
+            }
+        })
+    }
+
+    /// The lease ended with no word from its worker.
+    pub fn lose(&mut self, policy: &RetryPolicy, now_us: i64, rng: &mut impl Rng) -> Result<Verdict, Refused> {
+        if self.state != TaskState::Leased {
+            return Err(Refused::WrongState(self.state));
+        }
+        let now_ms = now_us.div_euclid(1_000);
+        self.raise_epoch(now_us);
+        if !self.started {
+            self.ledger.undelivered = self.ledger.undelivered.saturating_add(1);
+            let delay_ms = UNDELIVERED_DELAY_MS + rng.random_range(0..=RELEASE_SPREAD_MS);
+            self.schedule(delay_ms, now_ms);
+            return Ok(self.verdict(AttemptEnd::Undelivered, Some(delay_ms), "leased, and nobody started it"));
+        }
+        self.ledger.lost = self.ledger.lost.saturating_add(1);
+        let loss = Loss { class: FailureClass::WorkerLost, retryable: true, hint_ms: None, seen: self.ledger.lost };
+        Ok(self.decide(&loss, AttemptEnd::Lost, policy, now_ms, rng))
+    }
+
+    /// Calls it off. Repeating it changes nothing.
+    pub fn cancel(&mut self, policy: &RetryPolicy, now_us: i64) -> Result<(), Refused> {
+        match self.state {
+            TaskState::Cancelled => Ok(()),
+            TaskState::Succeeded => Err(Refused::WrongState(self.state)),
+            TaskState::Scheduled | TaskState::Leased | TaskState::Dead | TaskState::Escalated => {
+                self.raise_epoch(now_us);
+                self.settle_in(TaskState::Cancelled, policy, now_us.div_euclid(1_000));
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs it again now: a settled failure gets its attempts back, a waiting task becomes due.
+    pub fn retry_now(&mut self, policy: &RetryPolicy, now_us: i64) -> Result<(), Refused> {
+        let now_ms = now_us.div_euclid(1_000);
+        match self.state {
+            TaskState::Scheduled => {
+                self.due_ms = self.due_ms.min(now_ms);
+            }
+            TaskState::Dead | TaskState::Escalated | TaskState::Cancelled => {
+                self.ledger.failed = 0;
+                self.ledger.lost = 0;
+                self.class_failures = ClassCounts::default();
+                self.previous_delay_ms = None;
+                self.deadline_ms = self.deadline_ms.max(now_ms.saturating_add_unsigned(policy.deadline_ms));
+                self.schedule(0, now_ms);
+            }
+            TaskState::Leased | TaskState::Succeeded => return Err(Refused::WrongState(self.state)),
+        }
+        self.raise_epoch(now_us);
+        Ok(())
+    }
+
+    fn check(&self, fence: Fence) -> Result<(), Refused> {
+        if (self.epoch, self.nonce) != (fence.epoch, fence.nonce) {
+            return Err(Refused::Stale(self.state));
+        }
+        if self.state != TaskState::Leased {
+            return Err(Refused::Repeated(self.state));
+        }
+        Ok(())
+    }
+
+    fn fail(
+        &mut self,
+        failure: &FailureRecord,
+        policy: &RetryPolicy,
+        now_ms: i64,
+        rng: &mut impl Rng,
+    ) -> Verdict {
+        let seen = self.charge(failure.class, policy);
+        let loss = Loss { class: failure.class, retryable: failure.retryable, hint_ms: failure.retry_after_ms, seen };
+        self.decide(&loss, AttemptEnd::Failed, policy, now_ms, rng)
+    }
+
+    fn decide(
+        &mut self,
+        loss: &Loss,
+        end: AttemptEnd,
+        policy: &RetryPolicy,
+        now_ms: i64,
+        rng: &mut impl Rng,
+    ) -> Verdict {
+        let input = Failure {
+            class: loss.class,
+            retryable: loss.retryable,
+            failed: self.ledger.failed,
+            failed_in_class: loss.seen,
+            max_attempts: self.max_attempts,
+            previous_delay_ms: self.previous_delay_ms,
+            hint_ms: loss.hint_ms,
+            now_ms,
+            deadline_ms: self.deadline_ms,
+        };
+        match policy.decide(&input, rng) {
+            Decision::Retry { due_ms, delay_ms, reason } => {
+                self.schedule(delay_ms, now_ms);
+                self.due_ms = due_ms;
+                self.previous_delay_ms = Some(delay_ms);
+                self.verdict(end, Some(delay_ms), retry_words(loss.class, reason))
+            }
+            Decision::Dead { reason } => {
+                self.settle_in(TaskState::Dead, policy, now_ms);
+                self.verdict(end, None, end_words(reason))
+            }
+            Decision::Escalate { reason } => {
+                self.settle_in(TaskState::Escalated, policy, now_ms);
+                self.verdict(end, None, end_words(reason))
+            }
+        }
+    }
+
+    /// Counts a failure; returns how many of its class the task has had. Classes with a counter of their own (a lock that
+    /// was not had in time) charge no attempt.
+    fn charge(&mut self, class: FailureClass, policy: &RetryPolicy) -> u32 {
+        if !policy.rule(class).own_counter {
+            self.ledger.failed = self.ledger.failed.saturating_add(1);
+        }
+        self.class_failures.add(class)
+    }
+
+    fn raise_epoch(&mut self, now_us: i64) {
+        self.epoch = self.epoch.saturating_add(1).max(now_us);
+    }
+
+    fn schedule(&mut self, delay_ms: u64, now_ms: i64) {
+        self.state = TaskState::Scheduled;
+        self.due_ms = now_ms.saturating_add_unsigned(delay_ms);
+        self.started = false;
+        self.expires_ms = None;
+    }
+
+    fn settle_in(&mut self, state: TaskState, policy: &RetryPolicy, now_ms: i64) {
+        self.state = state;
+        self.started = false;
+        self.expires_ms = match state {
+            // A person has not answered yet: never forgotten by itself.
+            TaskState::Escalated | TaskState::Scheduled | TaskState::Leased => None,
+            TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled => {
+                Some(now_ms.saturating_add_unsigned(policy.retention_ms))
+            }
+        };
+    }
+
+    fn verdict(&self, end: AttemptEnd, delay_ms: Option<u64>, why: &'static str) -> Verdict {
+        Verdict { state: self.state, end, delay_ms, why }
+    }
+}
+
+/// One failure or loss, as far as a decision needs it.
+struct Loss {
+    class: FailureClass,
+    retryable: bool,
+    hint_ms: Option<u64>,
+    /// How many of this class the task has had.
+    seen: u32,
+}
+
+const fn retry_words(class: FailureClass, reason: DelayReason) -> &'static str {
+    match (class, reason) {
+        (FailureClass::WorkerLost, _) => "its worker vanished",
+        (_, DelayReason::Policy) => "backoff",
+        (_, DelayReason::Hint) => "the server's hint",
+    }
+}
+
+const fn end_words(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Unretryable => "no retry can mend it",
+        EndReason::Exhausted => "its attempts are used up",
+        EndReason::ClassExhausted => "failures of this class are used up",
+        EndReason::Poison => "poison: it took its worker with it again and again",
+        EndReason::PastDeadline => "the retry would come after its deadline",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Every bound of the system, with its unit last in the name and the reason beside it.
+//!
+//! A request beyond a bound is refused with a stable code and changes nothing.
+
+/// Longest task id. Ids become keys and index entries: longer ones would cost every queue operation.
+pub const TASK_ID_MAX_BYTES: usize = 128;
+/// Longest queue, agent, task-type, group or dependency name: they become metric labels and lane keys.
+pub const NAME_MAX_BYTES: usize = 128;
+/// Largest inline payload. Larger ones belong into object storage, with a reference here (claim check).
+pub const PAYLOAD_MAX_BYTES: usize = 256 * 1024;
+/// Largest inline result.
+pub const RESULT_MAX_BYTES: usize = 256 * 1024;
+/// Most items in one batch: bounds how long one transaction may hold the store.
+pub const BATCH_MAX_ITEMS: usize = 1_000;
+/// Largest request body: what a full batch of ordinary payloads needs, and no more than memory allows a thousand times.
+pub const BODY_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Deepest nesting of JSON in a payload or result; deeper documents only exist to hurt a parser.
+pub const JSON_MAX_DEPTH: usize = 64;
+/// Longest failure message kept in a task's history.
+pub const MESSAGE_MAX_BYTES: usize = 2 * 1024;
+/// Largest body or exception text looked at when a failure is classified.
+pub const SIGNAL_TEXT_MAX_BYTES: usize = 64 * 1024;
+/// Most attempts kept in a task's history; the oldest go first, counters keep the total.
+pub const HISTORY_MAX_ENTRIES: usize = 50;
+/// Most labels on one task.
+pub const LABELS_MAX: usize = 16;
+/// Longest label value.
+pub const LABEL_VALUE_MAX_BYTES: usize = 256;
+/// Longest long poll. Proxies and load balancers cut idle requests at 60 s.
+pub const WAIT_MAX_MS: u64 = 55_000;
+/// Most queues in one claim.
+pub const CLAIM_QUEUES_MAX: usize = 64;
+/// Most dependencies that one claim may avoid.
+pub const CLAIM_AVOID_MAX: usize = 64;
+/// Most claims waiting at one coordinator; beyond it callers are told to come back.
+pub const WAITING_CLAIMS_MAX: usize = 10_000;
+/// Most breakers that one heartbeat may report.
+pub const HEARTBEAT_BREAKERS_MAX: usize = 64;
+/// Largest page of a list.
+pub const PAGE_MAX_ITEMS: usize = 500;
+/// Page of a list when the caller does not say.
+pub const PAGE_DEFAULT_ITEMS: usize = 50;
+/// Most rows that one page looks at before it answers with a cursor: a selective filter must not hold a reader.
+pub const PAGE_SCAN_MAX_ROWS: usize = 20_000;
+/// Most queues in one namespace.
+pub const QUEUES_MAX: usize = 10_000;
+/// Most agents remembered at once.
+pub const AGENTS_MAX: usize = 10_000;
+/// Most distinct dependencies that become metric labels; the rest share one.
+pub const DEPENDENCY_LABELS_MAX: usize = 200;
+/// Longest wait before a task may run first, and longest snooze.
+pub const DELAY_MAX_MS: u64 = 365 * 24 * 60 * 60 * 1_000;
+/// Highest number of attempts that anyone may ask for.
+pub const ATTEMPTS_MAX: u32 = 100;
+/// Fewest and most milliseconds of a lease.
+pub const LEASE_MIN_MS: u64 = 1_000;
+/// See [`LEASE_MIN_MS`]: beyond it, a dead worker would hold a task for longer than anyone would wait.
+pub const LEASE_MAX_MS: u64 = 60 * 60 * 1_000;
+/// Highest fallback route.
+pub const ROUTE_MAX: u32 = 31;
+
+/// Lease when neither queue nor claim says otherwise.
+pub const LEASE_DEFAULT_MS: u64 = 30_000;
+/// How often a worker reports.
+pub const HEARTBEAT_INTERVAL_MS: u64 = 5_000;
+/// Silence after which an agent counts as dead and its leases expire: three heartbeats.
+pub const AGENT_DEAD_AFTER_MS: u64 = 15_000;
+/// How long a broken presence connection may stay away before its leases expire.
+pub const PRESENCE_GRACE_MS: u64 = 2_000;
+/// How long a finished id is remembered when nothing else is said: twice the default deadline rounds below it.
+pub const RETENTION_DEFAULT_MS: u64 = 24 * 60 * 60 * 1_000;
+/// How long the answer to a claim's request id can be asked for again.
+pub const CLAIM_REPLAY_MS: u64 = 10 * 60 * 1_000;
+/// Delay after an undelivered lease, so that a dispatch path that loses messages is not hammered.
+pub const UNDELIVERED_DELAY_MS: u64 = 1_000;
+/// Widest spread of a released task's next due time: those that one worker hands back must not return as one.
+pub const RELEASE_SPREAD_MS: u64 = 1_000;

@@ -1,0 +1,7 @@
+//! Tests of the retry policies, by what is tested.
+
+mod class;
+mod decide;
+mod distribution;
+mod policy;
+mod strategy;

@@ -1,0 +1,109 @@
+//! Heartbeats, presence and reports.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{LeaseRef, LeaseResult};
+use crate::breaker::BreakerSnapshot;
+use crate::id::{Name, TaskId};
+
+/// An agent is alive; every 5 s, and every lease that it still works on is extended with it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Heartbeat {
+    /// Who.
+    pub agent: Name,
+    /// Which run of it.
+    pub boot_id: Name,
+    /// The queues that it serves.
+    #[serde(default)]
+    pub queues: Vec<Name>,
+    /// How many tasks it runs at once.
+    pub capacity: u32,
+    /// How many it runs now.
+    pub in_flight: u32,
+    /// Its breakers: `*` is the agent's own, others are by dependency.
+    #[serde(default)]
+    pub breakers: BTreeMap<String, BreakerSnapshot>,
+    /// The leases to extend.
+    #[serde(default)]
+    pub leases: Vec<LeaseRef>,
+    /// True when it takes no more work and ends soon.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// What the coordinator says to it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct HeartbeatReply {
+    /// One a lease, in the order of the request; one with an error is not the agent's any more: stop its work.
+    pub leases: Vec<LeaseResult>,
+    /// Those of them that someone called off.
+    pub cancelled: Vec<TaskId>,
+    /// Send the next one after this many milliseconds.
+    pub next_ms: u64,
+}
+
+/// How an agent is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentStatus {
+    /// Heard from within 15 s.
+    Alive,
+    /// Takes no more work.
+    Draining,
+    /// Not heard from for 15 s; its leases have expired.
+    Gone,
+}
+
+/// An agent as operators see it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AgentView {
+    /// Who.
+    pub agent: Name,
+    /// Which run of it.
+    pub boot_id: Name,
+    /// Alive, draining or gone.
+    pub status: AgentStatus,
+    /// The queues that it serves.
+    pub queues: Vec<Name>,
+    /// How many tasks it runs at once.
+    pub capacity: u32,
+    /// How many it ran at its last heartbeat.
+    pub in_flight: u32,
+    /// Its breakers at its last heartbeat.
+    pub breakers: BTreeMap<String, BreakerSnapshot>,
+    /// When it was last heard from.
+    pub seen_at_ms: i64,
+}
+
+/// Every agent that is known.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AgentsReply {
+    /// By name.
+    pub agents: Vec<AgentView>,
+}
+
+/// First attempts that a client made itself, added up.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// The upstream called.
+    pub dependency: Name,
+    /// First attempts made since the last report.
+    pub attempts: u32,
+    /// How many of them failed.
+    pub failures: u32,
+}
+
+/// Up to 1,000 reports.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReportsRequest {
+    /// Who reports.
+    pub agent: Name,
+    /// The reports.
+    pub reports: Vec<Report>,
+}

@@ -1,0 +1,20 @@
+//! What travels over HTTP: requests and replies of `/v1`.
+//!
+//! Durations end in `_ms`; moments end in `_at_ms` or `_until_ms` and are milliseconds since the Unix epoch. Every
+//! request refuses fields that it does not know. Everything that can be many is a batch, answered item by item.
+
+mod agents;
+mod queues;
+mod tasks;
+mod work;
+
+pub use agents::{AgentView, AgentsReply, Heartbeat, HeartbeatReply, AgentStatus, Report, ReportsRequest};
+pub use queues::{QueueCreate, QueueView, QueuesReply};
+pub use tasks::{
+    EnqueueReply, EnqueueRequest, EnqueueResult, EnqueueStatus, NewTask, Page, StatusReply, StatusRequest,
+    TaskAction, TaskActionReply, TaskActionRequest, TaskActionResult,
+};
+pub use work::{
+    ClaimReply, ClaimRequest, ExtendReply, ExtendRequest, LeaseRef, LeaseResult, Outcome, SettleReply,
+    SettleRequest, SettleResult, Settlement,
+};

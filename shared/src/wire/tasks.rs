@@ -1,0 +1,181 @@
+//! Enqueueing work, asking after it, and what operators do to it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::error::Problem;
+use crate::failure::FailureSignal;
+use crate::id::{Name, TaskId};
+use crate::task::{Priority, TaskState, TaskView};
+
+/// One task to enqueue. With `failure`, it is work that has already failed at the caller: the normal case.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewTask {
+    /// The caller's own id, which makes the call safe to repeat; a UUIDv7 is made when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<TaskId>,
+    /// Where it goes; `default` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Name>,
+    /// What to run; the queue's name when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_type: Option<Name>,
+    /// Version of the payload's schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub type_version: Option<u32>,
+    /// Any JSON, at most 256 KiB; handed to the worker byte for byte. `null` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub payload: Option<Box<RawValue>>,
+    /// The upstream that it needs, as `provider/account/model` or `tool/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependency: Option<Name>,
+    /// Tenant or fairness key: claims rotate over groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Name>,
+    /// `high`, `normal` or `low`.
+    #[serde(default)]
+    pub priority: Priority,
+    /// Earliest start from now, in milliseconds. With a failure, the policy's delay is used when it is longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
+    /// Time from now until it is too late, in milliseconds; the queue's policy decides when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// Failures until it is dead; the queue's policy decides when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// Attempts that the caller has already made; counted against `max_attempts`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts_made: Option<u32>,
+    /// What the caller saw fail, raw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureSignal>,
+    /// Position in the fallback chain: 0 = primary.
+    #[serde(default)]
+    pub route: u32,
+    /// W3C trace context of the call that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// Up to 16 labels, for people and filters; never used as metric labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Up to 1,000 tasks.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EnqueueRequest {
+    /// The tasks.
+    pub tasks: Vec<NewTask>,
+}
+
+/// What became of one task of the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EnqueueStatus {
+    /// It is on the queue, durably.
+    Created,
+    /// That id with that payload was there already: nothing changed.
+    Duplicate,
+    /// It was refused; `error` says why.
+    Refused,
+}
+
+/// The answer for one task, in the order of the request.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct EnqueueResult {
+    /// The id, the caller's or the one made. Missing when it was refused before it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<TaskId>,
+    /// What became of it.
+    pub status: EnqueueStatus,
+    /// Its state now; a failure that no retry can mend goes straight to `dead` or `escalated`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<TaskState>,
+    /// When it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_at_ms: Option<i64>,
+    /// Why it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Problem>,
+}
+
+/// The answers, in the order of the request.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct EnqueueReply {
+    /// One a task.
+    pub results: Vec<EnqueueResult>,
+}
+
+/// Ids to ask after.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StatusRequest {
+    /// Up to 1,000 ids.
+    pub ids: Vec<TaskId>,
+}
+
+/// Those tasks of the request that are known, without payload and history.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct StatusReply {
+    /// The tasks found, in the order of the request.
+    pub tasks: Vec<TaskView>,
+    /// The ids that are not known, or no longer.
+    pub unknown: Vec<TaskId>,
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Page {
+    /// The tasks, newest first, without payload and history.
+    pub tasks: Vec<TaskView>,
+    /// Pass it as `cursor` for the next page; missing at the end. A page may be short, even empty, and still have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// What an operator can do to tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskAction {
+    /// Call it off, whatever it is doing: a worker that holds it hears of it with its next heartbeat.
+    Cancel,
+    /// Run it again now: a dead or escalated task gets its attempts back, a waiting one becomes due.
+    Retry,
+}
+
+/// Ids to act on.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskActionRequest {
+    /// Up to 1,000 ids.
+    pub ids: Vec<TaskId>,
+    /// Why, for the task's history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What became of one task.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TaskActionResult {
+    /// The task.
+    pub id: TaskId,
+    /// Its state now, unless it is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<TaskState>,
+    /// Why nothing was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Problem>,
+}
+
+/// The answers, in the order of the request.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TaskActionReply {
+    /// One an id.
+    pub results: Vec<TaskActionResult>,
+}

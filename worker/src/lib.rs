@@ -1,0 +1,3 @@
+//! The worker: link, runtime, breaker, handlers.
+
+pub mod client;
