@@ -318,6 +318,8 @@ pub trait Store: Send + Sync + 'static {
     async fn put_queue(&self, name: &Name, policy: RetryPolicy) -> Result<()>;
     /// Stops or resumes handing out a queue's tasks. False: no such queue.
     async fn pause(&self, name: &Name, paused: bool) -> Result<bool>;
+    /// Whether there is such a queue, as far as this process knows. Cheap: it is asked with every request.
+    fn has_queue(&self, name: &Name) -> bool;
     /// Every queue, by name.
     async fn queues(&self) -> Result<Vec<QueueView>>;
     /// An agent is alive, and extends its leases.

@@ -10,52 +10,56 @@ use super::rules::{by_code, says_any};
 use crate::failure::FailureClass;
 
 /// The allowance itself is zero: no waiting helps.
-const NOTHING_ALLOWED: &[&str] = &["limit: 0|", "limit of 0|", "limit 0,", "quota of 0|", "limit is 0|", "limit: 0,"];
+const NOTHING_ALLOWED: &str = "limit: 0|; limit of 0|; limit 0,; quota of 0|; limit is 0|; limit: 0,";
 
 /// Money, credits, or a plan that does not include this.
-const NO_MONEY: &[&str] = &[
-    "credit balance", "insufficient*balance", "insufficient*credit", "insufficient*quota", "out of credits", "out of funds",
-    "billing hard limit", "hard limit*reached", "spend limit", "spending limit", "spend cap", "spending cap", "payment required",
-    "budget has been exceeded", "exceeded*budget", "budget limit", "budget exceeded", "over budget", "no credits", "have any credits", "no remaining credits",
-    "not enough credit", "not enough balance", "balance is not enough", "requires more credits", "can only afford", "requires*credits",
-    "credits*exhausted", "credits*depleted", "depleted*credits", "exhausted*credits", "ran out of credit", "run out of credit",
-    "used all*credits", "exceeded*monthly included credits", "specified api usage limits", "billing is not active", "credits have been",
-    "billing not active", "please check your billing", "past due", "overdue payment", "overdue bill", "free trial*ended", "free trial*expired",
-    "free quota*exhausted", "free tier*exhausted", "free*quota exceeded", "negative balance", "please recharge", "recharge your account",
-    "exceeded your current quota", "usage is not included", "monthly usage limit", "quota has been used up", "credit limit",
-    "enable billing", "billing to be enabled", "billing disabled", "buy more credits", "spend*limit*reached", "balance is too low",
-    "balance too low", "remaining balance", "exceed*available credit", "characters remaining", "credits remaining", "exceeds your quota", "余额不足", "余额已用", "欠费", "额度不足", "额度已用", "充值", "资源包",
-    "残高", "saldo insuficiente", "guthaben", "недостаточно средств", "solde insuffisant", "크레딧",
-];
+const NO_MONEY: &str = "credit balance; insufficient*balance; insufficient*credit; insufficient*quota; out of credits; \
+         out of funds; billing hard limit; hard limit*reached; spend limit; spending limit; spend cap; \
+         spending cap; payment required; budget has been exceeded; exceeded*budget; budget limit; \
+         budget exceeded; over budget; no credits; have any credits; no remaining credits; \
+         not enough credit; not enough balance; balance is not enough; requires more credits; \
+         can only afford; requires*credits; credits*exhausted; credits*depleted; depleted*credits; \
+         exhausted*credits; ran out of credit; run out of credit; used all*credits; \
+         exceeded*monthly included credits; specified api usage limits; billing is not active; \
+         credits have been; billing not active; please check your billing; past due; overdue payment; \
+         overdue bill; free trial*ended; free trial*expired; free quota*exhausted; free tier*exhausted; \
+         free*quota exceeded; negative balance; please recharge; recharge your account; \
+         exceeded your current quota; usage is not included; monthly usage limit; quota has been used up; \
+         credit limit; enable billing; billing to be enabled; billing disabled; buy more credits; \
+         spend*limit*reached; balance is too low; balance too low; remaining balance; \
+         exceed*available credit; characters remaining; credits remaining; exceeds your quota; 余额不足; \
+         余额已用; 欠费; 额度不足; 额度已用; 充值; 资源包; 残高; saldo insuficiente; guthaben; недостаточно средств; \
+         solde insuffisant; 크레딧";
 
 /// A period that is longer than a retry can wait out, and that ends by itself.
-const WINDOW: &[&str] = &[
-    "per day", "*perday", "*/day", "*/ day", "per 24 hours", "daily", "*-per-day", "*(tpd)", "*(rpd)", "tpd|", "rpd|", "requests a day",
-    "per week", "weekly", "*perweek", "5-hour", "5 hour", "five-hour", "five hour", "hour limit", "hourly usage limit", "session limit",
-    "usage limit", "usage cap", "limit*resets ", "limit will reset", "hit your limit", "for today", "today's", "call volume quota",
-    "per month", "*/month", "*/ month", "monthly", "totalrequests limit", "24-hour", "24 hour", "until tomorrow", "quota will be replenished", "rolling window", "rolling time window", "quota refresh", "youtube.quota",
-    "次/天", "使用上限", "每日", "每天", "每周", "今日", "1日あたり", "pro tag", "por día", "par jour", "в день",
-];
+const WINDOW: &str = "per day; *perday; */day; */ day; per 24 hours; daily; *-per-day; *(tpd); *(rpd); tpd|; rpd|; \
+         requests a day; per week; weekly; *perweek; 5-hour; 5 hour; five-hour; five hour; hour limit; \
+         hourly usage limit; session limit; usage limit; usage cap; limit*resets ; limit will reset; \
+         hit your limit; for today; today's; call volume quota; per month; */month; */ month; monthly; \
+         totalrequests limit; 24-hour; 24 hour; until tomorrow; quota will be replenished; \
+         rolling window; rolling time window; quota refresh; youtube.quota; 次/天; 使用上限; 每日; 每天; 每周; 今日; \
+         1日あたり; pro tag; por día; par jour; в день";
 
 /// A short period, or plain words for going too fast.
-const RATE: &[&str] = &[
-    "per minute", "*perminute", "*/min", "/ min", "per second", "*persecond", "per-minute", "*(tpm)", "*(rpm)", "tpm|", "rpm|", "itpm|",
-    "tokens per min", "requests per min", "*rate limit", "*rate-limit", "*ratelimit", "*rate_limit", "too many requests", "too many tokens",
-    "request rate", "*throttl", "requests too frequent", "concurrent requests", "concurrent connections", "concurrency limit",
-    "too many concurrent", "reduce your request rate", "slow down", "slowdown", "quota exceeded", "exceeded*quota", "quota*exceeded",
-    "exceeding*quota", "resource exhausted", "resource has been exhausted", "*resource_exhausted", "calls per", "requests per", "per hour",
-    "call limit", "over*query limit", "blocked*temporarily*rate", "abuse detection", "too quickly", "too fast", "requests limit",
-    "request limit", "too many requ", "too many r\"", "capacity on this model", "flood control", "flood wait", "*floodwait",
-    "parallel request limit", "too many api calls", "too many calls", "too frequent", "频率", "频繁", "速率", "限流", "并发", "请求过多",
-    "レート制限", "リクエストが多", "요청이 너무", "요청 한도", "demasiadas solicitudes", "zu viele anfragen", "trop de requ", "слишком много запросов",
-    "muitas solicita", "troppe richieste",
-];
+const RATE: &str = "per minute; *perminute; */min; / min; per second; *persecond; per-minute; *(tpm); *(rpm); tpm|; \
+         rpm|; itpm|; tokens per min; requests per min; *rate limit; *rate-limit; *ratelimit; \
+         *rate_limit; too many requests; too many tokens; request rate; *throttl; requests too frequent; \
+         concurrent requests; concurrent connections; concurrency limit; too many concurrent; \
+         reduce your request rate; slow down; slowdown; quota exceeded; exceeded*quota; quota*exceeded; \
+         exceeding*quota; resource exhausted; resource has been exhausted; *resource_exhausted; \
+         calls per; requests per; per hour; call limit; over*query limit; blocked*temporarily*rate; \
+         abuse detection; too quickly; too fast; requests limit; request limit; too many requ; \
+         too many r\"; capacity on this model; flood control; flood wait; *floodwait; \
+         parallel request limit; too many api calls; too many calls; too frequent; 频率; 频繁; 速率; 限流; 并发; \
+         请求过多; レート制限; リクエストが多; 요청이 너무; 요청 한도; demasiadas solicitudes; zu viele anfragen; trop de requ; \
+         слишком много запросов; muitas solicita; troppe richieste";
 
 /// Words that make it a limit at all, before asking which one.
-const LIMIT: &[&str] = &["limit", "quota", "credit", "balance", "billing", "budget", "exceeded", "allowance", "usage", "payment", "spend"];
+const LIMIT: &str =
+    "limit; quota; credit; balance; billing; budget; exceeded; allowance; usage; payment; spend";
 
 /// Google's per-minute limits speak of plans and billing as well.
-const GOOGLE: &[&str] = &["generativelanguage", "quota exceeded for metric", "please retry in", "aiplatform.googleapis"];
+const GOOGLE: &str = "generativelanguage; quota exceeded for metric; please retry in; aiplatform.googleapis";
 
 /// From this hint on, a limit without a name is a window: nothing per minute takes an hour to clear.
 const WINDOW_FROM_MS: u64 = 3_600_000;
@@ -70,9 +74,10 @@ pub(super) fn lasting(evidence: &Evidence, hint_ms: Option<u64>) -> Option<Failu
         return Some(FailureClass::QuotaExhausted);
     }
     let code = by_code(codes::LIMITS, &evidence.codes);
-    let window = subscription_spent(evidence)
-        || says_any(prose, WINDOW) || code == Some(FailureClass::QuotaWindow);
-    let google = says_any(prose, GOOGLE) || evidence.fields.iter().any(|(key, _)| key == "quotaid" || key == "retrydelay");
+    let window =
+        subscription_spent(evidence) || says_any(prose, WINDOW) || code == Some(FailureClass::QuotaWindow);
+    let google = says_any(prose, GOOGLE)
+        || evidence.fields.iter().any(|(key, _)| key == "quotaid" || key == "retrydelay");
     let no_money = code == Some(FailureClass::QuotaExhausted) || says_any(prose, NO_MONEY);
     if no_money && !google {
         return Some(FailureClass::QuotaExhausted);
@@ -86,7 +91,8 @@ pub(super) fn lasting(evidence: &Evidence, hint_ms: Option<u64>) -> Option<Failu
 
 /// `RateLimited` where the text talks of rates: for any status, since 400 and 403 are used for it too.
 pub(super) fn mentioned(evidence: &Evidence) -> Option<FailureClass> {
-    let exhausted_bucket = evidence.status == Some(403) && evidence.headers.get("x-ratelimit-remaining").is_some_and(|left| left == "0");
+    let exhausted_bucket = evidence.status == Some(403)
+        && evidence.headers.get("x-ratelimit-remaining").is_some_and(|left| left == "0");
     let paced = evidence.status == Some(403) && evidence.headers.contains_key("retry-after");
     (exhausted_bucket || paced || says_any(&evidence.prose, RATE)).then_some(FailureClass::RateLimited)
 }
@@ -100,18 +106,22 @@ fn about_limits(evidence: &Evidence) -> bool {
         || by_code(codes::GENERAL, &evidence.codes) == Some(FailureClass::RateLimited)
         || says_any(prose, RATE)
         || (says_any(prose, LIMIT) && (says_any(prose, WINDOW) || says_any(prose, NO_MONEY)))
-        || says_any(prose, &["余额", "欠费", "额度", "充值", "残高"])
+        || says_any(prose, "余额; 欠费; 额度; 充值; 残高")
 }
 
 /// Subscriptions count in windows of hours and weeks, and tell which one is full in headers only.
 fn subscription_spent(evidence: &Evidence) -> bool {
     evidence.headers.iter().any(|(name, value)| {
-        let full = name.ends_with("-used-percent") && value.parse::<f64>().is_ok_and(|percent| percent >= 100.0);
+        let full =
+            name.ends_with("-used-percent") && value.parse::<f64>().is_ok_and(|percent| percent >= 100.0);
         full || (name.contains("-unified-") && name.ends_with("status") && value == "rejected")
     })
 }
 
 /// Google states the size of the quota in a field of its own.
 fn zero_quota(evidence: &Evidence) -> bool {
-    evidence.fields.iter().any(|(key, value)| matches!(key.as_str(), "quotalimitvalue" | "quotavalue") && value == "0")
+    evidence
+        .fields
+        .iter()
+        .any(|(key, value)| matches!(key.as_str(), "quotalimitvalue" | "quotavalue") && value == "0")
 }

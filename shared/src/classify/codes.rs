@@ -8,156 +8,149 @@ use crate::failure::FailureClass as C;
 
 /// How a generation ended, where that is a failure.
 pub(super) const STOPS: &[Rule] = &[
-    rule(C::Refusal, &["refusal"]),
-    rule(C::ContextOverflow, &["modelcontextwindowexceeded", "contextlengthexceeded", "modellength"]),
+    rule(C::Refusal, "refusal"),
+    rule(C::ContextOverflow, "modelcontextwindowexceeded; contextlengthexceeded; modellength"),
     rule(
         C::ContentPolicy,
-        &[
-            "contentfilter*", "safety", "prohibitedcontent", "blocklist", "spii", "recitation", "imagesafety", "sensitive",
-            "guardrail*", "imageprohibitedcontent", "modelarmor", "errortoxic", "contentpolicy*", "blockedbysafety",
-        ],
+        "contentfilter*; safety; prohibitedcontent; blocklist; spii; recitation; imagesafety; sensitive; \
+         guardrail*; imageprohibitedcontent; modelarmor; errortoxic; contentpolicy*; blockedbysafety",
     ),
     rule(
         C::BadOutput,
-        &[
-            "length", "maxtokens", "maxoutputtokens", "malformedfunctioncall", "unexpectedtoolcall", "toomanytoolcalls",
-            "malformedtoolcall", "malformedmodeloutput", "malformedtooluse", "invalidtoolcall", "malformedresponse",
-            "missingthoughtsignature", "language",
-        ],
+        "length; maxtokens; maxoutputtokens; malformedfunctioncall; unexpectedtoolcall; toomanytoolcalls; \
+         malformedtoolcall; malformedmodeloutput; malformedtooluse; invalidtoolcall; malformedresponse; \
+         missingthoughtsignature; language",
     ),
-    rule(C::Overloaded, &["insufficientsystemresource"]),
-    rule(C::ServerError, &["networkerror", "errorlimit"]),
+    rule(C::Overloaded, "insufficientsystemresource"),
+    rule(C::ServerError, "networkerror; errorlimit"),
 ];
 
 /// Codes that mean one thing.
 pub(super) const SPECIFIC: &[Rule] = &[
     rule(
         C::BusinessRule,
-        &[
-            "carddeclined", "carderror", "instrumentdeclined", "insufficientfunds", "expiredcard", "incorrectcvc",
-            "fieldcustomvalidationexception", "duplicatesdetected", "outofstock", "soldout", "*alreadyrefunded", "*alreadycaptured",
-            "isarchived", "balanceinsufficient", "donothonor", "transactionrefused", "payeraccountrestricted", "cartlocked",
-            "ordernotapproved", "capturestatusnotvalid", "compliance*", "maxnumberofpaymentattemptsexceeded", "userblocked",
-            "paymentintentunexpectedstate", "authenticationrequired", "processingrestricted", "accountclosed", "*notallowedforseller",
-            "businessvalidation*", "duplicateinvoiceid", "orderalreadycompleted", "alreadycheckedin", "insufficientinventory",
-            "inventoryunavailable", "payerc*", "refund*notallowed", "businessrule*",
-        ],
+        "carddeclined; carderror; instrumentdeclined; insufficientfunds; expiredcard; incorrectcvc; \
+         fieldcustomvalidationexception; duplicatesdetected; outofstock; soldout; *alreadyrefunded; \
+         *alreadycaptured; isarchived; balanceinsufficient; donothonor; transactionrefused; \
+         payeraccountrestricted; cartlocked; ordernotapproved; capturestatusnotvalid; compliance*; \
+         maxnumberofpaymentattemptsexceeded; userblocked; paymentintentunexpectedstate; \
+         authenticationrequired; processingrestricted; accountclosed; *notallowedforseller; \
+         businessvalidation*; duplicateinvoiceid; orderalreadycompleted; alreadycheckedin; \
+         insufficientinventory; inventoryunavailable; payerc*; refund*notallowed; businessrule*",
     ),
     rule(
         C::LockTimeout,
-        &[
-            "locktimeout", "55p03", "locknotavailable", "sqlitebusy*", "sqlitelocked*", "unabletolockrow", "errlockwaittimeout",
-            "lockwaittimeout*", "erlockwaittimeout", "lockacquisitiontimeout", "locked", "ora00054", "lockunavailable", "resourcelocked",
-        ],
+        "locktimeout; 55p03; locknotavailable; sqlitebusy*; sqlitelocked*; unabletolockrow; \
+         errlockwaittimeout; lockwaittimeout*; erlockwaittimeout; lockacquisitiontimeout; locked; \
+         ora00054; lockunavailable; resourcelocked",
     ),
     rule(
         C::Conflict,
-        &[
-            "40001", "40p01", "serializationfailure", "deadlockdetected", "deadlock", "errlockdeadlock", "erlockdeadlock",
-            "transactionconflict*", "writeconflict*", "optimisticlock*", "conditionalcheckfailed*", "conflicterror", "editconflict",
-            "idempotencykeyinuse", "resourceversionconflict", "concurrentmodification*", "transactioncanceledexception", "staleobject*",
-            "versionconflict*", "versionconflictengineexception", "idempotencyerror", "operationaborted", "concurrentupdate*", "mergeconflict",
-        ],
+        "40001; 40p01; serializationfailure; deadlockdetected; deadlock; errlockdeadlock; erlockdeadlock; \
+         transactionconflict*; writeconflict*; optimisticlock*; conflicterror; editconflict; \
+         idempotencykeyinuse; resourceversionconflict; concurrentmodification*; \
+         transactioncanceledexception; staleobject*; versionconflict*; versionconflictengineexception; \
+         idempotencyerror; operationaborted; concurrentupdate*; mergeconflict",
     ),
     rule(
         C::ContextOverflow,
-        &[
-            "contextlengthexceeded", "contextwindow*", "modelcontextwindowexceeded", "requesttoolarge", "toomanyprompttokens",
-            "exceedcontextsizeerror", "contextlimitexceeded", "inputtoolong", "prompttoolong", "payloadtoolarge", "requestentitytoolarge",
-            "contextoverflow", "maxcontextlengthexceeded", "tokenlimitexceeded", "inputtokenslimitexceeded",
-        ],
+        "contextlengthexceeded; contextwindow*; modelcontextwindowexceeded; requesttoolarge; \
+         toomanyprompttokens; exceedcontextsizeerror; contextlimitexceeded; inputtoolong; prompttoolong; \
+         payloadtoolarge; requestentitytoolarge; contextoverflow; maxcontextlengthexceeded; \
+         tokenlimitexceeded; inputtokenslimitexceeded",
     ),
     rule(
         C::ContentPolicy,
-        &[
-            "contentfilter*", "contentpolicy*", "responsibleai*", "moderationblocked", "datainspectionfailed", "contentmoderation*",
-            "prohibitedcontent", "safetyerror", "contentblocked", "guardrail*", "policyviolation", "cyberpolicyviolation",
-            "sensitivewordsdetected", "contentpolicyviolation*", "imagecontentpolicyviolation", "promptblocked", "blockedpromptexception",
-            "jailbreak", "inputmoderation*", "outputmoderation*", "riskcontrol", "contentsafety*", "sexualcontent*",
-        ],
+        "contentfilter*; contentpolicy*; responsibleai*; moderationblocked; datainspectionfailed; \
+         contentmoderation*; prohibitedcontent; safetyerror; contentblocked; guardrail*; policyviolation; \
+         cyberpolicyviolation; sensitivewordsdetected; contentpolicyviolation*; \
+         imagecontentpolicyviolation; promptblocked; blockedpromptexception; jailbreak; inputmoderation*; \
+         outputmoderation*; riskcontrol; contentsafety*; sexualcontent*",
     ),
     rule(
         C::BadOutput,
-        &[
-            "toolusefailed", "jsonvalidatefailed", "malformedfunctioncall", "unexpectedtoolcall", "outputparsingfailure",
-            "outputparsererror", "lengthfinishreasonerror", "malformedmodeloutput", "modelproducedinvalidcontent", "parseerrormodel",
-            "toolcallvalidationfailed", "outputparsefailed", "invalidmodeloutput",
-        ],
+        "toolusefailed; jsonvalidatefailed; malformedfunctioncall; unexpectedtoolcall; \
+         outputparsingfailure; outputparsererror; lengthfinishreasonerror; malformedmodeloutput; \
+         modelproducedinvalidcontent; parseerrormodel; toolcallvalidationfailed; outputparsefailed; \
+         invalidmodeloutput",
     ),
     rule(
         C::ModelUnavailable,
-        &[
-            "modelnotfound*", "deploymentnotfound", "modeldecommissioned", "modelnotexist", "invalidmodel", "unsupportedmodel",
-            "modelnotavailable", "modelnotsupported", "modeldeprecated", "nosuchmodel", "modelnotallowed", "invalidmodelname",
-            "modelunavailable", "modelinvalid", "modelclosed", "unknownmodel", "modelshutdown", "modelretired", "modelnotactive",
-        ],
+        "modelnotfound*; deploymentnotfound; modeldecommissioned; modelnotexist; invalidmodel; \
+         unsupportedmodel; modelnotavailable; modelnotsupported; modeldeprecated; nosuchmodel; \
+         modelnotallowed; invalidmodelname; modelunavailable; modelinvalid; modelclosed; unknownmodel; \
+         modelshutdown; modelretired; modelnotactive",
     ),
     rule(
         C::Auth,
-        &[
-            "invalidapikey", "incorrectapikey", "invalidauth", "notauthed", "tokenrevoked", "tokenexpired", "accountinactive",
-            "expiredtoken*", "unrecognizedclient*", "invalidauthenticationtoken", "apikeyinvalid", "invalidclienttokenid",
-            "signaturedoesnotmatch", "invalidgrant", "noauth", "wrongpass", "invalidsessionid", "invalidcredentials", "badcredentials",
-            "apikeyexpired", "missingapikey", "invalidsubscriptionkey", "28p01", "28000", "invalidapitoken", "credentialsmissing",
-            "apikeynotfound", "authenticationerror", "unauthenticated", "invalidaccesstoken", "nocredentialserror", "expiredaccesstoken",
-            "nocredentialproviders", "invalidtoken", "missingauthentication", "invalidaccesskeyid", "authenticationfailed",
-            "accountdeactivated", "refreshtokenreused", "tokeninvalidated", "invalidclient", "autherror", "invalidkey", "unauthorizedexception",
-        ],
+        "invalidapikey; incorrectapikey; invalidauth; notauthed; tokenrevoked; tokenexpired; \
+         accountinactive; expiredtoken*; unrecognizedclient*; invalidauthenticationtoken; apikeyinvalid; \
+         invalidclienttokenid; signaturedoesnotmatch; invalidgrant; noauth; wrongpass; invalidsessionid; \
+         invalidcredentials; badcredentials; apikeyexpired; missingapikey; invalidsubscriptionkey; 28p01; \
+         28000; invalidapitoken; credentialsmissing; apikeynotfound; authenticationerror; \
+         unauthenticated; invalidaccesstoken; nocredentialserror; expiredaccesstoken; \
+         nocredentialproviders; invalidtoken; missingauthentication; invalidaccesskeyid; \
+         authenticationfailed; accountdeactivated; refreshtokenreused; tokeninvalidated; invalidclient; \
+         autherror; invalidkey; unauthorizedexception",
     ),
     rule(
         C::Permission,
-        &[
-            "missingscope", "insufficientpermissions", "accessnotconfigured", "servicedisabled", "accessdeniedexception",
-            "consumersuspended", "unsupportedcountryregionterritory", "42501", "insufficientscope", "insufficientprivilege",
-            "modelaccessdenied", "insufficientaccess*", "accesstokenscopeinsufficient", "notallowedtokentype", "restrictedaction",
-            "organizationrestricted", "missingpermissions", "permissionerror", "permissiondeniederror", "iamroleexception",
-            "unauthorizedoperation", "ipnotallowed", "ekmaccesserror", "insufficientpermission",
-        ],
+        "missingscope; insufficientpermissions; accessnotconfigured; servicedisabled; \
+         accessdeniedexception; consumersuspended; unsupportedcountryregionterritory; 42501; \
+         insufficientscope; insufficientprivilege; modelaccessdenied; insufficientaccess*; \
+         accesstokenscopeinsufficient; notallowedtokentype; restrictedaction; organizationrestricted; \
+         missingpermissions; permissionerror; permissiondeniederror; iamroleexception; \
+         unauthorizedoperation; ipnotallowed; ekmaccesserror; insufficientpermission",
     ),
     rule(
         C::Overloaded,
-        &[
-            "overloaded*", "engineoverloaded*", "servicetiercapacityexceeded", "capacityexceeded", "serverbusy", "modeloverloaded*",
-            "nocapacity", "modelnotreadyexception", "capacityerror", "overcapacity", "modelnotready", "servicebusy", "modelloading",
-            "modelcapacityexhausted", "resourceunavailable", "serveroverloaded", "insufficientcapacity*", "systembusy", "backpressure",
-        ],
+        "overloaded*; engineoverloaded*; servicetiercapacityexceeded; capacityexceeded; serverbusy; \
+         modeloverloaded*; nocapacity; modelnotreadyexception; capacityerror; overcapacity; \
+         modelnotready; servicebusy; modelloading; modelcapacityexhausted; resourceunavailable; \
+         serveroverloaded; insufficientcapacity*; systembusy; backpressure",
     ),
-    rule(C::PartialResponse, &["modelstreamerror*", "errstreamprematureclose", "errincompletechunkedencoding"]),
+    rule(C::PartialResponse, "modelstreamerror*; errstreamprematureclose; errincompletechunkedencoding"),
     rule(
         C::Timeout,
-        &[
-            "modeltimeout*", "deadlineexceeded", "requesttimeout*", "gatewaytimeout", "etimedout", "esockettimedout", "57014",
-            "underrconnecttimeout", "underrheaderstimeout", "timeouterror", "timeout", "endpointtimeout", "internalerrortimeout",
-            "upstreamtimeout", "querytimeout", "operationtimedout", "tasktimedout", "apitimeouterror", "connecttimeout", "readtimeout",
-        ],
+        "modeltimeout*; deadlineexceeded; requesttimeout*; gatewaytimeout; etimedout; esockettimedout; \
+         57014; underrconnecttimeout; underrheaderstimeout; timeouterror; timeout; endpointtimeout; \
+         internalerrortimeout; upstreamtimeout; querytimeout; operationtimedout; tasktimedout; \
+         apitimeouterror; connecttimeout; readtimeout",
     ),
     rule(
         C::InvalidRequest,
-        &["22001", "22003", "22007", "22008", "22p02", "23502", "23503", "23505", "23514", "42601", "42703", "42p01", "42883", "42804", "stringabovemaxlength"],
+        "22001; 22003; 22007; 22008; 22p02; 23502; 23503; 23505; 23514; 42601; 42703; 42p01; 42883; \
+         42804; stringabovemaxlength",
     ),
-    rule(C::WorkerLost, &["workerlosterror", "oomkilled", "evicted", "runtimeexiterror", "nodelost", "workercrashederror", "jobstalled"]),
-    rule(C::ToolError, &["toolexception", "toolerror", "*toolresulterror", "toolexecutionerror", "toolexecutionfailed", "mcptoolerror"]),
+    rule(
+        C::WorkerLost,
+        "workerlosterror; oomkilled; evicted; runtimeexiterror; nodelost; workercrashederror; jobstalled",
+    ),
+    rule(
+        C::ToolError,
+        "toolexception; toolerror; *toolresulterror; toolexecutionerror; toolexecutionfailed; \
+         mcptoolerror",
+    ),
 ];
 
 /// Codes of allowances that do not come back in a minute; `allowance` weighs them against the words.
 pub(super) const LIMITS: &[Rule] = &[
     rule(
         C::QuotaExhausted,
-        &[
-            "insufficientquota", "insufficientuserquota", "billinghardlimitreached", "billingnotactive", "insufficientcredit*",
-            "insufficientbalance", "credits*exhausted", "creditsexhausted", "enforcedspendlimitreached", "billingerror", "exceededbudget",
-            "budgetexceeded", "budgetexceedederror", "arrearage", "spendlimit*", "spendinglimit*", "*freetieronly", "usagenotincluded",
-            "quotanotenough", "preconsumetokenquotafailed", "paymentrequired", "creditbalancetoolow", "monthlyspend*", "outofcredits",
-            "insufficientcompute", "accountoverdue*", "billingrequired", "notenoughcredits", "nocredits", "limitedcredits",
-            "overduepayment", "prepaidbillnotenough", "billinghardlimit", "trialexpired", "exceededcurrentquotaerror",
-        ],
+        "insufficientquota; insufficientuserquota; billinghardlimitreached; billingnotactive; \
+         insufficientcredit*; insufficientbalance; credits*exhausted; creditsexhausted; \
+         enforcedspendlimitreached; billingerror; exceededbudget; budgetexceeded; budgetexceedederror; \
+         arrearage; spendlimit*; spendinglimit*; *freetieronly; usagenotincluded; quotanotenough; \
+         preconsumetokenquotafailed; paymentrequired; creditbalancetoolow; monthlyspend*; outofcredits; \
+         insufficientcompute; accountoverdue*; billingrequired; notenoughcredits; nocredits; \
+         limitedcredits; overduepayment; prepaidbillnotenough; billinghardlimit; trialexpired; \
+         exceededcurrentquotaerror",
     ),
     rule(
         C::QuotaWindow,
-        &[
-            "usagelimitreached", "dailylimitexceeded*", "dailyquota*", "overdailylimit", "weeklylimit*", "daily", "*perday*", "*perweek*",
-            "dailylimit*", "usagelimitexceeded", "usagecapexceeded", "activitylimitreacheddaily",
-        ],
+        "usagelimitreached; dailylimitexceeded*; dailyquota*; overdailylimit; weeklylimit*; daily; \
+         *perday*; *perweek*; dailylimit*; usagelimitexceeded; usagecapexceeded; \
+         activitylimitreacheddaily",
     ),
 ];
 
@@ -165,34 +158,41 @@ pub(super) const LIMITS: &[Rule] = &[
 pub(super) const GENERAL: &[Rule] = &[
     rule(
         C::RateLimited,
-        &[
-            "ratelimit*", "throttl*", "toomanyrequest*", "resourceexhausted", "provisionedthroughputexceeded*", "userratelimitexceeded",
-            "requestlimitexceeded", "limitrequests", "overquerylimit", "slowdown", "concurrencylimit*", "quotaexceeded*", "limitexceeded*",
-            "concurrentrequests*", "tokens", "requests", "inputtokens", "servicequotaexceeded*", "callquotaexceeded", "limitburstrate",
-            "toomanyconcurrent*", "bandwidthlimitexceeded", "429",
-        ],
+        "ratelimit*; throttl*; toomanyrequest*; resourceexhausted; provisionedthroughputexceeded*; \
+         userratelimitexceeded; requestlimitexceeded; limitrequests; overquerylimit; slowdown; \
+         concurrencylimit*; quotaexceeded*; limitexceeded*; concurrentrequests*; tokens; requests; \
+         inputtokens; servicequotaexceeded*; callquotaexceeded; limitburstrate; toomanyconcurrent*; \
+         bandwidthlimitexceeded; 429",
     ),
-    rule(C::Timeout, &["timeout*", "*timeouterror", "*timeoutexception"]),
-    rule(C::Overloaded, &["serviceunavailable*", "unavailable", "temporarilyunavailable", "503", "529", "toomanyconnections", "53300", "57p03"]),
+    rule(C::Timeout, "timeout*; *timeouterror; *timeoutexception"),
+    rule(
+        C::Overloaded,
+        "serviceunavailable*; unavailable; temporarilyunavailable; 503; 529; toomanyconnections; 53300; \
+         57p03",
+    ),
     rule(
         C::ServerError,
-        &[
-            "servererror", "internalservererror", "internalerror*", "internal", "apierror", "internalserverexception", "badgateway",
-            "backenderror", "internalfailure", "modelerrorexception", "upstreamerror5", "serviceerror", "unexpectederror", "fatalerror",
-            "internalserviceerror", "processingerror", "500", "502",
-        ],
+        "servererror; internalservererror; internalerror*; internal; apierror; internalserverexception; \
+         badgateway; backenderror; internalfailure; modelerrorexception; upstreamerror5; serviceerror; \
+         unexpectederror; fatalerror; internalserviceerror; processingerror; 500; 502",
     ),
-    rule(C::Network, &["apiconnectionerror", "connectionerror", "econn*", "enotfound", "eaiagain", "ehostunreach", "enetunreach", "epipe", "underrsocket"]),
-    rule(C::Auth, &["unauthorized", "unauthorizederror", "401"]),
-    rule(C::Permission, &["permissiondenied", "accessdenied", "forbidden", "403"]),
-    rule(C::Conflict, &["conflict", "aborted", "resourceconflict*", "alreadyexists", "preconditionfailed"]),
+    rule(
+        C::Network,
+        "apiconnectionerror; connectionerror; econn*; enotfound; eaiagain; ehostunreach; enetunreach; \
+         epipe; underrsocket",
+    ),
+    rule(C::Auth, "unauthorized; unauthorizederror; 401"),
+    rule(C::Permission, "permissiondenied; accessdenied; forbidden; 403"),
+    rule(
+        C::Conflict,
+        "conflict; conditionalcheckfailed*; aborted; resourceconflict*; alreadyexists; preconditionfailed",
+    ),
     rule(
         C::InvalidRequest,
-        &[
-            "invalidrequest*", "invalidargument", "validation*", "badrequest*", "unsupportedparameter", "missingrequired*",
-            "invalidvalue", "invalidtype", "unprocessableentity*", "unsupportedvalue", "invalidparameter*", "invalidschema",
-            "failedprecondition", "notfounderror", "notfound", "resourcenotfound*", "undefinedcolumn", "undefinedtable", "syntaxerror",
-            "invalidinput*", "malformed*", "unknownparameter", "outofrange", "unimplemented", "methodnotallowed", "400", "404", "422",
-        ],
+        "invalidrequest*; invalidargument; validation*; badrequest*; unsupportedparameter; \
+         missingrequired*; invalidvalue; invalidtype; unprocessableentity*; unsupportedvalue; \
+         invalidparameter*; invalidschema; failedprecondition; notfounderror; notfound; \
+         resourcenotfound*; undefinedcolumn; undefinedtable; syntaxerror; invalidinput*; malformed*; \
+         unknownparameter; outofrange; *notfound; unimplemented; methodnotallowed; 400; 404; 422",
     ),
 ];

@@ -16,7 +16,9 @@ pub(super) struct Verdict {
 /// Decides the class: how generation ended, specific codes, limits, telling sentences, general codes, the status, and last
 /// the words of transports, which clients print over every kind of failure.
 pub(super) fn decide(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Option<u64>) -> Verdict {
-    let told = specific(evidence, hint_ms);
+    let told = specific(evidence, hint_ms)
+        .or_else(|| exit_code.and_then(by_exit_code))
+        .or_else(|| evidence.tool_result.then_some(FailureClass::ToolError));
     if let Some(class) = told {
         return Verdict { class, from_status: false };
     }
@@ -25,8 +27,8 @@ pub(super) fn decide(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Optio
     }
     let class = by_phrase(phrases::TRANSPORT, &evidence.prose)
         .or_else(|| stream::broken_off(evidence))
+        .or_else(|| stream::empty_answer(evidence))
         .or_else(|| refused(evidence))
-        .or_else(|| exit_code.and_then(by_exit_code))
         .or_else(|| by_phrase(phrases::NAMES, &evidence.prose))
         .unwrap_or(FailureClass::Unknown);
     Verdict { class, from_status: false }
@@ -48,8 +50,17 @@ fn specific(evidence: &Evidence, hint_ms: Option<u64>) -> Option<FailureClass> {
 fn fits_status(class: FailureClass, status: Option<u16>) -> bool {
     use FailureClass as C;
     match status {
-        Some(429) => !matches!(class, C::Auth | C::Permission | C::ModelUnavailable | C::ToolError | C::BusinessRule | C::PartialResponse),
+        Some(429) => !matches!(
+            class,
+            C::Auth
+                | C::Permission
+                | C::ModelUnavailable
+                | C::ToolError
+                | C::BusinessRule
+                | C::PartialResponse
+        ),
         Some(403) => class != C::ModelUnavailable,
+        Some(422) => class != C::Permission,
         Some(_) | None => true,
     }
 }
@@ -59,7 +70,10 @@ fn general(evidence: &Evidence) -> Option<FailureClass> {
     let class = by_code(codes::GENERAL, &evidence.codes)?;
     let vague = matches!(
         class,
-        FailureClass::InvalidRequest | FailureClass::ServerError | FailureClass::Network | FailureClass::Conflict
+        FailureClass::InvalidRequest
+            | FailureClass::ServerError
+            | FailureClass::Network
+            | FailureClass::Conflict
     );
     let status_class = evidence.status.and_then(|status| by_status(status, evidence));
     if vague {
@@ -77,7 +91,7 @@ fn by_status(status: u16, evidence: &Evidence) -> Option<FailureClass> {
         401 | 407 => C::Auth,
         402 => C::QuotaExhausted,
         403 | 451 => C::Permission,
-        404 | 410 if says_any(prose, &["model", "deployment", "engine"]) => C::ModelUnavailable,
+        404 | 410 if says_any(prose, "model; deployment; engine") => C::ModelUnavailable,
         408 | 504 | 522 | 524 | 598 | 599 => C::Timeout,
         409 | 412 => C::Conflict,
         413 => C::ContextOverflow,
@@ -99,13 +113,13 @@ fn refused(evidence: &Evidence) -> Option<FailureClass> {
     (says_no(&evidence.said) || says_no(&evidence.prose)).then_some(FailureClass::Refusal)
 }
 
-/// Codes from 129 upwards are `128 + signal`: somebody killed the process. Negative ones are Python's way to say the same.
+/// Codes from 129 to 159 are `128 + signal`: somebody killed the process. Negative ones are Python's way to say the same. An
+/// ordinary failure code tells nothing about its cause.
 fn by_exit_code(code: i32) -> Option<FailureClass> {
     match code {
         124 => Some(FailureClass::Timeout),
         129..=159 | i32::MIN..=-1 => Some(FailureClass::WorkerLost),
-        0 => None,
-        _ => Some(FailureClass::ToolError),
+        _ => None,
     }
 }
 
@@ -114,7 +128,12 @@ pub(super) fn is_retryable(verdict: Verdict, evidence: &Evidence) -> bool {
     use FailureClass as C;
     let prose = evidence.prose.as_str();
     let by_class = match verdict.class {
-        C::RateLimited | C::Overloaded | C::ServerError | C::Timeout | C::PartialResponse | C::QuotaWindow => true,
+        C::RateLimited
+        | C::Overloaded
+        | C::ServerError
+        | C::Timeout
+        | C::PartialResponse
+        | C::QuotaWindow => true,
         C::WorkerLost | C::LockTimeout | C::Unknown => true,
         C::Network => !says_any(prose, phrases::LASTING_NETWORK),
         C::Conflict => !says_any(prose, phrases::LASTING_CONFLICT),
@@ -137,5 +156,8 @@ pub(super) fn is_retryable(verdict: Verdict, evidence: &Evidence) -> bool {
 fn ran_out_of_tokens(evidence: &Evidence) -> bool {
     const LIMITS: &[&str] = &["length", "maxtokens", "maxoutputtokens"];
     evidence.stops.iter().any(|stop| LIMITS.contains(&stop.as_str()))
-        || says_any(&evidence.prose, &["length limit was reached", "max_tokens", "output token limit", "*lengthfinishreason"])
+        || says_any(
+            &evidence.prose,
+            "length limit was reached; max_tokens; output token limit; *lengthfinishreason",
+        )
 }

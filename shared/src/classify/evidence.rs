@@ -16,25 +16,101 @@ const MAX_CODE_BYTES: usize = 96;
 
 /// Keys whose value names the error for machines.
 const CODE_KEYS: &[&str] = &[
-    "code", "type", "status", "reason", "errorcode", "errortype", "error", "name", "issue", "declinecode", "quotaid",
-    "sqlstate", "errno", "exceptiontype", "kind", "statuscode", "statusreason", "errorname", "internalcode", "subtype",
-    "subcode", "quotalimit", "policyname", "exitcode", "signal", "errcode", "exception", "title", "level", "violation",
-    "xamznerrortype", "etype", "category", "limitname", "ratelimittype",
+    "code",
+    "type",
+    "status",
+    "reason",
+    "errorcode",
+    "errortype",
+    "error",
+    "name",
+    "issue",
+    "declinecode",
+    "quotaid",
+    "sqlstate",
+    "errno",
+    "exceptiontype",
+    "kind",
+    "statuscode",
+    "statusreason",
+    "errorname",
+    "internalcode",
+    "subtype",
+    "subcode",
+    "quotalimit",
+    "policyname",
+    "exitcode",
+    "signal",
+    "errcode",
+    "exception",
+    "title",
+    "level",
+    "violation",
+    "xamznerrortype",
+    "etype",
+    "category",
+    "limitname",
+    "ratelimittype",
 ];
 /// Keys that tell how a generation ended.
 const STOP_KEYS: &[&str] = &["finishreason", "stopreason", "blockreason", "nativefinishreason"];
 /// Keys whose text is the message, even if it is a single word.
 const MESSAGE_KEYS: &[&str] = &[
-    "message", "msg", "detail", "details", "description", "errormessage", "errordescription", "errormsg", "raw", "cause", "errors",
-    "uimessage", "explanation", "lasterror", "faultstring", "body", "data", "reasonphrase", "statustext", "text", "content", "err",
+    "message",
+    "msg",
+    "detail",
+    "details",
+    "description",
+    "errormessage",
+    "errordescription",
+    "errormsg",
+    "raw",
+    "cause",
+    "errors",
+    "uimessage",
+    "explanation",
+    "lasterror",
+    "faultstring",
+    "body",
+    "data",
+    "reasonphrase",
+    "statustext",
+    "text",
+    "content",
+    "err",
 ];
 /// Keys whose number may be an HTTP status. `param` is where one-api hides that of its upstream.
-const STATUS_KEYS: &[&str] = &["code", "status", "statuscode", "errorcode", "httpstatus", "httpcode", "param"];
+const STATUS_KEYS: &[&str] =
+    &["code", "status", "statuscode", "errorcode", "httpstatus", "httpcode", "param"];
 /// Keys whose text was written by the user, the model or a tool's caller: no signal.
 const ECHO_KEYS: &[&str] = &[
-    "prompt", "input", "inputvalue", "messages", "content", "system", "systeminstruction", "instructions", "arguments",
-    "args", "query", "failedgeneration", "text", "partialjson", "completion", "output", "user", "userinput", "question",
-    "thinking", "thoughtsignature", "signature", "reasoning", "reasoningcontent", "toolinput", "sql", "description_for_model",
+    "prompt",
+    "input",
+    "inputvalue",
+    "messages",
+    "content",
+    "system",
+    "systeminstruction",
+    "instructions",
+    "arguments",
+    "args",
+    "query",
+    "failedgeneration",
+    "text",
+    "partialjson",
+    "completion",
+    "output",
+    "user",
+    "userinput",
+    "question",
+    "thinking",
+    "thoughtsignature",
+    "signature",
+    "reasoning",
+    "reasoningcontent",
+    "toolinput",
+    "sql",
+    "description_for_model",
 ];
 
 /// What a failure signal says. All words are lower case.
@@ -60,27 +136,33 @@ pub(super) struct Evidence {
     pub body: Option<String>,
     inner_status: Option<u16>,
     /// The text is the result of a tool that reports an error, so that its `text` is the error and no echo.
-    tool_result: bool,
+    pub tool_result: bool,
 }
 
 impl Evidence {
     /// Reads a signal. Bounded work, whatever the size of the body.
     pub(super) fn gather(signal: &FailureSignal) -> Self {
         let mut evidence = Self {
-            headers: signal.headers.iter().map(|(k, v)| (k.to_ascii_lowercase(), v.trim().to_owned())).collect(),
+            headers: signal
+                .headers
+                .iter()
+                .map(|(k, v)| (k.to_ascii_lowercase(), v.trim().to_owned()))
+                .collect(),
             body: signal.body.as_deref().map(|body| head(body, MAX_INPUT_BYTES).to_owned()),
             ..Self::default()
         };
         for stop in [&signal.finish_reason, &signal.stop_reason].into_iter().flatten() {
             evidence.stops.push(squeeze(head(stop, MAX_CODE_BYTES)));
         }
-        if let Some(kind) = evidence.headers.get("x-amzn-errortype").or_else(|| evidence.headers.get("x-ms-error-code")) {
+        if let Some(kind) =
+            evidence.headers.get("x-amzn-errortype").or_else(|| evidence.headers.get("x-ms-error-code"))
+        {
             let name = kind.split(':').next().unwrap_or_default();
             evidence.codes.push(squeeze(head(name, MAX_CODE_BYTES)));
         }
         for text in [&signal.body, &signal.exception].into_iter().flatten() {
             let text = head(text, MAX_INPUT_BYTES);
-            evidence.tool_result = reports_tool_error(text);
+            evidence.tool_result |= reports_tool_error(text);
             scan(text, &mut evidence);
         }
         if evidence.prose.len() > MAX_PROSE_BYTES {
@@ -112,7 +194,9 @@ impl Evidence {
             self.note_code(word);
         }
         // The AWS SDKs print "An error occurred (SlowDown) when calling …".
-        if let Some((name, _)) = prose.split_once("an error occurred (").and_then(|(_, rest)| rest.split_once(')')) {
+        if let Some((name, _)) =
+            prose.split_once("an error occurred (").and_then(|(_, rest)| rest.split_once(')'))
+        {
             self.note_code(name);
         }
         self.prose = prose;
@@ -158,8 +242,11 @@ impl Sink for Evidence {
                 self.note_code(value);
             }
             // A lone machine word is a code and not a sentence.
-            let sentence = value.contains(char::is_whitespace) || !value.is_ascii() || MESSAGE_KEYS.contains(&name);
-            if quoted && sentence {
+            let sentence =
+                value.contains(char::is_whitespace) || !value.is_ascii() || MESSAGE_KEYS.contains(&name);
+            let bare_word =
+                !quoted && value.starts_with(char::is_alphabetic) && !matches!(value, "true" | "false");
+            if (quoted && sentence) || bare_word {
                 self.say(value);
             }
         }
@@ -207,7 +294,8 @@ fn tidy(text: &str) -> String {
         .collect();
     let mut out = String::with_capacity(plain.len());
     for word in plain.split_whitespace() {
-        let kept = word.find("://").map_or(word, |at| word[..at].trim_end_matches("https").trim_end_matches("http"));
+        let kept =
+            word.find("://").map_or(word, |at| word[..at].trim_end_matches("https").trim_end_matches("http"));
         if !kept.is_empty() {
             out.push_str(kept);
             out.push(' ');
@@ -224,10 +312,28 @@ fn effective_status(envelope: Option<u16>, inner: Option<u16>, prose: &str) -> O
 
 /// A status in words: `error code: 429`, `HTTP 503`, `[400]:`, or a number with its reason phrase behind it.
 fn spoken_status(prose: &str) -> Option<u16> {
-    const BEFORE: &[&str] = &["status", "code", "http", "error", "response", "returned", "got", "received", "/1.1", "/2"];
+    const BEFORE: &[&str] =
+        &["status", "code", "http", "error", "response", "returned", "got", "received", "/1.1", "/2"];
     const AFTER: &[&str] = &[
-        "too many", "bad ", "unauthorized", "payment", "forbidden", "not found", "internal", "service", "gateway", "server",
-        "client error", "unprocessable", "conflict", "request", "{", "resource", "unavailable", "invalid", "<!doctype",
+        "too many",
+        "bad ",
+        "unauthorized",
+        "payment",
+        "forbidden",
+        "not found",
+        "internal",
+        "service",
+        "gateway",
+        "server",
+        "client error",
+        "unprocessable",
+        "conflict",
+        "request",
+        "{",
+        "resource",
+        "unavailable",
+        "invalid",
+        "<!doctype",
     ];
     let bytes = prose.as_bytes();
     for (start, window) in bytes.windows(3).enumerate() {
@@ -236,7 +342,9 @@ fn spoken_status(prose: &str) -> Option<u16> {
         }
         let before = start.checked_sub(1).map(|at| bytes[at]);
         let after = bytes.get(start + 3).copied();
-        let joined = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'$'));
+        let joined = |b: Option<u8>| {
+            b.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'$'))
+        };
         let sentence_end = after == Some(b'.') && bytes.get(start + 4).is_none_or(u8::is_ascii_whitespace);
         if joined(before) || (joined(after) && !sentence_end) {
             continue;
@@ -245,7 +353,10 @@ fn spoken_status(prose: &str) -> Option<u16> {
             .trim_end_matches(|c: char| !c.is_alphanumeric());
         let tail = prose[start + 3..].trim_start_matches([' ', ':', ')', ']', '-', ',']);
         let introduced = BEFORE.iter().any(|word| lead.ends_with(word));
-        if introduced || (before.is_none() && tail.is_empty()) || AFTER.iter().any(|word| tail.starts_with(word)) {
+        if introduced
+            || (before.is_none() && tail.is_empty())
+            || AFTER.iter().any(|word| tail.starts_with(word))
+        {
             return prose[start..start + 3].parse().ok();
         }
     }
@@ -275,7 +386,8 @@ mod tests {
     #[test]
     fn a_prompt_is_not_a_signal() {
         let body = r#"{"error":{"message":"bad field","code":400},"input":"rate limit exceeded {\"code\":\"insufficient_quota\"}"}"#;
-        let evidence = Evidence::gather(&FailureSignal { body: Some(body.into()), ..FailureSignal::default() });
+        let evidence =
+            Evidence::gather(&FailureSignal { body: Some(body.into()), ..FailureSignal::default() });
         assert!(!evidence.prose.contains("rate limit"));
         assert!(!evidence.codes.iter().any(|code| code == "insufficientquota"));
         assert_eq!(evidence.status, Some(400));

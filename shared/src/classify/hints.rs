@@ -77,7 +77,15 @@ const DELAY_FIELDS: &[(&str, f64)] = &[
     ("retryin", 1e3),
 ];
 /// Fields that carry a point in time.
-const TIME_FIELDS: &[&str] = &["resetsat", "resetat", "retryat", "quotaresettimestamp", "resettime", "xratelimitreset", "resettimestamp"];
+const TIME_FIELDS: &[&str] = &[
+    "resetsat",
+    "resetat",
+    "retryat",
+    "quotaresettimestamp",
+    "resettime",
+    "xratelimitreset",
+    "resettimestamp",
+];
 
 fn from_fields(evidence: &Evidence, now_ms: i64) -> Option<u64> {
     let values = |name: &str| {
@@ -85,7 +93,8 @@ fn from_fields(evidence: &Evidence, now_ms: i64) -> Option<u64> {
         evidence.fields.iter().filter(move |(key, _)| *key == name).map(|(_, value)| value.as_str())
     };
     let delay = DELAY_FIELDS.iter().find_map(|(name, unit_ms)| {
-        values(name).find_map(|value| bounded(number(value).map(|n| n * unit_ms).or_else(|| duration_ms(value))?))
+        values(name)
+            .find_map(|value| bounded(number(value).map(|n| n * unit_ms).or_else(|| duration_ms(value))?))
     });
     delay.or_else(|| {
         TIME_FIELDS.iter().flat_map(|name| values(name)).find_map(|value| match number(value) {
@@ -98,30 +107,81 @@ fn from_fields(evidence: &Evidence, now_ms: i64) -> Option<u64> {
 
 /// Words right before the delay that the server asks for.
 const ASKING: &[&str] = &[
-    "try again in ", "try again after ", "retry in ", "retry after ", "retry after: ", "retry-after: ", "retry_after: ", "retry_after=", "retry-after=",
-    "retry your request in ", "retry your request after ", "request again in ", "again in ", "again after ", "available in ", "available again in ", "reset in ", "reset after ", "resets in ", "resets after ",
-    "please wait ", "please wait for ", "must wait ", "need to wait ", "wait at least ", "wait for ", "a wait of ", "replenished in ", "refreshes in ", "retry it in ", "retry request after ", "retry the request in ", "retry the request after ", "renews in ", "expires in ", "cooldown: ", "back in ", "lifted in ", "ready in ",
+    "try again in ",
+    "try again after ",
+    "retry in ",
+    "retry after ",
+    "retry after: ",
+    "retry-after: ",
+    "retry_after: ",
+    "retry_after=",
+    "retry-after=",
+    "retry your request in ",
+    "retry your request after ",
+    "request again in ",
+    "again in ",
+    "again after ",
+    "available in ",
+    "available again in ",
+    "reset in ",
+    "reset after ",
+    "resets in ",
+    "resets after ",
+    "please wait ",
+    "please wait for ",
+    "must wait ",
+    "need to wait ",
+    "wait at least ",
+    "wait for ",
+    "a wait of ",
+    "replenished in ",
+    "refreshes in ",
+    "retry it in ",
+    "retry request after ",
+    "retry the request in ",
+    "retry the request after ",
+    "renews in ",
+    "expires in ",
+    "cooldown: ",
+    "back in ",
+    "lifted in ",
+    "ready in ",
 ];
 /// A client that tells its own plan is not the server.
-const OWN_PLAN: &[&str] = &["will ", "we'll ", "i'll ", "auto-", "automatically ", "going to ", "then ", "sdk ", "client "];
+const OWN_PLAN: &[&str] =
+    &["will ", "we'll ", "i'll ", "auto-", "automatically ", "going to ", "then ", "sdk ", "client "];
 
 fn from_prose(prose: &str, now_ms: i64) -> Option<u64> {
-    let asked = ASKING.iter().flat_map(|words| prose.match_indices(words).take(16)).filter_map(|(start, words)| {
-        let lead = &prose[..start];
-        if lead.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_') || OWN_PLAN.iter().any(|plan| lead.ends_with(plan)) {
-            return None;
-        }
-        let tail = prose[start + words.len()..].trim_start();
-        let tail = ["about ", "approximately ", "at least ", "another ", "around ", "~"].iter().fold(tail, |t, w| t.strip_prefix(w).unwrap_or(t));
-        leading_duration(tail).map(|millis| (start, millis))
-    });
+    let asked =
+        ASKING.iter().flat_map(|words| prose.match_indices(words).take(16)).filter_map(|(start, words)| {
+            let lead = &prose[..start];
+            if lead.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+                || OWN_PLAN.iter().any(|plan| lead.ends_with(plan))
+            {
+                return None;
+            }
+            let tail = prose[start + words.len()..].trim_start();
+            let tail = ["about ", "approximately ", "at least ", "another ", "around ", "~"]
+                .iter()
+                .fold(tail, |t, w| t.strip_prefix(w).unwrap_or(t));
+            leading_duration(tail).map(|millis| (start, millis))
+        });
     let first = asked.min_by_key(|(start, _)| *start).and_then(|(_, millis)| bounded(millis));
     first.or_else(|| spoken_time(prose, now_ms))
 }
 
 /// "reset at 2025-11-05T12:00:00Z", or the epoch that Claude Code puts behind a bar.
 fn spoken_time(prose: &str, now_ms: i64) -> Option<u64> {
-    const BEFORE: &[&str] = &["reset at ", "resets at ", "try again at ", "retry at ", "until ", "again after ", "retry after ", "reset on "];
+    const BEFORE: &[&str] = &[
+        "reset at ",
+        "resets at ",
+        "try again at ",
+        "retry at ",
+        "until ",
+        "again after ",
+        "retry after ",
+        "reset on ",
+    ];
     if let Some((_, epoch)) = prose.split_once("limit reached|") {
         let digits = epoch.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
         return number(digits).filter(|n| *n >= EPOCH_SECONDS_FROM).and_then(|n| plain_number(n, now_ms));
@@ -143,14 +203,19 @@ fn spoken_time(prose: &str, now_ms: i64) -> Option<u64> {
 fn from_buckets(evidence: &Evidence, now_ms: i64) -> Option<u64> {
     let spent = |name: &str| {
         let (bucket, kind) = name.split_once("reset").unwrap_or((name, ""));
-        let kind = ["-after-seconds", "-after", "-at"].iter().fold(kind, |kind, end| kind.strip_suffix(end).unwrap_or(kind));
-        let amount = |what: &str| evidence.headers.get(&format!("{bucket}{what}{kind}")).and_then(|value| number(value));
-        let rejected = evidence.headers.get(&format!("{bucket}status{kind}")).is_some_and(|status| status == "rejected");
-        rejected || amount("remaining").is_some_and(|left| left <= 0.0) || amount("used-percent").is_some_and(|used| used >= 100.0)
+        let kind = ["-after-seconds", "-after", "-at"]
+            .iter()
+            .fold(kind, |kind, end| kind.strip_suffix(end).unwrap_or(kind));
+        let amount = |what: &str| {
+            evidence.headers.get(&format!("{bucket}{what}{kind}")).and_then(|value| number(value))
+        };
+        let rejected =
+            evidence.headers.get(&format!("{bucket}status{kind}")).is_some_and(|status| status == "rejected");
+        rejected
+            || amount("remaining").is_some_and(|left| left <= 0.0)
+            || amount("used-percent").is_some_and(|used| used >= 100.0)
     };
-    let resets = evidence.headers.iter().filter(|(name, _)| {
-        name.contains("reset") && spent(name)
-    });
+    let resets = evidence.headers.iter().filter(|(name, _)| name.contains("reset") && spent(name));
     resets
         .filter_map(|(_, value)| delay_or_date(value, now_ms))
         .max()
@@ -266,5 +331,9 @@ fn dotnet_timespan(text: &str) -> Option<f64> {
     let (days, clock) = word.split_once('.').filter(|(days, _)| !days.contains(':')).unwrap_or(("0", word));
     let mut parts = clock.split(':').map(number);
     let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
-    parts.next().is_none().then(|| number(days))?.map(|days| ((days * 24.0 + hours) * 60.0 + minutes) * 60e3 + seconds * 1e3)
+    parts
+        .next()
+        .is_none()
+        .then(|| number(days))?
+        .map(|days| ((days * 24.0 + hours) * 60.0 + minutes) * 60e3 + seconds * 1e3)
 }

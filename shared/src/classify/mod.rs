@@ -44,7 +44,8 @@ pub struct Classification {
 /// Unix epoch, for hints that name a point in time. A class and a hint given in the signal win over everything found in it.
 pub fn classify(signal: &FailureSignal, dependency: Option<&str>, now_ms: i64) -> Classification {
     let evidence = Evidence::gather(signal);
-    let found_hint = signal.retry_after_ms.filter(|hint| *hint > 0).or_else(|| hints::find(&evidence, now_ms));
+    let found_hint =
+        signal.retry_after_ms.filter(|hint| *hint > 0).or_else(|| hints::find(&evidence, now_ms));
     let verdict = match signal.class {
         Some(class) => Verdict { class, from_status: false },
         None => decide::decide(&evidence, signal.exit_code, found_hint),

@@ -9,10 +9,11 @@ const MAX_GAP_BYTES: usize = 72;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rule {
     pub class: FailureClass,
-    pub patterns: &'static [&'static str],
+    /// A list with `;` between the patterns: it reads better than a column of a thousand quoted words.
+    pub patterns: &'static str,
 }
 
-pub(super) const fn rule(class: FailureClass, patterns: &'static [&'static str]) -> Rule {
+pub(super) const fn rule(class: FailureClass, patterns: &'static str) -> Rule {
     Rule { class, patterns }
 }
 
@@ -23,13 +24,18 @@ pub(super) fn by_phrase(table: &[Rule], prose: &str) -> Option<FailureClass> {
 
 /// First rule of the table that names one of the codes.
 pub(super) fn by_code(table: &[Rule], codes: &[String]) -> Option<FailureClass> {
-    let named = |rule: &&Rule| rule.patterns.iter().any(|pattern| codes.iter().any(|code| is_code(code, pattern)));
+    let named =
+        |rule: &&Rule| list(rule.patterns).any(|pattern| codes.iter().any(|code| is_code(code, pattern)));
     table.iter().find(named).map(|rule| rule.class)
 }
 
 /// Whether one of the patterns occurs in the (lower-case, single-spaced) text.
-pub(super) fn says_any(prose: &str, patterns: &[&str]) -> bool {
-    patterns.iter().any(|pattern| says(prose, pattern))
+pub(super) fn says_any(prose: &str, patterns: &str) -> bool {
+    list(patterns).any(|pattern| says(prose, pattern))
+}
+
+fn list(patterns: &str) -> impl Iterator<Item = &str> {
+    patterns.split(';').map(str::trim).filter(|pattern| !pattern.is_empty())
 }
 
 /// Whether the pattern occurs: its parts, which `*` separates, in this order and near each other. It has to start at the
@@ -47,10 +53,12 @@ pub(super) fn says(prose: &str, pattern: &str) -> bool {
     let first = parts.next().unwrap_or_default();
     let rest: Vec<&str> = parts.collect();
     prose.match_indices(first).take(64).any(|(start, _)| {
-        let starts_well = inside_word || !prose[..start].ends_with(|c: char| c.is_ascii_alphanumeric());
+        let starts_well =
+            inside_word || !prose[..start].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
         starts_well
-            && follows(prose, start + first.len(), &rest)
-                .is_some_and(|end| !whole_end || !prose[end..].starts_with(|c: char| c.is_ascii_alphanumeric()))
+            && follows(prose, start + first.len(), &rest).is_some_and(|end| {
+                !whole_end || !prose[end..].starts_with(|c: char| c.is_ascii_alphanumeric())
+            })
     })
 }
 

@@ -22,8 +22,16 @@ pub(super) trait Sink {
 
 /// Walks over `text` and reports to `sink`. Linear in the length of the text for each of the at most six levels.
 pub(super) fn scan(text: &str, sink: &mut dyn Sink) {
-    Scanner { text, bytes: text.as_bytes(), at: 0, plain_from: 0, open_braces: 0, unclosed: [false; 2], depth: 0 }
-        .run(sink);
+    Scanner {
+        text,
+        bytes: text.as_bytes(),
+        at: 0,
+        plain_from: 0,
+        open_braces: 0,
+        unclosed: [false; 2],
+        depth: 0,
+    }
+    .run(sink);
 }
 
 struct Scanner<'a> {
@@ -43,7 +51,10 @@ impl<'a> Scanner<'a> {
         while let Some(&byte) = self.bytes.get(self.at) {
             match byte {
                 b'"' | b'\'' => self.quoted(byte, sink),
-                b'\\' if matches!(self.bytes.get(self.at + 1), Some(b'"' | b'\\')) && self.depth < MAX_DEPTH => {
+                b'\\'
+                    if matches!(self.bytes.get(self.at + 1), Some(b'"' | b'\\'))
+                        && self.depth < MAX_DEPTH =>
+                {
                     // Escaped quotes outside a string: the head of the string was cut off, so open the rest as its inside.
                     self.flush(self.at, sink);
                     let inside = unescape(&self.text[self.at..]);
@@ -70,7 +81,11 @@ impl<'a> Scanner<'a> {
     /// A quoted string: a key, a lone string, or a stray quotation mark.
     fn quoted(&mut self, quote: u8, sink: &mut dyn Sink) {
         let start = self.at;
-        if quote == b'\'' && start > 0 && self.bytes[start - 1].is_ascii_alphanumeric() && !self.is_prefixed(start) {
+        if quote == b'\''
+            && start > 0
+            && self.bytes[start - 1].is_ascii_alphanumeric()
+            && !self.is_prefixed(start)
+        {
             self.at += 1; // an apostrophe
             return;
         }
@@ -100,7 +115,11 @@ impl<'a> Scanner<'a> {
     /// A bare word: a key in a Node dump or a query-like `name='value'`, or plain prose.
     fn word(&mut self, sink: &mut dyn Sink) {
         let start = self.at;
-        while self.bytes.get(self.at).is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'$')) {
+        while self
+            .bytes
+            .get(self.at)
+            .is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'$'))
+        {
             self.at += 1;
         }
         let word = &self.text[start..self.at];
@@ -180,7 +199,8 @@ impl<'a> Scanner<'a> {
     }
 
     fn skip_space(&self, from: usize) -> usize {
-        let spaces = self.bytes[from.min(self.bytes.len())..].iter().take_while(|b| b.is_ascii_whitespace()).count();
+        let spaces =
+            self.bytes[from.min(self.bytes.len())..].iter().take_while(|b| b.is_ascii_whitespace()).count();
         from + spaces
     }
 
@@ -230,7 +250,9 @@ impl<'a> Scanner<'a> {
 fn is_key(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= MAX_KEY_BYTES
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'@' | b'$' | b':'))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'@' | b'$' | b':'))
 }
 
 /// Undoes one level of backslash escapes. Unknown ones lose their backslash; `\u` is decoded where it is a whole character.

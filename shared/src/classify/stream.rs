@@ -5,15 +5,34 @@ use crate::failure::FailureClass;
 
 /// Marks of an event stream of any provider's dialect.
 const EVENT_MARKS: &[&str] = &[
-    "data: {", "data:{", "\"message_start\"", "\"content_block_delta\"", "\"chat.completion.chunk\"",
-    "\"response.output_text.delta\"", "\"response.created\"", "\"response.in_progress\"", "\"type\":\"text-delta\"",
+    "data: {",
+    "data:{",
+    "\"message_start\"",
+    "\"content_block_delta\"",
+    "\"chat.completion.chunk\"",
+    "\"response.output_text.delta\"",
+    "\"response.created\"",
+    "\"response.in_progress\"",
+    "\"type\":\"text-delta\"",
 ];
 
 /// Any of these means that the server had said all it wanted to say.
 const ENDINGS: &[&str] = &[
-    "message_stop", "[DONE]", "response.completed", "response.incomplete", "response.failed", "response.cancelled",
-    "\"finish_reason\":\"", "\"finish_reason\": \"", "\"finishReason\":\"", "\"finishReason\": \"", "\"done\":true",
-    "\"done\": true", "\"is_finished\":true", "message-end", "\"messageStop\"",
+    "message_stop",
+    "[DONE]",
+    "response.completed",
+    "response.incomplete",
+    "response.failed",
+    "response.cancelled",
+    "\"finish_reason\":\"",
+    "\"finish_reason\": \"",
+    "\"finishReason\":\"",
+    "\"finishReason\": \"",
+    "\"done\":true",
+    "\"done\": true",
+    "\"is_finished\":true",
+    "message-end",
+    "\"messageStop\"",
 ];
 
 /// `PartialResponse` where a successful response is an event stream without its last event, or JSON without its end.
@@ -27,6 +46,14 @@ pub(super) fn broken_off(evidence: &Evidence) -> Option<FailureClass> {
         evidence.status == Some(200) && (body.is_empty() || is_cut_json(body))
     };
     (success && broken).then_some(FailureClass::PartialResponse)
+}
+
+/// `BadOutput` where a whole answer has nothing in it.
+pub(super) fn empty_answer(evidence: &Evidence) -> Option<FailureClass> {
+    let body = evidence.body.as_deref()?;
+    let start: String = body.chars().take(4096).filter(|c| !c.is_whitespace()).collect();
+    let empty = ["\"choices\":[]", "\"candidates\":[]"].iter().any(|mark| start.contains(mark));
+    (empty && evidence.status == Some(200)).then_some(FailureClass::BadOutput)
 }
 
 fn is_cut_json(body: &str) -> bool {

@@ -1,1 +1,304 @@
 //! Scores the classifier on labelled samples, the way `failures/score.py` does, and tests it through its public function.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::{Classification, classify};
+use crate::failure::{FailureClass as C, FailureSignal};
+
+/// Samples with their sources: real failures, quoted as data.
+const SAMPLES: &str = include_str!("../../../tests/vectors/failures.jsonl");
+/// 2026-01-02T03:04:05Z.
+const NOW_MS: i64 = 1_767_323_045_000;
+
+fn text(sample: &Value, key: &str) -> Option<String> {
+    sample[key].as_str().map(str::to_owned)
+}
+
+fn signal_of(sample: &Value) -> FailureSignal {
+    let headers = sample["headers"].as_object().into_iter().flatten();
+    FailureSignal {
+        provider: text(sample, "provider"),
+        http_status: sample["http_status"].as_u64().and_then(|status| u16::try_from(status).ok()),
+        headers: headers.map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned())).collect(),
+        body: text(sample, "body"),
+        exception: text(sample, "exception"),
+        finish_reason: text(sample, "finish_reason"),
+        stop_reason: text(sample, "stop_reason"),
+        ..FailureSignal::default()
+    }
+}
+
+fn judge(sample: &Value) -> Classification {
+    let now = text(sample, "now").map_or(0, |now| now.parse::<jiff::Timestamp>().unwrap().as_millisecond());
+    classify(&signal_of(sample), None, now)
+}
+
+fn is_set(sample: &Value, key: &str) -> bool {
+    sample[key].as_bool().unwrap_or_default()
+}
+
+fn hint_is_right(sample: &Value, got: Option<u64>) -> bool {
+    let single = [sample["retry_after_ms"].clone()];
+    let accepted = sample["retry_after_accept"].as_array().map_or(single.as_slice(), Vec::as_slice);
+    accepted.iter().any(|want| match (want.as_f64(), got) {
+        (Some(want), Some(got)) => (want - got as f64).abs() <= (0.01 * want).max(1000.0),
+        (want, got) => want.is_none() && got.is_none(),
+    })
+}
+
+#[test]
+fn labelled_samples_are_classified() {
+    let mut scores: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
+    let mut misses = Vec::new();
+    let samples = SAMPLES.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    for sample in samples.filter(|sample| !is_set(sample, "ambiguous")) {
+        let got = judge(&sample);
+        let alternatives = sample["alt_labels"].as_array().into_iter().flatten();
+        let class_ok = alternatives.chain([&sample["label"]]).any(|label| label == got.class.as_str());
+        let kind = if is_set(&sample, "hard") { "class_hard" } else { "class_standard" };
+        let mut count = |name, right: bool| {
+            let score = scores.entry(name).or_default();
+            score.0 += u32::from(right);
+            score.1 += 1;
+            if !right {
+                misses.push(format!("{name} {}: {got:?}", sample["id"]));
+            }
+        };
+        count(kind, class_ok);
+        if !is_set(&sample, "retryable_ambiguous") {
+            count("retryable", got.retryable == is_set(&sample, "retryable"));
+        }
+        if is_set(&sample, "retryable") && !is_set(&sample, "retry_after_ambiguous") {
+            count("hint", hint_is_right(&sample, got.retry_after_ms));
+        }
+    }
+    for (name, floor) in [("class_standard", 0.97), ("class_hard", 0.90), ("retryable", 0.99), ("hint", 0.98)]
+    {
+        let (right, total) = scores[name];
+        assert!(
+            f64::from(right) >= floor * f64::from(total),
+            "{name}: {right} of {total}\n{}",
+            misses.join("\n")
+        );
+    }
+}
+
+fn throttled(headers: &[(&str, &str)], body: &str) -> FailureSignal {
+    FailureSignal {
+        http_status: Some(429),
+        headers: headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        body: Some(body.to_owned()),
+        ..FailureSignal::default()
+    }
+}
+
+fn hint(headers: &[(&str, &str)], body: &str) -> Option<u64> {
+    classify(&throttled(headers, body), None, NOW_MS).retry_after_ms
+}
+
+#[test]
+fn retry_after_headers_are_read_in_every_form() {
+    for (name, value, want) in [
+        ("Retry-After-MS", "1500", Some(1_500)),
+        ("RETRY-AFTER", "20", Some(20_000)),
+        ("retry-after", "1.5", Some(1_500)),
+        ("retry-after", " 7 ", Some(7_000)),
+        ("retry-after", "6m0s", Some(360_000)),
+        ("retry-after", "Fri, 02 Jan 2026 03:05:05 GMT", Some(60_000)),
+        ("retry-after", "Friday, 02-Jan-26 03:05:05 GMT", Some(60_000)),
+        ("retry-after", "Fri Jan  2 03:05:05 2026", Some(60_000)),
+        ("retry-after", "2026-01-02T03:05:05Z", Some(60_000)),
+        ("retry-after", "1767323105", Some(60_000)),
+        ("retry-after", "Fri, 02 Jan 2026 03:03:05 GMT", None),
+        ("retry-after", "Fri, 02 Jan 100000 03:03:05 GMT", None),
+        ("retry-after", "0", None),
+        ("retry-after", "-5", None),
+        ("retry-after", "nan", None),
+        ("retry-after", "inf", None),
+        ("retry-after", "1e9", None),
+        ("retry-after", "soon", None),
+        ("retry-after", "999999999", None),
+        ("retry-after", "99999999999999999999999999", None),
+    ] {
+        assert_eq!(hint(&[(name, value)], ""), want, "{name}: {value}");
+    }
+}
+
+#[test]
+fn only_exhausted_buckets_give_their_reset() {
+    let openai =
+        |left| hint(&[("x-ratelimit-remaining-tokens", left), ("x-ratelimit-reset-tokens", "1h2m")], "");
+    assert_eq!(openai("0"), Some(3_720_000));
+    assert_eq!(openai("12"), None);
+    let two = [
+        ("anthropic-ratelimit-requests-remaining", "9"),
+        ("anthropic-ratelimit-requests-reset", "2026-01-02T09:00:00Z"),
+        ("anthropic-ratelimit-tokens-remaining", "0"),
+        ("anthropic-ratelimit-tokens-reset", "2026-01-02T03:04:15Z"),
+    ];
+    assert_eq!(hint(&two, ""), Some(10_000));
+    assert_eq!(
+        hint(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1767323075")], ""),
+        Some(30_000)
+    );
+    assert_eq!(
+        hint(&[("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "12ms")], ""),
+        Some(12)
+    );
+    assert_eq!(hint(&[("ratelimit", "limit=100, remaining=0, reset=50")], ""), Some(50_000));
+}
+
+#[test]
+fn hints_in_bodies_and_prose_are_read() {
+    for (body, want) in [
+        (
+            r#"{"error":{"details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"31s"}]}}"#,
+            Some(31_000),
+        ),
+        (r#"{"retry_after": 0.529, "message": "slow down"}"#, Some(529)),
+        ("Please try again in 20s.", Some(20_000)),
+        ("Please try again in 6m0s.", Some(360_000)),
+        ("please retry in 900.2ms", Some(900)),
+        ("Resets in 6hr 29min.", Some(23_340_000)),
+        ("Try again in 1 hour and 5 minutes", Some(3_900_000)),
+        ("Too Many Requests: retry after 134", Some(134_000)),
+        ("Quota will be replenished in 2.12:00:00.", Some(216_000_000)),
+        ("Retrying in 17 seconds (read timeout=600)", None),
+        ("The client will retry in 17 seconds", None),
+        ("please wait a few minutes", None),
+        ("try again in 99999 days", None),
+    ] {
+        assert_eq!(hint(&[], body), want, "{body}");
+    }
+    assert_eq!(hint(&[("retry-after", "3")], "try again in 20s"), Some(3_000), "headers come first");
+}
+
+#[test]
+fn the_caller_knows_best() {
+    let mut signal = throttled(&[("retry-after", "3")], "rate limit");
+    signal.class = Some(C::Overloaded);
+    signal.retry_after_ms = Some(77);
+    let got = classify(&signal, None, NOW_MS);
+    assert_eq!((got.class, got.retryable, got.retry_after_ms), (C::Overloaded, true, Some(77)));
+    signal.class = Some(C::Auth);
+    let got = classify(&signal, None, NOW_MS);
+    assert_eq!((got.class, got.retryable, got.retry_after_ms), (C::Auth, false, None));
+}
+
+#[test]
+fn a_server_may_forbid_or_ask_for_a_retry_where_only_the_status_speaks() {
+    let with = |status, value: &str| FailureSignal {
+        http_status: Some(status),
+        headers: [("X-Should-Retry".to_owned(), value.to_owned())].into(),
+        ..FailureSignal::default()
+    };
+    assert!(!classify(&with(503, "false"), None, 0).retryable);
+    assert!(classify(&with(400, "true"), None, 0).retryable);
+    assert!(classify(&with(503, "maybe"), None, 0).retryable);
+}
+
+#[test]
+fn a_killed_process_is_a_lost_worker_and_a_bare_failure_is_unknown() {
+    let of = |exit_code| FailureSignal { exit_code: Some(exit_code), ..FailureSignal::default() };
+    assert_eq!(classify(&of(137), None, 0).class, C::WorkerLost);
+    assert_eq!(classify(&of(-9), None, 0).class, C::WorkerLost);
+    assert_eq!(classify(&of(124), None, 0).class, C::Timeout);
+    assert_eq!(classify(&of(1), None, 0).class, C::Unknown);
+}
+
+#[test]
+fn occurrences_of_one_outage_share_a_fingerprint() {
+    let of = |id: &str, dependency| {
+        let body = format!(
+            r#"{{"error":{{"type":"api_error","message":"Failure in shard {id}"}},"request_id":"req_{id}"}}"#
+        );
+        let signal = FailureSignal { http_status: Some(500), body: Some(body), ..FailureSignal::default() };
+        classify(&signal, dependency, 0).fingerprint
+    };
+    assert_eq!(of("a81f", Some("openai")), of("7", Some("openai")));
+    assert_ne!(of("7", Some("openai")), of("7", Some("azure")));
+}
+
+#[test]
+fn hostile_sizes_and_depths_are_survived() {
+    let bodies = [
+        "{\"a\":".repeat(50_000),
+        "[".repeat(200_000),
+        "'".repeat(200_000),
+        "\\\"".repeat(100_000),
+        "é".repeat(40_000),
+        format!("retry after {}", "9".repeat(100_000)),
+        format!("{{\"retryDelay\":\"{}s\"}}", "9".repeat(100)),
+        "could not could not ".repeat(5_000),
+        "429 ".repeat(30_000),
+    ];
+    for body in bodies {
+        let got = classify(&throttled(&[("retry-after", &body)], &body), Some("x"), i64::MIN);
+        assert_eq!(got.fingerprint.len(), 16);
+    }
+}
+
+fn fragment() -> impl Strategy<Value = String> {
+    let known = prop::sample::select(vec![
+        "{\"error\":",
+        "\"message\":\"",
+        "\\\"code\\\":",
+        "b'",
+        "'",
+        "\"",
+        "}",
+        "]",
+        "try again in ",
+        "5",
+        ".",
+        "e9",
+        "-",
+        "s",
+        "m",
+        "é",
+        "\u{0}",
+        "\\u12",
+        "\\",
+        "data: {",
+        "retry after ",
+        "limit: 0",
+        "Error code: 4",
+        "reset at ",
+        "2026-01-02T03:04:05Z",
+        " ",
+    ]);
+    prop_oneof![known.prop_map(str::to_owned), any::<String>()]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn nothing_makes_it_panic_or_change_its_mind(
+        parts in prop::collection::vec(fragment(), 0..40),
+        value in prop_oneof![any::<String>(), "[0-9.:hms -]{0,40}"],
+        status in prop::option::of(any::<u16>()),
+        now_ms in any::<i64>(),
+        exit_code in prop::option::of(any::<i32>()),
+    ) {
+        let names = ["Retry-After", "retry-after-ms", "x-ratelimit-reset", "x-ratelimit-remaining", "ratelimit", "x-codex-primary-reset-at"];
+        let mut headers: BTreeMap<String, String> = names.iter().map(|name| ((*name).to_owned(), value.clone())).collect();
+        headers.insert(value.clone(), value.clone());
+        let signal = FailureSignal {
+            http_status: status,
+            headers,
+            body: Some(parts.concat()),
+            exception: Some(parts.iter().rev().map(String::as_str).collect()),
+            exit_code,
+            ..FailureSignal::default()
+        };
+        let got = classify(&signal, Some(&value), now_ms);
+        prop_assert_eq!(&got, &classify(&signal, Some(&value), now_ms));
+        prop_assert!(got.retry_after_ms.is_none_or(|hint| hint > 0 && hint <= 30 * 86_400_000));
+        prop_assert!(got.retryable || got.retry_after_ms.is_none());
+        prop_assert_eq!(got.fingerprint.len(), 16);
+    }
+}

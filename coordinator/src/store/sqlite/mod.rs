@@ -46,6 +46,7 @@ pub struct SqliteStore {
     writer: Option<WriterHandle>,
     thread: Option<std::thread::JoinHandle<()>>,
     location: Location,
+    published: Published,
     readers: Arc<Mutex<Vec<Connection>>>,
     /// Held for as long as the store is open.
     _lock: File,
@@ -70,11 +71,13 @@ impl SqliteStore {
         let lock = lock_directory(directory)?;
         let location = Location { file: directory.join("redrive.sqlite"), durable };
         let connection = open_writer(&location).map_err(|error| cannot_open(&location, &error))?;
-        let (writer, thread) = Writer::start(location.clone(), connection, clock, Published::default())?;
+        let published = Published::default();
+        let (writer, thread) = Writer::start(location.clone(), connection, clock, published.clone())?;
         Ok(Self {
             writer: Some(writer),
             thread: Some(thread),
             location,
+            published,
             readers: Arc::default(),
             _lock: lock,
             _scratch: scratch,
@@ -197,6 +200,10 @@ impl Store for SqliteStore {
             tx.memory.queues.pause(tx.connection, &name, paused)
         })
         .await
+    }
+
+    fn has_queue(&self, name: &Name) -> bool {
+        self.published.get().get(name).is_some()
     }
 
     async fn queues(&self) -> Result<Vec<QueueView>> {

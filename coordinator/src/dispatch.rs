@@ -1,0 +1,271 @@
+//! Long polls: claims that wait until something is due for them.
+//!
+//! Workers that want the same (queues and avoided dependencies) stand in one line. The dispatcher sleeps until the
+//! earliest moment at which any line can get something, or until an earlier one is announced, and then claims for the
+//! heads of those lines in one batch. A task that becomes due wakes one line's head, not every worker.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redrive_shared::clock::Clock;
+use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::id::Name;
+use redrive_shared::limits::WAITING_CLAIMS_MAX;
+use redrive_shared::task::Lease;
+use redrive_shared::lifecycle::Fence;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::alarm::Alarm;
+use crate::store::{Claim, Claimed, Ending, Settle, Store};
+
+/// Most claims in one batch: bounds how long one transaction may take.
+const WAVE_MAX: usize = 64;
+/// How long lines wait after the store failed before they try again, in milliseconds.
+const RETRY_AFTER_FAILURE_MS: i64 = 500;
+
+type Reply = Result<Vec<Lease>, Problem>;
+
+/// What a line waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Interest {
+    queues: Vec<Name>,
+    avoid: Vec<Name>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    claim: Claim,
+    /// Whether it waits when nothing is due.
+    patient: bool,
+    reply: oneshot::Sender<Reply>,
+}
+
+#[derive(Debug)]
+struct Line {
+    waiters: VecDeque<Waiter>,
+    /// From when on it is worth trying.
+    try_at_ms: i64,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    lines: HashMap<Interest, Line>,
+    waiting: usize,
+    closed: bool,
+}
+
+/// Hands out leases to those who wait for them.
+pub struct Dispatcher {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    alarm: Alarm,
+    lines: Mutex<Lines>,
+}
+
+impl Dispatcher {
+    /// A dispatcher; [`Dispatcher::run`] makes it work.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, clock, alarm: Alarm::default(), lines: Mutex::default() }
+    }
+
+    /// Claims, and waits up to `wait_ms` when nothing is due. Empty when nothing became due in time.
+    pub async fn claim(&self, claim: Claim, wait_ms: u64) -> Reply {
+        let until_ms = self.clock.now_ms().saturating_add_unsigned(wait_ms);
+        let mut answer = self.line_up(claim, wait_ms > 0)?;
+        let timed_out = async {
+            while self.clock.now_ms() < until_ms {
+                self.clock.sleep_until(until_ms).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            reply = &mut answer => return reply.unwrap_or_else(|_| Ok(Vec::new())),
+            () = timed_out, if wait_ms > 0 => {}
+        }
+        // What was sent in this very moment must not be dropped.
+        answer.close();
+        answer.try_recv().unwrap_or_else(|_| Ok(Vec::new()))
+    }
+
+    /// A task of this queue is due then: whoever waits for it may have to wake earlier.
+    pub fn announce(&self, queue: &Name, due_ms: i64) {
+        let mut lines = self.lock();
+        let mut concerned = false;
+        for (interest, line) in &mut lines.lines {
+            if line.try_at_ms > due_ms && interest.queues.contains(queue) {
+                line.try_at_ms = due_ms;
+                concerned = true;
+            }
+        }
+        drop(lines);
+        if concerned {
+            self.alarm.set_earlier(due_ms);
+        }
+    }
+
+    /// Something changed that may matter to any line (a queue resumed, another coordinator's hint).
+    pub fn wake_all(&self) {
+        for line in self.lock().lines.values_mut() {
+            line.try_at_ms = i64::MIN;
+        }
+        self.alarm.set_earlier(i64::MIN);
+    }
+
+    /// How many claims wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting
+    }
+
+    /// Works until shutdown; then everyone who waits is told that nothing was due.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = self.alarm.wait(&*self.clock) => self.round().await,
+            }
+        }
+        let mut lines = self.lock();
+        lines.closed = true;
+        lines.lines.clear();
+        lines.waiting = 0;
+    }
+
+    fn line_up(&self, claim: Claim, patient: bool) -> Result<oneshot::Receiver<Reply>, Problem> {
+        const RETRY_AFTER_MS: u64 = 1_000;
+        let interest = Interest { queues: claim.queues.clone(), avoid: claim.avoid.clone() };
+        let (reply, answer) = oneshot::channel();
+        let mut lines = self.lock();
+        if lines.closed {
+            return Err(Problem::new(ErrorCode::ShuttingDown, "the coordinator takes no more claims; ask another")
+                .retry_after_ms(RETRY_AFTER_MS));
+        }
+        if lines.waiting >= WAITING_CLAIMS_MAX {
+            return Err(Problem::new(
+                ErrorCode::Overloaded,
+                format!("{WAITING_CLAIMS_MAX} claims wait already; come back later or add a coordinator"),
+            )
+            .retry_after_ms(RETRY_AFTER_MS));
+        }
+        lines.waiting += 1;
+        let line = lines
+            .lines
+            .entry(interest)
+            .or_insert_with(|| Line { waiters: VecDeque::new(), try_at_ms: i64::MIN });
+        line.waiters.push_back(Waiter { claim, patient, reply });
+        line.try_at_ms = i64::MIN;
+        drop(lines);
+        self.alarm.set_earlier(i64::MIN);
+        Ok(answer)
+    }
+
+    /// Claims for the heads of those lines that can get something, until none can.
+    async fn round(&self) {
+        self.alarm.clear();
+        loop {
+            let wave = self.take_wave();
+            if wave.is_empty() {
+                break;
+            }
+            let claims = wave.iter().map(|(_, waiter)| waiter.claim.clone()).collect();
+            match self.store.claim(claims).await {
+                Ok(results) => self.deliver(wave, results).await,
+                Err(error) => self.fail(wave, &Problem::from(error)),
+            }
+        }
+        let next_ms = self.lock().lines.values().map(|line| line.try_at_ms).min();
+        if let Some(next_ms) = next_ms {
+            self.alarm.set_earlier(next_ms);
+        }
+    }
+
+    fn take_wave(&self) -> Vec<(Interest, Waiter)> {
+        let now_ms = self.clock.now_ms();
+        let mut lines = self.lock();
+        let mut wave = Vec::new();
+        let mut gone = 0;
+        for (interest, line) in &mut lines.lines {
+            let before = line.waiters.len();
+            line.waiters.retain(|waiter| !waiter.reply.is_closed());
+            gone += before - line.waiters.len();
+            if line.try_at_ms <= now_ms {
+                let heads = line.waiters.len().min(WAVE_MAX - wave.len());
+                wave.extend(line.waiters.drain(..heads).map(|waiter| (interest.clone(), waiter)));
+                if line.waiters.is_empty() {
+                    // Whoever comes back from this wave says when to try again.
+                    line.try_at_ms = i64::MAX;
+                }
+            }
+        }
+        lines.lines.retain(|_, line| !line.waiters.is_empty() || line.try_at_ms == i64::MAX);
+        lines.waiting -= gone + wave.len();
+        wave
+    }
+
+    async fn deliver(&self, wave: Vec<(Interest, Waiter)>, results: Vec<Claimed>) {
+        let mut undelivered = Vec::new();
+        let mut unserved = Vec::new();
+        for ((interest, waiter), claimed) in wave.into_iter().zip(results) {
+            if claimed.leases.is_empty() && waiter.patient {
+                unserved.push((interest, waiter, claimed.next_due_ms));
+            } else if let Err(Ok(leases)) = waiter.reply.send(Ok(claimed.leases)) {
+                undelivered.extend(leases);
+            }
+        }
+        self.line_up_again(unserved);
+        if !undelivered.is_empty() {
+            self.hand_back(undelivered).await;
+        }
+    }
+
+    /// Those who got nothing go back to the head of their line, in order.
+    fn line_up_again(&self, unserved: Vec<(Interest, Waiter, Option<i64>)>) {
+        let soon_ms = self.clock.now_ms() + 1;
+        let mut lines = self.lock();
+        if lines.closed {
+            return;
+        }
+        for (interest, waiter, next_due_ms) in unserved.into_iter().rev() {
+            lines.waiting += 1;
+            let line = lines
+                .lines
+                .entry(interest)
+                .or_insert_with(|| Line { waiters: VecDeque::new(), try_at_ms: i64::MAX });
+            line.waiters.push_front(waiter);
+            // Later than now: a store whose clock is behind ours must not be asked in a tight loop.
+            let next_ms = next_due_ms.map_or(i64::MAX, |due_ms| due_ms.max(soon_ms));
+            // A line that was announced to, or joined, during the claim keeps its earlier moment.
+            line.try_at_ms = line.try_at_ms.min(next_ms);
+        }
+        lines.lines.retain(|_, line| !line.waiters.is_empty());
+    }
+
+    fn fail(&self, wave: Vec<(Interest, Waiter)>, problem: &Problem) {
+        for (_, waiter) in wave {
+            let _ = waiter.reply.send(Err(problem.clone()));
+        }
+        let retry_at_ms = self.clock.now_ms() + RETRY_AFTER_FAILURE_MS;
+        for line in self.lock().lines.values_mut() {
+            line.try_at_ms = line.try_at_ms.max(retry_at_ms);
+        }
+    }
+
+    /// Leases whose worker went away before they reached it: handed back at once, instead of waiting for their end.
+    async fn hand_back(&self, leases: Vec<Lease>) {
+        let batch = leases
+            .into_iter()
+            .map(|lease| Settle {
+                id: lease.id,
+                fence: Fence { epoch: lease.epoch, nonce: lease.nonce },
+                ending: Ending::Released,
+            })
+            .collect();
+        if let Err(error) = self.store.settle(batch).await {
+            tracing::warn!(%error, "leases that nobody took run until their end");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,7 @@
+//! Background duties. All have one shape: `run(shutdown)` repeats `run_once()` and sleeps until the next is due.
+
+mod forget;
+mod reap;
+
+pub use forget::Forgetter;
+pub use reap::Reaper;

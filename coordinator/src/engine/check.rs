@@ -1,0 +1,119 @@
+//! What is checked before the store is asked: bounds and contradictions, each with what to do instead.
+
+use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::limits::{
+    ATTEMPTS_MAX, BATCH_MAX_ITEMS, CLAIM_AVOID_MAX, CLAIM_QUEUES_MAX, DELAY_MAX_MS, HEARTBEAT_BREAKERS_MAX,
+    LABELS_MAX, LABEL_VALUE_MAX_BYTES, LEASE_MAX_MS, LEASE_MIN_MS, PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES,
+    ROUTE_MAX, SIGNAL_TEXT_MAX_BYTES, WAIT_MAX_MS,
+};
+use redrive_shared::wire::{ClaimRequest, Heartbeat, NewTask, Outcome};
+
+use super::Result;
+
+fn invalid(place: impl Into<String>, detail: String) -> Problem {
+    Problem::new(ErrorCode::InvalidValue, detail).at(place)
+}
+
+/// A number within its bounds.
+fn within(place: &str, value: u64, least: u64, most: u64, unit: &str) -> Result<()> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(invalid(place, format!("`{place}` is {value}{unit}; it must be from {least} to {most}{unit}")))
+}
+
+/// A batch that has items, and not too many.
+pub(super) fn batch(place: &str, items: usize) -> Result<()> {
+    if (1..=BATCH_MAX_ITEMS).contains(&items) {
+        return Ok(());
+    }
+    let detail = format!("`{place}` has {items} items; send 1 to {BATCH_MAX_ITEMS} at a time");
+    Err(Problem::new(ErrorCode::BatchSize, detail).at(place))
+}
+
+pub(super) fn new_task(task: &NewTask) -> Result<()> {
+    if let Some(payload) = &task.payload {
+        let bytes = payload.get().len();
+        if bytes > PAYLOAD_MAX_BYTES {
+            let detail = format!(
+                "the payload has {bytes} bytes and at most {PAYLOAD_MAX_BYTES} are taken; put it into object storage and \
+                 enqueue a reference to it"
+            );
+            return Err(Problem::new(ErrorCode::PayloadTooLarge, detail).at("payload"));
+        }
+    }
+    if let Some(delay_ms) = task.delay_ms {
+        within("delay_ms", delay_ms, 0, DELAY_MAX_MS, " ms")?;
+    }
+    if let Some(deadline_ms) = task.deadline_ms {
+        within("deadline_ms", deadline_ms, 1, DELAY_MAX_MS, " ms")?;
+        if task.delay_ms.is_some_and(|delay_ms| delay_ms > deadline_ms) {
+            return Err(invalid("delay_ms", "`delay_ms` is longer than `deadline_ms`: it could never run".into()));
+        }
+    }
+    if let Some(max_attempts) = task.max_attempts {
+        within("max_attempts", max_attempts.into(), 1, ATTEMPTS_MAX.into(), "")?;
+    }
+    if let Some(attempts_made) = task.attempts_made {
+        within("attempts_made", attempts_made.into(), 0, ATTEMPTS_MAX.into(), "")?;
+        if attempts_made == 0 && task.failure.is_some() {
+            return Err(invalid("attempts_made", "there is a `failure`, so at least one attempt was made".into()));
+        }
+    }
+    within("route", task.route.into(), 0, ROUTE_MAX.into(), "")?;
+    within("labels", task.labels.len() as u64, 0, LABELS_MAX as u64, " labels")?;
+    for (key, value) in &task.labels {
+        if key.is_empty() || key.len() > LABEL_VALUE_MAX_BYTES || value.len() > LABEL_VALUE_MAX_BYTES {
+            let detail = format!("label names and values may have up to {LABEL_VALUE_MAX_BYTES} bytes");
+            return Err(invalid("labels", detail));
+        }
+    }
+    if task.traceparent.as_ref().is_some_and(|text| text.len() != 55 || !text.is_ascii()) {
+        let detail = "a W3C traceparent has 55 characters, as in 00-<32 hex>-<16 hex>-01".to_owned();
+        return Err(invalid("traceparent", detail));
+    }
+    Ok(())
+}
+
+pub(super) fn claim(request: &ClaimRequest) -> Result<()> {
+    within("max", request.max.into(), 1, BATCH_MAX_ITEMS as u64, "")?;
+    within("wait_ms", request.wait_ms, 0, WAIT_MAX_MS, " ms")?;
+    within("queues", request.queues.len() as u64, 1, CLAIM_QUEUES_MAX as u64, " queues")?;
+    within("avoid", request.avoid.len() as u64, 0, CLAIM_AVOID_MAX as u64, " dependencies")?;
+    lease(request.lease_ms)
+}
+
+pub(super) fn lease(lease_ms: Option<u64>) -> Result<()> {
+    lease_ms.map_or(Ok(()), |lease_ms| within("lease_ms", lease_ms, LEASE_MIN_MS, LEASE_MAX_MS, " ms"))
+}
+
+pub(super) fn wait(wait_ms: u64) -> Result<()> {
+    within("wait_ms", wait_ms, 0, WAIT_MAX_MS, " ms")
+}
+
+pub(super) fn heartbeat(beat: &Heartbeat) -> Result<()> {
+    within("leases", beat.leases.len() as u64, 0, BATCH_MAX_ITEMS as u64, " leases")?;
+    within("queues", beat.queues.len() as u64, 0, CLAIM_QUEUES_MAX as u64, " queues")?;
+    within("breakers", beat.breakers.len() as u64, 0, HEARTBEAT_BREAKERS_MAX as u64, " breakers")
+}
+
+pub(super) fn outcome(outcome: &Outcome) -> Result<()> {
+    match outcome {
+        Outcome::Done { result: Some(result) } if result.get().len() > RESULT_MAX_BYTES => {
+            let bytes = result.get().len();
+            let detail = format!(
+                "the result has {bytes} bytes and at most {RESULT_MAX_BYTES} are taken; put it into object storage and \
+                 return a reference to it"
+            );
+            Err(Problem::new(ErrorCode::PayloadTooLarge, detail).at("outcome.done.result"))
+        }
+        Outcome::Snooze { delay_ms } => within("outcome.snooze.delay_ms", *delay_ms, 0, DELAY_MAX_MS, " ms"),
+        Outcome::Retry { failure } | Outcome::Dead { failure } | Outcome::Escalate { failure } => {
+            let text = failure.body.as_ref().map_or(0, String::len)
+                + failure.exception.as_ref().map_or(0, String::len);
+            // The classifier looks at the beginning only; far longer text is a mistake that costs everyone.
+            within("outcome.failure", text as u64, 0, 4 * SIGNAL_TEXT_MAX_BYTES as u64, " bytes of text")
+        }
+        Outcome::Done { .. } | Outcome::Release {} => Ok(()),
+    }
+}

@@ -1,0 +1,99 @@
+//! Work comes in.
+
+use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::id::{Name, TaskId};
+use redrive_shared::wire::{EnqueueReply, EnqueueRequest, EnqueueResult, EnqueueStatus, NewTask};
+use serde_json::value::RawValue;
+
+use super::judge::judge;
+use super::{Engine, Result, check, unavailable};
+use crate::store::sqlite::DEFAULT_QUEUE;
+use crate::store::{Enqueue, Enqueued};
+
+impl Engine {
+    /// Puts a batch of tasks on their queues. Refused items do not hold up the others.
+    pub async fn enqueue(&self, request: EnqueueRequest) -> Result<EnqueueReply> {
+        check::batch("tasks", request.tasks.len())?;
+        let mut results: Vec<Option<EnqueueResult>> = vec![None; request.tasks.len()];
+        let (mut batch, mut places) = (Vec::with_capacity(request.tasks.len()), Vec::new());
+        for (place, task) in request.tasks.into_iter().enumerate() {
+            let id = task.id.clone();
+            match self.prepare(task).await {
+                Ok(task) => {
+                    batch.push(task);
+                    places.push(place);
+                }
+                Err(problem) => results[place] = Some(refused(id, problem, place)),
+            }
+        }
+        if !batch.is_empty() {
+            let named: Vec<(TaskId, Name)> =
+                batch.iter().map(|task| (task.id.clone(), task.queue.clone())).collect();
+            let outcomes = self.store.enqueue(batch).await.map_err(unavailable)?;
+            for ((place, (id, queue)), outcome) in places.into_iter().zip(named).zip(outcomes) {
+                results[place] = Some(self.enqueued(id, &queue, outcome, place).await);
+            }
+        }
+        Ok(EnqueueReply { results: results.into_iter().flatten().collect() })
+    }
+
+    async fn prepare(&self, mut task: NewTask) -> Result<Enqueue> {
+        check::new_task(&task)?;
+        let queue = match task.queue.take() {
+            Some(queue) => queue,
+            None => Name::new(DEFAULT_QUEUE).map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?,
+        };
+        self.require_queues(std::iter::once(&queue)).await?;
+        let failure = task
+            .failure
+            .take()
+            .map(|signal| judge(&signal, task.dependency.as_deref(), self.clock.now_ms()));
+        if let Some(failure) = &failure {
+            let class = failure.class.as_str();
+            metrics::counter!("redrive_failures_total", "class" => class, "queue" => queue.to_string(), "at" => "producer")
+                .increment(1);
+        }
+        Ok(Enqueue {
+            id: task.id.take().unwrap_or_else(TaskId::generate),
+            task_type: task.task_type.take().unwrap_or_else(|| queue.clone()),
+            payload: task.payload.take().unwrap_or_else(|| RawValue::NULL.to_owned()),
+            queue,
+            failure,
+            spec: task,
+        })
+    }
+
+    async fn enqueued(&self, id: TaskId, queue: &Name, outcome: Enqueued, place: usize) -> EnqueueResult {
+        let (status, label) = match outcome {
+            Enqueued::Created { .. } => (EnqueueStatus::Created, "created"),
+            Enqueued::Duplicate { .. } => (EnqueueStatus::Duplicate, "duplicate"),
+            Enqueued::IdReused | Enqueued::UnknownQueue => (EnqueueStatus::Refused, "refused"),
+        };
+        metrics::counter!("redrive_enqueued_total", "queue" => queue.to_string(), "status" => label).increment(1);
+        match outcome {
+            Enqueued::Created { state, due_ms } => {
+                self.moved(&id, queue, state, due_ms);
+                EnqueueResult { id: Some(id), status, state: Some(state), due_at_ms: Some(due_ms), error: None }
+            }
+            Enqueued::Duplicate { state, due_ms } => {
+                EnqueueResult { id: Some(id), status, state: Some(state), due_at_ms: Some(due_ms), error: None }
+            }
+            Enqueued::IdReused => {
+                let detail = format!(
+                    "`{id}` belongs to a task with another queue, type or payload; use a new id for new work, or ask for \
+                     that task with GET /v1/tasks/{id}"
+                );
+                refused(Some(id), Problem::new(ErrorCode::IdReused, detail), place)
+            }
+            Enqueued::UnknownQueue => refused(Some(id), self.unknown_queue(queue).await, place),
+        }
+    }
+}
+
+fn refused(id: Option<TaskId>, problem: Problem, place: usize) -> EnqueueResult {
+    let at = match &problem.at {
+        Some(field) => format!("tasks[{place}].{field}"),
+        None => format!("tasks[{place}]"),
+    };
+    EnqueueResult { id, status: EnqueueStatus::Refused, state: None, due_at_ms: None, error: Some(problem.at(at)) }
+}

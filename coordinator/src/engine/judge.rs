@@ -1,0 +1,64 @@
+//! Judging failures: from what was seen to what it is.
+
+use redrive_shared::classify::classify;
+use redrive_shared::failure::FailureSignal;
+use redrive_shared::limits::MESSAGE_MAX_BYTES;
+use redrive_shared::task::FailureRecord;
+
+/// Classifies a failure and keeps what people need to see of it.
+pub(super) fn judge(signal: &FailureSignal, dependency: Option<&str>, now_ms: i64) -> FailureRecord {
+    let judged = classify(signal, dependency, now_ms);
+    FailureRecord {
+        class: judged.class,
+        retryable: judged.retryable,
+        retry_after_ms: judged.retry_after_ms,
+        message: message(signal),
+        fingerprint: judged.fingerprint,
+    }
+}
+
+/// The most telling text of a signal, cut to its bound.
+fn message(signal: &FailureSignal) -> String {
+    let status = signal.http_status.map(|status| format!("HTTP {status}"));
+    let text = [&signal.exception, &signal.body]
+        .into_iter()
+        .flatten()
+        .map(|text| text.trim())
+        .find(|text| !text.is_empty());
+    let stop = signal.finish_reason.as_ref().or(signal.stop_reason.as_ref());
+    let whole = match (status, text, stop, signal.exit_code) {
+        (Some(status), Some(text), _, _) => format!("{status}: {text}"),
+        (None, Some(text), _, _) => text.to_owned(),
+        (_, None, Some(stop), _) => format!("stopped: {stop}"),
+        (Some(status), None, None, _) => status,
+        (None, None, None, Some(code)) => format!("exit code {code}"),
+        (None, None, None, None) => signal.class.map_or("no details", |class| class.as_str()).to_owned(),
+    };
+    cut(whole)
+}
+
+fn cut(mut text: String) -> String {
+    const MARK: &str = " …";
+    if text.len() > MESSAGE_MAX_BYTES {
+        text.truncate(text.floor_char_boundary(MESSAGE_MAX_BYTES - MARK.len()));
+        text.push_str(MARK);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_short_and_say_the_status() {
+        let signal = FailureSignal {
+            http_status: Some(503),
+            body: Some("ü".repeat(10_000)),
+            ..FailureSignal::default()
+        };
+        let text = message(&signal);
+        assert!(text.starts_with("HTTP 503: ü") && text.len() <= MESSAGE_MAX_BYTES, "{}", text.len());
+        assert_eq!(message(&FailureSignal::default()), "no details");
+    }
+}

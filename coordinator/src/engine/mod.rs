@@ -1,0 +1,115 @@
+//! The engine: what the API's verbs mean. It checks, judges failures, asks the store, and tells those who wait.
+//!
+//! It holds nothing that another coordinator would need: the truth is in the store, and what is here are waiting callers.
+
+mod actions;
+mod check;
+mod enqueue;
+mod judge;
+mod presence;
+mod watch;
+mod work;
+
+use std::sync::Arc;
+
+use redrive_shared::clock::Clock;
+use redrive_shared::error::{ErrorCode, Problem, suggest};
+use redrive_shared::id::Name;
+use redrive_shared::task::TaskState;
+
+pub use self::presence::Present;
+use self::presence::Presence;
+use self::watch::Watchers;
+use crate::alarm::Alarm;
+use crate::dispatch::Dispatcher;
+use crate::metrics::DependencyLabels;
+use crate::store::{Store, StoreError};
+
+/// What verbs answer with.
+pub type Result<T> = std::result::Result<T, Problem>;
+
+/// The engine of one coordinator.
+pub struct Engine {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    dispatcher: Dispatcher,
+    /// Rings when a lease may have ended.
+    pub(crate) reaper: Alarm,
+    watchers: Watchers,
+    presence: Presence,
+    labels: DependencyLabels,
+    create_queues: bool,
+}
+
+impl Engine {
+    /// An engine over a store. `create_queues`: make queues that are named and do not exist.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, create_queues: bool) -> Arc<Self> {
+        let dispatcher = Dispatcher::new(Arc::clone(&store), Arc::clone(&clock));
+        Arc::new(Self {
+            store,
+            clock,
+            dispatcher,
+            reaper: Alarm::default(),
+            watchers: Watchers::default(),
+            presence: Presence::default(),
+            labels: DependencyLabels::default(),
+            create_queues,
+        })
+    }
+
+    /// The dispatcher, to run it and to look at it.
+    pub fn dispatcher(&self) -> &Dispatcher {
+        &self.dispatcher
+    }
+
+    /// The store, for duties.
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// The clock, for duties.
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// A task came into a state: workers may have something to do, and producers may have their answer.
+    pub(crate) fn moved(&self, id: &str, queue: &Name, state: TaskState, due_ms: i64) {
+        if state == TaskState::Scheduled {
+            self.dispatcher.announce(queue, due_ms);
+        }
+        if state.is_settled() {
+            self.watchers.settled(id);
+        }
+    }
+
+    /// Fails with `unknown_queue`, and the name that may have been meant, unless every queue is there or may be made.
+    async fn require_queues<'a>(&self, names: impl Iterator<Item = &'a Name>) -> Result<()> {
+        for name in names {
+            if self.store.has_queue(name) {
+                continue;
+            }
+            if !self.create_queues {
+                return Err(self.unknown_queue(name).await);
+            }
+            self.make_queue(name).await?;
+        }
+        Ok(())
+    }
+
+    async fn unknown_queue(&self, name: &Name) -> Problem {
+        let known = self.store.queues().await.unwrap_or_default();
+        let hint = suggest(name, known.iter().map(|queue| queue.name.as_str()))
+            .map_or_else(String::new, |near| format!("did you mean `{near}`? "));
+        Problem::new(
+            ErrorCode::UnknownQueue,
+            format!("there is no queue `{name}`; {hint}make it with PUT /v1/queues/{name} or `redrive queues create {name}`"),
+        )
+    }
+}
+
+/// A store that failed, as the API says it.
+fn unavailable(error: StoreError) -> Problem {
+    tracing::warn!(%error, "the store failed");
+    metrics::counter!("redrive_store_errors_total").increment(1);
+    error.into()
+}

@@ -1,0 +1,193 @@
+//! Work goes out and comes back: claims, extensions, settlements, heartbeats, reports.
+
+use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::id::TaskId;
+use redrive_shared::lifecycle::Fence;
+use redrive_shared::limits::HEARTBEAT_INTERVAL_MS;
+use redrive_shared::task::TaskState;
+use redrive_shared::wire::{
+    ClaimReply, ClaimRequest, ExtendReply, ExtendRequest, Heartbeat, HeartbeatReply, LeaseResult, Outcome,
+    ReportsRequest, SettleReply, SettleRequest, SettleResult, Settlement,
+};
+
+use super::judge::judge;
+use super::{Engine, Result, check, unavailable};
+use crate::metrics::{record_claimed, record_reported, record_settled};
+use crate::store::{Claim, Ending, Extend, Extended, Settle, Settled};
+
+impl Engine {
+    /// Leases what is due; waits for it if the caller wants to.
+    pub async fn claim(&self, request: ClaimRequest) -> Result<ClaimReply> {
+        check::claim(&request)?;
+        self.require_queues(request.queues.iter()).await?;
+        let wait_ms = request.wait_ms;
+        let claim = Claim {
+            agent: request.agent,
+            boot_id: request.boot_id,
+            request_id: request.request_id,
+            queues: request.queues,
+            max: request.max as usize,
+            lease_ms: request.lease_ms,
+            avoid: request.avoid,
+        };
+        let leases = self.dispatcher.claim(claim, wait_ms).await?;
+        if let Some(earliest_ms) = leases.iter().map(|lease| lease.lease_until_ms).min() {
+            self.reaper.set_earlier(earliest_ms);
+            record_claimed(&leases, self.clock.now_ms());
+        }
+        Ok(ClaimReply { leases })
+    }
+
+    /// Starts leases or makes them longer.
+    pub async fn extend(&self, request: ExtendRequest) -> Result<ExtendReply> {
+        check::batch("leases", request.leases.len())?;
+        check::lease(request.lease_ms)?;
+        let ids: Vec<TaskId> = request.leases.iter().map(|lease| lease.id.clone()).collect();
+        let batch = request
+            .leases
+            .into_iter()
+            .map(|lease| Extend {
+                id: lease.id,
+                fence: Fence { epoch: lease.epoch, nonce: lease.nonce },
+                lease_ms: request.lease_ms,
+            })
+            .collect();
+        let outcomes = self.store.extend(batch).await.map_err(unavailable)?;
+        Ok(ExtendReply { results: ids.into_iter().zip(outcomes).map(|(id, one)| extended(id, one)).collect() })
+    }
+
+    /// Ends attempts. What is wrong with one settlement does not hold up the others.
+    pub async fn settle(&self, request: SettleRequest) -> Result<SettleReply> {
+        check::batch("settlements", request.settlements.len())?;
+        let now_ms = self.clock.now_ms();
+        let mut results: Vec<Option<SettleResult>> = vec![None; request.settlements.len()];
+        let (mut batch, mut places) = (Vec::with_capacity(request.settlements.len()), Vec::new());
+        for (place, settlement) in request.settlements.into_iter().enumerate() {
+            match check::outcome(&settlement.outcome) {
+                Ok(()) => {
+                    batch.push(judged(settlement, now_ms));
+                    places.push(place);
+                }
+                Err(problem) => {
+                    let at = format!("settlements[{place}].{}", problem.at.clone().unwrap_or_default());
+                    results[place] = Some(refused(settlement.id, problem.at(at)));
+                }
+            }
+        }
+        if !batch.is_empty() {
+            let sent: Vec<(TaskId, Ending)> =
+                batch.iter().map(|item| (item.id.clone(), without_result(&item.ending))).collect();
+            let outcomes = self.store.settle(batch).await.map_err(unavailable)?;
+            for ((place, (id, ending)), outcome) in places.into_iter().zip(sent).zip(outcomes) {
+                results[place] = Some(self.settled(id, &ending, outcome));
+            }
+        }
+        Ok(SettleReply { results: results.into_iter().flatten().collect() })
+    }
+
+    fn settled(&self, id: TaskId, ending: &Ending, outcome: Settled) -> SettleResult {
+        record_settled(ending, &outcome);
+        match outcome {
+            Settled::Applied { state, due_ms, queue } => {
+                self.moved(&id, &queue, state, due_ms);
+                accepted(id, state, due_ms, false)
+            }
+            Settled::Repeated { state, due_ms } => accepted(id, state, due_ms, true),
+            Settled::Stale(state) => {
+                let problem = stale(&id, state);
+                refused(id, problem)
+            }
+            Settled::Unknown => {
+                let problem = unknown(&id);
+                refused(id, problem)
+            }
+        }
+    }
+
+    /// An agent is alive: its leases are extended, and it hears which of them are over.
+    pub async fn heartbeat(&self, beat: Heartbeat) -> Result<HeartbeatReply> {
+        check::heartbeat(&beat)?;
+        let ids: Vec<TaskId> = beat.leases.iter().map(|lease| lease.id.clone()).collect();
+        let beaten = self.store.heartbeat(beat).await.map_err(unavailable)?;
+        let cancelled = ids
+            .iter()
+            .zip(&beaten.leases)
+            .filter(|(_, one)| **one == Extended::Stale(TaskState::Cancelled))
+            .map(|(id, _)| id.clone())
+            .collect();
+        let leases = ids.into_iter().zip(beaten.leases).map(|(id, one)| extended(id, one)).collect();
+        Ok(HeartbeatReply { leases, cancelled, next_ms: HEARTBEAT_INTERVAL_MS })
+    }
+
+    /// Counts the first attempts that a client made itself.
+    pub fn report(&self, request: &ReportsRequest) -> Result<()> {
+        check::batch("reports", request.reports.len())?;
+        for (place, report) in request.reports.iter().enumerate() {
+            if report.failures > report.attempts {
+                let detail = format!("{} failures among {} attempts", report.failures, report.attempts);
+                let at = format!("reports[{place}].failures");
+                return Err(Problem::new(ErrorCode::InvalidValue, detail).at(at));
+            }
+        }
+        for report in &request.reports {
+            record_reported(self.labels.label(&report.dependency), report);
+        }
+        Ok(())
+    }
+}
+
+fn judged(settlement: Settlement, now_ms: i64) -> Settle {
+    let ending = match settlement.outcome {
+        Outcome::Done { result } => Ending::Done(result),
+        // The dependency is the store's to know: it is mixed into the fingerprint there.
+        Outcome::Retry { failure } => Ending::Failed(judge(&failure, None, now_ms)),
+        Outcome::Dead { failure } => Ending::FailedForGood(judge(&failure, None, now_ms)),
+        Outcome::Escalate { failure } => Ending::NeedsPerson(judge(&failure, None, now_ms)),
+        Outcome::Snooze { delay_ms } => Ending::Snoozed { delay_ms },
+        Outcome::Release {} => Ending::Released,
+    };
+    Settle { id: settlement.id, fence: Fence { epoch: settlement.epoch, nonce: settlement.nonce }, ending }
+}
+
+/// An ending as metrics need it: results may be large.
+fn without_result(ending: &Ending) -> Ending {
+    match ending {
+        Ending::Done(_) => Ending::Done(None),
+        other => other.clone(),
+    }
+}
+
+fn extended(id: TaskId, outcome: Extended) -> LeaseResult {
+    match outcome {
+        Extended::Until(until_ms) => LeaseResult { id, lease_until_ms: Some(until_ms), error: None },
+        Extended::Stale(state) => {
+            let error = Some(stale(&id, state));
+            LeaseResult { id, lease_until_ms: None, error }
+        }
+        Extended::Unknown => {
+            let error = Some(unknown(&id));
+            LeaseResult { id, lease_until_ms: None, error }
+        }
+    }
+}
+
+fn accepted(id: TaskId, state: TaskState, due_ms: i64, repeated: bool) -> SettleResult {
+    let due_at_ms = (state == TaskState::Scheduled).then_some(due_ms);
+    SettleResult { id, state: Some(state), due_at_ms, repeated, error: None }
+}
+
+fn refused(id: TaskId, problem: Problem) -> SettleResult {
+    SettleResult { id, state: None, due_at_ms: None, repeated: false, error: Some(problem) }
+}
+
+fn stale(id: &TaskId, state: TaskState) -> Problem {
+    metrics::counter!("redrive_stale_epochs_total").increment(1);
+    Problem::new(
+        ErrorCode::StaleEpoch,
+        format!("the lease on `{id}` is over (the task is {state}); stop its work, nothing was changed"),
+    )
+}
+
+pub(super) fn unknown(id: &TaskId) -> Problem {
+    Problem::new(ErrorCode::UnknownTask, format!("no task `{id}` is known, or no longer; nothing was changed"))
+}

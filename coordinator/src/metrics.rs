@@ -1,0 +1,102 @@
+//! What Prometheus sees. Labels are of low cardinality: queue, class, state, and dependencies up to a bound.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use redrive_shared::limits::DEPENDENCY_LABELS_MAX;
+use redrive_shared::task::Lease;
+use redrive_shared::wire::{QueueView, Report};
+
+use crate::store::{Ending, Settled};
+
+const SECONDS_BUCKETS: [f64; 14] =
+    [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0];
+
+/// Makes the process's recorder. Once a process: a second call returns an error.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS_BUCKETS)?
+        .install_recorder()
+}
+
+/// Dependencies that have become labels; those beyond the bound share one, so that a hostile caller cannot fill memory.
+#[derive(Debug, Default)]
+pub struct DependencyLabels(Mutex<HashSet<Arc<str>>>);
+
+impl DependencyLabels {
+    /// The label of a dependency.
+    pub fn label(&self, dependency: &str) -> Arc<str> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(label) = known.get(dependency) {
+            return Arc::clone(label);
+        }
+        if known.len() >= DEPENDENCY_LABELS_MAX {
+            return Arc::from("(other)");
+        }
+        let label: Arc<str> = Arc::from(dependency);
+        known.insert(Arc::clone(&label));
+        label
+    }
+}
+
+/// Leases went out: how many, and how late.
+pub fn record_claimed(leases: &[Lease], now_ms: i64) {
+    for lease in leases {
+        let queue = lease.queue.to_string();
+        metrics::counter!("redrive_leases_granted_total", "queue" => queue.clone()).increment(1);
+        let late_ms = now_ms.saturating_sub(lease.due_at_ms).max(0);
+        metrics::histogram!("redrive_dispatch_lateness_seconds", "queue" => queue).record(late_ms as f64 / 1_000.0);
+    }
+}
+
+/// An attempt ended.
+pub fn record_settled(ending: &Ending, outcome: &Settled) {
+    let Settled::Applied { state, queue, .. } = outcome else { return };
+    let queue = queue.to_string();
+    if let Some(failure) = ending.failure() {
+        let class = failure.class.as_str();
+        metrics::counter!("redrive_failures_total", "class" => class, "queue" => queue.clone(), "at" => "worker")
+            .increment(1);
+    }
+    let name = match ending {
+        Ending::Done(_) => "done",
+        Ending::Failed(_) => "failed",
+        Ending::FailedForGood(_) => "dead",
+        Ending::NeedsPerson(_) => "escalated",
+        Ending::Snoozed { .. } => "snoozed",
+        Ending::Released => "released",
+    };
+    metrics::counter!("redrive_settled_total", "queue" => queue, "outcome" => name, "state" => state.as_str())
+        .increment(1);
+}
+
+/// First attempts that clients made themselves.
+pub fn record_reported(dependency: Arc<str>, report: &Report) {
+    let failures = u64::from(report.failures);
+    let name = dependency.to_string();
+    metrics::counter!("redrive_first_attempts_total", "dependency" => name.clone(), "outcome" => "failed")
+        .increment(failures);
+    metrics::counter!("redrive_first_attempts_total", "dependency" => name, "outcome" => "succeeded")
+        .increment(u64::from(report.attempts) - failures);
+}
+
+/// Tasks by queue and state, read when someone looks.
+pub fn record_queues(queues: &[QueueView], now_ms: i64) {
+    for queue in queues {
+        let counts = queue.counts;
+        for (state, tasks) in [
+            ("scheduled", counts.scheduled),
+            ("leased", counts.leased),
+            ("succeeded", counts.succeeded),
+            ("dead", counts.dead),
+            ("escalated", counts.escalated),
+            ("cancelled", counts.cancelled),
+        ] {
+            metrics::gauge!("redrive_tasks", "queue" => queue.name.to_string(), "state" => state).set(tasks as f64);
+        }
+        let overdue_ms = queue.next_due_at_ms.map_or(0, |due_ms| now_ms.saturating_sub(due_ms).max(0));
+        metrics::gauge!("redrive_oldest_due_age_seconds", "queue" => queue.name.to_string())
+            .set(overdue_ms as f64 / 1_000.0);
+    }
+}
