@@ -1,9 +1,14 @@
 //! The coordinator: the truth about every task, behind an HTTP API.
 
 pub mod alarm;
+pub mod api;
 pub mod config;
 pub mod dispatch;
 pub mod duties;
 pub mod engine;
 pub mod metrics;
+mod serve;
 pub mod store;
+
+pub use config::CoordinatorConfig;
+pub use serve::{CoordinatorError, run};

@@ -1,3 +1,24 @@
-//! The worker: link, runtime, breaker, handlers.
+//! The worker: takes tasks from a coordinator, runs them through a [`Handler`], and says how they ended.
+//!
+//! ```text
+//!  client   the coordinator's HTTP API, typed (for everyone who speaks to a coordinator)
+//!  link     what the runtime needs of it, as a trait
+//!  runtime  claims → executor → settler, heartbeat, presence, drain
+//!  breakers the agent's circuit breaker, and one for each dependency
+//!  handlers a process a task, or an HTTP endpoint
+//! ```
 
+mod backoff;
+mod breakers;
 pub mod client;
+mod config;
+mod handler;
+pub mod handlers;
+pub mod link;
+mod runtime;
+mod telemetry;
+
+pub use config::{ConfigError, WorkerConfig};
+pub use handler::{CANCEL_GRACE, CancelReason, Handler, Stop, TaskContext};
+pub use runtime::{Summary, WorkerError, run};
+pub use telemetry::describe as describe_metrics;

@@ -8,6 +8,7 @@
 pub mod sqlite;
 
 use async_trait::async_trait;
+use redrive_shared::classify::at_dependency;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Ended, Fence};
@@ -168,6 +169,13 @@ impl Ending {
             Self::NeedsPerson(failure) => Ended::NeedsPerson(failure),
             Self::Snoozed { delay_ms } => Ended::Snoozed { delay_ms: *delay_ms },
             Self::Released => Ended::Released,
+        }
+    }
+
+    /// Makes the failure's fingerprint that of its task's dependency, which only the store knows.
+    pub fn at_dependency(&mut self, dependency: &str) {
+        if let Self::Failed(failure) | Self::FailedForGood(failure) | Self::NeedsPerson(failure) = self {
+            failure.fingerprint = at_dependency(&failure.fingerprint, dependency);
         }
     }
 

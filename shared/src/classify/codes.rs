@@ -13,7 +13,7 @@ pub(super) const STOPS: &[Rule] = &[
     rule(
         C::ContentPolicy,
         "contentfilter*; safety; prohibitedcontent; blocklist; spii; recitation; imagesafety; sensitive; \
-         guardrail*; imageprohibitedcontent; modelarmor; errortoxic; contentpolicy*; blockedbysafety",
+         guardrail*; imageprohibitedcontent; modelarmor; contentpolicy*; blockedbysafety",
     ),
     rule(
         C::BadOutput,
@@ -22,7 +22,7 @@ pub(super) const STOPS: &[Rule] = &[
          missingthoughtsignature; language",
     ),
     rule(C::Overloaded, "insufficientsystemresource"),
-    rule(C::ServerError, "networkerror; errorlimit"),
+    rule(C::ServerError, "networkerror"),
 ];
 
 /// Codes that mean one thing.
@@ -34,9 +34,9 @@ pub(super) const SPECIFIC: &[Rule] = &[
          *alreadycaptured; isarchived; balanceinsufficient; donothonor; transactionrefused; \
          payeraccountrestricted; cartlocked; ordernotapproved; capturestatusnotvalid; compliance*; \
          maxnumberofpaymentattemptsexceeded; userblocked; paymentintentunexpectedstate; \
-         authenticationrequired; processingrestricted; accountclosed; *notallowedforseller; \
+         authenticationrequired; processingrestricted; accountclosed; \
          businessvalidation*; duplicateinvoiceid; orderalreadycompleted; alreadycheckedin; \
-         insufficientinventory; inventoryunavailable; payerc*; refund*notallowed; businessrule*",
+         insufficientinventory; inventoryunavailable; businessrule*",
     ),
     rule(
         C::LockTimeout,
@@ -65,20 +65,20 @@ pub(super) const SPECIFIC: &[Rule] = &[
          contentmoderation*; prohibitedcontent; safetyerror; contentblocked; guardrail*; policyviolation; \
          cyberpolicyviolation; sensitivewordsdetected; contentpolicyviolation*; \
          imagecontentpolicyviolation; promptblocked; blockedpromptexception; jailbreak; inputmoderation*; \
-         outputmoderation*; riskcontrol; contentsafety*; sexualcontent*",
+         outputmoderation*; contentsafety*; sexualcontent*",
     ),
     rule(
         C::BadOutput,
         "toolusefailed; jsonvalidatefailed; malformedfunctioncall; unexpectedtoolcall; \
          outputparsingfailure; outputparsererror; lengthfinishreasonerror; malformedmodeloutput; \
-         modelproducedinvalidcontent; parseerrormodel; toolcallvalidationfailed; outputparsefailed; \
+         modelproducedinvalidcontent; toolcallvalidationfailed; outputparsefailed; \
          invalidmodeloutput",
     ),
     rule(
         C::ModelUnavailable,
         "modelnotfound*; deploymentnotfound; modeldecommissioned; modelnotexist; invalidmodel; \
          unsupportedmodel; modelnotavailable; modelnotsupported; modeldeprecated; nosuchmodel; \
-         modelnotallowed; invalidmodelname; modelunavailable; modelinvalid; modelclosed; unknownmodel; \
+         modelnotallowed; invalidmodelname; modelunavailable; modelinvalid; unknownmodel; \
          modelshutdown; modelretired; modelnotactive",
     ),
     rule(
@@ -99,7 +99,7 @@ pub(super) const SPECIFIC: &[Rule] = &[
          accessdeniedexception; consumersuspended; unsupportedcountryregionterritory; 42501; \
          insufficientscope; insufficientprivilege; modelaccessdenied; insufficientaccess*; \
          accesstokenscopeinsufficient; notallowedtokentype; restrictedaction; organizationrestricted; \
-         missingpermissions; permissionerror; permissiondeniederror; iamroleexception; \
+         missingpermissions; permissionerror; permissiondeniederror; \
          unauthorizedoperation; ipnotallowed; ekmaccesserror; insufficientpermission",
     ),
     rule(
@@ -138,19 +138,18 @@ pub(super) const LIMITS: &[Rule] = &[
     rule(
         C::QuotaExhausted,
         "insufficientquota; insufficientuserquota; billinghardlimitreached; billingnotactive; \
-         insufficientcredit*; insufficientbalance; credits*exhausted; creditsexhausted; \
+         insufficientcredit*; insufficientbalance; creditsexhausted; \
          enforcedspendlimitreached; billingerror; exceededbudget; budgetexceeded; budgetexceedederror; \
          arrearage; spendlimit*; spendinglimit*; *freetieronly; usagenotincluded; quotanotenough; \
          preconsumetokenquotafailed; paymentrequired; creditbalancetoolow; monthlyspend*; outofcredits; \
          insufficientcompute; accountoverdue*; billingrequired; notenoughcredits; nocredits; \
-         limitedcredits; overduepayment; prepaidbillnotenough; billinghardlimit; trialexpired; \
+         overduepayment; prepaidbillnotenough; billinghardlimit; trialexpired; \
          exceededcurrentquotaerror",
     ),
     rule(
         C::QuotaWindow,
         "usagelimitreached; dailylimitexceeded*; dailyquota*; overdailylimit; weeklylimit*; daily; \
-         *perday*; *perweek*; dailylimit*; usagelimitexceeded; usagecapexceeded; \
-         activitylimitreacheddaily",
+         *perday*; *perweek*; dailylimit*; usagelimitexceeded; usagecapexceeded",
     ),
 ];
 
@@ -173,7 +172,7 @@ pub(super) const GENERAL: &[Rule] = &[
     rule(
         C::ServerError,
         "servererror; internalservererror; internalerror*; internal; apierror; internalserverexception; \
-         badgateway; backenderror; internalfailure; modelerrorexception; upstreamerror5; serviceerror; \
+         badgateway; backenderror; internalfailure; modelerrorexception; serviceerror; \
          unexpectederror; fatalerror; internalserviceerror; processingerror; 500; 502",
     ),
     rule(

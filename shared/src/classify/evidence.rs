@@ -110,7 +110,6 @@ const ECHO_KEYS: &[&str] = &[
     "reasoningcontent",
     "toolinput",
     "sql",
-    "description_for_model",
 ];
 
 /// What a failure signal says. All words are lower case.

@@ -7,11 +7,21 @@ use crate::failure::FailureClass;
 /// How much of the normalised message counts. Beyond it come traces and dumps.
 const MAX_NORMAL_BYTES: usize = 256;
 
-/// First 16 hexadecimal digits of SHA-256 over class, dependency and normalised message.
+/// First 16 hexadecimal digits of SHA-256 over class and normalised message, and then over that and the dependency.
 pub(super) fn fingerprint(class: FailureClass, dependency: Option<&str>, message: &str) -> String {
+    let base = hash([class.as_str(), &normalise(message)]);
+    dependency.map_or(base.clone(), |dependency| at_dependency(&base, dependency))
+}
+
+/// The fingerprint of a failure that was classified before its dependency was known.
+pub fn at_dependency(fingerprint: &str, dependency: &str) -> String {
+    hash([fingerprint, dependency])
+}
+
+fn hash(parts: [&str; 2]) -> String {
     let mut hash = Sha256::new();
     // NUL keeps ("a", "bc") and ("ab", "c") apart.
-    for part in [class.as_str(), dependency.unwrap_or_default(), &normalise(message)] {
+    for part in parts {
         hash.update(part.as_bytes());
         hash.update([0]);
     }

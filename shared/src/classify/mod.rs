@@ -25,6 +25,7 @@ use utoipa::ToSchema;
 
 use crate::failure::{FailureClass, FailureSignal};
 use decide::Verdict;
+pub use fingerprint::at_dependency;
 use evidence::Evidence;
 
 /// What the classifier makes of a failure signal.

@@ -71,7 +71,7 @@ pub(super) const TELLING: &[Rule] = &[
          zombie*job; *actordied; actor died; actor*dead; worker*disappeared; worker*lost; \
          process pool was terminated abruptly; *brokenprocesspool; task*considered dead; \
          detected as zombie; detected zombie; node was low on resource; *nodedied; lambda*runtime exited; \
-         process exited before; exited before completing; runtime exited; *dead_letter_worker; \
+         process exited before; exited before completing; runtime exited; \
          worker*terminated; killed worker; *sigkill; heap out of memory; reached heap limit; \
          *outofmemoryerror: java; oom killer; process was terminated; out of memory: killed; \
          *workerterminated; instance*terminated; worker*shutting down; worker*stopped responding; \
@@ -142,14 +142,14 @@ pub(super) const TELLING: &[Rule] = &[
          unexpected end of json input; expected*json*got; invalid response structure; \
          parser*failed*output; outputs*no generations; no generations; no tool calls found; unavailable tool; *nosuchtool; is not a valid tool; \
          not a valid tool name; didn't return a message; choices=[]; malformed*tool; \
-         *modelerror: unparse; stop reason*max_tokens",
+         stop reason*max_tokens",
     ),
     rule(
         C::ToolError,
         "error executing tool; tool execution*failed; tool execution error; tool*execution failed; \
          error calling tool; tool call failed; tool*failed with; failed to execute tool; \
          error running tool; *toolexception; *toolerror; error in tool; *toolinvocation; tool*raised; \
-         mcp error -32603; mcp server*error; tool '*' failed; tool returned an error; tool ran but; \
+         mcp error -32603; mcp server*error; tool '*' failed; tool returned an error; \
          tool*returned*error; error invoking tool; error while executing tool; tool use error; \
          tool_use_error; plugin*failed; incorrect password error; password*pdf; pdf*password; \
          pdf*encrypted; encrypted*pdf; pdf*decrypt; need to be decrypted; file has not been decrypted; \
@@ -181,7 +181,7 @@ pub(super) const TELLING: &[Rule] = &[
          not available for sale; bank account*closed; required status check; protected branch; \
          review*required; at least*approving review; pull request already exists; not mergeable; \
          transfer limit; withdrawal limit; slot*no longer available; no longer available for booking; \
-         fully booked; past the deadline; check failed for order; inactive user; not allowed*state; \
+         fully booked; past the deadline; inactive user; not allowed*state; \
          invalid state transition; cannot transition; transition*not allowed",
     ),
     rule(
@@ -205,7 +205,7 @@ pub(super) const TELLING: &[Rule] = &[
          re-authenticate; please run /login; please log in; please login; login required; not logged in; \
          sign in again; access token; security token included in the request; signature we calculated; \
          password authentication failed; access denied for user; login failed for user; noauth; \
-         wrongpass; session expired; session*expired; unauthorized: invalid; user not found*401; \
+         wrongpass; session expired; session*expired; \
          cookie auth credentials; invalid username or password; api key provided; invalid signature; \
          publickey; 令牌; 无效的api; 认证失败; 身份验证; 鉴权; 密钥",
     ),

@@ -30,12 +30,15 @@ fn extend_one(tx: &Tx<'_>, item: &Extend) -> rusqlite::Result<Extended> {
     }
 }
 
-pub(super) fn settle(tx: &mut Tx<'_>, batch: &[Settle]) -> rusqlite::Result<Vec<Settled>> {
-    batch.iter().map(|item| settle_one(tx, item)).collect()
+pub(super) fn settle(tx: &mut Tx<'_>, mut batch: Vec<Settle>) -> rusqlite::Result<Vec<Settled>> {
+    batch.iter_mut().map(|item| settle_one(tx, item)).collect()
 }
 
-fn settle_one(tx: &mut Tx<'_>, item: &Settle) -> rusqlite::Result<Settled> {
+fn settle_one(tx: &mut Tx<'_>, item: &mut Settle) -> rusqlite::Result<Settled> {
     let Some(mut task) = tx.load(&item.id)? else { return Ok(Settled::Unknown) };
+    if let Some(dependency) = &tx.lane(task.lane)?.dependency {
+        item.ending.at_dependency(dependency);
+    }
     let before = Before::of(&task.record);
     let policy = tx.policy(task.lane);
     let now_ms = tx.now_ms();

@@ -147,7 +147,7 @@ impl Store for SqliteStore {
     }
 
     async fn settle(&self, batch: Vec<Settle>) -> Result<Vec<Settled>> {
-        self.write(move |tx| leases::settle(tx, &batch)).await
+        self.write(move |tx| leases::settle(tx, batch)).await
     }
 
     async fn reap(&self, limit: usize) -> Result<Reap> {

@@ -1,0 +1,237 @@
+//! Reading requests: bodies with limits and time-outs, JSON with errors that say what, where and what to do instead.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::header;
+use axum::http::request::Parts;
+use futures_util::StreamExt;
+use redrive_shared::error::{ErrorCode, Problem, suggest};
+use redrive_shared::limits::{BODY_MAX_BYTES, JSON_MAX_DEPTH};
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use super::Api;
+use super::problem::ApiProblem;
+
+/// A JSON body.
+pub(super) struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
+    type Rejection = ApiProblem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, ApiProblem> {
+        require_json(request.headers())?;
+        let declared = request
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if declared.is_some_and(|length| length > BODY_MAX_BYTES as u64) {
+            return Err(too_large().into());
+        }
+        let wanted = declared.map_or(BODY_MAX_BYTES, |length| usize::try_from(length).unwrap_or(BODY_MAX_BYTES));
+        let Ok(_room) = api.bodies.try_acquire_many(u32::try_from(wanted).unwrap_or(u32::MAX)) else {
+            return Err(crowded().into());
+        };
+        let bytes = match tokio::time::timeout(api.body_timeout, read(request)).await {
+            Ok(read) => read?,
+            Err(_) => return Err(slow(api.body_timeout).into()),
+        };
+        Ok(Self(parse(&bytes)?))
+    }
+}
+
+async fn read(request: Request) -> Result<Bytes, Problem> {
+    let mut stream = request.into_body().into_data_stream();
+    let Some(first) = stream.next().await else { return Ok(Bytes::new()) };
+    let broken = |_| Problem::new(ErrorCode::MalformedJson, "the body ended before it was complete");
+    let first = first.map_err(broken)?;
+    let mut whole: Option<Vec<u8>> = None;
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(broken)?;
+        let whole = whole.get_or_insert_with(|| first.to_vec());
+        if whole.len() + chunk.len() > BODY_MAX_BYTES {
+            return Err(too_large());
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.map_or(first, Bytes::from))
+}
+
+/// Parses a body. What serde says is turned into a stable code, a place and a suggestion.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let detail = format!("byte {} does not belong to UTF-8 text; send UTF-8", error.valid_up_to());
+        Problem::new(ErrorCode::InvalidUtf8, detail)
+    })?;
+    if depth(bytes) > JSON_MAX_DEPTH {
+        let detail = format!("the JSON is nested more than {JSON_MAX_DEPTH} deep; flatten it, or send it as a string");
+        return Err(Problem::new(ErrorCode::JsonTooDeep, detail));
+    }
+    serde_json::from_str(text).map_err(|plain| {
+        // Once more, keeping track of where: only those who err pay for it.
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let is_json = serde_json::from_str::<IgnoredAny>(text).is_ok();
+        match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+            Err(error) => explain(error.inner(), is_json, &error.path().to_string()),
+            Ok(_) => explain(&plain, is_json, ""),
+        }
+    })
+}
+
+fn explain(error: &serde_json::Error, is_json: bool, place: &str) -> Problem {
+    let said = error.to_string();
+    let problem = if !is_json {
+        Problem::new(ErrorCode::MalformedJson, format!("{said}; the body must be one JSON document"))
+    } else if !error.is_data() {
+        // serde_json calls some values of a wrong kind (a number where a name is due) bad syntax.
+        Problem::new(ErrorCode::InvalidValue, format!("the value here is of the wrong kind: {said}"))
+    } else if let Some((field, known)) = unknown_field(&said) {
+        let near = suggest(&field, known.iter().copied());
+        let hint = near.map_or_else(|| format!("known: {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+        Problem::new(ErrorCode::UnknownField, format!("there is no field `{field}` here; {hint}"))
+    } else {
+        Problem::new(ErrorCode::InvalidValue, said)
+    };
+    if place.is_empty() || place == "." { problem } else { problem.at(place) }
+}
+
+/// Takes serde's "unknown field `x`, expected one of `a`, `b`" apart.
+fn unknown_field(said: &str) -> Option<(String, Vec<&str>)> {
+    let rest = said.strip_prefix("unknown field `")?;
+    let (field, rest) = rest.split_once('`')?;
+    let known = rest.split(" at line ").next().unwrap_or(rest).split('`').skip(1).step_by(2).collect();
+    Some((field.to_owned(), known))
+}
+
+/// The deepest nesting of a JSON text, strings skipped.
+fn depth(bytes: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in bytes {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// A page of a foreign site can make a browser send forms to this machine, but not `application/json`.
+fn require_json(headers: &axum::http::HeaderMap) -> Result<(), Problem> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("none");
+    let kind = given.split(';').next().unwrap_or(given).trim();
+    if kind.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let detail = format!("the content type is `{given}`; send the header `content-type: application/json` (curl --json does)");
+    Err(Problem::new(ErrorCode::UnsupportedMediaType, detail))
+}
+
+fn too_large() -> Problem {
+    let detail = format!("a body may have up to {BODY_MAX_BYTES} bytes; send smaller batches");
+    Problem::new(ErrorCode::BodyTooLarge, detail)
+}
+
+fn crowded() -> Problem {
+    const RETRY_AFTER_MS: u64 = 1_000;
+    Problem::new(ErrorCode::Overloaded, "too many request bodies are on their way in; come back in a moment")
+        .retry_after_ms(RETRY_AFTER_MS)
+}
+
+fn slow(limit: std::time::Duration) -> Problem {
+    let detail = format!("the body did not arrive within {} s; send smaller batches", limit.as_secs());
+    Problem::new(ErrorCode::RequestTimeout, detail)
+}
+
+/// A value in the path.
+pub(super) struct InPath<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Api> for InPath<T> {
+    type Rejection = ApiProblem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiProblem> {
+        match Path::<T>::from_request_parts(parts, api).await {
+            Ok(Path(value)) => Ok(Self(value)),
+            Err(error) => Err(Problem::new(ErrorCode::InvalidValue, error.body_text()).at("path").into()),
+        }
+    }
+}
+
+/// Values in the query.
+pub(super) struct InQuery<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Api> for InQuery<T> {
+    type Rejection = ApiProblem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiProblem> {
+        match Query::<T>::from_request_parts(parts, api).await {
+            Ok(Query(value)) => Ok(Self(value)),
+            Err(error) => Err(in_query(&error.body_text()).into()),
+        }
+    }
+}
+
+fn in_query(said: &str) -> Problem {
+    let said = said.strip_prefix("Failed to deserialize query string: ").unwrap_or(said);
+    match unknown_field(said) {
+        Some((field, known)) => {
+            let detail = format!("there is no parameter `{field}` here; known: {}", known.join(", "));
+            Problem::new(ErrorCode::UnknownField, detail).at("query")
+        }
+        None => Problem::new(ErrorCode::InvalidValue, said).at("query"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redrive_shared::wire::{ClaimRequest, EnqueueRequest};
+
+    use super::*;
+
+    fn code_of<T: DeserializeOwned>(body: &[u8]) -> (ErrorCode, String, String) {
+        let problem = parse::<T>(body).err().unwrap();
+        (problem.code, problem.at.clone().unwrap_or_default(), problem.detail)
+    }
+
+    #[test]
+    fn errors_say_what_where_and_what_instead() {
+        let (code, at, detail) = code_of::<EnqueueRequest>(br#"{"tasks":[{"id":"a"},{"pririty":"high"}]}"#);
+        assert_eq!((code, at.as_str()), (ErrorCode::UnknownField, "tasks[1].pririty"));
+        assert!(detail.contains("did you mean `priority`"), "{detail}");
+
+        let (code, at, _) = code_of::<EnqueueRequest>(br#"{"tasks":[{"priority":-1}]}"#);
+        assert_eq!((code, at.as_str()), (ErrorCode::InvalidValue, "tasks[0].priority"));
+
+        assert_eq!(code_of::<EnqueueRequest>(b"{\"tasks\":[").0, ErrorCode::MalformedJson);
+        assert_eq!(code_of::<EnqueueRequest>(b"").0, ErrorCode::MalformedJson);
+        assert_eq!(code_of::<EnqueueRequest>(b"{\"tasks\":[{\"id\":\"\xff\"}]}").0, ErrorCode::InvalidUtf8);
+        assert_eq!(code_of::<ClaimRequest>(br#"{"agent":"a","queues":["q"],"max":-4}"#).0, ErrorCode::InvalidValue);
+    }
+
+    #[test]
+    fn depth_ignores_what_is_in_strings() {
+        assert_eq!(depth(br#"{"a":["[[[[", "\"[[", {}]}"#), 3);
+        let deep = format!("{{\"tasks\":[{{\"payload\":{}{}}}]}}", "[".repeat(70), "]".repeat(70));
+        assert_eq!(code_of::<EnqueueRequest>(deep.as_bytes()).0, ErrorCode::JsonTooDeep);
+    }
+
+    #[test]
+    fn payloads_are_moved_byte_for_byte() {
+        let body = br#"{"tasks":[{"payload":{ "n" : 1.000,"u":"\u00e9" }}]}"#;
+        let request: EnqueueRequest = parse(body).unwrap();
+        let payload = request.tasks[0].payload.as_ref().unwrap();
+        assert_eq!(payload.get(), r#"{ "n" : 1.000,"u":"\u00e9" }"#);
+    }
+}

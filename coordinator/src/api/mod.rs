@@ -1,0 +1,124 @@
+//! The HTTP API: `/v1`, health, metrics, and the OpenAPI document that is made from this code.
+
+mod body;
+mod guard;
+mod health;
+mod problem;
+mod queues;
+mod tasks;
+mod work;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use metrics_exporter_prometheus::PrometheusHandle;
+use redrive_shared::error::{ErrorCode, Problem};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use self::problem::ApiProblem;
+use crate::engine::Engine;
+
+/// Bytes of request bodies that may be on their way in at once. Beyond it callers are told to come back, before memory
+/// runs out.
+const BODIES_MAX_BYTES: usize = 256 * 1024 * 1024;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Redrive", description = "The retry queue for fleets of AI agents."),
+    tags(
+        (name = "tasks", description = "Enqueue failed work, ask after it, act on it"),
+        (name = "work", description = "For workers: claims, leases, settlements, heartbeats"),
+        (name = "queues", description = "Policies, pausing"),
+        (name = "health", description = "For orchestrators and scrapers")
+    )
+)]
+struct Document;
+
+/// What every handler can reach.
+#[derive(Clone)]
+pub struct Api {
+    engine: Arc<Engine>,
+    metrics: Option<PrometheusHandle>,
+    /// Ends streams that would hold up a shutdown.
+    shutdown: CancellationToken,
+    bodies: Arc<Semaphore>,
+    body_timeout: Duration,
+    document: Arc<str>,
+}
+
+impl Api {
+    /// The API of an engine. `shutdown` ends open streams.
+    pub fn new(
+        engine: Arc<Engine>,
+        metrics: Option<PrometheusHandle>,
+        body_timeout: Duration,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            engine,
+            metrics,
+            shutdown,
+            bodies: Arc::new(Semaphore::new(BODIES_MAX_BYTES)),
+            body_timeout,
+            document: Arc::from(""),
+        }
+    }
+
+    /// The routes, with everything that guards them.
+    pub fn router(mut self) -> Router {
+        let (routes, document) = Self::routes().split_for_parts();
+        // The document is made of static descriptions; were it ever not to serialise, its test would fail.
+        self.document = document.to_json().unwrap_or_default().into();
+        routes
+            .fallback(unknown_path)
+            .method_not_allowed_fallback(method_not_allowed)
+            // Bodies are read with the project's own limit and its own answers.
+            .layer(DefaultBodyLimit::disable())
+            .layer(from_fn(guard::same_machine))
+            .layer(from_fn_with_state(self.clone(), guard::measured))
+            .layer(CatchPanicLayer::custom(problem::panicked))
+            .with_state(self)
+    }
+
+    fn routes() -> OpenApiRouter<Self> {
+        OpenApiRouter::with_openapi(Document::openapi())
+            .routes(routes!(tasks::enqueue, tasks::list))
+            .routes(routes!(tasks::get))
+            .routes(routes!(tasks::status))
+            .routes(routes!(tasks::cancel))
+            .routes(routes!(tasks::retry))
+            .routes(routes!(work::claim))
+            .routes(routes!(work::extend))
+            .routes(routes!(work::settle))
+            .routes(routes!(work::heartbeat))
+            .routes(routes!(work::report))
+            .routes(routes!(work::agents))
+            .routes(routes!(work::presence))
+            .routes(routes!(queues::list))
+            .routes(routes!(queues::get, queues::put))
+            .routes(routes!(queues::pause))
+            .routes(routes!(queues::resume))
+            .routes(routes!(health::livez))
+            .routes(routes!(health::readyz))
+            .routes(routes!(health::metrics))
+            .routes(routes!(health::openapi))
+    }
+}
+
+async fn unknown_path(uri: axum::http::Uri) -> ApiProblem {
+    let detail = format!("there is nothing at {}; GET /openapi.json lists every path", uri.path());
+    Problem::new(ErrorCode::UnknownPath, detail).into()
+}
+
+async fn method_not_allowed(method: axum::http::Method, uri: axum::http::Uri) -> ApiProblem {
+    let detail = format!("{} does not take {method}; GET /openapi.json lists every path", uri.path());
+    Problem::new(ErrorCode::MethodNotAllowed, detail).into()
+}

@@ -1,0 +1,132 @@
+//! Running a coordinator: store, engine, duties and API, from start to a clean stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use redrive_shared::clock::{Clock, SystemClock};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Api;
+use crate::config::CoordinatorConfig;
+use crate::duties::{Forgetter, Reaper};
+use crate::engine::Engine;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Store, StoreError};
+
+/// How often the metrics recorder tidies up; without it, histograms grow.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Why a coordinator did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum CoordinatorError {
+    /// Only loopback is safe without keys.
+    #[error(
+        "will not listen on {0}: anyone who reaches it could read and change every task, and there are no API keys yet; \
+         listen on 127.0.0.1 and put an authenticating proxy before it"
+    )]
+    NotLoopback(SocketAddr),
+    /// The address is taken or not this machine's.
+    #[error("cannot listen on {address}: {source}; choose another address with --listen, or port 0 for any that is free")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The server failed.
+    #[error("the server stopped: {0}")]
+    Serve(std::io::Error),
+}
+
+/// Runs a coordinator until shutdown. `ready` hears where it listens.
+pub async fn run(
+    config: CoordinatorConfig,
+    metrics: Option<PrometheusHandle>,
+    shutdown: CancellationToken,
+    ready: oneshot::Sender<SocketAddr>,
+) -> Result<(), CoordinatorError> {
+    if !config.listen.ip().is_loopback() {
+        return Err(CoordinatorError::NotLoopback(config.listen));
+    }
+    let listen = |source| CoordinatorError::Listen { address: config.listen, source };
+    let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store: Arc<dyn Store> = Arc::new(if config.in_memory {
+        SqliteStore::in_memory(Arc::clone(&clock))?
+    } else {
+        SqliteStore::open(&config.data_dir, Arc::clone(&clock))?
+    });
+    let engine = Engine::new(store, clock, config.create_queues);
+    let mut duties = start_duties(&engine, metrics.as_ref(), &shutdown);
+    let body_timeout = Duration::from_millis(config.body_timeout_ms);
+    let router = Api::new(engine, metrics, body_timeout, shutdown.clone()).router();
+    tracing::info!(%address, in_memory = config.in_memory, "ready");
+    // Whoever asked may have gone; the coordinator serves all the same.
+    let _ = ready.send(address);
+    let grace = Duration::from_millis(config.shutdown_grace_ms);
+    let served = serve(listener, router, shutdown.clone(), grace).await;
+    shutdown.cancel();
+    while duties.join_next().await.is_some() {}
+    tracing::info!("stopped");
+    served.map_err(CoordinatorError::Serve)
+}
+
+/// Serves until shutdown; then open requests may finish, but not for ever.
+async fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    shutdown: CancellationToken,
+    grace: Duration,
+) -> std::io::Result<()> {
+    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set nodelay");
+        }
+    });
+    let stopping = shutdown.clone();
+    let server = axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned());
+    let deadline = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        served = server => served,
+        () = deadline => {
+            tracing::warn!(grace_ms = grace.as_millis(), "requests were still open; they are cut off");
+            Ok(())
+        }
+    }
+}
+
+fn start_duties(
+    engine: &Arc<Engine>,
+    metrics: Option<&PrometheusHandle>,
+    shutdown: &CancellationToken,
+) -> JoinSet<()> {
+    let mut duties = JoinSet::new();
+    let (dispatching, stop) = (Arc::clone(engine), shutdown.clone());
+    duties.spawn(async move { dispatching.dispatcher().run(stop).await });
+    let (reaper, stop) = (Reaper::new(Arc::clone(engine)), shutdown.clone());
+    duties.spawn(async move { reaper.run(stop).await });
+    let (forgetter, stop) = (Forgetter::new(Arc::clone(engine)), shutdown.clone());
+    duties.spawn(async move { forgetter.run(stop).await });
+    if let Some(recorder) = metrics.cloned() {
+        let stop = shutdown.clone();
+        duties.spawn(async move {
+            let mut ticks = tokio::time::interval(UPKEEP_EVERY);
+            while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+                recorder.run_upkeep();
+            }
+        });
+    }
+    duties
+}

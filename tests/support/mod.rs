@@ -1,0 +1,10 @@
+//! What all tests share: a store to play with, a clock that is moved by hand, and short ways to say things.
+
+mod bed;
+mod build;
+
+pub use bed::{Backend, Bed, SqliteBackend, fast_directory};
+pub use build::{
+    EnqueueExt, START_MS, beat, beat_with, claim_of, failure, fence, fixed_policy, id, ids, lease_ref, name,
+    raw, settle_of, task,
+};

@@ -1,0 +1,194 @@
+//! What a handler's output means.
+
+use std::collections::BTreeMap;
+
+use redrive_shared::classify::classify;
+use redrive_shared::failure::{FailureClass, FailureSignal};
+use redrive_shared::limits::SIGNAL_TEXT_MAX_BYTES;
+use redrive_shared::wire::Outcome;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// What the output was.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// An object with exactly one of the keys that say how the attempt ended.
+    Told(Outcome),
+    /// Any other output: the result, if nothing else speaks against it.
+    Plain(Option<Box<RawValue>>),
+}
+
+/// Reads an output. Text that is not JSON becomes a JSON string; nothing at all is no result.
+pub(super) fn read(output: &[u8]) -> Answer {
+    let text = String::from_utf8_lossy(output);
+    let text = text.trim();
+    if text.is_empty() {
+        return Answer::Plain(None);
+    }
+    if let Some(outcome) = told(text) {
+        return Answer::Told(outcome);
+    }
+    Answer::Plain(match RawValue::from_string(text.to_owned()) {
+        Ok(json) => Some(json),
+        Err(_) => serde_json::value::to_raw_value(text).ok(),
+    })
+}
+
+/// The outcome that an object with exactly one known key tells; `None` for any other text.
+fn told(text: &str) -> Option<Outcome> {
+    if !text.starts_with('{') {
+        return None;
+    }
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
+    let (key, value) = fields.iter().next().filter(|_| fields.len() == 1)?;
+    match key.as_str() {
+        "result" => Some(Outcome::Done { result: Some((*value).to_owned()) }),
+        "snooze_ms" => Some(match serde_json::from_str(value.get()) {
+            Ok(delay_ms) => Outcome::Snooze { delay_ms },
+            Err(error) => unreadable("snooze_ms", &error),
+        }),
+        "failure" => {
+            Some(signal("failure", value).map_or_else(|bad| bad, |failure| Outcome::Retry { failure }))
+        }
+        "dead" => Some(signal("dead", value).map_or_else(|bad| bad, |failure| Outcome::Dead { failure })),
+        "escalate" => {
+            Some(signal("escalate", value).map_or_else(|bad| bad, |failure| Outcome::Escalate { failure }))
+        }
+        _ => None,
+    }
+}
+
+/// A signal, or its text alone: `{"failure": "no such page"}` is what people write first.
+fn signal(key: &str, value: &RawValue) -> Result<FailureSignal, Outcome> {
+    if value.get().starts_with('"') {
+        let exception = serde_json::from_str(value.get()).map_err(|error| unreadable(key, &error))?;
+        return Ok(FailureSignal { exception: Some(exception), ..FailureSignal::default() });
+    }
+    serde_json::from_str(value.get()).map_err(|error| unreadable(key, &error))
+}
+
+/// The handler broke its contract. The attempt fails, and says how.
+fn unreadable(key: &str, error: &serde_json::Error) -> Outcome {
+    let exception = Some(format!("the handler's {key:?} cannot be read: {error}"));
+    Outcome::Retry {
+        failure: FailureSignal {
+            class: Some(FailureClass::BadOutput),
+            exception,
+            ..FailureSignal::default()
+        },
+    }
+}
+
+/// The parts of a model's answer that say whether it is one.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ModelAnswer {
+    finish_reason: Option<String>,
+    stop_reason: Option<String>,
+    choices: Vec<Choice>,
+    error: Option<Value>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Choice {
+    finish_reason: Option<String>,
+}
+
+/// The failure that hides in the body of a response with a good status: generation that stopped for a bad reason, or an
+/// error object that the classifier knows. Only those places are looked at: what a model says in words is its answer, and
+/// an answer may well be *about* rate limits.
+pub(super) fn hidden_failure(result: &RawValue, status: u16, now_ms: i64) -> Option<FailureSignal> {
+    let answer: ModelAnswer = serde_json::from_str(result.get()).ok()?;
+    let of_choices = answer.choices.into_iter().find_map(|choice| choice.finish_reason);
+    let error = answer.error.filter(|error| error.is_object() || error.is_string());
+    let signal = FailureSignal {
+        http_status: Some(status),
+        finish_reason: answer.finish_reason.or(of_choices),
+        stop_reason: answer.stop_reason,
+        body: error.map(|error| serde_json::json!({ "error": error }).to_string()),
+        ..FailureSignal::default()
+    };
+    match classify(&signal, None, now_ms).class {
+        FailureClass::Unknown => None,
+        _ => Some(FailureSignal { body: Some(head(result.get())), ..signal }),
+    }
+}
+
+/// As much of a text as a classifier looks at.
+pub(super) fn head(text: &str) -> String {
+    text[..text.floor_char_boundary(SIGNAL_TEXT_MAX_BYTES)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(output: &str) -> Option<String> {
+        match read(output.as_bytes()) {
+            Answer::Plain(result) => result.map(|json| json.get().to_owned()),
+            Answer::Told(outcome) => panic!("{outcome:?}"),
+        }
+    }
+
+    fn outcome(output: &str) -> Outcome {
+        match read(output.as_bytes()) {
+            Answer::Told(outcome) => outcome,
+            Answer::Plain(result) => panic!("{result:?}"),
+        }
+    }
+
+    #[test]
+    fn any_output_is_a_result() {
+        assert_eq!(plain(""), None);
+        assert_eq!(plain(" \n"), None);
+        assert_eq!(plain("hello \"you\"\n").unwrap(), r#""hello \"you\"""#);
+        assert_eq!(plain("[1,  2]\n").unwrap(), "[1,  2]");
+        assert_eq!(plain(r#"{"result": 1, "more": 2}"#).unwrap(), r#"{"result": 1, "more": 2}"#);
+        assert_eq!(plain(r#"{"id": 1}"#).unwrap(), r#"{"id": 1}"#);
+        assert_eq!(plain("{\"result\": 1").unwrap(), r#""{\"result\": 1""#);
+    }
+
+    #[test]
+    fn one_key_says_how_it_ended() {
+        let Outcome::Done { result: Some(result) } = outcome(r#"{"result": {"a":  1}}"#) else {
+            panic!("done")
+        };
+        assert_eq!(result.get(), r#"{"a":  1}"#);
+        assert!(matches!(outcome(r#"{"snooze_ms": 1500}"#), Outcome::Snooze { delay_ms: 1_500 }));
+        let Outcome::Retry { failure } = outcome(r#"{"failure": {"http_status": 429}}"#) else {
+            panic!("retry")
+        };
+        assert_eq!(failure.http_status, Some(429));
+        let Outcome::Dead { failure } = outcome(r#"{"dead": "no such customer"}"#) else { panic!("dead") };
+        assert_eq!(failure.exception.as_deref(), Some("no such customer"));
+        assert!(matches!(outcome(r#"{"escalate": {}}"#), Outcome::Escalate { .. }));
+    }
+
+    #[test]
+    fn a_broken_answer_fails_and_says_how() {
+        for broken in [r#"{"failure": {"htp_status": 429}}"#, r#"{"snooze_ms": -1}"#, r#"{"dead": 3}"#] {
+            let Outcome::Retry { failure } = outcome(broken) else { panic!("{broken}") };
+            assert_eq!(failure.class, Some(FailureClass::BadOutput));
+            assert!(failure.exception.unwrap().contains("cannot be read"));
+        }
+    }
+
+    #[test]
+    fn a_good_status_can_hide_a_failure() {
+        let hidden = |json: &str| {
+            let json = RawValue::from_string(json.to_owned()).unwrap();
+            hidden_failure(&json, 200, 0)
+        };
+        assert!(hidden(r#"{"choices": [{"finish_reason": "stop", "message": {}}]}"#).is_none());
+        assert!(hidden(r#"{"stop_reason": "end_turn"}"#).is_none());
+        assert!(hidden(r#"{"summary": "429 Too Many Requests: rate limit exceeded"}"#).is_none());
+        assert!(hidden(r#"{"error": null, "ok": true}"#).is_none());
+        assert!(hidden(r#"[1]"#).is_none());
+        let cut = hidden(r#"{"choices": [{"finish_reason": "length"}]}"#).unwrap();
+        assert_eq!(cut.finish_reason.as_deref(), Some("length"));
+        assert!(hidden(r#"{"stop_reason": "refusal"}"#).is_some());
+        assert!(hidden(r#"{"error": {"type": "overloaded_error", "message": "Overloaded"}}"#).is_some());
+    }
+}

@@ -1,0 +1,9 @@
+//! Handlers that need no Rust: a process a task, or an HTTP endpoint. `docs/handlers.md` is their contract.
+
+mod answer;
+mod document;
+mod http;
+mod process;
+
+pub use http::HttpHandler;
+pub use process::ProcessHandler;

@@ -1,0 +1,135 @@
+//! How a worker reaches a coordinator. The runtime knows only this trait, so that work can also arrive another way.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::id::Name;
+use redrive_shared::wire::{
+    ClaimReply, ClaimRequest, ExtendReply, ExtendRequest, Heartbeat, HeartbeatReply, SettleReply,
+    SettleRequest,
+};
+
+use crate::client::{Client, ClientError};
+
+/// What a worker says to a coordinator. No method retries: the runtime does, and may drop a call at any await.
+#[async_trait]
+pub trait Link: Send + Sync + 'static {
+    /// Asks for work, for up to `request.wait_ms`.
+    async fn claim(&self, request: &ClaimRequest) -> Result<ClaimReply, LinkError>;
+
+    /// Says that work on these leases begins.
+    async fn start(&self, request: &ExtendRequest) -> Result<ExtendReply, LinkError>;
+
+    /// Says that the worker lives, and extends its leases.
+    async fn heartbeat(&self, request: &Heartbeat) -> Result<HeartbeatReply, LinkError>;
+
+    /// Says how attempts ended.
+    async fn settle(&self, request: &SettleRequest) -> Result<SettleReply, LinkError>;
+
+    /// Shows that this boot of the agent lives, for as long as the future runs; returns when the connection has broken
+    /// (`Ok`: it was closed in good order).
+    async fn presence(&self, agent: &Name, boot_id: &Name) -> Result<(), LinkError>;
+}
+
+/// Why a call brought no answer, or a refusal.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The coordinator refused.
+    #[error(transparent)]
+    Refused(Box<Problem>),
+    /// No usable answer: nobody there, a broken connection, a proxy in between.
+    #[error("{text}")]
+    NoAnswer {
+        /// What happened, with its causes.
+        text: String,
+        /// How long the other side asks to wait.
+        retry_after: Option<Duration>,
+        /// Whether the call may have been carried out all the same.
+        outcome_unknown: bool,
+    },
+}
+
+impl LinkError {
+    /// Whether the same call may succeed later. Whoever gives no usable answer may give one later: only a refusal for
+    /// what the call says is final.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Refused(problem) => problem.status >= 500 || matches!(problem.status, 408 | 425 | 429),
+            Self::NoAnswer { .. } => true,
+        }
+    }
+
+    /// Whether the call may have been carried out although no answer came.
+    pub fn is_outcome_unknown(&self) -> bool {
+        match self {
+            Self::Refused(problem) => problem.status >= 500,
+            Self::NoAnswer { outcome_unknown, .. } => *outcome_unknown,
+        }
+    }
+
+    /// How long the other side asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(problem) => problem.retry_after_ms.map(Duration::from_millis),
+            Self::NoAnswer { retry_after, .. } => *retry_after,
+        }
+    }
+
+    /// The stable code of a refusal.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused(problem) => Some(problem.code),
+            Self::NoAnswer { .. } => None,
+        }
+    }
+}
+
+impl From<ClientError> for LinkError {
+    fn from(error: ClientError) -> Self {
+        let (text, retry_after) = (error.chain(), error.retry_after());
+        let outcome_unknown = error.is_outcome_unknown();
+        match error {
+            ClientError::Problem(problem) => Self::Refused(problem),
+            ClientError::Unreachable { .. } | ClientError::Protocol { .. } | ClientError::Address { .. } => {
+                Self::NoAnswer { text, retry_after, outcome_unknown }
+            }
+        }
+    }
+}
+
+/// Pull: over the coordinator's HTTP API.
+#[derive(Debug, Clone)]
+pub struct HttpLink {
+    client: Client,
+}
+
+impl HttpLink {
+    /// A link over that client.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+}
+
+#[async_trait]
+impl Link for HttpLink {
+    async fn claim(&self, request: &ClaimRequest) -> Result<ClaimReply, LinkError> {
+        Ok(self.client.claim(request).await?)
+    }
+
+    async fn start(&self, request: &ExtendRequest) -> Result<ExtendReply, LinkError> {
+        Ok(self.client.extend(request).await?)
+    }
+
+    async fn heartbeat(&self, request: &Heartbeat) -> Result<HeartbeatReply, LinkError> {
+        Ok(self.client.heartbeat(request).await?)
+    }
+
+    async fn settle(&self, request: &SettleRequest) -> Result<SettleReply, LinkError> {
+        Ok(self.client.settle(request).await?)
+    }
+
+    async fn presence(&self, agent: &Name, boot_id: &Name) -> Result<(), LinkError> {
+        Ok(self.client.presence(agent, boot_id).await?.closed().await?)
+    }
+}

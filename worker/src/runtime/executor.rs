@@ -1,0 +1,200 @@
+//! One task, as a pipeline: run → resolve → classify → normalise → settle. (It was started with its batch.)
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use redrive_shared::breaker;
+use redrive_shared::classify::classify;
+use redrive_shared::failure::{FailureClass, FailureSignal};
+use redrive_shared::task::Lease;
+use redrive_shared::wire::{Outcome, Settlement};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+
+use super::Worker;
+use super::claims::Admitted;
+use super::held::Key;
+use super::normalise::normalise;
+use super::settler::Item;
+use crate::handler::{CANCEL_GRACE, CancelReason, Stop, TaskContext};
+use crate::telemetry;
+
+/// Runs a started task to its end.
+pub(super) async fn execute(worker: Arc<Worker>, task: Admitted, settlements: UnboundedSender<Item>) {
+    let Admitted { lease, key, stop, ticket } = task;
+    let began = Instant::now();
+    let returned = run(&worker, &lease, key, &stop).await;
+    let took = began.elapsed();
+    let end = resolve(stop.reason(), returned);
+    worker.report(ticket, for_breaker(&worker, &lease, end.as_ref(), took));
+    match end {
+        Some(outcome) => {
+            let outcome = normalise(outcome);
+            telemetry::task_ended(telemetry::outcome_label(&outcome), took);
+            tracing::info!(
+                task = %lease.id, attempt = lease.attempt, epoch = lease.epoch, took_ms = millis(took),
+                outcome = telemetry::outcome_label(&outcome), "task ended"
+            );
+            let settlement = Settlement { id: lease.id, epoch: lease.epoch, nonce: lease.nonce, outcome };
+            worker.held.settling(key);
+            worker.settle(&settlements, Item::new(Some(key), settlement));
+        }
+        None => {
+            worker.tally.stopped.fetch_add(1, Ordering::Relaxed);
+            worker.held.remove(key);
+        }
+    }
+    telemetry::in_flight(worker.held.busy());
+}
+
+/// What the handler returned; `None` if it did not return in time after it was told to stop.
+async fn run(worker: &Worker, lease: &Lease, key: Key, stop: &Stop) -> Option<Outcome> {
+    let timeout = timeout_of(lease, worker.clock.now_ms());
+    let agent = worker.config.agent.clone();
+    let ctx = TaskContext::new(agent, Arc::clone(&worker.api_url), timeout, stop.clone());
+    let work = AssertUnwindSafe(worker.handler.run(lease, &ctx)).catch_unwind();
+    tokio::pin!(work);
+    let returned = tokio::select! {
+        biased;
+        returned = &mut work => returned,
+        reason = watch(worker, key, timeout, stop) => {
+            telemetry::stopped(reason.as_str());
+            tracing::info!(task = %lease.id, epoch = lease.epoch, reason = reason.as_str(), "handler is told to stop");
+            tokio::time::timeout(CANCEL_GRACE, &mut work).await.ok()?
+        }
+    };
+    Some(returned.unwrap_or_else(|panic| {
+        let message = panic_message(panic.as_ref());
+        tracing::error!(task = %lease.id, message, "the handler panicked");
+        let exception = Some(format!("the handler panicked: {message}"));
+        Outcome::Retry { failure: FailureSignal { exception, ..FailureSignal::default() } }
+    }))
+}
+
+/// Returns when the handler has to stop: it was told to, its time is up, or its lease may be over.
+async fn watch(worker: &Worker, key: Key, timeout: Duration, stop: &Stop) -> CancelReason {
+    let give_up_at = Instant::now() + timeout;
+    loop {
+        let Some(lease_stop_at) = worker.held.stop_at(key) else { return stop.wait().await };
+        tokio::select! {
+            biased;
+            reason = stop.wait() => return reason,
+            () = tokio::time::sleep_until(give_up_at) => stop.now(CancelReason::Timeout),
+            () = tokio::time::sleep_until(lease_stop_at) => {
+                // It may have been extended meanwhile.
+                if worker.held.stop_at(key).is_none_or(|stop_at| stop_at <= Instant::now()) {
+                    tracing::warn!("a lease could not be extended in time: its handler is stopped");
+                    stop.now(CancelReason::LeaseLost);
+                }
+            }
+        }
+    }
+}
+
+/// The attempt's time-out, or what is left until the task's deadline.
+fn timeout_of(lease: &Lease, now_ms: i64) -> Duration {
+    let left_ms = lease.deadline_at_ms.saturating_sub(now_ms).max(0).unsigned_abs();
+    Duration::from_millis(lease.timeout_ms.min(left_ms))
+}
+
+/// What the attempt came to, given why the handler was stopped, if it was. `None`: it is not ours to say.
+fn resolve(stopped: Option<CancelReason>, returned: Option<Outcome>) -> Option<Outcome> {
+    match stopped {
+        None => returned,
+        Some(CancelReason::LeaseLost | CancelReason::Cancelled) => None,
+        Some(CancelReason::Timeout) => Some(match returned {
+            Some(Outcome::Retry { failure }) => {
+                let class = failure.class.or(Some(FailureClass::Timeout));
+                Outcome::Retry { failure: FailureSignal { class, ..failure } }
+            }
+            // Handing it back would repeat the time-out for ever, at no charge.
+            Some(Outcome::Release {}) | None => Outcome::Retry { failure: timed_out() },
+            Some(
+                outcome @ (Outcome::Done { .. }
+                | Outcome::Snooze { .. }
+                | Outcome::Dead { .. }
+                | Outcome::Escalate { .. }),
+            ) => outcome,
+        }),
+        Some(CancelReason::Draining) => Some(match returned {
+            // It failed because it was stopped: no attempt is charged for that.
+            Some(Outcome::Retry { .. } | Outcome::Release {}) | None => Outcome::Release {},
+            Some(
+                outcome @ (Outcome::Done { .. }
+                | Outcome::Snooze { .. }
+                | Outcome::Dead { .. }
+                | Outcome::Escalate { .. }),
+            ) => outcome,
+        }),
+    }
+}
+
+fn timed_out() -> FailureSignal {
+    FailureSignal {
+        class: Some(FailureClass::Timeout),
+        exception: Some("the handler did not end within its time-out".to_owned()),
+        ..FailureSignal::default()
+    }
+}
+
+/// What the attempt says about the agent and its dependency. The coordinator classifies for itself, with the same rules.
+fn for_breaker(worker: &Worker, lease: &Lease, end: Option<&Outcome>, took: Duration) -> breaker::Outcome {
+    let duration_ms = millis(took);
+    match end {
+        Some(Outcome::Done { .. }) => breaker::Outcome::Success { duration_ms },
+        Some(Outcome::Retry { failure } | Outcome::Dead { failure } | Outcome::Escalate { failure }) => {
+            let class = classify(failure, lease.dependency.as_deref(), worker.clock.now_ms()).class;
+            breaker::Outcome::Failure { class, duration_ms }
+        }
+        Some(Outcome::Snooze { .. } | Outcome::Release {}) | None => breaker::Outcome::Ignored,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let literal = panic.downcast_ref::<&str>().copied();
+    literal.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed() -> Option<Outcome> {
+        Some(Outcome::Retry { failure: FailureSignal::default() })
+    }
+
+    fn label(end: Option<Outcome>) -> &'static str {
+        end.as_ref().map_or("nothing", telemetry::outcome_label)
+    }
+
+    #[test]
+    fn what_a_stopped_handler_returns_counts_as_far_as_it_may() {
+        let done = || Some(Outcome::Done { result: None });
+        assert_eq!(label(resolve(None, done())), "done");
+        for lost in [CancelReason::LeaseLost, CancelReason::Cancelled] {
+            assert_eq!(label(resolve(Some(lost), done())), "nothing");
+        }
+        assert_eq!(label(resolve(Some(CancelReason::Draining), done())), "done");
+        assert_eq!(label(resolve(Some(CancelReason::Draining), failed())), "release");
+        assert_eq!(label(resolve(Some(CancelReason::Draining), None)), "release");
+        assert_eq!(label(resolve(Some(CancelReason::Timeout), done())), "done");
+        assert_eq!(label(resolve(Some(CancelReason::Timeout), Some(Outcome::Release {}))), "retry");
+    }
+
+    #[test]
+    fn a_time_out_is_called_one_unless_the_handler_knows_better() {
+        let Some(Outcome::Retry { failure }) = resolve(Some(CancelReason::Timeout), failed()) else {
+            panic!("a retry")
+        };
+        assert_eq!(failure.class, Some(FailureClass::Timeout));
+        assert_eq!(timed_out().class, Some(FailureClass::Timeout));
+    }
+}

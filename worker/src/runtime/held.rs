@@ -1,0 +1,244 @@
+//! The leases that this worker holds, and until when each is surely its own.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redrive_shared::id::TaskId;
+use redrive_shared::limits::BATCH_MAX_ITEMS;
+use redrive_shared::task::Lease;
+use redrive_shared::wire::{LeaseRef, LeaseResult};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::handler::{CancelReason, Stop};
+
+/// Work stops this long before the lease can end, so that it has ended when somebody else begins: a tenth of the lease,
+/// at least 100 ms and at most 2 s.
+fn margin(lease: Duration) -> Duration {
+    (lease / 10).clamp(Duration::from_millis(100), Duration::from_secs(2))
+}
+
+/// Until when a lease is surely ours, by this machine's monotonic clock alone.
+///
+/// The coordinator's clock cannot be compared with ours, but two of its readings can be compared with each other. The
+/// start was sent at `sent` and granted a lease until `until_ms`, at or after that instant; so a lease that now ends
+/// `x` later than `until_ms` ends at `sent + lease + x` or later.
+#[derive(Debug, Clone, Copy)]
+struct Validity {
+    ends: Instant,
+    anchor: Instant,
+    anchor_until_ms: i64,
+}
+
+impl Validity {
+    /// Started: the call was sent then, and asked for this length.
+    fn started(sent: Instant, lease: Duration, until_ms: i64) -> Self {
+        let anchor = sent + lease;
+        Self { ends: anchor, anchor, anchor_until_ms: until_ms }
+    }
+
+    /// Extended by a call that was sent then. No extension is taken to be longer than `lease`, and one that seems to end
+    /// before it was asked for means that the coordinator's clock was set back: then it is a new beginning.
+    fn extended(self, sent: Instant, lease: Duration, until_ms: i64) -> Self {
+        let shift_ms = until_ms.saturating_sub(self.anchor_until_ms);
+        let shift = Duration::from_millis(shift_ms.unsigned_abs());
+        let by_shift =
+            if shift_ms >= 0 { self.anchor.checked_add(shift) } else { self.anchor.checked_sub(shift) };
+        match by_shift {
+            Some(ends) if ends > sent => Self { ends: ends.min(sent + lease), ..self },
+            Some(_) | None => Self::started(sent, lease, until_ms),
+        }
+    }
+}
+
+/// What is being done under a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Claimed; the start has not been answered.
+    Taken,
+    /// The handler runs.
+    Running,
+    /// The handler has ended; the coordinator has not confirmed it yet. It needs no slot, but it is extended, so that
+    /// the outcome is not lost while the coordinator is away.
+    Settling,
+}
+
+#[derive(Debug)]
+struct HeldLease {
+    reference: LeaseRef,
+    phase: Phase,
+    validity: Validity,
+    stop: Stop,
+}
+
+/// Names one held lease within this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Key(u64);
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    leases: BTreeMap<Key, HeldLease>,
+}
+
+/// The table of held leases.
+#[derive(Debug)]
+pub(super) struct Held {
+    lease: Duration,
+    margin: Duration,
+    table: Mutex<Table>,
+    /// Told whenever a slot or a place in the table has become free.
+    freed: Notify,
+}
+
+impl Held {
+    pub(super) fn new(lease: Duration) -> Self {
+        let margin = margin(lease);
+        Self { lease, margin, table: Mutex::default(), freed: Notify::new() }
+    }
+
+    /// Takes note of a lease that has just been claimed. Until its start is answered nobody knows when it was granted:
+    /// it is taken to be new.
+    pub(super) fn add(&self, lease: &Lease, received: Instant) -> (Key, Stop) {
+        let reference = LeaseRef { id: lease.id.clone(), epoch: lease.epoch, nonce: lease.nonce };
+        let validity = Validity::started(received, self.lease, lease.lease_until_ms);
+        let stop = Stop::default();
+        let mut table = self.table();
+        let key = Key(table.next);
+        table.next += 1;
+        table.leases.insert(key, HeldLease { reference, phase: Phase::Taken, validity, stop: stop.clone() });
+        (key, stop)
+    }
+
+    /// The start was granted: the handler may run.
+    pub(super) fn started(&self, key: Key, sent: Instant, until_ms: Option<i64>) {
+        if let Some(held) = self.table().leases.get_mut(&key) {
+            held.phase = Phase::Running;
+            let until_ms = until_ms.unwrap_or(held.validity.anchor_until_ms);
+            held.validity = Validity::started(sent, self.lease, until_ms);
+        }
+    }
+
+    /// The handler has ended: its slot is free, its settlement is on the way.
+    pub(super) fn settling(&self, key: Key) {
+        if let Some(held) = self.table().leases.get_mut(&key) {
+            held.phase = Phase::Settling;
+        }
+        self.freed.notify_one();
+    }
+
+    /// The lease is over, one way or the other.
+    pub(super) fn remove(&self, key: Key) {
+        self.table().leases.remove(&key);
+        self.freed.notify_one();
+    }
+
+    /// When work under the lease must have stopped, unless it is extended before.
+    pub(super) fn stop_at(&self, key: Key) -> Option<Instant> {
+        let ends = self.table().leases.get(&key)?.validity.ends;
+        Some(ends.checked_sub(self.margin).unwrap_or(ends))
+    }
+
+    /// The leases to extend: those that were started. (To extend one that was not would start it.)
+    pub(super) fn to_extend(&self) -> Vec<(Key, LeaseRef)> {
+        let table = self.table();
+        let started = table.leases.iter().filter(|(_, held)| held.phase != Phase::Taken);
+        started.take(BATCH_MAX_ITEMS).map(|(key, held)| (*key, held.reference.clone())).collect()
+    }
+
+    /// Takes the coordinator's answers to an extension that was sent then. Handlers whose lease is lost are stopped.
+    pub(super) fn extended(&self, sent: Instant, keys: &[Key], results: &[LeaseResult]) {
+        let mut table = self.table();
+        for (key, result) in keys.iter().zip(results) {
+            let Some(held) = table.leases.get_mut(key).filter(|held| held.reference.id == result.id) else {
+                continue;
+            };
+            match (&result.error, result.lease_until_ms) {
+                (None, Some(until_ms)) => {
+                    held.validity = held.validity.extended(sent, self.lease, until_ms);
+                }
+                (None, None) => {}
+                // A settlement may have overtaken the heartbeat; its own answer tells.
+                (Some(_), _) if held.phase == Phase::Settling => {}
+                (Some(problem), _) => {
+                    tracing::warn!(task = %result.id, %problem, "a lease was lost: its handler is stopped");
+                    held.stop.now(CancelReason::LeaseLost);
+                }
+            }
+        }
+    }
+
+    /// Stops the handlers of tasks that someone called off.
+    pub(super) fn cancel(&self, ids: &[TaskId]) {
+        let table = self.table();
+        for held in table.leases.values().filter(|held| ids.contains(&held.reference.id)) {
+            held.stop.now(CancelReason::Cancelled);
+        }
+    }
+
+    /// Stops every handler.
+    pub(super) fn stop_all(&self, reason: CancelReason) {
+        self.table().leases.values().for_each(|held| held.stop.now(reason));
+    }
+
+    /// Tasks that use a slot.
+    pub(super) fn busy(&self) -> usize {
+        self.table().leases.values().filter(|held| held.phase != Phase::Settling).count()
+    }
+
+    /// How many more may be claimed. Outcomes that cannot be delivered count in the end, too: one heartbeat must be able
+    /// to extend all that is held.
+    pub(super) fn free(&self, concurrency: usize) -> usize {
+        let held = self.table().leases.len();
+        concurrency.saturating_sub(self.busy()).min(BATCH_MAX_ITEMS.saturating_sub(held))
+    }
+
+    /// Returns when something was freed since the last call.
+    pub(super) async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    /// A poisoned lock only says that some thread panicked; every change here is complete or not begun.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(30);
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[test]
+    fn an_extension_counts_from_when_it_was_sent_and_by_the_coordinators_own_clock() {
+        let start = Instant::now();
+        let validity = Validity::started(start, LEASE, 1_000_000);
+        assert_eq!(validity.ends, start + LEASE);
+        // Sent after 5 s; the coordinator says the lease ends 5 s later than before.
+        let full = validity.extended(start + seconds(5), LEASE, 1_005_000);
+        assert_eq!(full.ends, start + seconds(35));
+        // It grants less than was asked for: believed.
+        assert_eq!(full.extended(start + seconds(10), LEASE, 1_007_000).ends, start + seconds(37));
+        // It grants more, or its clock jumped forward: no more than a lease is believed.
+        assert_eq!(full.extended(start + seconds(10), LEASE, 9_000_000).ends, start + seconds(40));
+        // Its clock was set back an hour: the lease counts from the call.
+        let back = full.extended(start + seconds(10), LEASE, 1_010_000 - 3_600_000);
+        assert_eq!(back.ends, start + seconds(40));
+        assert_eq!(
+            back.extended(start + seconds(15), LEASE, 1_015_000 - 3_600_000).ends,
+            start + seconds(45)
+        );
+    }
+
+    #[test]
+    fn the_margin_is_bounded() {
+        assert_eq!(margin(seconds(1)), Duration::from_millis(100));
+        assert_eq!(margin(seconds(30)), seconds(2));
+    }
+}

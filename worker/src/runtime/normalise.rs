@@ -1,0 +1,140 @@
+//! Brings what a handler returned within the bounds of the API, so that no settlement is refused for what it carries: a
+//! refused settlement would leave the task to its lease's end, and then to the same handler.
+
+use std::collections::BTreeMap;
+
+use redrive_shared::failure::{FailureClass, FailureSignal};
+use redrive_shared::limits::{DELAY_MAX_MS, JSON_MAX_DEPTH, RESULT_MAX_BYTES, SIGNAL_TEXT_MAX_BYTES};
+use redrive_shared::wire::Outcome;
+
+/// Most headers kept in a signal: those that carry hints are few.
+const HEADERS_MAX: usize = 64;
+/// Longest header name or value, provider name or stop reason that is kept.
+const WORD_MAX_BYTES: usize = 1_024;
+
+/// The outcome as it can be sent.
+pub(super) fn normalise(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Done { result: Some(result) } => match refuse_result(result.get()) {
+            None => Outcome::Done { result: Some(result) },
+            Some(why) => Outcome::Retry { failure: bad_output(why) },
+        },
+        Outcome::Done { result: None } => Outcome::Done { result: None },
+        Outcome::Retry { failure } => Outcome::Retry { failure: bounded(failure) },
+        Outcome::Dead { failure } => Outcome::Dead { failure: bounded(failure) },
+        Outcome::Escalate { failure } => Outcome::Escalate { failure: bounded(failure) },
+        Outcome::Snooze { delay_ms } => Outcome::Snooze { delay_ms: delay_ms.min(DELAY_MAX_MS) },
+        Outcome::Release {} => Outcome::Release {},
+    }
+}
+
+/// A failure of the handler's own making: its output cannot be used.
+pub(super) fn bad_output(why: String) -> FailureSignal {
+    FailureSignal { class: Some(FailureClass::BadOutput), exception: Some(why), ..FailureSignal::default() }
+}
+
+fn refuse_result(json: &str) -> Option<String> {
+    if json.len() > RESULT_MAX_BYTES {
+        return Some(format!(
+            "the result has {} bytes; at most {RESULT_MAX_BYTES} are allowed: store it elsewhere and return a reference",
+            json.len()
+        ));
+    }
+    let depth = depth(json);
+    (depth > JSON_MAX_DEPTH)
+        .then(|| format!("the result is nested {depth} deep; at most {JSON_MAX_DEPTH} is allowed"))
+}
+
+/// How deeply arrays and objects are nested in JSON that is known to be valid.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+fn bounded(signal: FailureSignal) -> FailureSignal {
+    let cut = |text: Option<String>, max: usize| text.map(|text| truncated(text, max));
+    let short = |text: &String| text.len() <= WORD_MAX_BYTES;
+    let headers: BTreeMap<_, _> = signal
+        .headers
+        .into_iter()
+        .filter(|(name, value)| short(name) && short(value) && !is_secret(name))
+        .take(HEADERS_MAX)
+        .collect();
+    FailureSignal {
+        provider: cut(signal.provider, WORD_MAX_BYTES),
+        headers,
+        body: cut(signal.body, SIGNAL_TEXT_MAX_BYTES),
+        exception: cut(signal.exception, SIGNAL_TEXT_MAX_BYTES),
+        finish_reason: cut(signal.finish_reason, WORD_MAX_BYTES),
+        stop_reason: cut(signal.stop_reason, WORD_MAX_BYTES),
+        ..signal
+    }
+}
+
+/// Headers that say nothing about a failure and that nobody should find in a queue.
+fn is_secret(name: &str) -> bool {
+    ["set-cookie", "cookie", "authorization", "proxy-authorization"]
+        .iter()
+        .any(|secret| name.eq_ignore_ascii_case(secret))
+}
+
+fn truncated(mut text: String, max: usize) -> String {
+    text.truncate(text.floor_char_boundary(max));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    fn done(json: String) -> Outcome {
+        normalise(Outcome::Done { result: Some(RawValue::from_string(json).unwrap()) })
+    }
+
+    #[test]
+    fn a_result_that_the_api_would_refuse_is_a_failure_that_says_why() {
+        assert!(matches!(done("[[1]]".to_owned()), Outcome::Done { .. }));
+        let Outcome::Retry { failure } = done(format!("\"{}\"", "x".repeat(RESULT_MAX_BYTES))) else {
+            panic!("a failure")
+        };
+        assert!(failure.exception.unwrap().contains("bytes; at most 262144"));
+        let deep = format!("{}{}", "[".repeat(65), "]".repeat(65));
+        assert!(matches!(done(deep), Outcome::Retry { .. }));
+    }
+
+    #[test]
+    fn depth_ignores_what_is_in_strings() {
+        assert_eq!(depth(r#"{"a[[[\"[": [1, {"b": "]]}"}]}"#), 3);
+        assert_eq!(depth("1"), 0);
+    }
+
+    #[test]
+    fn signals_are_cut_and_lose_their_secrets() {
+        let headers = [("Retry-After", "3"), ("Set-Cookie", "s")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let failure = FailureSignal {
+            headers: headers.into(),
+            body: Some("é".repeat(SIGNAL_TEXT_MAX_BYTES)),
+            ..FailureSignal::default()
+        };
+        let Outcome::Dead { failure } = normalise(Outcome::Dead { failure }) else {
+            panic!("dead stays dead")
+        };
+        assert_eq!(failure.headers.len(), 1);
+        assert_eq!(failure.body.unwrap().len(), SIGNAL_TEXT_MAX_BYTES);
+    }
+}
