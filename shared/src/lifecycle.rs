@@ -8,7 +8,7 @@
 //!     │         │                      └──needs a person, too late────────▶ escalated ──┤
 //!     │         └───────────────────────────── retry_now ◀──────────────────────────────┘
 //!     ├─▶ dead, escalated   (the failure it came with cannot be mended by a retry)
-//!     └─ scheduled, leased, dead, escalated ──cancel──▶ cancelled
+//!     └─ scheduled, leased, dead, escalated ──cancel──▶ cancelled ──retry_now──▶ scheduled
 //! ```
 //!
 //! **Fencing.** Every lease has an epoch, `max(last + 1, store time in µs)`, and a random nonce; who holds neither changes
@@ -26,6 +26,9 @@ use crate::limits::{RELEASE_SPREAD_MS, UNDELIVERED_DELAY_MS};
 use crate::retry::{Decision, DelayReason, EndReason, Failure, RetryPolicy};
 use crate::task::{AttemptEnd, FailureRecord, Ledger, Nonce, TaskState};
 
+/// The nonce of an epoch that is no lease's: a fence made up from what everyone can see of a task never fits.
+const NO_LEASE: Nonce = Nonce(0);
+
 /// What transitions read and write: the hot part of a task, without its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -33,7 +36,7 @@ pub struct Record {
     pub state: TaskState,
     /// Epoch of the last lease or change.
     pub epoch: i64,
-    /// Nonce of the last lease.
+    /// Nonce of the lease that has this epoch; zero where none has.
     pub nonce: Nonce,
     /// When it runs next, or was due.
     pub due_ms: i64,
@@ -174,7 +177,7 @@ impl Record {
         let mut record = Self {
             state: TaskState::Scheduled,
             epoch: now_us,
-            nonce: Nonce(0),
+            nonce: NO_LEASE,
             due_ms: now_ms.saturating_add_unsigned(start.delay_ms),
             lease_until_ms: 0,
             started: false,
@@ -213,7 +216,11 @@ impl Record {
         self.raise_epoch(now_us);
         if now_ms > self.deadline_ms {
             self.settle_in(TaskState::Escalated, policy, now_ms);
-            return Ok(Some(self.verdict(AttemptEnd::Undelivered, None, "its deadline passed while it waited")));
+            return Ok(Some(self.verdict(
+                AttemptEnd::Undelivered,
+                None,
+                "its deadline passed while it waited",
+            )));
         }
         self.state = TaskState::Leased;
         self.nonce = nonce;
@@ -273,7 +280,12 @@ impl Record {
     }
 
     /// The lease ended with no word from its worker.
-    pub fn lose(&mut self, policy: &RetryPolicy, now_us: i64, rng: &mut impl Rng) -> Result<Verdict, Refused> {
+    pub fn lose(
+        &mut self,
+        policy: &RetryPolicy,
+        now_us: i64,
+        rng: &mut impl Rng,
+    ) -> Result<Verdict, Refused> {
         if self.state != TaskState::Leased {
             return Err(Refused::WrongState(self.state));
         }
@@ -283,10 +295,14 @@ impl Record {
             self.ledger.undelivered = self.ledger.undelivered.saturating_add(1);
             let delay_ms = UNDELIVERED_DELAY_MS + rng.random_range(0..=RELEASE_SPREAD_MS);
             self.schedule(delay_ms, now_ms);
-            return Ok(self.verdict(AttemptEnd::Undelivered, Some(delay_ms), "leased, and nobody started it"));
+            return Ok(self.verdict(
+                AttemptEnd::Undelivered,
+                Some(delay_ms),
+                "leased, and nobody started it",
+            ));
         }
-        self.ledger.lost = self.ledger.lost.saturating_add(1);
-        let loss = Loss { class: FailureClass::WorkerLost, retryable: true, hint_ms: None, seen: self.ledger.lost };
+        let seen = self.charge(FailureClass::WorkerLost, policy);
+        let loss = Loss { class: FailureClass::WorkerLost, retryable: true, hint_ms: None, seen };
         Ok(self.decide(&loss, AttemptEnd::Lost, policy, now_ms, rng))
     }
 
@@ -325,7 +341,7 @@ impl Record {
     }
 
     fn check(&self, fence: Fence) -> Result<(), Refused> {
-        if (self.epoch, self.nonce) != (fence.epoch, fence.nonce) {
+        if self.nonce == NO_LEASE || (self.epoch, self.nonce) != (fence.epoch, fence.nonce) {
             return Err(Refused::Stale(self.state));
         }
         if self.state != TaskState::Leased {
@@ -342,7 +358,12 @@ impl Record {
         rng: &mut impl Rng,
     ) -> Verdict {
         let seen = self.charge(failure.class, policy);
-        let loss = Loss { class: failure.class, retryable: failure.retryable, hint_ms: failure.retry_after_ms, seen };
+        let loss = Loss {
+            class: failure.class,
+            retryable: failure.retryable,
+            hint_ms: failure.retry_after_ms,
+            seen,
+        };
         self.decide(&loss, AttemptEnd::Failed, policy, now_ms, rng)
     }
 
@@ -384,16 +405,23 @@ impl Record {
     }
 
     /// Counts a failure; returns how many of its class the task has had. Classes with a counter of their own (a lock that
-    /// was not had in time) charge no attempt.
+    /// was not had in time) charge no attempt. A vanished worker is one kind of loss, whether its lease ran out or it said
+    /// itself that its process was killed: both count towards poison.
     fn charge(&mut self, class: FailureClass, policy: &RetryPolicy) -> u32 {
+        if class == FailureClass::WorkerLost {
+            self.ledger.lost = self.ledger.lost.saturating_add(1);
+            return self.ledger.lost;
+        }
         if !policy.rule(class).own_counter {
             self.ledger.failed = self.ledger.failed.saturating_add(1);
         }
         self.class_failures.add(class)
     }
 
+    /// The new epoch is nobody's lease until a claim gives it a nonce.
     fn raise_epoch(&mut self, now_us: i64) {
         self.epoch = self.epoch.saturating_add(1).max(now_us);
+        self.nonce = NO_LEASE;
     }
 
     fn schedule(&mut self, delay_ms: u64, now_ms: i64) {

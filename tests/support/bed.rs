@@ -1,7 +1,7 @@
 //! A store under test, its clock, and a way to open it again.
 
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -24,22 +24,30 @@ pub trait Backend: Send + Sync {
 }
 
 /// The embedded store in a directory that ends with the test.
-pub struct SqliteBackend(pub TempDir);
+pub struct SqliteBackend {
+    data: PathBuf,
+    _scratch: TempDir,
+}
 
 impl SqliteBackend {
     pub fn new() -> Self {
-        Self(fast_directory())
+        Self::below(fast_directory(), "data")
+    }
+
+    /// The store in a directory of that name, there already or not.
+    pub fn below(scratch: TempDir, name: &str) -> Self {
+        Self { data: scratch.path().join(name), _scratch: scratch }
     }
 
     pub fn path(&self) -> &Path {
-        self.0.path()
+        &self.data
     }
 }
 
 #[async_trait]
 impl Backend for SqliteBackend {
     async fn open(&self, clock: Arc<dyn Clock>) -> Arc<dyn Store> {
-        Arc::new(SqliteStore::open(self.0.path(), clock).expect("the store opens"))
+        Arc::new(SqliteStore::open(&self.data, clock).expect("the store opens"))
     }
 }
 
@@ -66,11 +74,17 @@ impl Deref for Bed {
 }
 
 impl Bed {
+    /// Opens the store as it is.
+    pub async fn open(backend: impl Backend + 'static) -> Self {
+        let clock = Arc::new(ManualClock::new(START_MS));
+        let mut bed = Self { clock, backend: Box::new(backend), store: None };
+        bed.reopen().await;
+        bed
+    }
+
     /// Opens the store, and makes the queue `default` wait exactly 10 s after a failure.
     pub async fn new(backend: impl Backend + 'static) -> Self {
-        let mut bed =
-            Self { clock: Arc::new(ManualClock::new(START_MS)), backend: Box::new(backend), store: None };
-        bed.reopen().await;
+        let bed = Self::open(backend).await;
         bed.put_queue(&name("default"), fixed_policy(10_000)).await.unwrap();
         bed
     }

@@ -1,6 +1,7 @@
 //! Opening the database: files, locks, settings, schema.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -73,7 +74,7 @@ pub(super) fn lock_directory(directory: &Path) -> Result<File, StoreError> {
     let unavailable = |what: &str, error: std::io::Error| {
         StoreError::Unavailable(format!("{what} {}: {error}", directory.display()))
     };
-    std::fs::create_dir_all(directory).map_err(|error| unavailable("cannot make the directory", error))?;
+    make_directory(directory).map_err(|error| unavailable("cannot make the directory", error))?;
     let lock = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -87,6 +88,21 @@ pub(super) fn lock_directory(directory: &Path) -> Result<File, StoreError> {
             directory.display()
         ))),
         Err(TryLockError::Error(error)) => Err(unavailable("cannot lock the directory", error)),
+    }
+}
+
+/// Makes a directory durably: its name is lost with the power unless the directory that it is in was flushed, and with
+/// it everything that was flushed inside.
+fn make_directory(directory: &Path) -> std::io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    make_directory(parent)?;
+    match std::fs::create_dir(directory) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => File::open(parent)?.sync_all(),
     }
 }
 

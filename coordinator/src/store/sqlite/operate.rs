@@ -51,6 +51,10 @@ fn act(
     if task.record.epoch != epoch {
         let verdict = Verdict { state, end, delay_ms: None, why: "" };
         let started_ms = before.started_ms(tx.now_ms());
+        if before.state != TaskState::Leased {
+            // Whoever held it last has no part in this.
+            task.agent = None;
+        }
         tx.write_history(&mut task, &verdict, None, started_ms, Some(why))?;
         tx.save(&task, &before)?;
     }

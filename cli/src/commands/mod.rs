@@ -1,0 +1,50 @@
+//! The commands, one a file: `Args` says what it takes, `run` does it.
+
+use clap::Subcommand;
+
+use crate::context::Context;
+
+pub mod agents;
+pub mod bench;
+pub mod classify;
+pub mod config;
+pub mod coordinator;
+pub mod enqueue;
+pub mod queues;
+pub mod tasks;
+pub mod worker;
+
+macro_rules! commands {
+    ($($variant:ident => $module:ident, log $level:literal;)*) => {
+        /// What `redrive` can do.
+        #[derive(Debug, Subcommand)]
+        pub enum Command {
+            $(#[allow(missing_docs)] $variant(Box<$module::Args>),)*
+        }
+
+        impl Command {
+            /// What it logs when nobody says otherwise.
+            pub fn log_level(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $level,)* }
+            }
+
+            /// Does it.
+            pub async fn run(self, context: &Context) -> anyhow::Result<()> {
+                match self { $(Self::$variant(args) => $module::run(*args, context).await,)* }
+            }
+        }
+    };
+}
+
+// In the order of `--help`. A long-running command tells what it does; a client only what is wrong.
+commands! {
+    Coordinator => coordinator, log "info";
+    Worker => worker, log "info";
+    Enqueue => enqueue, log "warn";
+    Tasks => tasks, log "warn";
+    Queues => queues, log "warn";
+    Agents => agents, log "warn";
+    Classify => classify, log "warn";
+    Config => config, log "warn";
+    Bench => bench, log "warn";
+}

@@ -1,0 +1,157 @@
+//! `redrive queues`: what waits where, and how it is retried.
+
+use redrive_shared::id::Name;
+use redrive_shared::retry::RetryPolicy;
+use redrive_shared::wire::{QueueCreate, QueueView};
+use redrive_worker::client::{Client, ClientError};
+
+use crate::arguments;
+use crate::context::Context;
+use crate::output::{Entry, Rows, from_now};
+
+const AFTER_HELP: &str = "\
+Examples:
+  redrive queues list
+  redrive queues create reports --policy '{\"max_attempts\": 8, \"deadline_ms\": 3600000}'
+  redrive queues pause reports";
+
+const CREATE_HELP: &str = "\
+Without --policy, a queue that exists is left as it is. With it, its policy becomes this one; fields left out take their
+defaults.
+
+Examples:
+  redrive queues create reports
+  redrive queues create payments --policy '{\"risk\": \"high\"}'
+  redrive queues create reports --policy @policy.json";
+
+/// See, make, pause and resume queues.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List every queue with its tasks by state.
+    #[command(after_help = "Example:\n  redrive queues list --json | jq '.queues[] | select(.paused)'")]
+    List,
+    /// Show one queue and its policy.
+    #[command(after_help = "Example:\n  redrive queues show reports --json | jq .policy > policy.json")]
+    Show {
+        /// The queue.
+        name: Name,
+    },
+    /// Make a queue, or change its policy.
+    #[command(after_help = CREATE_HELP)]
+    Create {
+        /// The queue.
+        name: Name,
+        /// How its tasks are retried, as JSON, @FILE, or - for stdin.
+        #[arg(long, value_name = "JSON|@FILE|-")]
+        policy: Option<String>,
+    },
+    /// Stop a queue from handing out work; what runs goes on.
+    #[command(after_help = "Example:\n  redrive queues pause reports")]
+    Pause {
+        /// The queue.
+        name: Name,
+    },
+    /// Let a queue hand out work again.
+    #[command(after_help = "Example:\n  redrive queues resume reports")]
+    Resume {
+        /// The queue.
+        name: Name,
+    },
+}
+
+pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
+    let client = context.client()?;
+    match args.action {
+        Action::List => list(&client, context).await,
+        Action::Show { name } => show(context, &client.queue(&name).await?),
+        Action::Create { name, policy } => {
+            let policy = policy.map(|given| arguments::object("--policy", &given)).transpose()?;
+            create(&client, context, &name, policy).await
+        }
+        Action::Pause { name } => changed(context, &client.pause(&name).await?, "paused"),
+        Action::Resume { name } => changed(context, &client.resume(&name).await?, "resumed"),
+    }
+}
+
+async fn list(client: &Client, context: &Context) -> anyhow::Result<()> {
+    let reply = client.queues().await?;
+    if context.output.json {
+        return context.output.value(&reply);
+    }
+    if reply.queues.is_empty() {
+        context.output.say("there is no queue yet; make one with `redrive queues create NAME`");
+        return Ok(());
+    }
+    Ok(context.output.table(table(&reply.queues, context.now_ms()))?)
+}
+
+fn table(queues: &[QueueView], now_ms: i64) -> Rows {
+    let headers =
+        ["QUEUE", "STATUS", "SCHEDULED", "LEASED", "SUCCEEDED", "DEAD", "ESCALATED", "CANCELLED", "NEXT DUE"];
+    let mut rows = Rows::new(headers).right([2, 3, 4, 5, 6, 7]);
+    for queue in queues {
+        rows.push([
+            (&queue.name).into(),
+            status(queue),
+            queue.counts.scheduled.into(),
+            queue.counts.leased.into(),
+            queue.counts.succeeded.into(),
+            queue.counts.dead.into(),
+            queue.counts.escalated.into(),
+            queue.counts.cancelled.into(),
+            Entry::or_dash(queue.next_due_at_ms.map(|at_ms| from_now(at_ms, now_ms))),
+        ]);
+    }
+    rows
+}
+
+fn status(queue: &QueueView) -> Entry {
+    if queue.paused { Entry::coloured("paused", comfy_table::Color::Yellow) } else { "active".into() }
+}
+
+fn show(context: &Context, queue: &QueueView) -> anyhow::Result<()> {
+    let output = &context.output;
+    if output.json {
+        return output.value(queue);
+    }
+    output.table(table(std::slice::from_ref(queue), context.now_ms()))?;
+    output.line(format!("\n{}", output.strong("policy")))?;
+    Ok(output.line(serde_json::to_string_pretty(&queue.policy)?)?)
+}
+
+async fn create(
+    client: &Client,
+    context: &Context,
+    name: &Name,
+    policy: Option<RetryPolicy>,
+) -> anyhow::Result<()> {
+    let existing = match client.queue(name).await {
+        Ok(queue) => Some(queue),
+        // Not there; any other reason why it could not be read would also stop it from being written.
+        Err(ClientError::Problem(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    match (existing, policy) {
+        // Making a queue twice must not put a policy that somebody has tuned back to the defaults.
+        (Some(queue), None) => changed(context, &queue, "exists already and is left as it is"),
+        (existing, policy) => {
+            let request = QueueCreate { policy: policy.unwrap_or_default() };
+            let what = if existing.is_some() { "has a new policy" } else { "created" };
+            changed(context, &client.put_queue(name, &request).await?, what)
+        }
+    }
+}
+
+fn changed(context: &Context, queue: &QueueView, what: &str) -> anyhow::Result<()> {
+    if context.output.json {
+        return context.output.value(queue);
+    }
+    Ok(context.output.line(format!("queue {} {what}", queue.name))?)
+}

@@ -1,0 +1,147 @@
+//! One task, told as a story.
+
+use std::io;
+
+use redrive_shared::task::{AttemptEnd, AttemptRecord, FailureRecord, Ledger, TaskState, TaskView};
+
+use crate::context::Context;
+use crate::output::{Output, duration, excerpt, from_now, moment, printable};
+
+const JSON_SHOWN_CHARS: usize = 400;
+const MESSAGE_SHOWN_CHARS: usize = 160;
+
+/// Prints it.
+pub fn print(context: &Context, task: &TaskView) -> io::Result<()> {
+    let output = &context.output;
+    output.line(format!("{}  {}", output.strong(&task.id), output.state(task.state)))?;
+    for (key, value) in facts(task, context.now_ms()) {
+        output.line(format!("  {}  {value}", output.faint(&format!("{key:<10}"))))?;
+    }
+    if task.history.is_empty() {
+        return Ok(());
+    }
+    output.line(format!("\n{}", output.strong("History")))?;
+    task.history.iter().try_for_each(|attempt| attempt_lines(output, attempt))
+}
+
+fn facts(task: &TaskView, now_ms: i64) -> Vec<(&'static str, String)> {
+    let when = |at_ms| format!("{} ({})", moment(at_ms), from_now(at_ms, now_ms));
+    let json = |raw: &serde_json::value::RawValue| excerpt(raw.get(), JSON_SHOWN_CHARS);
+    let labels: Vec<String> = task.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let runs_next = match task.state {
+        TaskState::Scheduled => Some(("due", when(task.due_at_ms))),
+        TaskState::Leased => {
+            let until = task
+                .lease_until_ms
+                .map_or_else(String::new, |at_ms| format!(", lease ends {}", from_now(at_ms, now_ms)));
+            Some(("running", format!("at {}{until}", task.agent.as_deref().unwrap_or("an unnamed agent"))))
+        }
+        TaskState::Succeeded | TaskState::Dead | TaskState::Escalated | TaskState::Cancelled => {
+            task.expires_at_ms.map(|at_ms| ("forgotten", when(at_ms)))
+        }
+    };
+    let rows = [
+        task.why.as_deref().map(|why| ("why", printable(why))),
+        Some(("queue", format!("{}, priority {}", task.queue, task.priority.as_str()))),
+        Some(("type", task.task_type.to_string())),
+        task.dependency.as_ref().map(|name| ("dependency", name.to_string())),
+        task.group.as_ref().map(|name| ("group", name.to_string())),
+        Some(("enqueued", when(task.enqueued_at_ms))),
+        runs_next,
+        Some(("deadline", when(task.deadline_at_ms))),
+        Some(("attempts", ledger(&task.ledger, task.max_attempts, task.runs))),
+        task.last_failure.as_ref().map(|failure| ("failure", failure_line(failure))),
+        (!labels.is_empty()).then(|| ("labels", printable(&labels.join(" ")))),
+        task.payload.as_deref().map(|payload| ("payload", json(payload))),
+        task.result.as_deref().map(|result| ("result", json(result))),
+    ];
+    rows.into_iter().flatten().collect()
+}
+
+/// Only the counters that are not zero.
+fn ledger(ledger: &Ledger, max_attempts: u32, runs: u32) -> String {
+    let mut parts = vec![format!("{} of {max_attempts} failed", ledger.failed)];
+    let others = [
+        (ledger.lost, "lost"),
+        (ledger.undelivered, "undelivered"),
+        (ledger.deferred, "put off"),
+        (ledger.released, "handed back"),
+    ];
+    parts
+        .extend(others.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")));
+    parts.push(format!("{runs} {}", if runs == 1 { "run" } else { "runs" }));
+    parts.join(", ")
+}
+
+fn failure_line(failure: &FailureRecord) -> String {
+    let hint =
+        failure.retry_after_ms.map(|ms| format!(", asked to wait {}", duration(ms))).unwrap_or_default();
+    let kind = if failure.retryable { "retryable" } else { "not retryable" };
+    format!("{} ({kind}{hint}): {}", failure.class, excerpt(&failure.message, MESSAGE_SHOWN_CHARS))
+}
+
+fn attempt_lines(output: &Output, attempt: &AttemptRecord) -> io::Result<()> {
+    let took = u64::try_from(attempt.ended_at_ms - attempt.started_at_ms).unwrap_or(0);
+    let mut head = format!("  {}  ", output.faint(&moment(attempt.started_at_ms)));
+    head.push_str(&match attempt.end {
+        AttemptEnd::Reported => "before    failed at the caller".to_owned(),
+        AttemptEnd::Redriven => "redriven  sent round again by a person".to_owned(),
+        end => format!("run {:<5} {} after {}", attempt.run, end_name(end), duration(took)),
+    });
+    if let Some(agent) = &attempt.agent {
+        head.push_str(&format!(" at {agent}"));
+    }
+    if attempt.route > 0 {
+        head.push_str(&format!(", fallback route {}", attempt.route));
+    }
+    output.line(head)?;
+    if let Some(failure) = &attempt.failure {
+        output.line(format!("{:>24}  {}", "", failure_line(failure)))?;
+    }
+    let next = match (attempt.delay_ms, attempt.why.as_deref().map(printable)) {
+        (Some(ms), Some(why)) => format!("again in {}: {why}", duration(ms)),
+        (Some(ms), None) => format!("again in {}", duration(ms)),
+        (None, Some(why)) => why,
+        (None, None) => return Ok(()),
+    };
+    output.line(format!("{:>24}  → {next}", ""))
+}
+
+fn end_name(end: AttemptEnd) -> &'static str {
+    match end {
+        AttemptEnd::Succeeded => "succeeded",
+        AttemptEnd::Failed => "failed",
+        AttemptEnd::Snoozed => "put off",
+        AttemptEnd::Released => "handed back",
+        AttemptEnd::Lost => "lost with its worker",
+        AttemptEnd::Undelivered => "never started",
+        AttemptEnd::Cancelled => "cancelled",
+        AttemptEnd::Reported => "failed at the caller",
+        AttemptEnd::Redriven => "sent round again",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_that_are_zero_are_not_shown() {
+        let none = Ledger { failed: 2, ..Ledger::default() };
+        assert_eq!(ledger(&none, 5, 1), "2 of 5 failed, 1 run");
+        let some = Ledger { lost: 1, released: 3, ..none };
+        assert_eq!(ledger(&some, 5, 6), "2 of 5 failed, 1 lost, 3 handed back, 6 runs");
+    }
+
+    #[test]
+    fn a_failure_is_one_line_whatever_was_said() {
+        let failure = FailureRecord {
+            class: redrive_shared::failure::FailureClass::RateLimited,
+            retryable: true,
+            retry_after_ms: Some(7_000),
+            message: "slow\ndown".into(),
+            fingerprint: "0".into(),
+        };
+        assert_eq!(failure_line(&failure), "rate_limited (retryable, asked to wait 7s): slow down");
+    }
+}

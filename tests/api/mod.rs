@@ -1,0 +1,5 @@
+//! The HTTP API of a real coordinator, over real sockets.
+
+mod bad_input;
+mod life;
+mod waiting;
