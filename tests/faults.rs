@@ -1,1 +1,142 @@
+//! The embedded store in adversity: somebody else holds the database, the disk is full, the files are not what they
+//! should be.
 
+mod full_disk;
+
+use std::sync::Arc;
+
+use redrive_coordinator::store::sqlite::SqliteStore;
+use redrive_coordinator::store::{Ending, Enqueued, Store, StoreError};
+use redrive_shared::clock::ManualClock;
+use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::task::TaskState;
+use rusqlite::Connection;
+
+use crate::support::{Bed, EnqueueExt, START_MS, SqliteBackend, claim_of, fast_directory, id, name, task};
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(START_MS))
+}
+
+/// Why a store does not open.
+fn refusal(data: &std::path::Path) -> StoreError {
+    SqliteStore::open(data, clock()).err().expect("it does not open")
+}
+
+#[tokio::test]
+async fn a_database_that_another_process_holds_is_unavailable_until_it_lets_go() {
+    let backend = SqliteBackend::new();
+    let file = backend.path().join("redrive.sqlite");
+    let bed = Bed::new(backend).await;
+    bed.put(task("before")).await;
+    let shell = Connection::open(file).unwrap();
+    shell.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    // Both at once: the store waits for the lock before it answers, and does so once for all that came in.
+    let (enqueued, claimed) =
+        tokio::join!(bed.enqueue(vec![task("meanwhile")]), bed.claim(vec![claim_of(1)]));
+    for error in [enqueued.unwrap_err(), claimed.unwrap_err()] {
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+        assert!(error.to_string().contains("another process holds the database"), "{error}");
+    }
+    assert_eq!(bed.state("before").await, TaskState::Scheduled, "what is only looked at can still be seen");
+    shell.execute_batch("ROLLBACK").unwrap();
+    assert!(bed.get(&id("meanwhile")).await.unwrap().is_none(), "what failed was not done");
+    assert!(matches!(bed.put(task("after")).await, Enqueued::Created { .. }));
+    assert_eq!(bed.take_ids(9).await, ["before", "after"]);
+    bed.assert_counts_are_right().await;
+}
+
+#[tokio::test]
+async fn a_second_coordinator_on_the_same_directory_is_refused() {
+    let scratch = fast_directory();
+    let first = SqliteStore::open(scratch.path(), clock()).unwrap();
+    let error = refusal(scratch.path());
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    let said = error.to_string();
+    assert!(
+        said.contains("another coordinator") && said.contains(scratch.path().to_str().unwrap()),
+        "{said}"
+    );
+    first.check().await.unwrap();
+    drop(first);
+    SqliteStore::open(scratch.path(), clock()).unwrap().check().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_release_is_refused_and_left_alone() {
+    let scratch = fast_directory();
+    drop(SqliteStore::open(scratch.path(), clock()).unwrap());
+    let file = scratch.path().join("redrive.sqlite");
+    Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let error = refusal(scratch.path());
+    assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
+    let said = error.to_string();
+    assert!(said.contains("version 99") && said.contains("use a newer release"), "{said}");
+    let connection = Connection::open(&file).unwrap();
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 99);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_and_left_alone() {
+    let scratch = fast_directory();
+    let file = scratch.path().join("redrive.sqlite");
+    let contents = "these are somebody's notes\n".repeat(500);
+    std::fs::write(&file, &contents).unwrap();
+    let error = refusal(scratch.path());
+    assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), contents);
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let scratch = fast_directory();
+    let file = scratch.path().join("a-file");
+    std::fs::write(&file, "").unwrap();
+    let error = refusal(&file.join("data"));
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    assert!(error.to_string().contains("a-file"), "{error}");
+}
+
+#[tokio::test]
+async fn a_caller_that_stops_waiting_harms_nobody() {
+    let bed = Bed::new(SqliteBackend::new()).await;
+    for number in 0..50 {
+        let given_up = bed.enqueue(vec![task(&format!("t{number}"))]);
+        // Polled once, so that it is on its way, and dropped.
+        tokio::select! { biased; _ = given_up => {}, () = std::future::ready(()) => {} }
+    }
+    // Verbs are done in order: after this one, all of those before it are done or never will be.
+    bed.put(task("last")).await;
+    bed.put_queue(&name("other"), Default::default()).await.unwrap();
+    bed.assert_counts_are_right().await;
+    assert_eq!(bed.queue("default").await.counts.total(), 51);
+}
+
+#[tokio::test]
+async fn lanes_go_with_their_tasks() {
+    let backend = SqliteBackend::new();
+    let file = backend.path().join("redrive.sqlite");
+    let mut bed = Bed::new(backend).await;
+    // As many tenants as tasks, and each of them gone after a while: nothing may be left behind of them.
+    bed.put_all((0..50).map(|number| task(&format!("t{number}")).group(&format!("g{number}"))).collect())
+        .await;
+    for lease in bed.take(50).await {
+        bed.finish(&lease, Ending::Done(None)).await;
+    }
+    bed.reopen().await;
+    bed.advance(48 * 3_600_000);
+    assert_eq!(bed.forget(1_000).await.unwrap(), 50);
+    let connection = Connection::open(file).unwrap();
+    let lanes: i64 = connection.query_row("SELECT COUNT(*) FROM lanes", [], |row| row.get(0)).unwrap();
+    assert_eq!(lanes, 0);
+}
+
+#[test]
+fn callers_are_told_what_they_can_do_about_a_store_that_fails() {
+    let problem = Problem::from(StoreError::Full("no space".into()));
+    assert_eq!((problem.code, problem.retry_after_ms), (ErrorCode::StoreFull, Some(1_000)));
+    assert!(problem.detail.contains("can be repeated safely"), "{}", problem.detail);
+    let problem = Problem::from(StoreError::Unavailable("locked".into()));
+    assert_eq!((problem.code, problem.status), (ErrorCode::StoreUnavailable, 503));
+}

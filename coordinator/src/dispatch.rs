@@ -2,7 +2,7 @@
 //!
 //! Workers that want the same (queues and avoided dependencies) stand in one line. The dispatcher sleeps until the
 //! earliest moment at which any line can get something, or until an earlier one is announced, and then claims for the
-//! heads of those lines in one batch. A task that becomes due wakes one line's head, not every worker.
+//! heads of those lines in one batch. A task that becomes due wakes the heads of the lines that want it, not every worker.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::alarm::Alarm;
-use crate::store::{Claim, Claimed, Ending, Settle, Store};
+use crate::store::{Claim, Claimed, Ending, Settle, Settled, Store};
+use crate::watch::Watchers;
 
 /// Most claims in one batch: bounds how long one transaction may take.
 const WAVE_MAX: usize = 64;
@@ -55,18 +56,43 @@ struct Lines {
     closed: bool,
 }
 
+impl Interest {
+    fn of(claim: &Claim) -> Self {
+        let (mut queues, mut avoid) = (claim.queues.clone(), claim.avoid.clone());
+        queues.sort();
+        avoid.sort();
+        Self { queues, avoid }
+    }
+}
+
+impl Lines {
+    /// Drops those who have gone away.
+    fn prune(&mut self) {
+        let mut waiting = 0;
+        for line in self.lines.values_mut() {
+            line.waiters.retain(|waiter| !waiter.reply.is_closed());
+            waiting += line.waiters.len();
+        }
+        self.lines.retain(|_, line| !line.waiters.is_empty());
+        self.waiting = waiting;
+    }
+}
+
 /// Hands out leases to those who wait for them.
 pub struct Dispatcher {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    watchers: Arc<Watchers>,
     alarm: Alarm,
     lines: Mutex<Lines>,
 }
 
 impl Dispatcher {
     /// A dispatcher; [`Dispatcher::run`] makes it work.
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, alarm: Alarm::default(), lines: Mutex::default() }
+    ///
+    /// `watchers` hear of tasks that a claim finds past their deadline.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, watchers: Arc<Watchers>) -> Self {
+        Self { store, clock, watchers, alarm: Alarm::default(), lines: Mutex::default() }
     }
 
     /// Claims, and waits up to `wait_ms` when nothing is due. Empty when nothing became due in time.
@@ -133,12 +159,15 @@ impl Dispatcher {
 
     fn line_up(&self, claim: Claim, patient: bool) -> Result<oneshot::Receiver<Reply>, Problem> {
         const RETRY_AFTER_MS: u64 = 1_000;
-        let interest = Interest { queues: claim.queues.clone(), avoid: claim.avoid.clone() };
+        let interest = Interest::of(&claim);
         let (reply, answer) = oneshot::channel();
         let mut lines = self.lock();
         if lines.closed {
             return Err(Problem::new(ErrorCode::ShuttingDown, "the coordinator takes no more claims; ask another")
                 .retry_after_ms(RETRY_AFTER_MS));
+        }
+        if lines.waiting >= WAITING_CLAIMS_MAX {
+            lines.prune();
         }
         if lines.waiting >= WAITING_CLAIMS_MAX {
             return Err(Problem::new(
@@ -182,60 +211,62 @@ impl Dispatcher {
     fn take_wave(&self) -> Vec<(Interest, Waiter)> {
         let now_ms = self.clock.now_ms();
         let mut lines = self.lock();
+        lines.prune();
         let mut wave = Vec::new();
-        let mut gone = 0;
         for (interest, line) in &mut lines.lines {
-            let before = line.waiters.len();
-            line.waiters.retain(|waiter| !waiter.reply.is_closed());
-            gone += before - line.waiters.len();
-            if line.try_at_ms <= now_ms {
-                let heads = line.waiters.len().min(WAVE_MAX - wave.len());
+            let heads = line.waiters.len().min(WAVE_MAX - wave.len());
+            if line.try_at_ms <= now_ms && heads > 0 {
                 wave.extend(line.waiters.drain(..heads).map(|waiter| (interest.clone(), waiter)));
-                if line.waiters.is_empty() {
-                    // Whoever comes back from this wave says when to try again.
-                    line.try_at_ms = i64::MAX;
-                }
+                // What this wave gets says when to try again; what is announced meanwhile may say sooner.
+                line.try_at_ms = i64::MAX;
             }
         }
-        lines.lines.retain(|_, line| !line.waiters.is_empty() || line.try_at_ms == i64::MAX);
-        lines.waiting -= gone + wave.len();
+        lines.waiting -= wave.len();
         wave
     }
 
     async fn deliver(&self, wave: Vec<(Interest, Waiter)>, results: Vec<Claimed>) {
         let mut undelivered = Vec::new();
-        let mut unserved = Vec::new();
+        let mut back = Vec::new();
         for ((interest, waiter), claimed) in wave.into_iter().zip(results) {
-            if claimed.leases.is_empty() && waiter.patient {
-                unserved.push((interest, waiter, claimed.next_due_ms));
-            } else if let Err(Ok(leases)) = waiter.reply.send(Ok(claimed.leases)) {
-                undelivered.extend(leases);
+            for id in &claimed.too_late {
+                metrics::counter!("redrive_deadline_passed_total").increment(1);
+                self.watchers.settled(id);
+            }
+            // A claim that was filled may have left something for the next in line.
+            let filled = claimed.leases.len() >= waiter.claim.max;
+            let next_ms = if filled { i64::MIN } else { claimed.next_due_ms.unwrap_or(i64::MAX) };
+            if claimed.leases.is_empty() && waiter.patient && !claimed.replayed {
+                back.push((interest, Some(waiter), next_ms));
+            } else {
+                back.push((interest, None, next_ms));
+                if let Err(Ok(leases)) = waiter.reply.send(Ok(claimed.leases)) {
+                    undelivered.extend(leases);
+                }
             }
         }
-        self.line_up_again(unserved);
+        self.line_up_again(back);
         if !undelivered.is_empty() {
             self.hand_back(undelivered).await;
         }
     }
 
-    /// Those who got nothing go back to the head of their line, in order.
-    fn line_up_again(&self, unserved: Vec<(Interest, Waiter, Option<i64>)>) {
+    /// Those who got nothing go back to the head of their line, in order, and every line learns when to try again.
+    fn line_up_again(&self, back: Vec<(Interest, Option<Waiter>, i64)>) {
+        // Later than now: a store whose clock is behind ours must not be asked in a tight loop.
         let soon_ms = self.clock.now_ms() + 1;
         let mut lines = self.lock();
         if lines.closed {
             return;
         }
-        for (interest, waiter, next_due_ms) in unserved.into_iter().rev() {
-            lines.waiting += 1;
-            let line = lines
-                .lines
-                .entry(interest)
-                .or_insert_with(|| Line { waiters: VecDeque::new(), try_at_ms: i64::MAX });
-            line.waiters.push_front(waiter);
-            // Later than now: a store whose clock is behind ours must not be asked in a tight loop.
-            let next_ms = next_due_ms.map_or(i64::MAX, |due_ms| due_ms.max(soon_ms));
-            // A line that was announced to, or joined, during the claim keeps its earlier moment.
+        for (interest, waiter, next_ms) in back.into_iter().rev() {
+            let Some(line) = lines.lines.get_mut(&interest) else { continue };
+            let next_ms = if next_ms == i64::MIN { next_ms } else { next_ms.max(soon_ms) };
             line.try_at_ms = line.try_at_ms.min(next_ms);
+            if let Some(waiter) = waiter {
+                line.waiters.push_front(waiter);
+                lines.waiting += 1;
+            }
         }
         lines.lines.retain(|_, line| !line.waiters.is_empty());
     }
@@ -260,8 +291,15 @@ impl Dispatcher {
                 ending: Ending::Released,
             })
             .collect();
-        if let Err(error) = self.store.settle(batch).await {
-            tracing::warn!(%error, "leases that nobody took run until their end");
+        match self.store.settle(batch).await {
+            Ok(settled) => {
+                for outcome in settled {
+                    if let Settled::Applied { due_ms, queue, .. } = outcome {
+                        self.announce(&queue, due_ms);
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "leases that nobody took run until their end"),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod metrics;
 mod serve;
 pub mod store;
+mod watch;
 
 pub use config::CoordinatorConfig;
 pub use serve::{CoordinatorError, run};

@@ -65,7 +65,7 @@ pub async fn run(
     } else {
         SqliteStore::open(&config.data_dir, Arc::clone(&clock))?
     });
-    let engine = Engine::new(store, clock, config.create_queues);
+    let engine = Engine::new(store, clock, config.create_queues, shutdown.clone());
     let mut duties = start_duties(&engine, metrics.as_ref(), &shutdown);
     let body_timeout = Duration::from_millis(config.body_timeout_ms);
     let router = Api::new(engine, metrics, body_timeout, shutdown.clone()).router();

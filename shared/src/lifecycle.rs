@@ -190,7 +190,15 @@ impl Record {
             deadline_ms: now_ms.saturating_add_unsigned(start.deadline_ms.unwrap_or(policy.deadline_ms)),
             expires_ms: None,
         };
-        let Some(failure) = start.failure else { return (record, None) };
+        let Some(failure) = start.failure else {
+            let used_up = record.ledger.failed >= policy.attempts_allowed(start.max_attempts);
+            if !used_up {
+                return (record, None);
+            }
+            record.settle_in(TaskState::Dead, policy, now_ms);
+            let verdict = record.verdict(AttemptEnd::Reported, None, end_words(EndReason::Exhausted));
+            return (record, Some(verdict));
+        };
         // The failure at hand is one of the attempts made, not one more.
         record.ledger.failed = start.attempts_made.saturating_sub(1);
         let mut verdict = record.fail(failure, policy, now_ms, rng);

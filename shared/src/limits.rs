@@ -12,7 +12,7 @@ pub const PAYLOAD_MAX_BYTES: usize = 256 * 1024;
 pub const RESULT_MAX_BYTES: usize = 256 * 1024;
 /// Most items in one batch: bounds how long one transaction may hold the store.
 pub const BATCH_MAX_ITEMS: usize = 1_000;
-/// Largest request body: what a full batch of ordinary payloads needs, and no more than memory allows a thousand times.
+/// Largest request body: what a full batch of ordinary payloads needs.
 pub const BODY_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Deepest nesting of JSON in a payload or result; deeper documents only exist to hurt a parser.
 pub const JSON_MAX_DEPTH: usize = 64;
@@ -36,6 +36,8 @@ pub const CLAIM_AVOID_MAX: usize = 64;
 pub const WAITING_CLAIMS_MAX: usize = 10_000;
 /// Most breakers that one heartbeat may report.
 pub const HEARTBEAT_BREAKERS_MAX: usize = 64;
+/// Most headers of one failure.
+pub const SIGNAL_HEADERS_MAX: usize = 64;
 /// Largest page of a list.
 pub const PAGE_MAX_ITEMS: usize = 500;
 /// Page of a list when the caller does not say.
@@ -44,8 +46,6 @@ pub const PAGE_DEFAULT_ITEMS: usize = 50;
 pub const PAGE_SCAN_MAX_ROWS: usize = 20_000;
 /// Most queues in one namespace.
 pub const QUEUES_MAX: usize = 10_000;
-/// Most agents remembered at once.
-pub const AGENTS_MAX: usize = 10_000;
 /// Most distinct dependencies that become metric labels; the rest share one.
 pub const DEPENDENCY_LABELS_MAX: usize = 200;
 /// Longest wait before a task may run first, and longest snooze.
@@ -54,8 +54,8 @@ pub const DELAY_MAX_MS: u64 = 365 * 24 * 60 * 60 * 1_000;
 pub const ATTEMPTS_MAX: u32 = 100;
 /// Fewest and most milliseconds of a lease.
 pub const LEASE_MIN_MS: u64 = 1_000;
-/// See [`LEASE_MIN_MS`]: beyond it, a dead worker would hold a task for longer than anyone would wait.
-pub const LEASE_MAX_MS: u64 = 60 * 60 * 1_000;
+/// See [`LEASE_MIN_MS`]. Long enough for consumers that hold no connection to us and cannot extend.
+pub const LEASE_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Highest fallback route.
 pub const ROUTE_MAX: u32 = 31;
 
@@ -67,8 +67,8 @@ pub const HEARTBEAT_INTERVAL_MS: u64 = 5_000;
 pub const AGENT_DEAD_AFTER_MS: u64 = 15_000;
 /// How long a broken presence connection may stay away before its leases expire.
 pub const PRESENCE_GRACE_MS: u64 = 2_000;
-/// How long a finished id is remembered when nothing else is said: twice the default deadline rounds below it.
-pub const RETENTION_DEFAULT_MS: u64 = 24 * 60 * 60 * 1_000;
+/// How long a silent agent is remembered, so that operators can see that it is gone.
+pub const AGENT_REMEMBERED_MS: u64 = 60 * 60 * 1_000;
 /// How long the answer to a claim's request id can be asked for again.
 pub const CLAIM_REPLAY_MS: u64 = 10 * 60 * 1_000;
 /// Delay after an undelivered lease, so that a dispatch path that loses messages is not hammered.

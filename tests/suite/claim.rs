@@ -245,3 +245,30 @@ pub async fn a_lease_tells_its_handler_what_happened_before(bed: Bed) {
     assert_eq!(third.last_failure, Some(failure(FailureClass::ServerError)));
     assert_eq!((third.attempt, third.run, third.ledger.deferred), (2, 3, 1));
 }
+
+pub async fn callers_at_once_never_share_a_lease(bed: Bed) {
+    let bed = std::sync::Arc::new(bed);
+    bed.put_all((0..300).map(|number| task(&format!("t{number}"))).collect()).await;
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..12 {
+        let bed = std::sync::Arc::clone(&bed);
+        callers.spawn(async move {
+            let mut done = Vec::new();
+            loop {
+                let leases = bed.take(7).await;
+                if leases.is_empty() {
+                    return done;
+                }
+                for lease in &leases {
+                    assert_eq!(bed.finish(lease, Ending::Done(None)).await.0, TaskState::Succeeded);
+                }
+                done.extend(leases.into_iter().map(|lease| lease.id.to_string()));
+            }
+        });
+    }
+    let mut done = callers.join_all().await.concat();
+    done.sort_unstable();
+    done.dedup();
+    assert_eq!(done.len(), 300);
+    assert_eq!(bed.queue("default").await.counts.succeeded, 300);
+}

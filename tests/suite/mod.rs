@@ -69,6 +69,7 @@ macro_rules! conformance {
                     the_claim_or_else_the_policy_sets_the_leases_length,
                     every_lease_of_a_task_has_a_higher_epoch,
                     a_lease_tells_its_handler_what_happened_before,
+                    callers_at_once_never_share_a_lease,
                 }
                 settle {
                     an_extension_makes_a_lease_longer_and_never_shorter,
@@ -145,6 +146,7 @@ macro_rules! conformance {
                     a_queue_shows_when_its_next_task_is_due,
                     counts_stay_right_whatever_happens,
                     agents_are_shown_as_they_reported,
+                    an_agent_that_drained_and_says_so_is_gone_at_once,
                     a_heartbeat_extends_its_leases_and_learns_which_are_over,
                     a_store_that_works_says_so,
                 }

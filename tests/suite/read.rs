@@ -111,7 +111,8 @@ pub async fn a_replaced_policy_is_in_force_for_tasks_already_there(bed: Bed) {
     bed.pause(&name("default"), true).await.unwrap();
     bed.put_queue(&name("default"), fixed_policy(77)).await.unwrap();
     let view = bed.queue("default").await;
-    assert!(view.paused, "a new policy does not resume a queue");
+    bed.put(task("waiting")).await;
+    assert!(view.paused && bed.take(1).await.is_empty(), "a new policy does not resume a queue");
     assert_eq!(view.policy, fixed_policy(77));
     assert_eq!(view.counts.leased, 1);
     let after = bed.finish(&lease, Ending::Failed(failure(FailureClass::ServerError))).await;
@@ -137,7 +138,7 @@ pub async fn counts_stay_right_whatever_happens(bed: Bed) {
         let fresh = |number: u32| {
             let text = format!("r{round}-{number}");
             task(&text)
-                .on(if number % 3 == 0 { "other" } else { "default" })
+                .on(if number.is_multiple_of(3) { "other" } else { "default" })
                 .group(&format!("g{}", number % 4))
         };
         bed.put_all((0..20).map(fresh).collect()).await;
@@ -168,7 +169,7 @@ pub async fn counts_stay_right_whatever_happens(bed: Bed) {
 pub async fn agents_are_shown_as_they_reported(bed: Bed) {
     bed.heartbeat(Heartbeat { in_flight: 3, capacity: 8, ..beat("b", "b-1") }).await.unwrap();
     bed.advance(10);
-    bed.heartbeat(Heartbeat { draining: true, ..beat("a", "a-1") }).await.unwrap();
+    bed.heartbeat(Heartbeat { draining: true, in_flight: 1, ..beat("a", "a-1") }).await.unwrap();
     let agents = bed.agents().await.unwrap();
     let seen: Vec<_> = agents
         .iter()
@@ -177,7 +178,7 @@ pub async fn agents_are_shown_as_they_reported(bed: Bed) {
         })
         .collect();
     let expected = [
-        ("a", "a-1", AgentStatus::Draining, 0, 4, START_MS + 10),
+        ("a", "a-1", AgentStatus::Draining, 1, 4, START_MS + 10),
         ("b", "b-1", AgentStatus::Alive, 3, 8, START_MS),
     ];
     assert_eq!(seen, expected);
@@ -185,6 +186,13 @@ pub async fn agents_are_shown_as_they_reported(bed: Bed) {
     bed.heartbeat(beat("a", "a-2")).await.unwrap();
     let agent = bed.agents().await.unwrap().remove(0);
     assert_eq!((&*agent.boot_id, agent.status), ("a-2", AgentStatus::Alive));
+}
+
+pub async fn an_agent_that_drained_and_says_so_is_gone_at_once(bed: Bed) {
+    bed.heartbeat(Heartbeat { draining: true, ..beat("a", "a-1") }).await.unwrap();
+    assert_eq!(bed.agents().await.unwrap()[0].status, AgentStatus::Gone);
+    bed.advance(60_000);
+    assert!(bed.reap(10).await.unwrap().gone.is_empty(), "nobody needs to hear of it");
 }
 
 pub async fn a_heartbeat_extends_its_leases_and_learns_which_are_over(bed: Bed) {

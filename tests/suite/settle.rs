@@ -6,7 +6,9 @@ use redrive_shared::lifecycle::Fence;
 use redrive_shared::retry::{RetryPolicy, Strategy};
 use redrive_shared::task::{AttemptEnd, FailureRecord, Nonce, TaskState};
 
-use crate::support::{Bed, EnqueueExt, START_MS, failure, fence, id, name, raw, settle_of, task};
+use crate::support::{
+    Bed, EnqueueExt, START_MS, failure, fence, fixed_policy, id, name, raw, settle_of, task,
+};
 
 pub async fn an_extension_makes_a_lease_longer_and_never_shorter(bed: Bed) {
     let lease = bed.put_and_take(task("t")).await;
@@ -122,20 +124,23 @@ pub async fn failures_of_one_class_are_counted_across_leases(mut bed: Bed) {
 }
 
 pub async fn decorrelated_delays_build_on_the_one_before(mut bed: Bed) {
-    let strategy = Strategy::Decorrelated { base_ms: 100, cap_ms: 100_000 };
-    let policy = RetryPolicy { strategy, max_attempts: 50, ..RetryPolicy::default() };
-    bed.put_queue(&name("default"), policy).await.unwrap();
-    bed.put(task("t")).await;
-    let mut previous_ms = 100;
-    for _ in 0..12 {
-        let lease = bed.take_one().await;
-        let (_, due_ms) = bed.finish(&lease, Ending::Failed(failure(FailureClass::ServerError))).await;
-        let delay_ms = due_ms - bed.now_ms();
-        assert!((100..=previous_ms * 3).contains(&delay_ms), "{delay_ms} after {previous_ms}");
-        previous_ms = delay_ms;
-        bed.advance(delay_ms);
-        bed.reopen().await;
+    bed.put_queue(&name("default"), fixed_policy(50_000)).await.unwrap();
+    bed.put_all((0..10).map(|number| task(&format!("t{number}"))).collect()).await;
+    for lease in bed.take(10).await {
+        bed.finish(&lease, Ending::Failed(failure(FailureClass::ServerError))).await;
     }
+    let strategy = Strategy::Decorrelated { base_ms: 1, cap_ms: 1_000_000 };
+    bed.put_queue(&name("default"), RetryPolicy { strategy, ..RetryPolicy::default() }).await.unwrap();
+    bed.reopen().await;
+    bed.advance(50_000);
+    let mut delays_ms = Vec::new();
+    for lease in bed.take(10).await {
+        let (_, due_ms) = bed.finish(&lease, Ending::Failed(failure(FailureClass::ServerError))).await;
+        delays_ms.push(due_ms - bed.now_ms());
+    }
+    // Each is drawn from 1 ms to 150 s; were the one before forgotten, from 1 ms to 3 ms.
+    assert!(delays_ms.iter().all(|delay_ms| (1..=150_000).contains(delay_ms)), "{delays_ms:?}");
+    assert!(delays_ms.iter().any(|delay_ms| *delay_ms > 3), "{delays_ms:?}");
 }
 
 pub async fn a_handler_can_rule_out_a_retry_or_ask_for_a_person(bed: Bed) {

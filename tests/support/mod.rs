@@ -3,8 +3,8 @@
 mod bed;
 mod build;
 
-pub use bed::{Backend, Bed, SqliteBackend, fast_directory};
+pub use bed::{Bed, SqliteBackend, fast_directory};
 pub use build::{
-    EnqueueExt, START_MS, beat, beat_with, claim_of, failure, fence, fixed_policy, id, ids, lease_ref, name,
-    raw, settle_of, task,
+    EnqueueExt, START_MS, beat, beat_with, claim_of, failure, fence, fixed_policy, id, ids, name, raw,
+    settle_of, task,
 };

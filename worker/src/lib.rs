@@ -17,6 +17,8 @@ pub mod handlers;
 pub mod link;
 mod runtime;
 mod telemetry;
+#[cfg(test)]
+mod test_server;
 
 pub use config::{ConfigError, WorkerConfig};
 pub use handler::{CANCEL_GRACE, CancelReason, Handler, Stop, TaskContext};

@@ -86,8 +86,11 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
 
 fn announce(output: Output, address: SocketAddr) -> std::io::Result<()> {
     let url = format!("http://{address}");
+    if output.json {
+        return output.line(json!({ "url": url }));
+    }
     output.say(format!("redrive coordinator: API at {url}"));
-    if output.json { output.line(json!({ "url": url })) } else { Ok(()) }
+    Ok(())
 }
 
 #[cfg(test)]

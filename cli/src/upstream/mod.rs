@@ -5,6 +5,8 @@
 //! {"script": ["429_retry_after:2", "529", "ok@120"], "input": {…}}
 //! ```
 //!
+//! A Redrive worker wraps that into a task: the body may also be `{…, "payload": {"script": …}}`.
+//!
 //! The n-th call with one key gets the n-th reply of the script that it carries, and `ok` beyond the script's end, so a
 //! client that just sends the same request again meets the faults in order. The names are those of [`Reply`]; `@120`
 //! delays a reply by 120 ms. While an outage is on, every request gets the outage's reply and no script advances.

@@ -62,6 +62,12 @@ impl Ask {
         if let (None, Some(key)) = (&head.idempotency_key, body.get("key")) {
             self.key = check_key(key.as_str(), "`key`")?.to_owned();
         }
+        // A Redrive worker posts its whole task: what there is to do stands in the payload.
+        if !body.contains_key("script")
+            && let Some(Value::Object(payload)) = body.remove("payload")
+        {
+            body = payload;
+        }
         if let Some(model) = body.get("model").and_then(Value::as_str) {
             self.model = model.chars().take(limits::KEY_BYTES_MAX).collect();
         }

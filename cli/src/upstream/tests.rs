@@ -202,6 +202,14 @@ async fn each_key_walks_through_its_own_script_and_then_gets_ok() {
 }
 
 #[tokio::test]
+async fn a_task_that_a_worker_posts_has_its_script_in_the_payload() {
+    let mut client = Server::start().await.client().await;
+    let task = r#"{"id": "a", "payload": {"script": ["500"], "input": 7}, "attempt": 1}"#;
+    client.post(&[("idempotency-key", "a")], task).await.unwrap();
+    assert_eq!(client.response().await.unwrap().status, 500);
+}
+
+#[tokio::test]
 async fn a_delayed_reply_takes_its_time_and_the_work_of_a_client_that_leaves_is_not_done() {
     let server = Server::start().await;
     assert_eq!(server.call("slow", &["ok@60"]).await.unwrap().status, 200);

@@ -28,7 +28,9 @@ impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
             return Err(too_large().into());
         }
         let wanted = declared.map_or(BODY_MAX_BYTES, |length| usize::try_from(length).unwrap_or(BODY_MAX_BYTES));
-        let Ok(_room) = api.bodies.try_acquire_many(u32::try_from(wanted).unwrap_or(u32::MAX)) else {
+        // Producers that flood must not keep workers from reporting.
+        let pool = if request.uri().path() == "/v1/tasks" { &api.enqueue_bodies } else { &api.bodies };
+        let Ok(_room) = pool.try_acquire_many(u32::try_from(wanted).unwrap_or(u32::MAX)) else {
             return Err(crowded().into());
         };
         let bytes = match tokio::time::timeout(api.body_timeout, read(request)).await {
@@ -66,12 +68,16 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let detail = format!("the JSON is nested more than {JSON_MAX_DEPTH} deep; flatten it, or send it as a string");
         return Err(Problem::new(ErrorCode::JsonTooDeep, detail));
     }
+    if let Some(place) = list_for_object(bytes) {
+        let detail = "an object with named fields belongs here, not a list";
+        return Err(Problem::new(ErrorCode::InvalidValue, detail).at(place));
+    }
     serde_json::from_str(text).map_err(|plain| {
         // Once more, keeping track of where: only those who err pay for it.
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let is_json = serde_json::from_str::<IgnoredAny>(text).is_ok();
         match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
-            Err(error) => explain(error.inner(), is_json, &error.path().to_string()),
+            Err(error) => explain(error.inner(), is_json, error.path().to_string().trim_end_matches(".?")),
             Ok(_) => explain(&plain, is_json, ""),
         }
     })
@@ -102,9 +108,41 @@ fn unknown_field(said: &str) -> Option<(String, Vec<&str>)> {
     Some((field.to_owned(), known))
 }
 
-/// The deepest nesting of a JSON text, strings skipped.
+/// A body, or an item of a batch, that is a list: serde would take it for the object's fields in order, and no request
+/// has a list directly in a list.
+fn list_for_object(bytes: &[u8]) -> Option<&'static str> {
+    let mut tokens = bytes.iter().filter(|byte| !byte.is_ascii_whitespace());
+    if tokens.next() == Some(&b'[') {
+        return Some("body");
+    }
+    let mut batches = Vec::new();
+    scan(bytes, |byte, depth| {
+        // Depth 2 is a batch in the body's object; what opens directly in it is an item.
+        match (byte, depth) {
+            (b'[' | b'{', 1..=3) => batches.push(byte),
+            (b']' | b'}', 0..=2) => {
+                batches.pop();
+            }
+            _ => {}
+        }
+        batches == *b"{[["
+    })
+    .then_some("batch")
+}
+
+/// The deepest nesting of a JSON text.
 fn depth(bytes: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    let mut deepest = 0;
+    scan(bytes, |_, depth| {
+        deepest = deepest.max(depth);
+        false
+    });
+    deepest
+}
+
+/// Visits the brackets of a JSON text, strings skipped, with the depth after each, until told to stop. True: stopped.
+fn scan(bytes: &[u8], mut visit: impl FnMut(u8, usize) -> bool) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in bytes {
         if in_string {
             match byte {
@@ -116,16 +154,19 @@ fn depth(bytes: &[u8]) -> usize {
             continue;
         }
         match byte {
-            b'"' => in_string = true,
-            b'{' | b'[' => {
-                depth += 1;
-                deepest = deepest.max(depth);
+            b'"' => {
+                in_string = true;
+                continue;
             }
+            b'{' | b'[' => depth += 1,
             b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
+            _ => continue,
+        }
+        if visit(*byte, depth) {
+            return true;
         }
     }
-    deepest
+    false
 }
 
 /// A page of a foreign site can make a browser send forms to this machine, but not `application/json`.
@@ -185,6 +226,8 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Api> for InQuery<T> {
 
 fn in_query(said: &str) -> Problem {
     let said = said.strip_prefix("Failed to deserialize query string: ").unwrap_or(said);
+    // serde_path_to_error puts the parameter before it.
+    let said = said.find("unknown field").map_or(said, |start| &said[start..]);
     match unknown_field(said) {
         Some((field, known)) => {
             let detail = format!("there is no parameter `{field}` here; known: {}", known.join(", "));
@@ -225,6 +268,14 @@ mod tests {
         assert_eq!(depth(br#"{"a":["[[[[", "\"[[", {}]}"#), 3);
         let deep = format!("{{\"tasks\":[{{\"payload\":{}{}}}]}}", "[".repeat(70), "]".repeat(70));
         assert_eq!(code_of::<EnqueueRequest>(deep.as_bytes()).0, ErrorCode::JsonTooDeep);
+    }
+
+    #[test]
+    fn lists_do_not_pass_for_objects() {
+        assert_eq!(code_of::<EnqueueRequest>(br#"{"tasks":[[]]}"#).0, ErrorCode::InvalidValue);
+        assert_eq!(code_of::<EnqueueRequest>(br#" [[{}]] "#).0, ErrorCode::InvalidValue);
+        assert_eq!(code_of::<EnqueueRequest>(br#"{"tasks":[{"id":"a","payload":[[1]]},["x"]]}"#).0, ErrorCode::InvalidValue);
+        assert!(parse::<EnqueueRequest>(br#"{"tasks":[{"payload":[[[1]]]},{"payload":"[["}]}"#).is_ok());
     }
 
     #[test]

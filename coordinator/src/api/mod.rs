@@ -26,9 +26,9 @@ use utoipa_axum::routes;
 use self::problem::ApiProblem;
 use crate::engine::Engine;
 
-/// Bytes of request bodies that may be on their way in at once. Beyond it callers are told to come back, before memory
-/// runs out.
-const BODIES_MAX_BYTES: usize = 256 * 1024 * 1024;
+/// Bytes of request bodies that may be on their way in at once, for enqueues and for everything else. Beyond it callers
+/// are told to come back, before memory runs out.
+const BODIES_MAX_BYTES: usize = 128 * 1024 * 1024;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -50,6 +50,7 @@ pub struct Api {
     /// Ends streams that would hold up a shutdown.
     shutdown: CancellationToken,
     bodies: Arc<Semaphore>,
+    enqueue_bodies: Arc<Semaphore>,
     body_timeout: Duration,
     document: Arc<str>,
 }
@@ -67,6 +68,7 @@ impl Api {
             metrics,
             shutdown,
             bodies: Arc::new(Semaphore::new(BODIES_MAX_BYTES)),
+            enqueue_bodies: Arc::new(Semaphore::new(BODIES_MAX_BYTES)),
             body_timeout,
             document: Arc::from(""),
         }

@@ -29,11 +29,12 @@ impl Engine {
             settled.as_mut().enable();
             let task = self.store.get(id).await.map_err(unavailable)?.ok_or_else(|| unknown(id))?;
             let now_ms = self.clock.now_ms();
-            if task.state.is_settled() || now_ms >= until_ms {
+            if task.state.is_settled() || now_ms >= until_ms || self.stopping.is_cancelled() {
                 return Ok(task);
             }
             tokio::select! {
                 () = settled => {}
+                () = self.stopping.cancelled() => {}
                 () = self.clock.sleep_until(until_ms.min(now_ms.saturating_add_unsigned(LOOK_AGAIN_MS))) => {}
             }
         }

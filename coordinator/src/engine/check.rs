@@ -1,10 +1,11 @@
 //! What is checked before the store is asked: bounds and contradictions, each with what to do instead.
 
 use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::failure::FailureSignal;
 use redrive_shared::limits::{
     ATTEMPTS_MAX, BATCH_MAX_ITEMS, CLAIM_AVOID_MAX, CLAIM_QUEUES_MAX, DELAY_MAX_MS, HEARTBEAT_BREAKERS_MAX,
-    LABELS_MAX, LABEL_VALUE_MAX_BYTES, LEASE_MAX_MS, LEASE_MIN_MS, PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES,
-    ROUTE_MAX, SIGNAL_TEXT_MAX_BYTES, WAIT_MAX_MS,
+    LABELS_MAX, LABEL_VALUE_MAX_BYTES, LEASE_MAX_MS, LEASE_MIN_MS, NAME_MAX_BYTES, PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES,
+    ROUTE_MAX, SIGNAL_HEADERS_MAX, SIGNAL_TEXT_MAX_BYTES, WAIT_MAX_MS,
 };
 use redrive_shared::wire::{ClaimRequest, Heartbeat, NewTask, Outcome};
 
@@ -68,11 +69,24 @@ pub(super) fn new_task(task: &NewTask) -> Result<()> {
             return Err(invalid("labels", detail));
         }
     }
-    if task.traceparent.as_ref().is_some_and(|text| text.len() != 55 || !text.is_ascii()) {
+    if let Some(signal) = &task.failure {
+        failure("failure", signal)?;
+    }
+    let traceparent = |text: &str| text.len() == 55 && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
+    if task.traceparent.as_ref().is_some_and(|text| !traceparent(text)) {
         let detail = "a W3C traceparent has 55 characters, as in 00-<32 hex>-<16 hex>-01".to_owned();
         return Err(invalid("traceparent", detail));
     }
     Ok(())
+}
+
+/// The classifier looks at the beginning only; far longer text is a mistake that costs everyone.
+fn failure(place: &str, signal: &FailureSignal) -> Result<()> {
+    let fields = [&signal.body, &signal.exception, &signal.provider, &signal.finish_reason, &signal.stop_reason];
+    let fields: usize = fields.into_iter().flatten().map(String::len).sum();
+    let headers: usize = signal.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    within(place, (fields + headers) as u64, 0, 4 * SIGNAL_TEXT_MAX_BYTES as u64, " bytes of text")?;
+    within(&format!("{place}.headers"), signal.headers.len() as u64, 0, SIGNAL_HEADERS_MAX as u64, " headers")
 }
 
 pub(super) fn claim(request: &ClaimRequest) -> Result<()> {
@@ -94,7 +108,11 @@ pub(super) fn wait(wait_ms: u64) -> Result<()> {
 pub(super) fn heartbeat(beat: &Heartbeat) -> Result<()> {
     within("leases", beat.leases.len() as u64, 0, BATCH_MAX_ITEMS as u64, " leases")?;
     within("queues", beat.queues.len() as u64, 0, CLAIM_QUEUES_MAX as u64, " queues")?;
-    within("breakers", beat.breakers.len() as u64, 0, HEARTBEAT_BREAKERS_MAX as u64, " breakers")
+    within("breakers", beat.breakers.len() as u64, 0, HEARTBEAT_BREAKERS_MAX as u64, " breakers")?;
+    for name in beat.breakers.keys() {
+        within("breakers", name.len() as u64, 1, NAME_MAX_BYTES as u64, " bytes of a name")?;
+    }
+    lease(beat.lease_ms)
 }
 
 pub(super) fn outcome(outcome: &Outcome) -> Result<()> {
@@ -108,11 +126,8 @@ pub(super) fn outcome(outcome: &Outcome) -> Result<()> {
             Err(Problem::new(ErrorCode::PayloadTooLarge, detail).at("outcome.done.result"))
         }
         Outcome::Snooze { delay_ms } => within("outcome.snooze.delay_ms", *delay_ms, 0, DELAY_MAX_MS, " ms"),
-        Outcome::Retry { failure } | Outcome::Dead { failure } | Outcome::Escalate { failure } => {
-            let text = failure.body.as_ref().map_or(0, String::len)
-                + failure.exception.as_ref().map_or(0, String::len);
-            // The classifier looks at the beginning only; far longer text is a mistake that costs everyone.
-            within("outcome.failure", text as u64, 0, 4 * SIGNAL_TEXT_MAX_BYTES as u64, " bytes of text")
+        Outcome::Retry { failure: signal } | Outcome::Dead { failure: signal } | Outcome::Escalate { failure: signal } => {
+            failure("outcome.failure", signal)
         }
         Outcome::Done { .. } | Outcome::Release {} => Ok(()),
     }

@@ -7,7 +7,6 @@ mod check;
 mod enqueue;
 mod judge;
 mod presence;
-mod watch;
 mod work;
 
 use std::sync::Arc;
@@ -16,14 +15,15 @@ use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem, suggest};
 use redrive_shared::id::Name;
 use redrive_shared::task::TaskState;
+use tokio_util::sync::CancellationToken;
 
 pub use self::presence::Present;
 use self::presence::Presence;
-use self::watch::Watchers;
 use crate::alarm::Alarm;
 use crate::dispatch::Dispatcher;
 use crate::metrics::DependencyLabels;
 use crate::store::{Store, StoreError};
+use crate::watch::Watchers;
 
 /// What verbs answer with.
 pub type Result<T> = std::result::Result<T, Problem>;
@@ -35,25 +35,34 @@ pub struct Engine {
     dispatcher: Dispatcher,
     /// Rings when a lease may have ended.
     pub(crate) reaper: Alarm,
-    watchers: Watchers,
+    watchers: Arc<Watchers>,
     presence: Presence,
     labels: DependencyLabels,
     create_queues: bool,
+    /// Cancelled when the coordinator stops: who waits is answered, and broken connections mean nothing.
+    stopping: CancellationToken,
 }
 
 impl Engine {
     /// An engine over a store. `create_queues`: make queues that are named and do not exist.
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, create_queues: bool) -> Arc<Self> {
-        let dispatcher = Dispatcher::new(Arc::clone(&store), Arc::clone(&clock));
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        create_queues: bool,
+        stopping: CancellationToken,
+    ) -> Arc<Self> {
+        let watchers = Arc::<Watchers>::default();
+        let dispatcher = Dispatcher::new(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&watchers));
         Arc::new(Self {
             store,
             clock,
             dispatcher,
             reaper: Alarm::default(),
-            watchers: Watchers::default(),
+            watchers,
             presence: Presence::default(),
             labels: DependencyLabels::default(),
             create_queues,
+            stopping,
         })
     }
 

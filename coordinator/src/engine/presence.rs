@@ -45,7 +45,7 @@ impl Engine {
         while self.clock.now_ms() < until_ms {
             self.clock.sleep_until(until_ms).await;
         }
-        if self.presence.is_here(&key) {
+        if self.presence.is_here(&key) || self.stopping.is_cancelled() {
             return;
         }
         match self.store.expire_leases(&key.0, &key.1).await {
@@ -71,6 +71,10 @@ impl Drop for Present {
         }
         connections.remove(&self.key);
         drop(connections);
+        if self.engine.stopping.is_cancelled() {
+            // It is this coordinator that goes, not the worker.
+            return;
+        }
         let (engine, key) = (Arc::clone(&self.engine), self.key.clone());
         // Without a runtime the coordinator is going down: leases end by themselves.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -3,7 +3,7 @@
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::TaskId;
 use redrive_shared::lifecycle::Fence;
-use redrive_shared::limits::HEARTBEAT_INTERVAL_MS;
+use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, HEARTBEAT_INTERVAL_MS};
 use redrive_shared::task::TaskState;
 use redrive_shared::wire::{
     ClaimReply, ClaimRequest, ExtendReply, ExtendRequest, Heartbeat, HeartbeatReply, LeaseResult, Outcome,
@@ -109,6 +109,8 @@ impl Engine {
         check::heartbeat(&beat)?;
         let ids: Vec<TaskId> = beat.leases.iter().map(|lease| lease.id.clone()).collect();
         let beaten = self.store.heartbeat(beat).await.map_err(unavailable)?;
+        let silent_at_ms = self.clock.now_ms().saturating_add_unsigned(AGENT_DEAD_AFTER_MS) + 1;
+        self.reaper.set_earlier(silent_at_ms);
         let cancelled = ids
             .iter()
             .zip(&beaten.leases)

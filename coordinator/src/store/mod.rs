@@ -39,7 +39,7 @@ impl From<StoreError> for Problem {
             StoreError::Unavailable(_) => ErrorCode::StoreUnavailable,
             StoreError::Corrupt(_) => ErrorCode::Internal,
         };
-        Self::new(code, format!("{error}; what was asked may or may not have happened, and can be repeated safely"))
+        Self::new(code, format!("{error}; what was asked may or may not have happened; repeat it, an enqueue with the same ids"))
             .retry_after_ms(RETRY_AFTER_MS)
     }
 }
@@ -115,6 +115,8 @@ pub struct Claimed {
     pub next_due_ms: Option<i64>,
     /// Tasks that were found past their deadline and escalated.
     pub too_late: Vec<TaskId>,
+    /// This is the answer that the same request was given before, as far as it still holds.
+    pub replayed: bool,
 }
 
 /// A lease to start or to make longer.
@@ -318,9 +320,9 @@ pub trait Store: Send + Sync + 'static {
     async fn retry(&self, ids: Vec<TaskId>, reason: Option<String>) -> Result<Vec<Acted>>;
     /// Everything about one task.
     async fn get(&self, id: &TaskId) -> Result<Option<TaskView>>;
-    /// Those of the tasks that are known, without payload and history.
+    /// Those of the tasks that are known, without payload and history. Results beyond 4 MiB in all are left out.
     async fn status(&self, ids: Vec<TaskId>) -> Result<Vec<TaskView>>;
-    /// A page of tasks.
+    /// A page of tasks, without payload, history and result.
     async fn list(&self, filter: Filter) -> Result<Listed>;
     /// Makes a queue or replaces its policy.
     async fn put_queue(&self, name: &Name, policy: RetryPolicy) -> Result<()>;

@@ -114,7 +114,10 @@ pub fn class_default(class: FailureClass) -> ClassRule {
         FailureClass::Conflict => {
             ClassRule { strategy: Some(short_jitter()), max_attempts: Some(after_retries(3)), ..dead }
         }
-        FailureClass::ToolError => ClassRule { max_attempts: Some(after_retries(3)), ..dead },
+        // A classifier cannot tell a tool's passing failure from a lasting one: three tries do.
+        FailureClass::ToolError => {
+            ClassRule { max_attempts: Some(after_retries(3)), retryable: Some(true), ..dead }
+        }
         FailureClass::WorkerLost => {
             ClassRule { strategy: Some(soon()), max_attempts: Some(MAX_LOSSES), own_counter: true, ..dead }
         }

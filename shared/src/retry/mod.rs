@@ -43,7 +43,7 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 pub const MAX_DELAY_MS: u64 = 30 * DAY_MS;
 
 /// The most attempts a policy may allow for one task. Past a hundred failures, a retry is a loop.
-pub const MAX_ATTEMPTS: u32 = 100;
+pub const MAX_ATTEMPTS: u32 = crate::limits::ATTEMPTS_MAX;
 
 /// The most entries of a [`Strategy::Schedule`]. Every task of the queue is judged by it, so it stays short.
 pub const MAX_SCHEDULE_LEN: usize = 64;
@@ -58,10 +58,10 @@ pub const MAX_RETENTION_MS: u64 = 2 * MAX_DEADLINE_MS;
 pub const MAX_TIMEOUT_MS: u64 = 7 * DAY_MS;
 
 /// The shortest lease, in milliseconds: below a second, ordinary network delay would look like a dead worker.
-pub const MIN_LEASE_MS: u64 = SECOND_MS;
+pub const MIN_LEASE_MS: u64 = crate::limits::LEASE_MIN_MS;
 
 /// The longest lease, in milliseconds: 24 h. Plain AMQP consumers need it to cover queue wait plus handler time.
-pub const MAX_LEASE_MS: u64 = DAY_MS;
+pub const MAX_LEASE_MS: u64 = crate::limits::LEASE_MAX_MS;
 
 /// The shortest retention, in milliseconds, that a policy gets by default: 24 h.
 pub const DEFAULT_RETENTION_FLOOR_MS: u64 = DAY_MS;

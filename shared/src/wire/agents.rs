@@ -30,6 +30,9 @@ pub struct Heartbeat {
     /// The leases to extend.
     #[serde(default)]
     pub leases: Vec<LeaseRef>,
+    /// Length of the extensions from now, 1 s to 24 h; the queue's policy decides when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
     /// True when it takes no more work and ends soon.
     #[serde(default)]
     pub draining: bool,

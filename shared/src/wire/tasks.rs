@@ -120,7 +120,8 @@ pub struct StatusRequest {
     pub ids: Vec<TaskId>,
 }
 
-/// Those tasks of the request that are known, without payload and history.
+/// Those tasks of the request that are known, without payload and history. Results beyond 4 MiB in all are left out: ask
+/// for those tasks one by one.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct StatusReply {
     /// The tasks found, in the order of the request.
@@ -132,7 +133,7 @@ pub struct StatusReply {
 /// A page of a list.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Page {
-    /// The tasks, newest first, without payload and history.
+    /// The tasks, newest first, without payload, history and result.
     pub tasks: Vec<TaskView>,
     /// Pass it as `cursor` for the next page; missing at the end. A page may be short, even empty, and still have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,7 +146,7 @@ pub struct Page {
 pub enum TaskAction {
     /// Call it off, whatever it is doing: a worker that holds it hears of it with its next heartbeat.
     Cancel,
-    /// Run it again now: a dead or escalated task gets its attempts back, a waiting one becomes due.
+    /// Run it again now: a dead, escalated or cancelled task gets its attempts back, a waiting one becomes due.
     Retry,
 }
 

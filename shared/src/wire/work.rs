@@ -28,7 +28,7 @@ pub struct ClaimRequest {
     /// How long to wait when nothing is due, 0 to 55,000 ms.
     #[serde(default)]
     pub wait_ms: u64,
-    /// Length of the lease, 1 s to 1 h; the queue's policy decides when left out.
+    /// Length of the lease, 1 s to 24 h; the queue's policy decides when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_ms: Option<u64>,
     /// Dependencies whose breaker is open at this agent.
@@ -61,7 +61,7 @@ pub struct LeaseRef {
 pub struct ExtendRequest {
     /// Up to 1,000 leases.
     pub leases: Vec<LeaseRef>,
-    /// Length from now, 1 s to 1 h; the queue's policy decides when left out.
+    /// Length from now, 1 s to 24 h; the queue's policy decides when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_ms: Option<u64>,
 }

@@ -42,30 +42,24 @@ fn told(text: &str) -> Option<Outcome> {
     }
     let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
     let (key, value) = fields.iter().next().filter(|_| fields.len() == 1)?;
-    match key.as_str() {
-        "result" => Some(Outcome::Done { result: Some((*value).to_owned()) }),
-        "snooze_ms" => Some(match serde_json::from_str(value.get()) {
-            Ok(delay_ms) => Outcome::Snooze { delay_ms },
-            Err(error) => unreadable("snooze_ms", &error),
-        }),
-        "failure" => {
-            Some(signal("failure", value).map_or_else(|bad| bad, |failure| Outcome::Retry { failure }))
-        }
-        "dead" => Some(signal("dead", value).map_or_else(|bad| bad, |failure| Outcome::Dead { failure })),
-        "escalate" => {
-            Some(signal("escalate", value).map_or_else(|bad| bad, |failure| Outcome::Escalate { failure }))
-        }
-        _ => None,
-    }
+    let outcome = match key.as_str() {
+        "result" => Ok(Outcome::Done { result: Some((*value).to_owned()) }),
+        "snooze_ms" => serde_json::from_str(value.get()).map(|delay_ms| Outcome::Snooze { delay_ms }),
+        "failure" => signal(value).map(|failure| Outcome::Retry { failure }),
+        "dead" => signal(value).map(|failure| Outcome::Dead { failure }),
+        "escalate" => signal(value).map(|failure| Outcome::Escalate { failure }),
+        _ => return None,
+    };
+    Some(outcome.unwrap_or_else(|error| unreadable(key, &error)))
 }
 
 /// A signal, or its text alone: `{"failure": "no such page"}` is what people write first.
-fn signal(key: &str, value: &RawValue) -> Result<FailureSignal, Outcome> {
+fn signal(value: &RawValue) -> serde_json::Result<FailureSignal> {
     if value.get().starts_with('"') {
-        let exception = serde_json::from_str(value.get()).map_err(|error| unreadable(key, &error))?;
-        return Ok(FailureSignal { exception: Some(exception), ..FailureSignal::default() });
+        let exception = Some(serde_json::from_str(value.get())?);
+        return Ok(FailureSignal { exception, ..FailureSignal::default() });
     }
-    serde_json::from_str(value.get()).map_err(|error| unreadable(key, &error))
+    serde_json::from_str(value.get())
 }
 
 /// The handler broke its contract. The attempt fails, and says how.

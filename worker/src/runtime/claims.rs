@@ -68,7 +68,7 @@ pub(super) async fn run(
                 let delay = backoff.next(error.retry_after());
                 report_trouble(&error, delay);
                 // The repeat finds what was given; it need not wait for more.
-                unanswered = error.is_outcome_unknown().then(|| ClaimRequest { wait_ms: 0, ..request });
+                unanswered = error.is_outcome_unknown().then_some(ClaimRequest { wait_ms: 0, ..request });
                 tokio::select! {
                     () = tokio::time::sleep(delay) => {}
                     () = worker.shutdown.cancelled() => {}

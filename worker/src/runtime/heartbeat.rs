@@ -35,6 +35,8 @@ pub(super) async fn run(worker: Arc<Worker>, farewell: CancellationToken) {
                 pause
             }
         };
+        // A queue's policy may give shorter leases than this worker asked for.
+        let pause = worker.held.shortest().map_or(pause, |left| pause.min(left / 3)).max(MIN_INTERVAL);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // A change of a breaker is told at once.
@@ -66,14 +68,16 @@ async fn beat(worker: &Worker) -> Result<Duration, LinkError> {
         in_flight: u32::try_from(worker.held.busy()).unwrap_or(u32::MAX),
         breakers: worker.breakers().snapshots(worker.clock.now_ms()),
         leases,
+        lease_ms: Some(config.lease_ms),
         draining: worker.shutdown.is_cancelled(),
     };
     let sent = Instant::now();
     // One that hangs must not use up the time in which a second could still save the leases.
     let reply = tokio::time::timeout(longest(worker), worker.link.heartbeat(&heartbeat)).await;
     let reply = reply.unwrap_or_else(|_| Err(unanswered()))?;
-    worker.held.extended(sent, &keys, &reply.leases);
+    // What was called off is also answered as lost: the first reason stands, and this one says more.
     worker.held.cancel(&reply.cancelled);
+    worker.held.extended(sent, &keys, &reply.leases);
     // The coordinator may want them closer together or less often, but not so that leases run out; what was configured
     // here wins.
     let asked = Duration::from_millis(reply.next_ms).clamp(MIN_INTERVAL, longest(worker));

@@ -27,6 +27,8 @@ fn margin(lease: Duration) -> Duration {
 #[derive(Debug, Clone, Copy)]
 struct Validity {
     ends: Instant,
+    /// When work has to stop.
+    stop_at: Instant,
     anchor: Instant,
     anchor_until_ms: i64,
 }
@@ -35,7 +37,13 @@ impl Validity {
     /// Started: the call was sent then, and asked for this length.
     fn started(sent: Instant, lease: Duration, until_ms: i64) -> Self {
         let anchor = sent + lease;
-        Self { ends: anchor, anchor, anchor_until_ms: until_ms }
+        Self::ending(anchor, sent, anchor, until_ms)
+    }
+
+    fn ending(ends: Instant, sent: Instant, anchor: Instant, anchor_until_ms: i64) -> Self {
+        let granted = ends.saturating_duration_since(sent);
+        let stop_at = ends.checked_sub(margin(granted)).unwrap_or(ends);
+        Self { ends, stop_at, anchor, anchor_until_ms }
     }
 
     /// Extended by a call that was sent then. No extension is taken to be longer than `lease`, and one that seems to end
@@ -46,7 +54,9 @@ impl Validity {
         let by_shift =
             if shift_ms >= 0 { self.anchor.checked_add(shift) } else { self.anchor.checked_sub(shift) };
         match by_shift {
-            Some(ends) if ends > sent => Self { ends: ends.min(sent + lease), ..self },
+            Some(ends) if ends > sent => {
+                Self::ending(ends.min(sent + lease), sent, self.anchor, self.anchor_until_ms)
+            }
             Some(_) | None => Self::started(sent, lease, until_ms),
         }
     }
@@ -86,7 +96,6 @@ struct Table {
 #[derive(Debug)]
 pub(super) struct Held {
     lease: Duration,
-    margin: Duration,
     table: Mutex<Table>,
     /// Told whenever a slot or a place in the table has become free.
     freed: Notify,
@@ -94,8 +103,7 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn new(lease: Duration) -> Self {
-        let margin = margin(lease);
-        Self { lease, margin, table: Mutex::default(), freed: Notify::new() }
+        Self { lease, table: Mutex::default(), freed: Notify::new() }
     }
 
     /// Takes note of a lease that has just been claimed. Until its start is answered nobody knows when it was granted:
@@ -136,8 +144,15 @@ impl Held {
 
     /// When work under the lease must have stopped, unless it is extended before.
     pub(super) fn stop_at(&self, key: Key) -> Option<Instant> {
-        let ends = self.table().leases.get(&key)?.validity.ends;
-        Some(ends.checked_sub(self.margin).unwrap_or(ends))
+        let validity = self.table().leases.get(&key)?.validity;
+        Some(validity.stop_at)
+    }
+
+    /// How long the shortest of the leases to extend still lasts.
+    pub(super) fn shortest(&self) -> Option<Duration> {
+        let table = self.table();
+        let started = table.leases.values().filter(|held| held.phase != Phase::Taken);
+        started.map(|held| held.validity.ends.saturating_duration_since(Instant::now())).min()
     }
 
     /// The leases to extend: those that were started. (To extend one that was not would start it.)
@@ -160,7 +175,7 @@ impl Held {
                 }
                 (None, None) => {}
                 // A settlement may have overtaken the heartbeat; its own answer tells.
-                (Some(_), _) if held.phase == Phase::Settling => {}
+                (Some(_), _) if held.phase == Phase::Settling || held.stop.reason().is_some() => {}
                 (Some(problem), _) => {
                     tracing::warn!(task = %result.id, %problem, "a lease was lost: its handler is stopped");
                     held.stop.now(CancelReason::LeaseLost);

@@ -149,7 +149,7 @@ impl Worker {
     /// Gives a ticket back with what is known of the call.
     fn report(&self, ticket: Ticket, outcome: breaker::Outcome) {
         let now_ms = self.clock.now_ms();
-        if self.breakers().report(ticket, outcome, now_ms, || rand::random::<f64>()) {
+        if self.breakers().report(ticket, outcome, now_ms, rand::random::<f64>) {
             self.breaker_changed.notify_one();
         }
         self.publish_transitions();

@@ -53,119 +53,132 @@ impl Item {
     }
 }
 
+/// What is still to be said, and how.
+struct Outbox {
+    worker: Arc<Worker>,
+    pending: VecDeque<Item>,
+    backoff: Backoff,
+    /// Items in the next call: halved when a call is refused for what it carries, so that the culprit is found and the
+    /// others pass.
+    limit: usize,
+}
+
 /// Delivers until every sender is gone and everything is delivered, or until it is told to give up.
 pub(super) async fn run(worker: Arc<Worker>, mut inbox: UnboundedReceiver<Item>, give_up: CancellationToken) {
-    let mut pending = VecDeque::new();
-    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-    while gather(&mut inbox, &mut pending).await {
-        // Results are moved into the request and out again: they may be large.
-        let batch = next_batch(&mut pending).into_iter().map(|item| (item.mark, item.settlement));
-        let (marks, settlements): (Vec<_>, Vec<_>) = batch.unzip();
-        let request = SettleRequest { settlements };
-        let answer = tokio::select! {
-            biased;
-            answer = worker.link.settle(&request) => Some(answer),
-            () = give_up.cancelled() => None,
-        };
-        let batch = marks.into_iter().zip(request.settlements);
-        let batch = batch.map(|(mark, settlement)| Item { mark, settlement }).collect();
-        let Some(answer) = answer else {
-            prepend(&mut pending, batch);
+    let backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+    let mut outbox = Outbox { worker, pending: VecDeque::new(), backoff, limit: BATCH_MAX_ITEMS };
+    while outbox.gather(&mut inbox).await {
+        if let Some(delay) = outbox.deliver(&give_up).await {
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = give_up.cancelled() => {}
+            }
+        }
+        if give_up.is_cancelled() {
             break;
-        };
-        let Some(delay) = take_answer(&worker, batch, answer, &mut pending, &mut backoff) else {
-            backoff.reset();
-            continue;
-        };
-        tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = give_up.cancelled() => break,
         }
     }
     inbox.close();
     while let Some(item) = inbox.recv().await {
-        pending.push_back(item);
+        outbox.pending.push_back(item);
     }
-    pending
-        .into_iter()
-        .for_each(|item| drop_item(&worker, &item, "gave_up", "the coordinator cannot be reached"));
+    let left = outbox.pending.iter();
+    left.for_each(|item| drop_item(&outbox.worker, item, "gave_up", "the coordinator cannot be reached"));
 }
 
-/// Waits for work, and takes all there is. `false`: there is none and will be none.
-async fn gather(inbox: &mut UnboundedReceiver<Item>, pending: &mut VecDeque<Item>) -> bool {
-    if pending.is_empty() {
-        match inbox.recv().await {
-            Some(item) => pending.push_back(item),
-            None => return false,
-        }
-    }
-    while let Ok(item) = inbox.try_recv() {
-        pending.push_back(item);
-    }
-    true
-}
-
-/// As many as one call may carry; at least one.
-fn next_batch(pending: &mut VecDeque<Item>) -> Vec<Item> {
-    let (mut bytes, mut batch) = (0, Vec::new());
-    while let Some(item) = pending.front() {
-        bytes += item.mark.bytes;
-        let full = batch.len() == BATCH_MAX_ITEMS || bytes > BATCH_MAX_BYTES;
-        if !batch.is_empty() && full {
-            break;
-        }
-        batch.extend(pending.pop_front());
-    }
-    batch
-}
-
-/// Takes the answer to a batch; what has to be said again goes back to `pending`. Returns how long to wait before.
-fn take_answer(
-    worker: &Worker,
-    batch: Vec<Item>,
-    answer: Result<SettleReply, LinkError>,
-    pending: &mut VecDeque<Item>,
-    backoff: &mut Backoff,
-) -> Option<Duration> {
-    match answer {
-        Ok(reply) => {
-            telemetry::settled(batch.len());
-            let before = pending.len();
-            let mut results = reply.results.into_iter();
-            for item in batch {
-                let again = match results.next() {
-                    Some(result) => take_result(worker, item, result.error),
-                    // Fewer answers than questions: ask again; the first settlement stands.
-                    None => Some(item),
-                };
-                pending.extend(again);
+impl Outbox {
+    /// Waits for work, and takes all there is. `false`: there is none and will be none.
+    async fn gather(&mut self, inbox: &mut UnboundedReceiver<Item>) -> bool {
+        if self.pending.is_empty() {
+            match inbox.recv().await {
+                Some(item) => self.pending.push_back(item),
+                None => return false,
             }
-            (pending.len() > before).then(|| backoff.next(None))
         }
-        Err(error) => {
-            telemetry::link_error("settle");
-            let delay = backoff.next(error.retry_after());
-            tracing::warn!(%error, outcomes = batch.len(), ?delay, "outcomes could not be delivered");
-            match error {
-                LinkError::Refused(problem) if !is_passing(&problem) => {
-                    refused_whole(worker, batch, &problem, pending);
-                }
-                LinkError::Refused(_) | LinkError::NoAnswer { .. } => prepend(pending, batch),
+        while let Ok(item) = inbox.try_recv() {
+            self.pending.push_back(item);
+        }
+        true
+    }
+
+    /// One call. Returns how long to wait before the next, where waiting can help.
+    async fn deliver(&mut self, give_up: &CancellationToken) -> Option<Duration> {
+        // Results are moved into the request and out again: they may be large.
+        let batch = self.next_batch().into_iter().map(|item| (item.mark, item.settlement));
+        let (marks, settlements): (Vec<_>, Vec<_>) = batch.unzip();
+        let request = SettleRequest { settlements };
+        let answer = tokio::select! {
+            biased;
+            answer = self.worker.link.settle(&request) => Some(answer),
+            () = give_up.cancelled() => None,
+        };
+        let batch = marks.into_iter().zip(request.settlements);
+        let batch: Vec<_> = batch.map(|(mark, settlement)| Item { mark, settlement }).collect();
+        match answer {
+            None => {
+                self.put_back(batch);
+                None
             }
-            Some(delay)
+            Some(Ok(reply)) => self.take_reply(batch, reply),
+            Some(Err(error)) => Some(self.take_error(batch, &error)),
         }
     }
-}
 
-/// The call as a whole was refused for good: one of its items must be the cause. Halves are tried until it is alone.
-fn refused_whole(worker: &Worker, mut batch: Vec<Item>, problem: &Problem, pending: &mut VecDeque<Item>) {
-    if batch.len() == 1 {
-        let again = batch.pop().and_then(|item| take_result(worker, item, Some(problem.clone())));
-        prepend(pending, again.into_iter().collect());
-    } else {
-        // The front half is sent next; the other waits behind everything else.
-        pending.extend(batch.split_off(batch.len() / 2));
-        prepend(pending, batch);
+    /// As many as one call may carry; at least one.
+    fn next_batch(&mut self) -> Vec<Item> {
+        let (mut bytes, mut batch) = (0, Vec::new());
+        while let Some(item) = self.pending.front() {
+            bytes += item.mark.bytes;
+            let full = batch.len() >= self.limit || bytes > BATCH_MAX_BYTES;
+            if !batch.is_empty() && full {
+                break;
+            }
+            batch.extend(self.pending.pop_front());
+        }
+        batch
+    }
+
+    fn take_reply(&mut self, batch: Vec<Item>, reply: SettleReply) -> Option<Duration> {
+        telemetry::settled(batch.len());
+        self.limit = (self.limit * 2).min(BATCH_MAX_ITEMS);
+        let mut results = reply.results.into_iter();
+        let mut again = Vec::new();
+        for item in batch {
+            again.extend(match results.next() {
+                Some(result) => take_result(&self.worker, item, result.error),
+                // Fewer answers than questions: ask again; the first settlement stands.
+                None => Some(item),
+            });
+        }
+        if again.is_empty() {
+            self.backoff.reset();
+            return None;
+        }
+        self.pending.extend(again);
+        Some(self.backoff.next(None))
+    }
+
+    fn take_error(&mut self, mut batch: Vec<Item>, error: &LinkError) -> Duration {
+        telemetry::link_error("settle");
+        let delay = self.backoff.next(error.retry_after());
+        tracing::warn!(%error, outcomes = batch.len(), ?delay, "outcomes could not be delivered");
+        match error {
+            LinkError::Refused(problem) if is_about_content(problem) && batch.len() == 1 => {
+                let again =
+                    batch.pop().and_then(|item| take_result(&self.worker, item, Some((**problem).clone())));
+                self.put_back(again.into_iter().collect());
+            }
+            LinkError::Refused(problem) if is_about_content(problem) => {
+                self.limit = batch.len().div_ceil(2);
+                self.put_back(batch);
+            }
+            LinkError::Refused(_) | LinkError::NoAnswer { .. } => self.put_back(batch),
+        }
+        delay
+    }
+
+    fn put_back(&mut self, items: Vec<Item>) {
+        items.into_iter().rev().for_each(|item| self.pending.push_front(item));
     }
 }
 
@@ -175,25 +188,21 @@ fn take_result(worker: &Worker, mut item: Item, error: Option<Problem>) -> Optio
         item.mark.key.into_iter().for_each(|key| worker.held.remove(key));
         return None;
     };
-    match problem.code {
-        _ if is_passing(&problem) => Some(item),
-        ErrorCode::StaleEpoch | ErrorCode::UnknownTask | ErrorCode::WrongState => {
-            drop_item(worker, &item, "stale", &problem.to_string());
-            None
-        }
-        _ if item.mark.replaced => {
-            drop_item(worker, &item, "refused", &problem.to_string());
-            None
-        }
-        _ => {
-            tracing::error!(task = %item.settlement.id, %problem, "an outcome was refused");
-            let failure = bad_output(format!("the coordinator refused the handler's outcome: {problem}"));
-            item.settlement.outcome = Outcome::Retry { failure };
-            item.mark.bytes = json_bytes(&item.settlement) + 1;
-            item.mark.replaced = true;
-            Some(item)
-        }
+    if is_passing(&problem) {
+        return Some(item);
     }
+    if item.mark.replaced || !is_about_content(&problem) {
+        let stale =
+            matches!(problem.code, ErrorCode::StaleEpoch | ErrorCode::UnknownTask | ErrorCode::WrongState);
+        drop_item(worker, &item, if stale { "stale" } else { "refused" }, &problem.to_string());
+        return None;
+    }
+    tracing::error!(task = %item.settlement.id, %problem, "an outcome was refused");
+    let failure = bad_output(format!("the coordinator refused the handler's outcome: {problem}"));
+    item.settlement.outcome = Outcome::Retry { failure };
+    item.mark.bytes = json_bytes(&item.settlement) + 1;
+    item.mark.replaced = true;
+    Some(item)
 }
 
 /// Whether the same call may be taken later.
@@ -201,8 +210,9 @@ fn is_passing(problem: &Problem) -> bool {
     problem.status >= 500 || matches!(problem.status, 408 | 425 | 429)
 }
 
-fn prepend(pending: &mut VecDeque<Item>, items: Vec<Item>) {
-    items.into_iter().rev().for_each(|item| pending.push_front(item));
+/// Whether what was said is refused, and not who says it, or where, or when.
+fn is_about_content(problem: &Problem) -> bool {
+    matches!(problem.status, 400 | 413 | 422)
 }
 
 fn drop_item(worker: &Worker, item: &Item, reason: &'static str, why: &str) {

@@ -188,7 +188,7 @@ fn replay(tx: &Tx<'_>, claim: &Claim) -> rusqlite::Result<Option<Claimed>> {
         .optional()?
         .flatten();
     let Some(given) = given else { return Ok(None) };
-    let mut claimed = Claimed::default();
+    let mut claimed = Claimed { replayed: true, ..Claimed::default() };
     let mut statement = tx.connection.prepare_cached(include_str!("sql/load_leased.sql"))?;
     for (seq, epoch) in given {
         let found = statement.query_row([seq, epoch], |row| Ok((hot(row)?, body(row)?))).optional()?;

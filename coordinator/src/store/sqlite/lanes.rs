@@ -106,11 +106,11 @@ impl LaneIndex {
         let mut found = Vec::new();
         for queue in queues {
             for ((_, rank), set) in self.due.range((*queue, i64::MIN)..=(*queue, i64::MAX)) {
-                let lanes = set.range(..=(now_ms, i64::MAX)).take(CANDIDATES_MAX);
-                found.extend(lanes.filter_map(|(_, lane)| {
+                let eligible = set.range(..=(now_ms, i64::MAX)).filter_map(|(_, lane)| {
                     let entry = self.entries.get(lane)?;
                     eligible(&entry.lane, avoid).then_some(Candidate { lane: *lane, rank: *rank, visited: entry.visited })
-                }));
+                });
+                found.extend(eligible.take(CANDIDATES_MAX));
             }
         }
         found.sort_by_key(|candidate| (candidate.rank, candidate.visited, candidate.lane));

@@ -124,6 +124,8 @@ impl SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
+        // The writer's connection closes last, and tidies up the log.
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
         // The thread ends with the last sender; waiting for it means that the lock is given up after the last write.
         self.writer = None;
         if let Some(thread) = self.thread.take() {

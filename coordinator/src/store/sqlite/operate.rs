@@ -2,7 +2,7 @@
 
 use redrive_shared::id::TaskId;
 use redrive_shared::lifecycle::{Fence, Refused, Verdict};
-use redrive_shared::limits::CLAIM_REPLAY_MS;
+use redrive_shared::limits::{AGENT_REMEMBERED_MS, CLAIM_REPLAY_MS};
 use redrive_shared::task::{AttemptEnd, TaskState};
 use redrive_shared::wire::Heartbeat;
 use rusqlite::params;
@@ -82,6 +82,9 @@ pub(super) fn forget(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<usize> {
         tx.count_lane(*lane, -1);
     }
     tx.connection
+        .prepare_cached("DELETE FROM agents WHERE gone = 1 AND seen_ms < ?1")?
+        .execute([tx.now_ms().saturating_sub_unsigned(AGENT_REMEMBERED_MS)])?;
+    tx.connection
         .prepare_cached("DELETE FROM claims WHERE at_ms < ?1")?
         .execute([tx.now_ms().saturating_sub_unsigned(CLAIM_REPLAY_MS)])?;
     Ok(forgettable.len())
@@ -94,7 +97,7 @@ pub(super) fn heartbeat(tx: &mut Tx<'_>, beat: &Heartbeat) -> rusqlite::Result<B
         .map(|lease| Extend {
             id: lease.id.clone(),
             fence: Fence { epoch: lease.epoch, nonce: lease.nonce },
-            lease_ms: None,
+            lease_ms: beat.lease_ms,
         })
         .collect();
     let leases = extend(tx, &extends)?;
@@ -103,6 +106,7 @@ pub(super) fn heartbeat(tx: &mut Tx<'_>, beat: &Heartbeat) -> rusqlite::Result<B
         beat.agent.as_str(),
         beat.boot_id.as_str(),
         tx.now_ms(),
+        beat.draining && beat.in_flight == 0,
         to_json(&summary)?,
     ])?;
     Ok(Beaten { leases })

@@ -1,7 +1,7 @@
 //! What is only looked at: views, lists, queues, agents. Each reads one snapshot, briefly, on a connection of its own.
 
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::limits::PAGE_SCAN_MAX_ROWS;
+use redrive_shared::limits::{BODY_MAX_BYTES, PAGE_SCAN_MAX_ROWS};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{AttemptRecord, StateCounts, TaskState, TaskView};
 use redrive_shared::wire::{AgentStatus, AgentView, Heartbeat, QueueView};
@@ -81,9 +81,20 @@ fn history(connection: &Connection, seq: i64) -> rusqlite::Result<Vec<AttemptRec
     rows.collect()
 }
 
-/// Those of the ids that are known.
+/// Those of the ids that are known, with their results as far as one reply has room for them.
 pub(super) fn status(connection: &Connection, ids: &[TaskId]) -> rusqlite::Result<Vec<TaskView>> {
-    ids.iter().filter_map(|id| view(connection, id, Detail::Line).transpose()).collect()
+    let mut room = BODY_MAX_BYTES;
+    let mut tasks = Vec::new();
+    for id in ids {
+        let Some(mut task) = view(connection, id, Detail::Line)? else { continue };
+        let bytes = task.result.as_ref().map_or(0, |result| result.get().len());
+        match room.checked_sub(bytes) {
+            Some(left) => room = left,
+            None => task.result = None,
+        }
+        tasks.push(task);
+    }
+    Ok(tasks)
 }
 
 /// A page, newest first. It looks at a bounded number of rows; a page that found little says where to go on.
@@ -110,7 +121,8 @@ pub(super) fn list(connection: &Connection, filter: &Filter) -> rusqlite::Result
             seen += 1;
             below = row.get(1)?;
             if row.get(2)? {
-                listed.tasks.extend(view(connection, row.get_ref(0)?.as_str()?, Detail::Line)?);
+                let task = view(connection, row.get_ref(0)?.as_str()?, Detail::Line)?;
+                listed.tasks.extend(task.map(|task| TaskView { result: None, ..task }));
                 if listed.tasks.len() >= filter.limit {
                     listed.next_cursor = Some(below);
                     return Ok(listed);

@@ -190,6 +190,18 @@ impl<'a> Tx<'a> {
         *self.lane_counts.entry(lane).or_default() += by;
     }
 
+    /// What was counted so far, to come back to.
+    pub fn counted(&self) -> Counted {
+        Counted { states: self.counts.clone(), lanes: self.lane_counts.clone() }
+    }
+
+    /// A verb was rolled back: forgets what it counted and what it changed in memory.
+    pub fn undo(&mut self, kept: Counted, memory: Memory) {
+        (self.counts, self.lane_counts) = (kept.states, kept.lanes);
+        let queues_changed = self.memory.queues_changed;
+        *self.memory = Memory { queues_changed, ..memory };
+    }
+
     /// Writes what was counted: once a transaction, however many tasks moved.
     pub fn finish(self) -> rusqlite::Result<()> {
         let mut statement = self.connection.prepare_cached(include_str!("sql/count_tasks.sql"))?;
@@ -210,6 +222,12 @@ impl<'a> Tx<'a> {
         }
         Ok(())
     }
+}
+
+/// What a transaction has counted and not yet written.
+pub(super) struct Counted {
+    states: HashMap<(i64, i64), i64>,
+    lanes: HashMap<i64, i64>,
 }
 
 /// What a record was before its transition.

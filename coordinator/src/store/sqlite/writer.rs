@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::lanes::LaneIndex;
-use super::open::{Location, open_writer};
+use super::open::{Location, open_reader, open_writer};
 use super::queues::{Published, QueueBook};
 use super::rows::{name, priority_from};
 use super::tx::{Memory, Tx};
@@ -29,13 +29,15 @@ const INBOX: usize = 1_024;
 trait Job: Send {
     /// Does the work within the transaction.
     fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()>;
+    /// Its work was undone, its neighbours' was not.
+    fn undone(&mut self, error: &rusqlite::Error);
     /// The transaction is durable, or it failed.
     fn finish(self: Box<Self>, failure: Option<&rusqlite::Error>);
 }
 
 struct Verb<F, T> {
     work: Option<F>,
-    value: Option<T>,
+    value: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
@@ -46,14 +48,18 @@ where
 {
     fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
         if let Some(work) = self.work.take() {
-            self.value = Some(work(tx)?);
+            self.value = Some(Ok(work(tx)?));
         }
         Ok(())
     }
 
+    fn undone(&mut self, error: &rusqlite::Error) {
+        self.value = Some(Err(store_error(error)));
+    }
+
     fn finish(self: Box<Self>, failure: Option<&rusqlite::Error>) {
         let answer = match (failure, self.value) {
-            (None, Some(value)) => Ok(value),
+            (None, Some(value)) => value,
             (Some(error), _) => Err(store_error(error)),
             (None, None) => Err(StoreError::Unavailable("the writer stopped".into())),
         };
@@ -83,6 +89,9 @@ impl WriterHandle {
 /// The thread's state.
 pub(super) struct Writer {
     location: Location,
+    /// Never written with: while the writer's connection is opened anew, it keeps the index of the log in place, which a
+    /// full disk would have no room to make again. So readers go on. Closed first, that the writer's can tidy up last.
+    _keeper: Connection,
     connection: Option<Connection>,
     memory: Memory,
     published: Published,
@@ -100,10 +109,12 @@ impl Writer {
         published: Published,
     ) -> Result<(WriterHandle, std::thread::JoinHandle<()>), StoreError> {
         let memory = load_memory(&connection).map_err(|error| store_error(&error))?;
+        let keeper = open_keeper(&location).map_err(|error| store_error(&error))?;
         published.set(memory.queues.clone());
         let opened_ms = clock.now_ms();
         let rng = SmallRng::from_rng(&mut rand::rng());
-        let writer = Self { location, connection: Some(connection), memory, published, clock, rng, opened_ms };
+        let connection = Some(connection);
+        let writer = Self { location, _keeper: keeper, connection, memory, published, clock, rng, opened_ms };
         let (sender, inbox) = mpsc::channel(INBOX);
         let thread = std::thread::Builder::new()
             .name("redrive-writer".into())
@@ -136,12 +147,7 @@ impl Writer {
                 connection
             }
         };
-        let worked = catch_unwind(AssertUnwindSafe(|| self.transact(&connection, group)));
-        match worked {
-            Ok(done) => done?,
-            // The panic is in the log already; its transaction is rolled back with the connection.
-            Err(_) => return Err(rusqlite::Error::UnwindingPanic),
-        }
+        self.transact(&connection, group)?;
         self.connection = Some(connection);
         if std::mem::take(&mut self.memory.queues_changed) {
             self.published.set(self.memory.queues.clone());
@@ -154,12 +160,38 @@ impl Writer {
         let now_us = self.clock.now_us();
         let mut tx = Tx::new(connection, &mut self.memory, &mut self.rng, now_us, self.opened_ms);
         for job in group {
-            job.run(&mut tx)?;
+            connection.prepare_cached("SAVEPOINT verb")?.execute([])?;
+            let kept = tx.counted();
+            // A panic is a defect of one verb; its trace is in the log already.
+            let ran = catch_unwind(AssertUnwindSafe(|| job.run(&mut tx)));
+            let ran = ran.unwrap_or(Err(rusqlite::Error::UnwindingPanic));
+            if let Err(error) = ran {
+                if concerns_all(&error) {
+                    return Err(error);
+                }
+                tracing::error!(%error, "a verb failed and is undone; its neighbours go on");
+                connection.prepare_cached("ROLLBACK TO verb")?.execute([])?;
+                tx.undo(kept, load_memory(connection)?);
+                job.undone(&error);
+            }
+            connection.prepare_cached("RELEASE verb")?.execute([])?;
         }
         tx.finish()?;
         connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(())
     }
+}
+
+/// Whether an error is the store's and not one verb's: then the transaction fails with every verb in it.
+fn concerns_all(error: &rusqlite::Error) -> bool {
+    matches!(error, rusqlite::Error::SqliteFailure(..))
+}
+
+/// A connection that has read once, and so has the log's index open.
+fn open_keeper(location: &Location) -> rusqlite::Result<Connection> {
+    let connection = open_reader(location)?;
+    connection.query_row("SELECT COUNT(*) FROM queues", [], |_| Ok(()))?;
+    Ok(connection)
 }
 
 /// Builds what the writer keeps in memory.

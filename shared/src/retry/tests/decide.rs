@@ -6,7 +6,8 @@ use rand::rngs::StdRng;
 
 use crate::failure::FailureClass;
 use crate::retry::{
-    ClassPolicy, Decision, DelayReason, EndReason, Ending, Failure, MAX_DELAY_MS, RetryPolicy, Risk, Strategy,
+    ClassPolicy, Decision, DelayReason, EndReason, Ending, Failure, MAX_DELAY_MS, RetryPolicy, Risk,
+    Strategy, class_default,
 };
 
 const NOW_MS: i64 = 1_800_000_000_000;
@@ -113,7 +114,7 @@ proptest! {
         let decision = policy.decide(&failure, &mut StdRng::seed_from_u64(seed));
         prop_assert_eq!(decision, policy.decide(&failure, &mut StdRng::seed_from_u64(seed)));
         if let Decision::Retry { due_ms, delay_ms, reason } = decision {
-            prop_assert!(retryable);
+            prop_assert!(class_default(class).retryable.unwrap_or(retryable));
             prop_assert!(due_ms <= deadline_ms);
             prop_assert_eq!(i128::from(due_ms), i128::from(now_ms) + i128::from(delay_ms));
             let hint_ms = hint_ms.unwrap_or(0);

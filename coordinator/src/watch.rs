@@ -10,7 +10,7 @@ type Waiting = HashMap<TaskId, Arc<Notify>>;
 
 /// Who waits for which task.
 #[derive(Debug, Default)]
-pub(super) struct Watchers(Mutex<Waiting>);
+pub struct Watchers(Mutex<Waiting>);
 
 impl Watchers {
     /// Waits for one task until dropped. Ask for it before looking at the task, so that nothing is missed in between.
@@ -32,9 +32,10 @@ impl Watchers {
 }
 
 /// One who waits.
-pub(super) struct Watch<'a> {
+pub struct Watch<'a> {
     watchers: &'a Watchers,
     id: TaskId,
+    /// Rings when the task has its answer.
     pub notify: Arc<Notify>,
 }
 

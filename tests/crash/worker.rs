@@ -1,0 +1,108 @@
+//! A worker is killed in the middle of its tasks.
+
+use std::time::{Duration, Instant};
+
+use redrive_shared::id::TaskId;
+use redrive_shared::wire::{EnqueueRequest, NewTask};
+use serde_json::value::RawValue;
+
+use super::{PATIENCE, all_succeed, sink};
+use crate::support::process::{Coordinator, kill, worker};
+
+const TASKS: usize = 200;
+/// Each task takes so long at the sink, so that a kill finds some of them under way.
+const SCRIPT: &str = r#"{"script": ["ok@300", "ok@50", "ok@50"]}"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_workers_tasks_run_again_within_seconds() {
+    let directory = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(directory.path()).await;
+    let (client, sink) = (coordinator.client(), sink().await);
+    let tasks: Vec<NewTask> = (0..TASKS)
+        .map(|n| NewTask {
+            id: Some(TaskId::new(format!("task-{n}")).unwrap()),
+            payload: Some(RawValue::from_string(SCRIPT.into()).unwrap()),
+            ..NewTask::default()
+        })
+        .collect();
+    let ids: Vec<TaskId> = tasks.iter().filter_map(|task| task.id.clone()).collect();
+    client.enqueue(&EnqueueRequest { tasks }).await.unwrap();
+
+    let mut victim = worker(&coordinator.url(), "victim", &sink.url, 16);
+    let mut progress = sink.handle.progress();
+    tokio::time::timeout(PATIENCE, progress.wait_for(|seen| seen.arrived >= 40)).await.unwrap().unwrap();
+    let _heir = worker(&coordinator.url(), "heir", &sink.url, 16);
+    kill(&mut victim).await;
+    let killed = Instant::now();
+    let killed_ms = sink_now_ms(&sink);
+
+    assert_eq!(all_succeed(&client, &ids).await, []);
+    let log = sink.handle.log();
+    let cut_off: Vec<&str> = ids
+        .iter()
+        .map(TaskId::as_str)
+        .filter(|id| {
+            let calls: Vec<_> = log.iter().filter(|entry| entry.key == **id).collect();
+            calls.len() > 1 && calls[0].started_ms < killed_ms
+        })
+        .collect();
+    assert!(!cut_off.is_empty(), "the kill found nothing under way");
+    let back_ms = log
+        .iter()
+        .filter(|entry| cut_off.contains(&entry.key.as_str()) && entry.call == 2)
+        .map(|entry| entry.started_ms.saturating_sub(killed_ms))
+        .max()
+        .unwrap();
+    println!(
+        "worker killed -9: {TASKS} acknowledged, 0 lost, {} cut off, overlapping leases {}, repeats {}, \
+         cut-off tasks run again after {back_ms} ms at most, all done {} ms after the kill",
+        cut_off.len(),
+        sink.overlaps(),
+        sink.repeats(),
+        killed.elapsed().as_millis(),
+    );
+    assert_eq!(sink.overlaps(), 0, "{:#?}", sink.handle.overlaps());
+    assert!(sink.repeats() <= cut_off.len() as u64, "only what was cut off runs twice");
+    // Not a speed test: without presence these tasks would wait for the end of a 30 s lease.
+    assert!(Duration::from_millis(back_ms) < Duration::from_secs(15), "presence did not notice the kill");
+}
+
+/// The sink's own clock: when the last call that it knows of arrived or ended.
+fn sink_now_ms(sink: &super::Sink) -> u64 {
+    sink.handle.log().iter().flat_map(|entry| [Some(entry.started_ms), entry.ended_ms]).flatten().max().unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_told_to_stop_finishes_what_it_has_and_takes_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(directory.path()).await;
+    let (client, sink) = (coordinator.client(), sink().await);
+    let tasks: Vec<NewTask> = (0..40)
+        .map(|n| NewTask {
+            id: Some(TaskId::new(format!("task-{n}")).unwrap()),
+            payload: Some(RawValue::from_string(r#"{"script": ["ok@400"]}"#.into()).unwrap()),
+            ..NewTask::default()
+        })
+        .collect();
+    let ids: Vec<TaskId> = tasks.iter().filter_map(|task| task.id.clone()).collect();
+    client.enqueue(&EnqueueRequest { tasks }).await.unwrap();
+    let mut first = worker(&coordinator.url(), "first", &sink.url, 4);
+    let mut progress = sink.handle.progress();
+    tokio::time::timeout(PATIENCE, progress.wait_for(|seen| seen.arrived >= 6)).await.unwrap().unwrap();
+    terminate(&first);
+    let status = tokio::time::timeout(PATIENCE, first.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(0), "a drain is no failure");
+    let done = sink.handle.calls();
+    assert!(done < 40, "it took everything before it stopped");
+
+    let _second = worker(&coordinator.url(), "second", &sink.url, 8);
+    assert_eq!(all_succeed(&client, &ids).await, []);
+    assert_eq!(sink.repeats(), 0, "nothing that was begun is done twice");
+}
+
+/// SIGTERM.
+fn terminate(child: &tokio::process::Child) {
+    let pid = child.id().expect("it runs").to_string();
+    let sent = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+    assert!(sent.success());
+}

@@ -1,0 +1,8 @@
+#![allow(clippy::unwrap_used)]
+mod api;
+mod crash;
+mod tidy;
+mod support {
+    #[path = "/work/main/tests/support/server.rs"] pub mod server;
+    #[path = "/work/main/tests/support/process.rs"] pub mod process;
+}

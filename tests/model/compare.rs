@@ -1,0 +1,383 @@
+//! Commands on both sides, and the comparison.
+
+use redrive_coordinator::store::{Acted, Enqueued, Extend, Extended, Settle, Settled};
+use redrive_shared::lifecycle::Fence;
+use redrive_shared::retry::{RetryPolicy, Strategy};
+use redrive_shared::task::{Nonce, StateCounts, TaskState, TaskView};
+
+use super::command::{AGENTS, Claim, Command, Ending, Failure, Forgery, IDS, NewTask, QUEUES, Shown};
+use super::judge::RULES;
+use super::reference::{Agent, Answer, Lease, Model, Standing, Task};
+use crate::support::{Bed, EnqueueExt, beat, claim_of, failure, id, name, raw, task};
+
+/// A store and its model.
+pub struct Pair {
+    bed: Bed,
+    model: Model,
+    /// Every lease ever given, to show again.
+    given: Vec<(usize, Fence)>,
+}
+
+impl Pair {
+    pub async fn new(bed: Bed) -> Self {
+        for (queue, rules) in QUEUES.iter().zip(RULES) {
+            let policy = RetryPolicy {
+                strategy: Strategy::Fixed { delay_ms: rules.delay_ms },
+                max_attempts: rules.max_attempts,
+                deadline_ms: rules.deadline_ms.cast_unsigned(),
+                retention_ms: rules.retention_ms.cast_unsigned(),
+                lease_ms: rules.lease_ms.cast_unsigned(),
+                ..RetryPolicy::default()
+            };
+            bed.put_queue(&name(queue), policy).await.unwrap();
+        }
+        let model = Model { opened_ms: bed.now_ms(), ..Model::default() };
+        Self { bed, model, given: Vec::new() }
+    }
+
+    pub async fn step(&mut self, command: &Command) {
+        match command {
+            Command::Enqueue(specs) => self.enqueue(specs).await,
+            Command::Claim(claim) => self.claim(claim).await,
+            Command::Extend(shown, lease_ms) => self.extend(shown, *lease_ms).await,
+            Command::Settle(settlements) => self.settle(settlements).await,
+            Command::Reap(limit) => self.reap(*limit).await,
+            Command::Cancel(task) => self.act(*task, true).await,
+            Command::Retry(task) => self.act(*task, false).await,
+            Command::Forget(limit) => self.forget(*limit).await,
+            Command::Pause(queue, paused) => {
+                assert!(self.bed.pause(&name(QUEUES[*queue]), *paused).await.unwrap());
+                self.model.paused[*queue] = *paused;
+            }
+            Command::Heartbeat(agent, leases) => self.heartbeat(*agent, leases).await,
+            Command::ExpireLeases(agent) => {
+                let ended = self.bed.expire_leases(&name(AGENTS[*agent]), &boot_of(*agent)).await.unwrap();
+                assert_eq!(ended, self.model.expire(*agent, self.bed.now_ms()));
+            }
+            Command::Advance(by_ms) => self.bed.advance(*by_ms),
+            Command::Reopen => {
+                self.bed.reopen().await;
+                self.model.opened_ms = self.bed.now_ms();
+            }
+        }
+        self.assert_the_same().await;
+    }
+
+    fn now_us(&self) -> i64 {
+        self.bed.now_ms() * 1_000
+    }
+
+    async fn enqueue(&mut self, specs: &[NewTask]) {
+        let answers = self.bed.enqueue(specs.iter().map(store_task).collect()).await.unwrap();
+        for (spec, answer) in specs.iter().zip(answers) {
+            if let Some(known) = self.model.tasks.get(&spec.id) {
+                let same = (known.queue, known.payload) == (spec.queue, spec.payload);
+                let duplicate = Enqueued::Duplicate { state: known.state, due_ms: known.due_ms };
+                assert_eq!(answer, if same { duplicate } else { Enqueued::IdReused });
+                continue;
+            }
+            let Enqueued::Created { state, due_ms } = answer else { panic!("{spec:?} is new: {answer:?}") };
+            self.model.enqueued += 1;
+            let (mut task, allowed) = Task::new(spec, self.model.enqueued, self.now_us());
+            task.adopt(allowed, state, due_ms, self.bed.now_ms());
+            self.model.tasks.insert(spec.id, task);
+        }
+    }
+
+    async fn claim(&mut self, claim: &Claim) {
+        let request = redrive_coordinator::store::Claim {
+            agent: name(AGENTS[claim.agent]),
+            boot_id: Some(boot_of(claim.agent)),
+            request_id: claim.request.map(|number| name(&format!("r{number}"))),
+            queues: claim.queues.iter().map(|queue| name(QUEUES[*queue])).collect(),
+            lease_ms: claim.lease_ms,
+            avoid: claim.avoid.iter().map(|number| name(&format!("dep{number}"))).collect(),
+            ..claim_of(claim.max)
+        };
+        let claimed = self.bed.claim_one(request).await;
+        let leases: Vec<(usize, Fence)> = claimed
+            .leases
+            .iter()
+            .map(|lease| (number_of(&lease.id), Fence { epoch: lease.epoch, nonce: lease.nonce }))
+            .collect();
+        let request = claim.request.map(|number| (claim.agent, number));
+        if let Some(before) = request.and_then(|request| self.model.answered.get(&request)) {
+            let hold = |(task, fence): &&(usize, Fence)| {
+                self.model.tasks.get(task).is_some_and(|task| task.standing(*fence) == Standing::Holds)
+            };
+            assert_eq!(
+                leases,
+                before.leases.iter().filter(hold).copied().collect::<Vec<_>>(),
+                "the same leases again"
+            );
+            return;
+        }
+        let too_late: Vec<usize> = claimed.too_late.iter().map(|task| number_of(task)).collect();
+        self.check_choice(claim, &leases, &too_late);
+        for task in &too_late {
+            self.model.tasks.get_mut(task).unwrap().too_late(self.bed.now_ms() * 1_000);
+        }
+        self.check_leases(claim, &claimed.leases);
+        let left = self.model.eligible(&claim.queues, claim.avoid);
+        let next_due_ms = left.iter().map(|task| self.model.tasks[task].due_ms).min();
+        let expected = if leases.len() < claim.max { next_due_ms } else { None };
+        assert_eq!(claimed.next_due_ms, expected, "when to come back");
+        self.given.extend(&leases);
+        if let Some(request) = request.filter(|_| !leases.is_empty()) {
+            self.model.answered.insert(request, Answer { at_ms: self.bed.now_ms(), leases });
+        }
+    }
+
+    /// Which tasks a claim may get: as many as there are, of the highest priority, the earliest of each lane.
+    fn check_choice(&self, claim: &Claim, leases: &[(usize, Fence)], too_late: &[usize]) {
+        let now_ms = self.bed.now_ms();
+        let mut due = self.model.eligible(&claim.queues, claim.avoid);
+        due.retain(|task| self.model.tasks[task].due_ms <= now_ms);
+        let (late, fit): (Vec<usize>, Vec<usize>) =
+            due.iter().partition(|task| now_ms > self.model.tasks[*task].deadline_ms);
+        assert!(too_late.iter().all(|task| late.contains(task)), "escalated too early");
+        assert!(leases.iter().all(|(task, _)| fit.contains(task)), "not for this claim: {leases:?}");
+        assert_eq!(leases.len(), fit.len().min(claim.max), "as many as there are");
+        let taken = |task: &usize| leases.iter().any(|(given, _)| given == task) || too_late.contains(task);
+        let order = |task: &usize| (self.model.tasks[task].due_ms, self.model.tasks[task].seq);
+        for left in due.iter().filter(|task| !taken(task)) {
+            for (given, _) in leases {
+                let (given_task, left_task) = (&self.model.tasks[given], &self.model.tasks[left]);
+                assert!(given_task.lane.0 <= left_task.lane.0, "priority first");
+                let same_lane = (given_task.queue, given_task.lane) == (left_task.queue, left_task.lane);
+                assert!(!same_lane || order(given) < order(left), "earliest first within a lane");
+            }
+        }
+    }
+
+    fn check_leases(&mut self, claim: &Claim, leases: &[redrive_shared::task::Lease]) {
+        let now_ms = self.bed.now_ms();
+        for lease in leases {
+            let task = self.model.tasks.get_mut(&number_of(&lease.id)).unwrap();
+            let length_ms = claim.lease_ms.map_or(task.rules().lease_ms, u64::cast_signed);
+            let fence = Fence { epoch: lease.epoch, nonce: lease.nonce };
+            let until_ms = now_ms + length_ms;
+            task.claim(Lease { fence, agent: claim.agent, until_ms, started: false }, now_ms * 1_000);
+            assert_eq!((lease.lease_until_ms, lease.due_at_ms), (until_ms, task.due_ms));
+            assert_eq!((lease.attempt, lease.run), (task.ledger.failed + 1, task.runs));
+            assert_eq!(lease.ledger, task.ledger);
+        }
+    }
+
+    /// The task and the fence that a caller shows; nothing was leased yet: some task, and a guess.
+    fn show(&self, shown: Shown) -> (usize, Fence) {
+        let index = self.given.len().checked_sub(1 + shown.back % self.given.len().max(1));
+        let guess = (0, Fence { epoch: 1, nonce: Nonce(1) });
+        let (task, mut fence) = index.map_or(guess, |index| self.given[index]);
+        match shown.forgery {
+            Forgery::None => {}
+            Forgery::OtherNonce => fence.nonce.0 ^= 1,
+            Forgery::EpochAfter => fence.epoch += 1,
+            Forgery::SeenEpoch(nonce) => {
+                fence = Fence {
+                    epoch: self.model.tasks.get(&task).map_or(1, |task| task.epoch),
+                    nonce: Nonce(nonce),
+                };
+            }
+        }
+        (task, fence)
+    }
+
+    async fn extend(&mut self, shown: &[Shown], lease_ms: Option<u64>) {
+        let items: Vec<(usize, Fence)> = shown.iter().map(|shown| self.show(*shown)).collect();
+        let batch = items.iter().map(|(task, fence)| Extend { id: id(IDS[*task]), fence: *fence, lease_ms });
+        let answers = self.bed.extend(batch.collect()).await.unwrap();
+        for ((task, fence), answer) in items.into_iter().zip(answers) {
+            assert_eq!(answer, self.expect_extension(task, fence, lease_ms));
+        }
+    }
+
+    fn expect_extension(&mut self, task: usize, fence: Fence, lease_ms: Option<u64>) -> Extended {
+        let now_ms = self.bed.now_ms();
+        let Some(task) = self.model.tasks.get_mut(&task) else { return Extended::Unknown };
+        let length_ms = lease_ms.map_or(task.rules().lease_ms, u64::cast_signed);
+        match (task.standing(fence), &mut task.lease) {
+            (Standing::Holds, Some(lease)) => {
+                lease.started = true;
+                lease.until_ms = lease.until_ms.max(now_ms + length_ms);
+                Extended::Until(lease.until_ms)
+            }
+            _ => Extended::Stale(task.state),
+        }
+    }
+
+    async fn settle(&mut self, settlements: &[(Shown, Ending)]) {
+        let items: Vec<_> = settlements.iter().map(|(shown, ending)| (self.show(*shown), *ending)).collect();
+        let batch = items.iter().map(|((task, fence), ending)| Settle {
+            id: id(IDS[*task]),
+            fence: *fence,
+            ending: store_ending(*ending),
+        });
+        let answers = self.bed.settle(batch.collect()).await.unwrap();
+        let now_ms = self.bed.now_ms();
+        for (((task, fence), ending), answer) in items.into_iter().zip(answers) {
+            let Some(task) = self.model.tasks.get_mut(&task) else {
+                assert_eq!(answer, Settled::Unknown);
+                continue;
+            };
+            match task.standing(fence) {
+                Standing::Holds => {
+                    let Settled::Applied { state, due_ms, queue } = answer else {
+                        panic!("it holds: {answer:?}")
+                    };
+                    assert_eq!(&*queue, QUEUES[task.queue]);
+                    let allowed = task.settle(ending, now_ms);
+                    task.adopt(allowed, state, due_ms, now_ms);
+                }
+                Standing::SettledIt => {
+                    assert_eq!(answer, Settled::Repeated { state: task.state, due_ms: task.due_ms });
+                }
+                Standing::Stale => assert_eq!(answer, Settled::Stale(task.state)),
+            }
+        }
+    }
+
+    async fn reap(&mut self, limit: usize) {
+        let round = self.bed.reap(limit).await.unwrap();
+        let now_ms = self.bed.now_ms();
+        let gone: Vec<_> = self.model.silence(now_ms).into_iter().map(|agent| name(AGENTS[agent])).collect();
+        assert_eq!(round.gone, gone);
+        let until = |task: &Task| task.lease.map(|lease| lease.until_ms);
+        let over = |task: &&Task| until(task).is_some_and(|until_ms| until_ms <= now_ms);
+        assert_eq!(round.reaped.len(), self.model.tasks.values().filter(over).count().min(limit));
+        for reaped in &round.reaped {
+            let task = self.model.tasks.get_mut(&number_of(&reaped.id)).unwrap();
+            let lease = task.lease.expect("a lease");
+            assert!(lease.until_ms <= now_ms);
+            assert_eq!((reaped.started, &*reaped.queue), (lease.started, QUEUES[task.queue]));
+            let allowed = task.lose(now_ms * 1_000);
+            task.adopt(allowed, reaped.state, reaped.due_ms, now_ms);
+        }
+        let heard = self.model.agents.values().filter(|agent| !agent.gone);
+        let silent = heard.map(|agent| agent.seen_ms.max(self.model.opened_ms) + 15_001);
+        assert_eq!(round.next_ms, self.model.tasks.values().filter_map(until).chain(silent).min());
+    }
+
+    async fn act(&mut self, task: usize, cancel: bool) {
+        let now_us = self.now_us();
+        let text = IDS[task];
+        let answer = if cancel { self.bed.cancel_one(text).await } else { self.bed.retry_one(text).await };
+        let Some(task) = self.model.tasks.get_mut(&task) else {
+            assert_eq!(answer, Acted::Unknown);
+            return;
+        };
+        let done = if cancel { task.cancel(now_us) } else { task.retry(now_us) };
+        let now = Acted::Now { state: task.state, due_ms: task.due_ms };
+        assert_eq!(answer, if done { now } else { Acted::WrongState(task.state) });
+    }
+
+    async fn forget(&mut self, limit: usize) {
+        let forgotten = self.bed.forget(limit).await.unwrap();
+        let now_ms = self.bed.now_ms();
+        let mut over: Vec<(i64, usize)> = Vec::new();
+        for (number, task) in &self.model.tasks {
+            over.extend(task.expires_ms.filter(|expires_ms| *expires_ms <= now_ms).map(|ms| (ms, *number)));
+        }
+        assert_eq!(forgotten, over.len().min(limit));
+        // Which of those that are over at the same moment go first is the store's business.
+        let mut left = 0;
+        for (_, number) in &over {
+            match self.bed.get(&id(IDS[*number])).await.unwrap() {
+                Some(_) => left += 1,
+                None => drop(self.model.tasks.remove(number)),
+            }
+        }
+        assert_eq!(left, over.len() - forgotten);
+        self.model.answered.retain(|_, answer| answer.at_ms >= now_ms - 600_000);
+    }
+
+    async fn heartbeat(&mut self, agent: usize, backs: &[usize]) {
+        let shown = |back: &usize| self.show(Shown { back: *back, forgery: Forgery::None });
+        let items: Vec<(usize, Fence)> = backs.iter().map(shown).collect();
+        let mut sent = beat(AGENTS[agent], &boot_of(agent));
+        sent.leases.extend(items.iter().map(|(task, fence)| redrive_shared::wire::LeaseRef {
+            id: id(IDS[*task]),
+            epoch: fence.epoch,
+            nonce: fence.nonce,
+        }));
+        let beaten = self.bed.heartbeat(sent).await.unwrap();
+        for ((task, fence), answer) in items.into_iter().zip(beaten.leases) {
+            assert_eq!(answer, self.expect_extension(task, fence, None));
+        }
+        self.model.agents.insert(agent, Agent { seen_ms: self.bed.now_ms(), gone: false });
+    }
+
+    async fn assert_the_same(&self) {
+        for (number, text) in IDS.iter().enumerate() {
+            let view = self.bed.get(&id(text)).await.unwrap();
+            match (view, self.model.tasks.get(&number)) {
+                (Some(view), Some(task)) => assert_same_task(&view, task),
+                (None, None) => {}
+                (view, task) => panic!("{text}: the store has {view:?}, the model {task:?}"),
+            }
+        }
+        for queue in self.bed.queues().await.unwrap() {
+            let Some(number) = QUEUES.iter().position(|known| *known == &*queue.name) else { continue };
+            let mut counts = StateCounts::default();
+            let tasks: Vec<&Task> = self.model.tasks.values().filter(|task| task.queue == number).collect();
+            tasks.iter().for_each(|task| *counts.of(task.state) += 1);
+            let waiting = tasks.iter().filter(|task| task.state == TaskState::Scheduled);
+            assert_eq!(queue.counts, counts, "{}", queue.name);
+            assert_eq!(queue.next_due_at_ms, waiting.map(|task| task.due_ms).min(), "{}", queue.name);
+            assert_eq!(queue.paused, self.model.paused[number]);
+        }
+    }
+}
+
+fn assert_same_task(view: &TaskView, task: &Task) {
+    let seen = (view.state, view.epoch, view.due_at_ms, view.deadline_at_ms, view.expires_at_ms, view.runs);
+    let expected = (task.state, task.epoch, task.due_ms, task.deadline_ms, task.expires_ms, task.runs);
+    assert_eq!(seen, expected, "{}: state, epoch, due, deadline, expiry, runs", view.id);
+    assert_eq!(view.ledger, task.ledger, "{}", view.id);
+    assert_eq!(view.lease_until_ms, task.lease.map(|lease| lease.until_ms), "{}", view.id);
+    assert_eq!(view.agent, task.lease.map(|lease| name(AGENTS[lease.agent])), "{}", view.id);
+    assert_eq!(view.max_attempts, task.max_attempts, "{}", view.id);
+    assert_eq!(view.result.is_some(), task.has_result, "{}", view.id);
+    assert_eq!(view.history.len(), task.history.min(50), "{}: {:?}", view.id, view.history);
+}
+
+fn boot_of(agent: usize) -> redrive_shared::id::Name {
+    name(&format!("{}-1", AGENTS[agent]))
+}
+
+fn number_of(text: &str) -> usize {
+    IDS.iter().position(|known| *known == text).expect("a known id")
+}
+
+fn store_failure(seen: Failure) -> redrive_shared::task::FailureRecord {
+    let Failure { class, retryable, hint_ms } = seen;
+    redrive_shared::task::FailureRecord { retryable, retry_after_ms: hint_ms, ..failure(class) }
+}
+
+fn store_ending(ending: Ending) -> redrive_coordinator::store::Ending {
+    use redrive_coordinator::store::Ending as Stored;
+    match ending {
+        Ending::Done(result) => Stored::Done(result.then(|| raw("[1]"))),
+        Ending::Failed(seen) => Stored::Failed(store_failure(seen)),
+        Ending::FailedForGood(seen) => Stored::FailedForGood(store_failure(seen)),
+        Ending::NeedsPerson(seen) => Stored::NeedsPerson(store_failure(seen)),
+        Ending::Snoozed(delay_ms) => Stored::Snoozed { delay_ms },
+        Ending::Released => Stored::Released,
+    }
+}
+
+fn store_task(spec: &NewTask) -> redrive_coordinator::store::Enqueue {
+    let mut made = task(IDS[spec.id]).on(QUEUES[spec.queue]).payload(&spec.payload.to_string());
+    made.failure = spec.failure.map(store_failure);
+    made.spec = redrive_shared::wire::NewTask {
+        priority: spec.priority,
+        group: spec.group.map(|number| name(&format!("g{number}"))),
+        dependency: spec.dependency.map(|number| name(&format!("dep{number}"))),
+        delay_ms: spec.delay_ms,
+        deadline_ms: spec.deadline_ms,
+        max_attempts: spec.max_attempts,
+        attempts_made: spec.attempts_made,
+        ..redrive_shared::wire::NewTask::default()
+    };
+    made
+}

@@ -1,0 +1,103 @@
+//! Real processes: this project's own binary, started, killed and started again.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use redrive_worker::client::Client;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// Far longer than anything takes that works.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The binary under test.
+pub const REDRIVE: &str = env!("CARGO_BIN_EXE_redrive");
+
+/// A command that ends with the test, without the environment's own settings.
+pub fn redrive() -> Command {
+    let mut command = Command::new(REDRIVE);
+    for name in ["REDRIVE_URL", "REDRIVE_CONFIG"] {
+        command.env_remove(name);
+    }
+    command.env("REDRIVE_LOG", "error").stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// A coordinator on the embedded store that can be killed and started again at the same address.
+pub struct Coordinator {
+    data_dir: std::path::PathBuf,
+    address: SocketAddr,
+    child: Child,
+}
+
+impl Coordinator {
+    pub async fn start(data_dir: &Path) -> Self {
+        let address = free_address();
+        let child = Self::spawn(data_dir, address).await;
+        Self { data_dir: data_dir.to_owned(), address, child }
+    }
+
+    async fn spawn(data_dir: &Path, address: SocketAddr) -> Child {
+        let mut child = redrive()
+            .args(["--json", "coordinator", "--create-queues", "--listen", &address.to_string(), "--data-dir"])
+            .arg(data_dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the coordinator starts");
+        ready_line(&mut child).await;
+        child
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(&self.url()).expect("a client")
+    }
+
+    /// kill -9.
+    pub async fn kill(&mut self) {
+        kill(&mut self.child).await;
+    }
+
+    /// Starts it again on the same data at the same address.
+    pub async fn restart(&mut self) {
+        self.child = Self::spawn(&self.data_dir, self.address).await;
+    }
+}
+
+/// Reads the line with which a process says that it is ready.
+pub async fn ready_line(child: &mut Child) -> serde_json::Value {
+    let stdout = child.stdout.take().expect("a piped stdout");
+    let mut lines = BufReader::new(stdout).lines();
+    let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("ready in time");
+    let line = line.expect("readable").expect("a line before it ends");
+    // Goes on reading, so that the process never finds its stdout closed.
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    serde_json::from_str(&line).expect("JSON")
+}
+
+/// kill -9, and waits until it is gone.
+pub async fn kill(child: &mut Child) {
+    child.start_kill().expect("it can be killed");
+    child.wait().await.expect("it ends");
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("an address")
+}
+
+/// A worker whose handler is an HTTP endpoint.
+pub fn worker(coordinator: &str, agent: &str, endpoint: &str, concurrency: u32) -> Child {
+    redrive()
+        .args(["--url", coordinator, "worker", "--agent", agent, "--queues", "default", "--http", endpoint])
+        .args(["--concurrency", &concurrency.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the worker starts")
+}
