@@ -6,7 +6,7 @@ mod full_disk;
 use std::sync::Arc;
 
 use redrive_coordinator::store::sqlite::SqliteStore;
-use redrive_coordinator::store::{Ending, Enqueued, Store, StoreError};
+use redrive_coordinator::store::{Claim, Ending, Enqueued, Store, StoreError};
 use redrive_shared::clock::ManualClock;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::task::TaskState;
@@ -114,6 +114,27 @@ async fn a_caller_that_stops_waiting_harms_nobody() {
 }
 
 #[tokio::test]
+async fn a_task_that_cannot_be_read_fails_its_own_verb_and_no_other() {
+    let backend = SqliteBackend::new();
+    let file = backend.path().join("redrive.sqlite");
+    let bed = Bed::new(backend).await;
+    bed.put_queue(&name("other"), Default::default()).await.unwrap();
+    bed.put_all(vec![task("broken"), task("whole").on("other").group("g")]).await;
+    let sql = "UPDATE bodies SET payload = '{' WHERE seq = (SELECT seq FROM tasks WHERE id = 'broken')";
+    assert_eq!(Connection::open(file).unwrap().execute(sql, []).unwrap(), 1);
+    let new = || vec![task("new").on("other").group("h")];
+    let (claimed, enqueued) = tokio::join!(bed.claim(vec![claim_of(1)]), bed.enqueue(new()));
+    assert!(matches!(claimed, Err(StoreError::Corrupt(_))), "{claimed:?}");
+    assert!(matches!(enqueued.unwrap()[0], Enqueued::Created { .. }));
+    // What the writer keeps in memory is as it would be, had the verb that failed never been.
+    let others = Claim { queues: vec![name("other")], ..claim_of(9) };
+    assert_eq!(bed.claim_one(others).await.leases.len(), 2);
+    bed.cancel_one("broken").await;
+    assert_eq!(bed.queue("default").await.counts.cancelled, 1);
+    assert_eq!(bed.queue("other").await.counts.leased, 2);
+}
+
+#[tokio::test]
 async fn lanes_go_with_their_tasks() {
     let backend = SqliteBackend::new();
     let file = backend.path().join("redrive.sqlite");
@@ -136,7 +157,7 @@ async fn lanes_go_with_their_tasks() {
 fn callers_are_told_what_they_can_do_about_a_store_that_fails() {
     let problem = Problem::from(StoreError::Full("no space".into()));
     assert_eq!((problem.code, problem.retry_after_ms), (ErrorCode::StoreFull, Some(1_000)));
-    assert!(problem.detail.contains("can be repeated safely"), "{}", problem.detail);
+    assert!(problem.detail.contains("may or may not have happened"), "{}", problem.detail);
     let problem = Problem::from(StoreError::Unavailable("locked".into()));
     assert_eq!((problem.code, problem.status), (ErrorCode::StoreUnavailable, 503));
 }

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::output::Output;
 
 /// Where `redrive dev` and `redrive coordinator` listen unless they are told otherwise.
-const DEFAULT_URL: &str = "http://127.0.0.1:7878";
+pub const DEFAULT_URL: &str = "http://127.0.0.1:7878";
 
 /// The options of every command, and what follows from them.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ mod cli;
 mod commands;
 mod config;
 mod context;
+mod demo;
 mod failure;
 mod json;
 mod lines;

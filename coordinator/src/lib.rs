@@ -3,6 +3,7 @@
 pub mod alarm;
 pub mod api;
 pub mod config;
+mod connections;
 pub mod dispatch;
 pub mod duties;
 pub mod engine;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Api;
 use crate::config::CoordinatorConfig;
 use crate::duties::{Forgetter, Reaper};
+use crate::connections::serve;
 use crate::engine::Engine;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
@@ -41,9 +42,6 @@ pub enum CoordinatorError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The server failed.
-    #[error("the server stopped: {0}")]
-    Serve(std::io::Error),
 }
 
 /// Runs a coordinator until shutdown. `ready` hears where it listens.
@@ -73,38 +71,10 @@ pub async fn run(
     // Whoever asked may have gone; the coordinator serves all the same.
     let _ = ready.send(address);
     let grace = Duration::from_millis(config.shutdown_grace_ms);
-    let served = serve(listener, router, shutdown.clone(), grace).await;
-    shutdown.cancel();
+    serve(listener, router, &shutdown, grace).await;
     while duties.join_next().await.is_some() {}
     tracing::info!("stopped");
-    served.map_err(CoordinatorError::Serve)
-}
-
-/// Serves until shutdown; then open requests may finish, but not for ever.
-async fn serve(
-    listener: TcpListener,
-    router: axum::Router,
-    shutdown: CancellationToken,
-    grace: Duration,
-) -> std::io::Result<()> {
-    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set nodelay");
-        }
-    });
-    let stopping = shutdown.clone();
-    let server = axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned());
-    let deadline = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(grace).await;
-    };
-    tokio::select! {
-        served = server => served,
-        () = deadline => {
-            tracing::warn!(grace_ms = grace.as_millis(), "requests were still open; they are cut off");
-            Ok(())
-        }
-    }
+    Ok(())
 }
 
 fn start_duties(

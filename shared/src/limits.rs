@@ -75,3 +75,5 @@ pub const CLAIM_REPLAY_MS: u64 = 10 * 60 * 1_000;
 pub const UNDELIVERED_DELAY_MS: u64 = 1_000;
 /// Widest spread of a released task's next due time: those that one worker hands back must not return as one.
 pub const RELEASE_SPREAD_MS: u64 = 1_000;
+/// Free bytes on the embedded store's disk below which it says that it is not ready: room for a full batch.
+pub const STORE_FREE_MIN_BYTES: u64 = BODY_MAX_BYTES as u64;

@@ -69,5 +69,19 @@ async fn all_succeed(client: &Client, ids: &[TaskId]) -> Vec<TaskId> {
         }
         unknown
     };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("every task succeeds")
+    match tokio::time::timeout(PATIENCE, waiting).await {
+        Ok(unknown) => unknown,
+        Err(_) => panic!("not every task succeeded: {}", first_open(client, ids).await),
+    }
+}
+
+/// A task that has not succeeded, for the report of a failure.
+async fn first_open(client: &Client, ids: &[TaskId]) -> String {
+    for some in ids.chunks(500) {
+        let reply = client.status(&StatusRequest { ids: some.to_vec() }).await.expect("a status");
+        if let Some(task) = reply.tasks.iter().find(|task| task.state != TaskState::Succeeded) {
+            return format!("{:#?}", client.task(&task.id, None).await);
+        }
+    }
+    "all have now".to_owned()
 }

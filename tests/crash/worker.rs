@@ -2,12 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use redrive_shared::error::ErrorCode;
+use redrive_shared::failure::FailureSignal;
 use redrive_shared::id::TaskId;
-use redrive_shared::wire::{EnqueueRequest, NewTask};
+use redrive_shared::task::TaskState;
+use redrive_shared::wire::{EnqueueRequest, NewTask, Outcome, SettleRequest, Settlement};
 use serde_json::value::RawValue;
+use tokio::process::Child;
 
 use super::{PATIENCE, all_succeed, sink};
-use crate::support::process::{Coordinator, kill, worker};
+use crate::support::process::{Coordinator, kill, worker, worker_with_lease};
 
 const TASKS: usize = 200;
 /// Each task takes so long at the sink, so that a kill finds some of them under way.
@@ -43,7 +47,7 @@ async fn a_killed_workers_tasks_run_again_within_seconds() {
         .map(TaskId::as_str)
         .filter(|id| {
             let calls: Vec<_> = log.iter().filter(|entry| entry.key == **id).collect();
-            calls.len() > 1 && calls[0].started_ms < killed_ms
+            calls.len() > 1 && calls[0].started_ms <= killed_ms
         })
         .collect();
     assert!(!cut_off.is_empty(), "the kill found nothing under way");
@@ -100,9 +104,69 @@ async fn a_worker_that_is_told_to_stop_finishes_what_it_has_and_takes_no_more() 
     assert_eq!(sink.repeats(), 0, "nothing that was begun is done twice");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_worker_that_wakes_up_late_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(directory.path()).await;
+    let (client, sink) = (coordinator.client(), sink().await);
+    let id = TaskId::new("slept-over").unwrap();
+    let task = NewTask {
+        id: Some(id.clone()),
+        payload: Some(RawValue::from_string(r#"{"script": ["ok@400", "ok@10"]}"#.into()).unwrap()),
+        ..NewTask::default()
+    };
+    client.enqueue(&EnqueueRequest { tasks: vec![task] }).await.unwrap();
+    let sleeper = worker_with_lease(&coordinator.url(), "sleeper", &sink.url, 1_500);
+    let mut progress = sink.handle.progress();
+    tokio::time::timeout(PATIENCE, progress.wait_for(|seen| seen.arrived >= 1)).await.unwrap().unwrap();
+    signal(&sleeper, "-STOP");
+    let mut heir = worker(&coordinator.url(), "heir", &sink.url, 1);
+    let done = client.task(&id, Some(30_000)).await.unwrap();
+    assert_eq!((done.state, done.ledger.lost), (TaskState::Succeeded, 1));
+    kill(&mut heir).await;
+    signal(&sleeper, "-CONT");
+    // Once the sleeper has done something else, it has dealt with what it slept over.
+    let next = TaskId::new("next").unwrap();
+    let task = NewTask { id: Some(next.clone()), ..NewTask::default() };
+    client.enqueue(&EnqueueRequest { tasks: vec![task] }).await.unwrap();
+    assert_eq!(client.task(&next, Some(30_000)).await.unwrap().state, TaskState::Succeeded);
+    let after = client.task(&id, None).await.unwrap();
+    assert_eq!((after.epoch, after.runs, after.history.len()), (done.epoch, done.runs, done.history.len()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_ignores_the_end_of_its_lease_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(directory.path()).await;
+    let (client, sink) = (coordinator.client(), sink().await);
+    let tasks = (0..20).map(|n| NewTask { id: TaskId::new(format!("task-{n}")).ok(), ..NewTask::default() });
+    client.enqueue(&EnqueueRequest { tasks: tasks.collect() }).await.unwrap();
+    let claim = r#"{"agent": "rude", "queues": ["default"], "max": 20, "lease_ms": 1000}"#;
+    let leases = client.claim(&serde_json::from_str(claim).unwrap()).await.unwrap().leases;
+    let _heir = worker(&coordinator.url(), "heir", &sink.url, 8);
+    let ids: Vec<TaskId> = leases.iter().map(|lease| lease.id.clone()).collect();
+    assert_eq!(all_succeed(&client, &ids).await, []);
+    let settlements = leases.into_iter().map(|lease| Settlement {
+        id: lease.id,
+        epoch: lease.epoch,
+        nonce: lease.nonce,
+        outcome: Outcome::Dead { failure: FailureSignal::default() },
+    });
+    let reply = client.settle(&SettleRequest { settlements: settlements.collect() }).await.unwrap();
+    assert!(reply.results.iter().all(|result| {
+        result.error.as_ref().is_some_and(|problem| problem.code == ErrorCode::StaleEpoch)
+    }));
+    assert_eq!(all_succeed(&client, &ids).await, [], "they still are");
+    println!("stale settlements refused: {} of 20", coordinator.stale_epochs().await);
+}
+
 /// SIGTERM.
-fn terminate(child: &tokio::process::Child) {
+fn terminate(child: &Child) {
+    signal(child, "-TERM");
+}
+
+fn signal(child: &Child, which: &str) {
     let pid = child.id().expect("it runs").to_string();
-    let sent = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+    let sent = std::process::Command::new("kill").args([which, &pid]).status().expect("kill runs");
     assert!(sent.success());
 }

@@ -9,7 +9,7 @@ use redrive_shared::failure::FailureClass;
 use redrive_shared::task::Priority;
 
 /// Few names, so that commands meet.
-pub const IDS: [&str; 8] = ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7"];
+pub const IDS: [&str; 6] = ["t0", "t1", "t2", "t3", "t4", "t5"];
 pub const QUEUES: [&str; 2] = ["q0", "q1"];
 pub const AGENTS: [&str; 2] = ["a", "b"];
 
@@ -155,6 +155,7 @@ fn failures() -> impl Strategy<Value = Failure> {
     let retryable = select(vec![
         FailureClass::ServerError,
         FailureClass::Timeout,
+        FailureClass::Timeout,
         FailureClass::RateLimited,
         FailureClass::LockTimeout,
         FailureClass::WorkerLost,
@@ -169,7 +170,7 @@ fn failures() -> impl Strategy<Value = Failure> {
 
 fn claims() -> impl Strategy<Value = Claim> {
     let queues = select(vec![vec![0], vec![1], vec![0, 1], vec![1, 0]]);
-    let options = (weighted(0.2, 0..3_u8), weighted(0.3, 1_000..60_000_u64), weighted(0.2, 0..2_u8));
+    let options = (weighted(0.35, 0..2_u8), weighted(0.3, 1_000..60_000_u64), weighted(0.2, 0..2_u8));
     (0..AGENTS.len(), queues, 1..6_usize, options).prop_map(|(agent, queues, max, options)| {
         let (request, lease_ms, avoid) = options;
         Claim { agent, request, queues, max, lease_ms, avoid }

@@ -101,6 +101,10 @@ impl Pair {
             .map(|lease| (number_of(&lease.id), Fence { epoch: lease.epoch, nonce: lease.nonce }))
             .collect();
         let request = claim.request.map(|number| (claim.agent, number));
+        assert_eq!(
+            claimed.replayed,
+            request.is_some_and(|request| self.model.answered.contains_key(&request))
+        );
         if let Some(before) = request.and_then(|request| self.model.answered.get(&request)) {
             let hold = |(task, fence): &&(usize, Fence)| {
                 self.model.tasks.get(task).is_some_and(|task| task.standing(*fence) == Standing::Holds)

@@ -20,7 +20,7 @@ pub struct Rules {
 pub const RULES: [Rules; 2] = [
     Rules {
         delay_ms: 10_000,
-        max_attempts: 4,
+        max_attempts: 6,
         deadline_ms: 120_000,
         retention_ms: 300_000,
         lease_ms: 30_000,

@@ -73,7 +73,14 @@ impl Task {
             has_result: false,
             history: 0,
         };
-        let Some(failure) = spec.failure else { return (task, Allowed::between(due_ms, due_ms)) };
+        let Some(failure) = spec.failure else {
+            // Attempts that were made elsewhere count, whatever became of them.
+            if made >= task.max_attempts {
+                task.history = 1;
+                return (task, Allowed::state(TaskState::Dead));
+            }
+            return (task, Allowed::between(due_ms, due_ms));
+        };
         task.ledger.failed = made.saturating_sub(1);
         task.history = 1;
         let mut allowed = task.fail(failure, now_ms);

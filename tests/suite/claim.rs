@@ -63,6 +63,16 @@ pub async fn avoided_dependencies_are_left_alone(bed: Bed) {
     assert_eq!(bed.take_ids(10).await, ["sick"]);
 }
 
+pub async fn avoided_lanes_hide_no_other_however_many_there_are(bed: Bed) {
+    let sick = |number: u32| task(&format!("s{number}")).needs("dep").group(&format!("g{number}"));
+    bed.put_all((0..1_500).map(sick).collect()).await;
+    bed.advance(1);
+    bed.put(task("well")).await;
+    let claimed = bed.claim_one(Claim { avoid: vec![name("dep")], ..claim_of(1) }).await;
+    assert_eq!(claimed.leases.len(), 1);
+    assert_eq!(&*claimed.leases[0].id, "well");
+}
+
 pub async fn a_paused_queue_hands_out_nothing_until_it_is_resumed(bed: Bed) {
     bed.put(task("t")).await;
     assert!(bed.pause(&name("default"), true).await.unwrap());
@@ -131,7 +141,9 @@ pub async fn a_repeated_request_gets_the_same_leases(bed: Bed) {
     let request = Claim { request_id: Some(name("r-1")), ..claim_of(2) };
     let first = bed.claim_one(request.clone()).await.leases;
     bed.advance(500);
-    let second = bed.claim_one(request.clone()).await.leases;
+    let again = bed.claim_one(request.clone()).await;
+    assert!(again.replayed);
+    let second = again.leases;
     let as_json = |leases: &Vec<_>| serde_json::to_string(leases).unwrap();
     assert_eq!(as_json(&first), as_json(&second));
     assert_eq!(bed.queue("default").await.counts.leased, 2);

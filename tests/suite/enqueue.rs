@@ -126,6 +126,12 @@ pub async fn attempts_used_up_elsewhere_end_the_task_at_once(bed: Bed) {
     assert!(view.expires_at_ms.is_some());
 }
 
+pub async fn attempts_used_up_elsewhere_end_the_task_even_without_a_failure(bed: Bed) {
+    let answer = bed.put(task("t").attempts_made(5)).await;
+    assert!(matches!(answer, Enqueued::Created { state: TaskState::Dead, .. }), "{answer:?}");
+    assert!(bed.take(1).await.is_empty());
+}
+
 pub async fn a_failure_that_no_retry_can_mend_settles_at_once(bed: Bed) {
     let for_good = |class| FailureRecord { retryable: false, ..failure(class) };
     let batch = vec![

@@ -8,7 +8,7 @@ use redrive_shared::task::TaskState;
 use redrive_shared::wire::{AgentStatus, Heartbeat};
 
 use crate::support::{
-    Bed, EnqueueExt, START_MS, beat, beat_with, claim_of, failure, fixed_policy, id, ids, name, task,
+    Bed, EnqueueExt, START_MS, beat, beat_with, claim_of, failure, fixed_policy, id, ids, name, raw, task,
 };
 
 fn limit(limit: usize) -> Filter {
@@ -25,6 +25,21 @@ pub async fn status_answers_in_order_and_leaves_out_what_is_unknown(bed: Bed) {
     assert_eq!(views.iter().map(|view| &*view.id).collect::<Vec<_>>(), ["b", "a"]);
     assert!(views.iter().all(|view| view.payload.is_none() && view.history.is_empty()));
     assert_eq!(views[0].last_failure, Some(failure(FailureClass::ServerError)));
+}
+
+pub async fn results_are_shown_where_they_are_asked_for_and_bounded(bed: Bed) {
+    let texts: Vec<String> = (0..20).map(|number| format!("t{number:02}")).collect();
+    bed.put_all(texts.iter().map(|text| task(text)).collect()).await;
+    let large = format!("\"{}\"", "x".repeat(256 * 1024 - 2));
+    for lease in bed.take(20).await {
+        bed.finish(&lease, Ending::Done(Some(raw(&large)))).await;
+    }
+    let views = bed.status(texts.iter().map(|text| id(text)).collect()).await.unwrap();
+    assert_eq!(views.len(), 20, "no task is left out");
+    let bytes: usize = views.iter().flat_map(|view| &view.result).map(|result| result.get().len()).sum();
+    assert_eq!(bytes, 4 * 1024 * 1024, "as many results as one reply has room for");
+    assert!(bed.everything().await.iter().all(|view| view.result.is_none()));
+    assert_eq!(bed.view("t19").await.result.unwrap().get(), large);
 }
 
 pub async fn a_history_keeps_its_last_fifty_attempts(bed: Bed) {
@@ -193,6 +208,24 @@ pub async fn an_agent_that_drained_and_says_so_is_gone_at_once(bed: Bed) {
     assert_eq!(bed.agents().await.unwrap()[0].status, AgentStatus::Gone);
     bed.advance(60_000);
     assert!(bed.reap(10).await.unwrap().gone.is_empty(), "nobody needs to hear of it");
+}
+
+pub async fn an_agent_that_is_gone_for_an_hour_is_forgotten(bed: Bed) {
+    bed.heartbeat(beat("a", "a-1")).await.unwrap();
+    bed.advance(15_001);
+    bed.reap(10).await.unwrap();
+    bed.advance(3_600_000 - 15_001);
+    bed.forget(10).await.unwrap();
+    assert_eq!(bed.agents().await.unwrap().len(), 1);
+    bed.advance(1);
+    bed.forget(10).await.unwrap();
+    assert!(bed.agents().await.unwrap().is_empty());
+}
+
+pub async fn a_heartbeat_can_ask_for_its_own_length(bed: Bed) {
+    let lease = bed.put_and_take(task("t")).await;
+    let sent = Heartbeat { lease_ms: Some(90_000), ..beat_with("a", "a-1", &[&lease]) };
+    assert_eq!(bed.heartbeat(sent).await.unwrap().leases, [Extended::Until(START_MS + 90_000)]);
 }
 
 pub async fn a_heartbeat_extends_its_leases_and_learns_which_are_over(bed: Bed) {

@@ -163,6 +163,7 @@ pub fn beat(agent: &str, boot_id: &str) -> Heartbeat {
         in_flight: 0,
         breakers: std::collections::BTreeMap::new(),
         leases: Vec::new(),
+        lease_ms: None,
         draining: false,
     }
 }

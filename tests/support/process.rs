@@ -69,6 +69,16 @@ impl Coordinator {
     }
 }
 
+impl Coordinator {
+    /// Calls with a stale epoch that it refused since its start.
+    pub async fn stale_epochs(&self) -> u64 {
+        let metrics = reqwest::get(format!("{}/metrics", self.url())).await.expect("an answer");
+        let metrics = metrics.text().await.expect("a body");
+        let counts = metrics.lines().filter_map(|line| line.strip_prefix("redrive_stale_epochs_total "));
+        counts.filter_map(|count| count.trim().parse::<u64>().ok()).sum()
+    }
+}
+
 /// Reads the line with which a process says that it is ready.
 pub async fn ready_line(child: &mut Child) -> serde_json::Value {
     let stdout = child.stdout.take().expect("a piped stdout");
@@ -93,7 +103,18 @@ fn free_address() -> SocketAddr {
 
 /// A worker whose handler is an HTTP endpoint.
 pub fn worker(coordinator: &str, agent: &str, endpoint: &str, concurrency: u32) -> Child {
-    redrive()
+    http_worker(redrive(), coordinator, agent, endpoint, concurrency)
+}
+
+/// Like [`worker`], with leases of this length and one task at a time.
+pub fn worker_with_lease(coordinator: &str, agent: &str, endpoint: &str, lease_ms: u64) -> Child {
+    let mut command = redrive();
+    command.env("REDRIVE__WORKER__LEASE_MS", lease_ms.to_string());
+    http_worker(command, coordinator, agent, endpoint, 1)
+}
+
+fn http_worker(mut command: Command, coordinator: &str, agent: &str, endpoint: &str, concurrency: u32) -> Child {
+    command
         .args(["--url", coordinator, "worker", "--agent", agent, "--queues", "default", "--http", endpoint])
         .args(["--concurrency", &concurrency.to_string()])
         .stdout(Stdio::null())

@@ -48,6 +48,8 @@ impl Server {
         let task = tokio::spawn(async move { running.await.expect("the coordinator runs") });
         let address = address.await.expect("the coordinator gets ready");
         let _stop = shutdown.clone().drop_guard();
+        // Also chooses the process's TLS provider, which a bare client asks for.
+        drop(Client::new("http://127.0.0.1:1"));
         Self { address, http: reqwest::Client::new(), task, shutdown, _stop }
     }
 

@@ -78,9 +78,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     announce.await??;
     ran.map_err(|error| match error {
         CoordinatorError::NotLoopback(_) => Usage::new(error.to_string()).into(),
-        CoordinatorError::Listen { .. } | CoordinatorError::Store(_) | CoordinatorError::Serve(_) => {
-            error.into()
-        }
+        CoordinatorError::Listen { .. } | CoordinatorError::Store(_) => error.into(),
     })
 }
 

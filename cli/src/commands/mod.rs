@@ -9,6 +9,7 @@ pub mod bench;
 pub mod classify;
 pub mod config;
 pub mod coordinator;
+pub mod dev;
 pub mod enqueue;
 pub mod queues;
 pub mod tasks;
@@ -25,7 +26,11 @@ macro_rules! commands {
         impl Command {
             /// What it logs when nobody says otherwise.
             pub fn log_level(&self) -> &'static str {
-                match self { $(Self::$variant(_) => $level,)* }
+                match self {
+                    // Depends on what it is to do.
+                    Self::Dev(args) if args.demo => "off",
+                    $(Self::$variant(_) => $level,)*
+                }
             }
 
             /// Does it.
@@ -38,6 +43,7 @@ macro_rules! commands {
 
 // In the order of `--help`. A long-running command tells what it does; a client only what is wrong.
 commands! {
+    Dev => dev, log "warn";
     Coordinator => coordinator, log "info";
     Worker => worker, log "info";
     Enqueue => enqueue, log "warn";

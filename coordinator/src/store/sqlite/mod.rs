@@ -29,7 +29,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 pub use self::open::DEFAULT_QUEUE;
-use self::open::{Location, cannot_open, lock_directory, open_reader, open_writer};
+use self::open::{Location, cannot_open, lock_directory, open_reader, open_writer, room_left};
 use self::queues::Published;
 use self::read::Detail;
 use self::writer::{Writer, WriterHandle, store_error};
@@ -221,7 +221,8 @@ impl Store for SqliteStore {
     }
 
     async fn check(&self) -> Result<()> {
-        // A write to the header page that changes nothing: it fails where a real one would.
+        // A write that changes nothing may still fit where a batch would not.
+        room_left(&self.location)?;
         self.write(|tx| tx.connection.execute_batch("UPDATE queues SET paused = paused WHERE queue = 1")).await
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redrive_shared::id::Name;
+use redrive_shared::limits::STORE_FREE_MIN_BYTES;
 use redrive_shared::retry::RetryPolicy;
 use rusqlite::{Connection, OpenFlags};
 
@@ -104,6 +105,21 @@ fn make_directory(directory: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
         _ => File::open(parent)?.sync_all(),
     }
+}
+
+/// Fails when the disk has less room than a few full batches and the log need.
+pub(super) fn room_left(location: &Location) -> Result<(), StoreError> {
+    let directory = location.file.parent().unwrap_or(Path::new("."));
+    // A system that does not tell is not taken for a full one.
+    let Ok(disk) = rustix::fs::statvfs(directory) else { return Ok(()) };
+    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free_bytes >= STORE_FREE_MIN_BYTES {
+        return Ok(());
+    }
+    Err(StoreError::Full(format!(
+        "{free_bytes} bytes are free at {} and {STORE_FREE_MIN_BYTES} are needed; free some space",
+        directory.display()
+    )))
 }
 
 /// Says what is wrong with a database that cannot be opened.

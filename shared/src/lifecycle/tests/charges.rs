@@ -143,6 +143,8 @@ fn attempts_made_by_the_caller_are_counted_exactly_once() {
     }
     let used_up = enqueued(&Start { attempts_made: 5, failure: Some(&seen), ..start() });
     assert_eq!((used_up.state, used_up.ledger.failed), (TaskState::Dead, 5));
+    let without = enqueued(&Start { attempts_made: 5, ..start() });
+    assert_eq!((without.state, without.ledger.failed), (TaskState::Dead, 5));
 }
 
 #[test]

@@ -1,0 +1,240 @@
+//! `redrive dev`: a queue on this machine in one command, and the demo.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use redrive_coordinator::{CoordinatorConfig, CoordinatorError};
+use redrive_worker::client::Client;
+use serde_json::json;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use toml::{Table, Value};
+
+use crate::context::Context;
+use crate::demo;
+use crate::failure::Usage;
+use crate::output::Output;
+
+const AFTER_HELP: &str = "\
+Without --demo it stays up until Ctrl-C or SIGTERM and makes every queue that is named. Its data lives in
+$XDG_DATA_HOME/redrive/dev (or ~/.local/share/redrive/dev) and survives a restart. With --json, one line on stdout says
+when it is ready.
+With --demo it plays for about 20 seconds in a directory of its own, and exits 0 only if every task is accounted for.
+
+Examples:
+  redrive dev
+  redrive dev --in-memory --listen 127.0.0.1:0
+  redrive dev --demo
+  redrive dev --demo --seed 7 --json | jq .books";
+
+/// How long a stranger on our port may take to show that it is a coordinator.
+const NEIGHBOUR_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Run everything on this machine: a queue to try things with, or a demo.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// Watch failing work come back: an outage, a crash and an open breaker, in about 20 seconds.
+    #[arg(long)]
+    pub demo: bool,
+    /// Which task of the demo comes when.
+    #[arg(long, value_name = "N", requires = "demo", default_value_t = demo::DEFAULT_SEED)]
+    seed: u64,
+    /// Where the data lives; with --demo it is left there.
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
+    /// Keep everything in memory: gone when this stops.
+    #[arg(long, conflicts_with = "data_dir")]
+    in_memory: bool,
+    /// Where the API listens; port 0 takes a free one [default: 127.0.0.1:7878, with --demo a free port].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+impl Args {
+    fn flags(&self) -> Table {
+        let mut section = Table::from_iter([("create_queues".to_owned(), Value::Boolean(true))]);
+        if let Some(listen) = self.listen {
+            section.insert("listen".into(), Value::String(listen.to_string()));
+        }
+        if let Some(data_dir) = &self.data_dir {
+            section.insert("data_dir".into(), Value::String(data_dir.to_string_lossy().into_owned()));
+            section.insert("in_memory".into(), Value::Boolean(false));
+        }
+        if self.in_memory {
+            section.insert("in_memory".into(), Value::Boolean(true));
+        }
+        Table::from_iter([("coordinator".to_owned(), Value::Table(section))])
+    }
+}
+
+pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let mut config = context.config(args.flags())?.coordinator;
+    let shutdown = crate::signals::shutdown()?;
+    if args.demo {
+        if args.listen.is_none() {
+            config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        }
+        let options = demo::Options { seed: args.seed, coordinator: config, keep: args.data_dir.is_some() };
+        return demo::run(options, context, shutdown).await.map_err(explained);
+    }
+    // Whoever has named a directory in a file or a variable gets that one.
+    if config.data_dir == CoordinatorConfig::default().data_dir && args.data_dir.is_none() {
+        config.data_dir = usual_data_dir()?;
+    }
+    let (ready, listening) = oneshot::channel();
+    let (output, told) = (context.output, config.clone());
+    let announce = tokio::spawn(async move {
+        match listening.await {
+            Ok(address) => announce(output, &told, address, begun.elapsed()),
+            // It failed before it was ready, and says why itself.
+            Err(_) => Ok(()),
+        }
+    });
+    let metrics = redrive_coordinator::metrics::install().context("cannot start the metrics recorder")?;
+    let ran = redrive_coordinator::run(config, Some(metrics), shutdown, ready).await;
+    announce.await??;
+    match ran {
+        Ok(()) => {
+            if !output.json {
+                output.say("stopped; nothing is lost");
+            }
+            Ok(())
+        }
+        Err(CoordinatorError::Listen { address, source }) if source.kind() == ErrorKind::AddrInUse => {
+            Err(taken(address).await)
+        }
+        Err(error) => Err(explained(error.into())),
+    }
+}
+
+/// An address that is refused is a matter of the command line.
+fn explained(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<CoordinatorError>() {
+        Some(CoordinatorError::NotLoopback(_)) => Usage::new(error.to_string()).into(),
+        _ => error,
+    }
+}
+
+/// Says who has the port, if it is one of us, and what to do.
+async fn taken(address: SocketAddr) -> anyhow::Error {
+    let url = format!("http://{address}");
+    let neighbour = match Client::new(&url) {
+        Ok(client) => tokio::time::timeout(NEIGHBOUR_PATIENCE, client.ready()).await.unwrap_or(false),
+        Err(_) => false,
+    };
+    let (who, instead) = if neighbour {
+        ("a Redrive coordinator is running there already", "use that one, stop it, or ")
+    } else {
+        ("another program listens there", "")
+    };
+    anyhow::anyhow!(
+        "{address} is taken: {who}; {instead}choose another port: redrive dev --listen 127.0.0.1:0"
+    )
+}
+
+/// `$XDG_DATA_HOME/redrive/dev`, or `~/.local/share/redrive/dev`.
+fn usual_data_dir() -> anyhow::Result<PathBuf> {
+    data_dir_of(std::env::var_os("XDG_DATA_HOME").map(PathBuf::from), std::env::home_dir()).ok_or_else(|| {
+        Usage::new("there is no home directory to keep the data in; give --data-dir or --in-memory").into()
+    })
+}
+
+/// The XDG specification takes absolute paths only, and the default for anything else.
+fn data_dir_of(xdg: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+    let base = xdg.filter(|path| path.is_absolute()).or_else(|| {
+        let home = home.filter(|path| path.is_absolute())?;
+        Some(home.join(".local/share"))
+    })?;
+    Some(base.join("redrive/dev"))
+}
+
+fn announce(
+    output: Output,
+    config: &CoordinatorConfig,
+    address: SocketAddr,
+    ready: Duration,
+) -> anyhow::Result<()> {
+    let url = format!("http://{address}");
+    let ready_ms = ready.as_millis();
+    if output.json {
+        let data_dir = (!config.in_memory).then_some(&config.data_dir);
+        return Ok(output.line(json!({ "url": url, "data_dir": data_dir, "ready_ms": ready_ms }))?);
+    }
+    let data = if config.in_memory {
+        "in memory: gone when this stops".to_owned()
+    } else {
+        format!("{} (durable: survives a restart)", config.data_dir.display())
+    };
+    let flag = if url == crate::context::DEFAULT_URL { String::new() } else { format!(" --url {url}") };
+    let strong = |text: &str| output.strong(text);
+    output.line(format!("{} is ready in {ready_ms} ms\n", strong("redrive dev")))?;
+    output.line(format!("  API    {url}"))?;
+    output.line(format!("  Data   {data}\n"))?;
+    output.line(strong("Hand it a call that failed:"))?;
+    output.line(format!("{}\n", enqueue_line(&url)))?;
+    output.line(strong("Let a worker run it (the task comes as JSON on stdin):"))?;
+    output.line(format!("  redrive worker{flag} --agent me --queues chat --exec 'cat; echo done >&2'\n"))?;
+    output.line(strong("Look:"))?;
+    output.line(format!("  redrive tasks{flag} list"))?;
+    output.line(format!("  redrive tasks{flag} show call-1"))?;
+    output.line(format!("  {url}/metrics   {url}/openapi.json\n"))?;
+    output.line("Stop it with Ctrl-C.")?;
+    Ok(())
+}
+
+/// A `curl` that can be pasted into any POSIX shell.
+fn enqueue_line(url: &str) -> String {
+    let task = json!({ "tasks": [{
+        "id": "call-1", "queue": "chat", "payload": { "prompt": "hello" }, "attempts_made": 1,
+        "failure": {
+            "http_status": 529,
+            "body": "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}",
+        },
+    }]});
+    format!("  curl {url}/v1/tasks -H 'content-type: application/json' -d '{task}'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args() -> Args {
+        Args { demo: false, seed: 1, data_dir: None, in_memory: false, listen: None }
+    }
+
+    #[test]
+    fn data_lives_where_the_platform_wants_it() {
+        let path = |xdg: Option<&str>, home: Option<&str>| {
+            data_dir_of(xdg.map(PathBuf::from), home.map(PathBuf::from))
+                .map(|path| path.display().to_string())
+        };
+        assert_eq!(path(Some("/data"), Some("/home/a")).unwrap(), "/data/redrive/dev");
+        assert_eq!(path(None, Some("/home/a")).unwrap(), "/home/a/.local/share/redrive/dev");
+        assert_eq!(path(Some("relative"), Some("/home/a")).unwrap(), "/home/a/.local/share/redrive/dev");
+        assert_eq!(path(None, Some("")), None);
+    }
+
+    #[test]
+    fn queues_are_always_made() {
+        assert_eq!(args().flags().to_string().trim(), "[coordinator]\ncreate_queues = true");
+        let some = Args { in_memory: true, listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))), ..args() };
+        let expected = "[coordinator]\ncreate_queues = true\nin_memory = true\nlisten = \"127.0.0.1:0\"";
+        assert_eq!(some.flags().to_string().trim(), expected);
+    }
+
+    #[test]
+    fn the_line_to_paste_is_one_shell_word_of_valid_json() {
+        let line = enqueue_line("http://127.0.0.1:7878");
+        let body = line.split_once("-d '").unwrap().1.strip_suffix('\'').unwrap();
+        assert!(!body.contains('\''));
+        let request: redrive_shared::wire::EnqueueRequest = serde_json::from_str(body).unwrap();
+        let failure = request.tasks[0].failure.as_ref().unwrap();
+        let judged = redrive_shared::classify::classify(failure, None, 0);
+        assert_eq!(judged.class, redrive_shared::failure::FailureClass::Overloaded);
+    }
+}
