@@ -119,18 +119,21 @@ async fn a_task_that_cannot_be_read_fails_its_own_verb_and_no_other() {
     let file = backend.path().join("redrive.sqlite");
     let bed = Bed::new(backend).await;
     bed.put_queue(&name("other"), Default::default()).await.unwrap();
-    bed.put_all(vec![task("broken"), task("whole").on("other").group("g")]).await;
+    bed.put_all(vec![task("first").group("a"), task("broken"), task("whole").on("other")]).await;
     let sql = "UPDATE bodies SET payload = '{' WHERE seq = (SELECT seq FROM tasks WHERE id = 'broken')";
     assert_eq!(Connection::open(file).unwrap().execute(sql, []).unwrap(), 1);
     let new = || vec![task("new").on("other").group("h")];
-    let (claimed, enqueued) = tokio::join!(bed.claim(vec![claim_of(1)]), bed.enqueue(new()));
+    let (claimed, enqueued) = tokio::join!(bed.claim(vec![claim_of(9)]), bed.enqueue(new()));
     assert!(matches!(claimed, Err(StoreError::Corrupt(_))), "{claimed:?}");
     assert!(matches!(enqueued.unwrap()[0], Enqueued::Created { .. }));
-    // What the writer keeps in memory is as it would be, had the verb that failed never been.
+    // "first" was given already when "broken" was met: it is as if that had never been, in the tables and in memory.
+    assert_eq!(bed.state("first").await, TaskState::Scheduled);
     let others = Claim { queues: vec![name("other")], ..claim_of(9) };
     assert_eq!(bed.claim_one(others).await.leases.len(), 2);
     bed.cancel_one("broken").await;
-    assert_eq!(bed.queue("default").await.counts.cancelled, 1);
+    assert_eq!(bed.take_ids(9).await, ["first"]);
+    let counts = bed.queue("default").await.counts;
+    assert_eq!((counts.scheduled, counts.leased, counts.cancelled), (0, 1, 1));
     assert_eq!(bed.queue("other").await.counts.leased, 2);
 }
 

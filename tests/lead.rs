@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 mod api;
+mod cli;
 mod crash;
 mod tidy;
 mod support {

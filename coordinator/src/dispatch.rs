@@ -36,6 +36,8 @@ struct Interest {
 
 #[derive(Debug)]
 struct Waiter {
+    /// Who came first is served first, whatever line it stands in.
+    ticket: u64,
     claim: Claim,
     /// Whether it waits when nothing is due.
     patient: bool,
@@ -53,6 +55,7 @@ struct Line {
 struct Lines {
     lines: HashMap<Interest, Line>,
     waiting: usize,
+    tickets: u64,
     closed: bool,
 }
 
@@ -177,11 +180,13 @@ impl Dispatcher {
             .retry_after_ms(RETRY_AFTER_MS));
         }
         lines.waiting += 1;
+        lines.tickets += 1;
+        let ticket = lines.tickets;
         let line = lines
             .lines
             .entry(interest)
             .or_insert_with(|| Line { waiters: VecDeque::new(), try_at_ms: i64::MIN });
-        line.waiters.push_back(Waiter { claim, patient, reply });
+        line.waiters.push_back(Waiter { ticket, claim, patient, reply });
         line.try_at_ms = i64::MIN;
         drop(lines);
         self.alarm.set_earlier(i64::MIN);
@@ -212,15 +217,21 @@ impl Dispatcher {
         let now_ms = self.clock.now_ms();
         let mut lines = self.lock();
         lines.prune();
+        let ready = lines.lines.values().filter(|line| line.try_at_ms <= now_ms);
+        let mut tickets: Vec<u64> =
+            ready.flat_map(|line| line.waiters.iter().take(WAVE_MAX)).map(|waiter| waiter.ticket).collect();
+        tickets.sort_unstable();
+        let Some(last) = tickets.get(WAVE_MAX - 1).or(tickets.last()).copied() else { return Vec::new() };
         let mut wave = Vec::new();
-        for (interest, line) in &mut lines.lines {
-            let heads = line.waiters.len().min(WAVE_MAX - wave.len());
-            if line.try_at_ms <= now_ms && heads > 0 {
+        for (interest, line) in lines.lines.iter_mut().filter(|(_, line)| line.try_at_ms <= now_ms) {
+            let heads = line.waiters.iter().take_while(|waiter| waiter.ticket <= last).count();
+            if heads > 0 {
                 wave.extend(line.waiters.drain(..heads).map(|waiter| (interest.clone(), waiter)));
                 // What this wave gets says when to try again; what is announced meanwhile may say sooner.
                 line.try_at_ms = i64::MAX;
             }
         }
+        wave.sort_unstable_by_key(|(_, waiter)| waiter.ticket);
         lines.waiting -= wave.len();
         wave
     }

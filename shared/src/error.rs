@@ -162,9 +162,16 @@ pub fn suggest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
     known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
-        .filter(|(distance, name)| *distance <= 2.max(name.len() / 3))
+        .filter(|(distance, name)| *distance <= 2.max(name.len() / 3) || begins_alike(wrong, name))
         .min()
         .map(|(_, name)| name)
+}
+
+/// One is the other with something added: `listen` and `listen_on`.
+fn begins_alike(wrong: &str, name: &str) -> bool {
+    const LEAST: usize = 4;
+    let shorter = wrong.len().min(name.len());
+    shorter >= LEAST && (wrong.starts_with(name) || name.starts_with(wrong))
 }
 
 #[cfg(test)]
@@ -183,6 +190,7 @@ mod tests {
     #[test]
     fn suggestions_are_close_or_absent() {
         assert_eq!(suggest("pririty", ["queue", "priority"]), Some("priority"));
+        assert_eq!(suggest("listen_on", ["queue", "listen"]), Some("listen"));
         assert_eq!(suggest("zzzzzz", ["queue", "priority"]), None);
     }
 }

@@ -8,10 +8,9 @@ use redrive_shared::id::TaskId;
 use redrive_shared::task::TaskState;
 use redrive_shared::wire::{EnqueueRequest, NewTask, Outcome, SettleRequest, Settlement};
 use serde_json::value::RawValue;
-use tokio::process::Child;
 
 use super::{PATIENCE, all_succeed, sink};
-use crate::support::process::{Coordinator, kill, worker, worker_with_lease};
+use crate::support::process::{Coordinator, kill, signal, terminate, worker, worker_with_lease};
 
 const TASKS: usize = 200;
 /// Each task takes so long at the sink, so that a kill finds some of them under way.
@@ -158,15 +157,4 @@ async fn a_worker_that_ignores_the_end_of_its_lease_is_refused() {
     }));
     assert_eq!(all_succeed(&client, &ids).await, [], "they still are");
     println!("stale settlements refused: {} of 20", coordinator.stale_epochs().await);
-}
-
-/// SIGTERM.
-fn terminate(child: &Child) {
-    signal(child, "-TERM");
-}
-
-fn signal(child: &Child, which: &str) {
-    let pid = child.id().expect("it runs").to_string();
-    let sent = std::process::Command::new("kill").args([which, &pid]).status().expect("kill runs");
-    assert!(sent.success());
 }

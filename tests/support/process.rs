@@ -122,3 +122,15 @@ fn http_worker(mut command: Command, coordinator: &str, agent: &str, endpoint: &
         .spawn()
         .expect("the worker starts")
 }
+
+/// SIGTERM.
+pub fn terminate(child: &Child) {
+    signal(child, "-TERM");
+}
+
+/// Any signal, by the name that kill(1) takes.
+pub fn signal(child: &Child, which: &str) {
+    let pid = child.id().expect("it runs").to_string();
+    let sent = std::process::Command::new("kill").args([which, &pid]).status().expect("kill runs");
+    assert!(sent.success());
+}

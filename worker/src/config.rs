@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redrive_shared::breaker::{BreakerConfig, BreakerConfigError};
 use redrive_shared::id::Name;
-use redrive_shared::limits::{
+use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, 
     BATCH_MAX_ITEMS, CLAIM_QUEUES_MAX, HEARTBEAT_INTERVAL_MS, LEASE_DEFAULT_MS, LEASE_MAX_MS, LEASE_MIN_MS,
     WAIT_MAX_MS,
 };
@@ -103,13 +103,13 @@ impl WorkerConfig {
         let slots = self.concurrency;
         check("concurrency", slots, (1..=BATCH_MAX_ITEMS as u32).contains(&slots), "1 to 1000")?;
         let leases = LEASE_MIN_MS..=LEASE_MAX_MS;
-        check("lease_ms", self.lease_ms, leases.contains(&self.lease_ms), "1000 to 3600000 (1 h)")?;
+        check("lease_ms", self.lease_ms, leases.contains(&self.lease_ms), "1000 to 86400000 (24 h)")?;
         check("wait_ms", self.wait_ms, self.wait_ms <= WAIT_MAX_MS, "0 to 55000")?;
         check("drain_ms", self.drain_ms, self.drain_ms <= DRAIN_MAX_MS, "0 to 3600000 (1 h)")?;
         if let Some(heartbeat_ms) = self.heartbeat_ms {
-            // Two heartbeats may be lost before the lease is.
-            let longest = self.lease_ms / 3;
-            let must = format!("{HEARTBEAT_MIN_MS} to a third of lease_ms ({longest})");
+            // Two heartbeats may be lost before the lease is, or the coordinator takes the agent for dead.
+            let longest = self.lease_ms.min(AGENT_DEAD_AFTER_MS) / 3;
+            let must = format!("{HEARTBEAT_MIN_MS} to {longest}, a third of lease_ms or of the 15 s after which an agent is dead");
             let allowed = (HEARTBEAT_MIN_MS..=longest).contains(&heartbeat_ms);
             check("heartbeat_ms", heartbeat_ms, allowed, &must)?;
         }
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(refused(|c| c.concurrency = 0), "worker.concurrency is 0, but must be 1 to 1000");
         assert!(refused(|c| c.queues.clear()).starts_with("worker.queues is 0"));
         assert!(refused(|c| c.url = "ftp://x".to_owned()).contains("worker.url"));
-        assert!(refused(|c| c.heartbeat_ms = Some(20_000)).contains("a third of lease_ms (10000)"));
+        assert!(refused(|c| c.heartbeat_ms = Some(20_000)).contains("100 to 5000"));
         assert!(refused(|c| c.breaker.failure_rate = 2.0).starts_with("worker.breaker.failure_rate"));
     }
 

@@ -83,10 +83,13 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         return demo::run(options, context, shutdown).await.map_err(explained);
     }
     // Whoever has named a directory in a file or a variable gets that one.
-    if config.data_dir == CoordinatorConfig::default().data_dir && args.data_dir.is_none() {
+    let named = args.data_dir.is_some() || config.data_dir != CoordinatorConfig::default().data_dir;
+    if !named && !config.in_memory {
         config.data_dir = usual_data_dir()?;
     }
     let (ready, listening) = oneshot::channel();
+    let farewell =
+        if config.in_memory { "stopped; what was in memory is gone" } else { "stopped; nothing is lost" };
     let (output, told) = (context.output, config.clone());
     let announce = tokio::spawn(async move {
         match listening.await {
@@ -101,7 +104,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     match ran {
         Ok(()) => {
             if !output.json {
-                output.say("stopped; nothing is lost");
+                output.say(farewell);
             }
             Ok(())
         }
@@ -170,33 +173,38 @@ fn announce(
     } else {
         format!("{} (durable: survives a restart)", config.data_dir.display())
     };
+    let redrive = program();
     let flag = if url == crate::context::DEFAULT_URL { String::new() } else { format!(" --url {url}") };
     let strong = |text: &str| output.strong(text);
     output.line(format!("{} is ready in {ready_ms} ms\n", strong("redrive dev")))?;
     output.line(format!("  API    {url}"))?;
     output.line(format!("  Data   {data}\n"))?;
-    output.line(strong("Hand it a call that failed:"))?;
+    output.line(strong("Hand it a call that failed, as your code saw it fail:"))?;
     output.line(format!("{}\n", enqueue_line(&url)))?;
-    output.line(strong("Let a worker run it (the task comes as JSON on stdin):"))?;
-    output.line(format!("  redrive worker{flag} --agent me --queues chat --exec 'cat; echo done >&2'\n"))?;
+    output.line(strong(
+        "Let a worker run what is due (the task is JSON on stdin, what is printed is its result):",
+    ))?;
+    output.line(format!("  {redrive} worker{flag} --agent me --queues chat --exec 'echo hello back'\n"))?;
     output.line(strong("Look:"))?;
-    output.line(format!("  redrive tasks{flag} list"))?;
-    output.line(format!("  redrive tasks{flag} show call-1"))?;
-    output.line(format!("  {url}/metrics   {url}/openapi.json\n"))?;
+    output.line(format!("  {redrive} tasks show call-1{flag}"))?;
+    output.line(format!("  {redrive} tasks list{flag}"))?;
+    output.line(format!("  curl {url}/metrics"))?;
+    output.line(format!("  curl {url}/openapi.json\n"))?;
     output.line("Stop it with Ctrl-C.")?;
     Ok(())
 }
 
+/// How this program was called, for lines to paste: `cargo run` leaves it out of the path.
+pub fn program() -> String {
+    let called = std::env::args().next().filter(|name| name.contains('/'));
+    called.unwrap_or_else(|| "redrive".to_owned())
+}
+
 /// A `curl` that can be pasted into any POSIX shell.
 fn enqueue_line(url: &str) -> String {
-    let task = json!({ "tasks": [{
-        "id": "call-1", "queue": "chat", "payload": { "prompt": "hello" }, "attempts_made": 1,
-        "failure": {
-            "http_status": 529,
-            "body": "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}",
-        },
-    }]});
-    format!("  curl {url}/v1/tasks -H 'content-type: application/json' -d '{task}'")
+    const TASK: &str = r#"{"tasks": [{"id": "call-1", "queue": "chat", "payload": {"prompt": "hello"},
+    "attempts_made": 1, "failure": {"http_status": 429, "headers": {"retry-after": "2"}, "body": "slow down"}}]}"#;
+    format!("  curl {url}/v1/tasks -H 'content-type: application/json' -d '{TASK}'")
 }
 
 #[cfg(test)]
@@ -235,6 +243,7 @@ mod tests {
         let request: redrive_shared::wire::EnqueueRequest = serde_json::from_str(body).unwrap();
         let failure = request.tasks[0].failure.as_ref().unwrap();
         let judged = redrive_shared::classify::classify(failure, None, 0);
-        assert_eq!(judged.class, redrive_shared::failure::FailureClass::Overloaded);
+        assert_eq!(judged.class, redrive_shared::failure::FailureClass::RateLimited);
+        assert_eq!(judged.retry_after_ms, Some(2_000));
     }
 }

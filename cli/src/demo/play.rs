@@ -358,8 +358,8 @@ pub async fn whole_tasks(client: &Client, ids: &[TaskId]) -> anyhow::Result<Vec<
     let mut tasks = Vec::with_capacity(ids.len());
     for some in ids.chunks(FETCHES) {
         let mut fetches = JoinSet::new();
-        for id in some.iter().cloned() {
-            let client = client.clone();
+        for id in some {
+            let (client, id) = (client.clone(), id.clone());
             fetches.spawn(async move { client.task(&id, None).await });
         }
         while let Some(fetched) = fetches.join_next().await {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::books::{Books, Lateness};
+use crate::commands::dev::program;
 use crate::context::Context;
 use crate::output::{Rows, duration};
 
@@ -143,13 +144,12 @@ fn balance(books: &Books) -> String {
 }
 
 fn next_steps(facts: &Facts) -> Vec<String> {
+    let redrive = program();
     let mut lines = Vec::new();
     if let Some(directory) = &facts.data_dir {
-        lines.push(format!(
-            "The tasks are still there: redrive dev --data-dir {directory}, then redrive tasks list"
-        ));
+        lines.push(format!("The tasks are still there: {redrive} dev --data-dir {directory}"));
     }
-    lines.push("Next: `redrive dev` starts a queue to keep, and prints what to paste; --seed N plays this differently.".into());
+    lines.push(format!("Next: `{redrive} dev` starts a queue to keep, and prints what to paste."));
     lines
 }
 

@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::lanes::LaneIndex;
-use super::open::{Location, open_reader, open_writer};
+use super::open::{Location, open_writer};
 use super::queues::{Published, QueueBook};
 use super::rows::{name, priority_from};
 use super::tx::{Memory, Tx};
@@ -89,9 +89,6 @@ impl WriterHandle {
 /// The thread's state.
 pub(super) struct Writer {
     location: Location,
-    /// Never written with: while the writer's connection is opened anew, it keeps the index of the log in place, which a
-    /// full disk would have no room to make again. So readers go on. Closed first, that the writer's can tidy up last.
-    _keeper: Connection,
     connection: Option<Connection>,
     memory: Memory,
     published: Published,
@@ -109,12 +106,10 @@ impl Writer {
         published: Published,
     ) -> Result<(WriterHandle, std::thread::JoinHandle<()>), StoreError> {
         let memory = load_memory(&connection).map_err(|error| store_error(&error))?;
-        let keeper = open_keeper(&location).map_err(|error| store_error(&error))?;
         published.set(memory.queues.clone());
         let opened_ms = clock.now_ms();
         let rng = SmallRng::from_rng(&mut rand::rng());
-        let connection = Some(connection);
-        let writer = Self { location, _keeper: keeper, connection, memory, published, clock, rng, opened_ms };
+        let writer = Self { location, connection: Some(connection), memory, published, clock, rng, opened_ms };
         let (sender, inbox) = mpsc::channel(INBOX);
         let thread = std::thread::Builder::new()
             .name("redrive-writer".into())
@@ -185,13 +180,6 @@ impl Writer {
 /// Whether an error is the store's and not one verb's: then the transaction fails with every verb in it.
 fn concerns_all(error: &rusqlite::Error) -> bool {
     matches!(error, rusqlite::Error::SqliteFailure(..))
-}
-
-/// A connection that has read once, and so has the log's index open.
-fn open_keeper(location: &Location) -> rusqlite::Result<Connection> {
-    let connection = open_reader(location)?;
-    connection.query_row("SELECT COUNT(*) FROM queues", [], |_| Ok(()))?;
-    Ok(connection)
 }
 
 /// Builds what the writer keeps in memory.
