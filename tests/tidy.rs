@@ -38,7 +38,11 @@ fn walk(directory: &Path, ending: &str, found: &mut Vec<(PathBuf, String)>) {
 fn files_fit_a_few_screens() {
     for (path, text) in sources("rs") {
         let lines = text.lines().count();
-        assert!(lines <= FILE_MAX_LINES, "{} has {lines} lines; at most {FILE_MAX_LINES}: split it", path.display());
+        assert!(
+            lines <= FILE_MAX_LINES,
+            "{} has {lines} lines; at most {FILE_MAX_LINES}: split it",
+            path.display()
+        );
     }
 }
 
@@ -85,7 +89,12 @@ fn every_statement_file_is_used() {
 #[test]
 fn nothing_is_left_half_done() {
     // Spelt in pieces, so that this file does not find itself.
-    let leftovers = [concat!("to", "do!("), concat!("unimpl", "emented!("), concat!("#[ig", "nore"), concat!("FIX", "ME")];
+    let leftovers = [
+        concat!("to", "do!("),
+        concat!("unimpl", "emented!("),
+        concat!("#[ig", "nore"),
+        concat!("FIX", "ME"),
+    ];
     for (path, text) in sources("rs") {
         for leftover in leftovers {
             assert!(!text.contains(leftover), "{} has {leftover}", path.display());
@@ -99,12 +108,16 @@ fn one_copy_of_what_must_be_one_and_none_of_what_is_banned() {
     let names: Vec<&str> =
         lock.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"')).collect();
     for banned in BANNED_CRATES {
-        assert!(!names.contains(&banned), "{banned} came in; find out through whom with cargo tree -i {banned}");
+        assert!(
+            !names.contains(&banned),
+            "{banned} came in; find out through whom with cargo tree -i {banned}"
+        );
     }
     for single in SINGLE_CRATES {
         let copies = names.iter().filter(|name| **name == single).count();
         assert!(copies <= 1, "{copies} copies of {single}; see cargo tree -d");
     }
-    let elsewhere = lock.lines().find(|line| line.starts_with("source = ") && !line.contains("crates.io-index"));
+    let elsewhere =
+        lock.lines().find(|line| line.starts_with("source = ") && !line.contains("crates.io-index"));
     assert_eq!(elsewhere, None, "a dependency that does not come from the registry");
 }

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::Name;
+use redrive_shared::lifecycle::Fence;
 use redrive_shared::limits::WAITING_CLAIMS_MAX;
 use redrive_shared::task::Lease;
-use redrive_shared::lifecycle::Fence;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -166,8 +166,11 @@ impl Dispatcher {
         let (reply, answer) = oneshot::channel();
         let mut lines = self.lock();
         if lines.closed {
-            return Err(Problem::new(ErrorCode::ShuttingDown, "the coordinator takes no more claims; ask another")
-                .retry_after_ms(RETRY_AFTER_MS));
+            return Err(Problem::new(
+                ErrorCode::ShuttingDown,
+                "the coordinator takes no more claims; ask another",
+            )
+            .retry_after_ms(RETRY_AFTER_MS));
         }
         if lines.waiting >= WAITING_CLAIMS_MAX {
             lines.prune();

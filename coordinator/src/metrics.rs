@@ -46,7 +46,8 @@ pub fn record_claimed(leases: &[Lease], now_ms: i64) {
         let queue = lease.queue.to_string();
         metrics::counter!("redrive_leases_granted_total", "queue" => queue.clone()).increment(1);
         let late_ms = now_ms.saturating_sub(lease.due_at_ms).max(0);
-        metrics::histogram!("redrive_dispatch_lateness_seconds", "queue" => queue).record(late_ms as f64 / 1_000.0);
+        metrics::histogram!("redrive_dispatch_lateness_seconds", "queue" => queue)
+            .record(late_ms as f64 / 1_000.0);
     }
 }
 
@@ -93,7 +94,8 @@ pub fn record_queues(queues: &[QueueView], now_ms: i64) {
             ("escalated", counts.escalated),
             ("cancelled", counts.cancelled),
         ] {
-            metrics::gauge!("redrive_tasks", "queue" => queue.name.to_string(), "state" => state).set(tasks as f64);
+            metrics::gauge!("redrive_tasks", "queue" => queue.name.to_string(), "state" => state)
+                .set(tasks as f64);
         }
         let overdue_ms = queue.next_due_at_ms.map_or(0, |due_ms| now_ms.saturating_sub(due_ms).max(0));
         metrics::gauge!("redrive_oldest_due_age_seconds", "queue" => queue.name.to_string())

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 use crate::config::CoordinatorConfig;
-use crate::duties::{Forgetter, Reaper};
 use crate::connections::serve;
+use crate::duties::{Forgetter, Reaper};
 use crate::engine::Engine;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
@@ -32,7 +32,9 @@ pub enum CoordinatorError {
     )]
     NotLoopback(SocketAddr),
     /// The address is taken or not this machine's.
-    #[error("cannot listen on {address}: {source}; choose another address with --listen, or port 0 for any that is free")]
+    #[error(
+        "cannot listen on {address}: {source}; choose another address with --listen, or port 0 for any that is free"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,

@@ -16,7 +16,9 @@ use crate::support::server::{Reply, Server, read};
 async fn tasks(server: &Server) -> Value {
     let queues = server.get("/v1/queues").await.json;
     let views = queues["queues"].as_array().expect("queues");
-    Value::from_iter(views.iter().map(|queue| (queue["name"].as_str().unwrap().to_owned(), queue["counts"].clone())))
+    Value::from_iter(
+        views.iter().map(|queue| (queue["name"].as_str().unwrap().to_owned(), queue["counts"].clone())),
+    )
 }
 
 fn expect(reply: &Reply, status: u16, code: &str) {
@@ -77,7 +79,12 @@ async fn bad_tasks_are_refused_one_by_one_and_say_where() {
         (json!({"max_attempts": 0}), 422, "invalid_value", "tasks[0].max_attempts"),
         (json!({"deadline_ms": 0}), 422, "invalid_value", "tasks[0].deadline_ms"),
         (json!({"delay_ms": 10, "deadline_ms": 5}), 422, "invalid_value", "tasks[0].delay_ms"),
-        (json!({"attempts_made": 0, "failure": {"http_status": 500}}), 422, "invalid_value", "tasks[0].attempts_made"),
+        (
+            json!({"attempts_made": 0, "failure": {"http_status": 500}}),
+            422,
+            "invalid_value",
+            "tasks[0].attempts_made",
+        ),
         (json!({"traceparent": "00-zz"}), 422, "invalid_value", "tasks[0].traceparent"),
         (json!({"id": "kept", "payload": {"n": 2}}), 422, "id_reused", "tasks[0]"),
     ];
@@ -128,7 +135,8 @@ async fn bad_claims_extensions_and_settlements_are_refused() {
     assert_eq!(stale.json["results"][0]["error"]["code"], "stale_epoch");
     let unknown = server.post("/v1/settlements", &settle("never-seen")).await;
     assert_eq!(unknown.json["results"][0]["error"]["code"], "unknown_task");
-    let nonce = json!({"settlements": [{"id": "kept", "epoch": 1, "nonce": "xyz", "outcome": {"release": {}}}]});
+    let nonce =
+        json!({"settlements": [{"id": "kept", "epoch": 1, "nonce": "xyz", "outcome": {"release": {}}}]});
     expect(&server.post("/v1/settlements", &nonce).await, 422, "invalid_value");
     let outcome = json!({"settlements": [{"id": "kept", "epoch": 1, "nonce": "0000000000000001", "outcome": {"won": {}}}]});
     let reply = server.post("/v1/settlements", &outcome).await;

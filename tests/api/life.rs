@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use crate::support::server::Server;
 
 async fn claim_one(server: &Server, agent: &str) -> Value {
-    let reply =
-        server.post("/v1/claims", &json!({"agent": agent, "queues": ["default"], "max": 1, "wait_ms": 10_000})).await;
+    let reply = server
+        .post("/v1/claims", &json!({"agent": agent, "queues": ["default"], "max": 1, "wait_ms": 10_000}))
+        .await;
     assert_eq!(reply.status, 200, "{:#}", reply.json);
     reply.json["leases"][0].clone()
 }
@@ -43,7 +44,12 @@ async fn a_failure_is_enqueued_judged_retried_and_answered() {
     assert_eq!(first["attempt"], 2, "the caller's own attempt counts");
     assert_eq!(first["last_failure"]["class"], "overloaded");
     assert_eq!(first["payload"], json!({"prompt": "hello"}));
-    let started = server.post("/v1/leases/extend", &json!({"leases": [{"id": first["id"], "epoch": first["epoch"], "nonce": first["nonce"]}]})).await;
+    let started = server
+        .post(
+            "/v1/leases/extend",
+            &json!({"leases": [{"id": first["id"], "epoch": first["epoch"], "nonce": first["nonce"]}]}),
+        )
+        .await;
     assert!(started.json["results"][0]["lease_until_ms"].is_i64(), "{:#}", started.json);
     let failure = json!({"retry": {"failure": {"http_status": 500, "body": "oops"}}});
     let settled = server.post("/v1/settlements", &settlement(&first, failure)).await;
@@ -60,7 +66,8 @@ async fn a_failure_is_enqueued_judged_retried_and_answered() {
 
     let task = server.get("/v1/tasks/call-1").await.json;
     assert_eq!((&task["state"], &task["result"]), (&json!("succeeded"), &json!({"answer": 42})));
-    let ends: Vec<&str> = task["history"].as_array().unwrap().iter().map(|entry| entry["end"].as_str().unwrap()).collect();
+    let ends: Vec<&str> =
+        task["history"].as_array().unwrap().iter().map(|entry| entry["end"].as_str().unwrap()).collect();
     assert_eq!(ends, ["reported", "failed", "succeeded"]);
     assert_eq!(task["ledger"]["failed"], 2);
     assert_eq!(task["labels"]["run"], "7");
@@ -76,7 +83,8 @@ async fn what_no_retry_can_mend_is_settled_at_once() {
     let reply = server.post("/v1/tasks", &tasks).await;
     assert_eq!(reply.json["results"][0]["state"], "dead");
     assert_eq!(reply.json["results"][1]["state"], "escalated");
-    let revived = server.post("/v1/tasks/retry", &json!({"ids": ["bad", "never-seen"], "reason": "fixed"})).await;
+    let revived =
+        server.post("/v1/tasks/retry", &json!({"ids": ["bad", "never-seen"], "reason": "fixed"})).await;
     assert_eq!(revived.json["results"][0]["state"], "scheduled");
     assert_eq!(revived.json["results"][1]["error"]["code"], "unknown_task");
     assert_eq!(claim_one(&server, "a").await["id"], "bad");
@@ -112,7 +120,9 @@ async fn batches_of_status_and_pages_of_lists() {
     let (mut seen, mut cursor) = (Vec::new(), String::new());
     loop {
         let page = server.get(&format!("/v1/tasks?state=scheduled&limit=7{cursor}")).await.json;
-        seen.extend(page["tasks"].as_array().unwrap().iter().map(|task| task["id"].as_str().unwrap().to_owned()));
+        seen.extend(
+            page["tasks"].as_array().unwrap().iter().map(|task| task["id"].as_str().unwrap().to_owned()),
+        );
         let Some(next) = page["next_cursor"].as_str() else { break };
         cursor = format!("&cursor={next}");
     }
@@ -125,10 +135,26 @@ async fn the_openapi_document_names_every_route_and_resolves() {
     let server = Server::start().await;
     let document = server.get("/openapi.json").await.json;
     for path in [
-        "/v1/tasks", "/v1/tasks/{id}", "/v1/tasks/status", "/v1/tasks/cancel", "/v1/tasks/retry", "/v1/claims",
-        "/v1/leases/extend", "/v1/settlements", "/v1/heartbeats", "/v1/reports", "/v1/agents",
-        "/v1/agents/{agent}/presence", "/v1/queues", "/v1/queues/{name}", "/v1/queues/{name}/pause",
-        "/v1/queues/{name}/resume", "/livez", "/readyz", "/metrics", "/openapi.json",
+        "/v1/tasks",
+        "/v1/tasks/{id}",
+        "/v1/tasks/status",
+        "/v1/tasks/cancel",
+        "/v1/tasks/retry",
+        "/v1/claims",
+        "/v1/leases/extend",
+        "/v1/settlements",
+        "/v1/heartbeats",
+        "/v1/reports",
+        "/v1/agents",
+        "/v1/agents/{agent}/presence",
+        "/v1/queues",
+        "/v1/queues/{name}",
+        "/v1/queues/{name}/pause",
+        "/v1/queues/{name}/resume",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
     ] {
         assert!(document["paths"][path].is_object(), "{path} is missing");
     }
@@ -142,7 +168,8 @@ async fn the_openapi_document_names_every_route_and_resolves() {
 #[tokio::test]
 async fn first_attempts_are_reported_in_bulk() {
     let server = Server::start().await;
-    let good = json!({"agent": "a", "reports": [{"dependency": "openai/main/gpt", "attempts": 100, "failures": 3}]});
+    let good =
+        json!({"agent": "a", "reports": [{"dependency": "openai/main/gpt", "attempts": 100, "failures": 3}]});
     assert_eq!(server.post("/v1/reports", &good).await.status, 204);
     let bad = json!({"agent": "a", "reports": [{"dependency": "x", "attempts": 1, "failures": 3}]});
     assert_eq!(server.post("/v1/reports", &bad).await.code(), "invalid_value");

@@ -23,14 +23,21 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 async fn a_waiting_claim_gets_what_is_enqueued() {
     let server = Server::start().await;
     let (waiting, waits) = (claim("a", LONG_MS), json!({"tasks": [{"id": "x"}]}));
-    let (claimed, _) = soon(async { tokio::join!(server.post("/v1/claims", &waiting), server.post("/v1/tasks", &waits)) }).await;
+    let (claimed, _) =
+        soon(async { tokio::join!(server.post("/v1/claims", &waiting), server.post("/v1/tasks", &waits)) })
+            .await;
     assert_eq!(claimed.json["leases"][0]["id"], "x");
 }
 
 #[tokio::test]
 async fn a_waiting_claim_wakes_when_a_delay_is_over() {
     let server = Server::start().await;
-    server.post("/v1/tasks", &json!({"tasks": [{"id": "later", "delay_ms": 60_000}, {"id": "soon", "delay_ms": 150}]})).await;
+    server
+        .post(
+            "/v1/tasks",
+            &json!({"tasks": [{"id": "later", "delay_ms": 60_000}, {"id": "soon", "delay_ms": 150}]}),
+        )
+        .await;
     let claimed = soon(server.post("/v1/claims", &claim("a", LONG_MS))).await;
     assert_eq!(claimed.json["leases"].as_array().unwrap().len(), 1);
     assert_eq!(claimed.json["leases"][0]["id"], "soon");
@@ -51,8 +58,10 @@ async fn resuming_a_queue_wakes_those_who_wait() {
     server.post("/v1/tasks", &json!({"tasks": [{"id": "x"}]})).await;
     assert_eq!(server.post("/v1/claims", &claim("a", 0)).await.json, json!({"leases": []}));
     let (body, nothing) = (claim("a", LONG_MS), json!({}));
-    let (claimed, _) =
-        soon(async { tokio::join!(server.post("/v1/claims", &body), server.post("/v1/queues/default/resume", &nothing)) }).await;
+    let (claimed, _) = soon(async {
+        tokio::join!(server.post("/v1/claims", &body), server.post("/v1/queues/default/resume", &nothing))
+    })
+    .await;
     assert_eq!(claimed.json["leases"][0]["id"], "x");
 }
 
@@ -64,7 +73,8 @@ async fn one_task_goes_to_one_of_many_who_wait() {
         async move { server.post("/v1/claims", &body).await.json["leases"].as_array().unwrap().len() }
     });
     let enqueued = json!({"tasks": [{"id": "only"}]});
-    let (taken, _) = tokio::join!(futures_util::future::join_all(claims), server.post("/v1/tasks", &enqueued));
+    let (taken, _) =
+        tokio::join!(futures_util::future::join_all(claims), server.post("/v1/tasks", &enqueued));
     assert_eq!(taken.iter().sum::<usize>(), 1);
 }
 
@@ -87,7 +97,10 @@ async fn leases_for_a_worker_that_hung_up_are_handed_back() {
     let server = Server::start().await;
     let body = claim("gone", LONG_MS).to_string();
     let mut caller = TcpStream::connect(server.address).await.unwrap();
-    let head = format!("POST /v1/claims HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let head = format!(
+        "POST /v1/claims HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     caller.write_all(head.as_bytes()).await.unwrap();
     drop(caller);
     server.post("/v1/tasks", &json!({"tasks": [{"id": "x"}]})).await;
@@ -99,11 +112,8 @@ async fn leases_for_a_worker_that_hung_up_are_handed_back() {
 async fn a_presence_that_breaks_ends_the_leases_of_its_process() {
     let server = Server::start().await;
     server.post("/v1/tasks", &json!({"tasks": [{"id": "x"}]})).await;
-    let mut presence = server
-        .request(reqwest::Method::GET, "/v1/agents/a/presence?boot_id=boot-1")
-        .send()
-        .await
-        .unwrap();
+    let mut presence =
+        server.request(reqwest::Method::GET, "/v1/agents/a/presence?boot_id=boot-1").send().await.unwrap();
     assert!(soon(presence.chunk()).await.unwrap().is_some());
     let mut body = claim("a", LONG_MS);
     body["boot_id"] = json!("boot-1");

@@ -54,5 +54,8 @@ async fn a_bad_line_is_named_and_the_others_are_answered() {
     let (answers, code, said) = classify(&format!("{good}\nnonsense\n{good}\n")).await;
     assert_eq!((answers.len(), code), (2, 1));
     assert!(said.contains('2'), "{said}");
-    assert_eq!((&answers[0]["class"], &answers[0]["retry_after_ms"]), (&"rate_limited".into(), &7_000.into()));
+    assert_eq!(
+        (&answers[0]["class"], &answers[0]["retry_after_ms"]),
+        (&"rate_limited".into(), &7_000.into())
+    );
 }

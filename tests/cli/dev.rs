@@ -16,7 +16,8 @@ async fn the_demo_balances_its_books_and_leaves_nothing_behind() {
     let run = redrive().args(["--json", "dev", "--demo"]).env("TMPDIR", scratch.path()).output();
     let output = tokio::time::timeout(DEMO_PATIENCE, run).await.expect("bounded").unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no report: {said}"));
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no report: {said}"));
     assert_eq!(output.status.code(), Some(0), "{report:#}\n{said}");
     let books = &report["books"];
     let count = |name: &str| books[name].as_u64().unwrap_or_else(|| panic!("no {name} in {report:#}"));

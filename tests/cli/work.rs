@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use crate::support::process::{Coordinator, redrive};
 
@@ -47,7 +47,8 @@ async fn finished(coordinator: &Coordinator, id: &str) -> Value {
 async fn lines_on_stdin_become_tasks_and_a_bad_line_stops_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::start(directory.path()).await;
-    let mut lines: String = (0..2_500).map(|n| format!("{{\"id\": \"line-{n}\", \"payload\": {n}}}\n")).collect();
+    let mut lines: String =
+        (0..2_500).map(|n| format!("{{\"id\": \"line-{n}\", \"payload\": {n}}}\n")).collect();
     lines.insert_str(0, "not json\n");
     let (code, _, said) = client(&coordinator, &["enqueue", "--jsonl"], Some(&lines)).await;
     assert_eq!(code, 1, "a bad line is a failure in the end");
@@ -83,7 +84,10 @@ async fn a_shell_handler_succeeds_fails_and_gives_up_by_exit_code() {
     let again = finished(&coordinator, "again").await;
     assert_eq!((&again["state"], &again["ledger"]["failed"]), (&"succeeded".into(), &1.into()));
     let wrong = finished(&coordinator, "wrong").await;
-    assert_eq!((&wrong["state"], &wrong["last_failure"]["class"]), (&"dead".into(), &"invalid_request".into()));
+    assert_eq!(
+        (&wrong["state"], &wrong["last_failure"]["class"]),
+        (&"dead".into(), &"invalid_request".into())
+    );
 }
 
 #[tokio::test]
@@ -95,14 +99,23 @@ async fn the_documented_examples_work() {
     let at_once = r#"{"overrides": {"overloaded": {"strategy": {"strategy": "fixed", "delay_ms": 20}}}}"#;
     for (id, payload, handler, failures) in [
         ("python", serde_json::json!({ "prompt": "hello" }), python.as_str(), 1),
-        ("shell", serde_json::json!({ "url": format!("{}/livez", coordinator.url()) }), "sh docs/examples/handler.sh", 0),
+        (
+            "shell",
+            serde_json::json!({ "url": format!("{}/livez", coordinator.url()) }),
+            "sh docs/examples/handler.sh",
+            0,
+        ),
     ] {
         client(&coordinator, &["queues", "create", id, "--policy", at_once], None).await;
         let arguments = ["enqueue", "--queue", id, "--id", id, "--payload", &payload.to_string()];
         assert_eq!(client(&coordinator, &arguments, None).await.0, 0);
         let _worker = exec_worker(&coordinator, id, handler);
         let task = finished(&coordinator, id).await;
-        assert_eq!((&task["state"], &task["ledger"]["failed"]), (&"succeeded".into(), &failures.into()), "{task:#}");
+        assert_eq!(
+            (&task["state"], &task["ledger"]["failed"]),
+            (&"succeeded".into(), &failures.into()),
+            "{task:#}"
+        );
     }
 }
 
@@ -117,7 +130,10 @@ async fn model_server() -> String {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut head = [0; 8 * 1024];
             let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut head).await;
-            let reply = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+            let reply = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
             let _ = stream.write_all(reply.as_bytes()).await;
         }
     });
@@ -137,7 +153,11 @@ async fn errors_say_what_to_do_and_exit_codes_tell_them_apart() {
     let unknown = redrive().arg("--config").arg(config.path()).arg("coordinator").output().await.unwrap();
     let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert_eq!(unknown.status.code(), Some(2), "{said}");
-    assert!(said.contains("listen_on") && said.contains("`coordinator.listen`") && said.contains(":2"), "{said}");
-    let open = redrive().args(["coordinator", "--listen", "0.0.0.0:0", "--in-memory"]).output().await.unwrap();
+    assert!(
+        said.contains("listen_on") && said.contains("`coordinator.listen`") && said.contains(":2"),
+        "{said}"
+    );
+    let open =
+        redrive().args(["coordinator", "--listen", "0.0.0.0:0", "--in-memory"]).output().await.unwrap();
     assert_eq!(open.status.code(), Some(2), "an open address is refused at start");
 }

@@ -20,7 +20,12 @@ const FAILS_ONCE: &str = r#"{"script": ["500", "ok@5"]}"#;
 const SUCCEEDS: &str = r#"{"script": ["ok@5", "ok@5"]}"#;
 
 /// Enqueues until told to stop; only what was acknowledged counts. An unanswered batch is repeated with its ids.
-async fn produce(client: Client, name: usize, stop: Arc<AtomicBool>, acknowledged: watch::Sender<Vec<TaskId>>) {
+async fn produce(
+    client: Client,
+    name: usize,
+    stop: Arc<AtomicBool>,
+    acknowledged: watch::Sender<Vec<TaskId>>,
+) {
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
             return;
@@ -29,7 +34,9 @@ async fn produce(client: Client, name: usize, stop: Arc<AtomicBool>, acknowledge
             .map(|n| NewTask {
                 id: Some(TaskId::new(format!("p{name}-{number}-{n}")).unwrap()),
                 // One in five fails once: fewer than would open the workers' breakers.
-                payload: Some(RawValue::from_string(if n % 5 == 0 { FAILS_ONCE } else { SUCCEEDS }.into()).unwrap()),
+                payload: Some(
+                    RawValue::from_string(if n % 5 == 0 { FAILS_ONCE } else { SUCCEEDS }.into()).unwrap(),
+                ),
                 ..NewTask::default()
             })
             .collect();
@@ -60,14 +67,14 @@ async fn nothing_acknowledged_is_lost_when_the_coordinator_is_killed() {
     let policy = serde_json::from_str(at_once).unwrap();
     let default = redrive_shared::id::Name::new("default").unwrap();
     coordinator.client().put_queue(&default, &redrive_shared::wire::QueueCreate { policy }).await.unwrap();
-    let _workers = [
-        worker(&coordinator.url(), "one", &sink.url, 8),
-        worker(&coordinator.url(), "two", &sink.url, 8),
-    ];
+    let _workers =
+        [worker(&coordinator.url(), "one", &sink.url, 8), worker(&coordinator.url(), "two", &sink.url, 8)];
     let stop = Arc::new(AtomicBool::new(false));
     let (acknowledged, mut known) = watch::channel(Vec::new());
     let producers: Vec<_> = (0..2)
-        .map(|name| tokio::spawn(produce(coordinator.client(), name, Arc::clone(&stop), acknowledged.clone())))
+        .map(|name| {
+            tokio::spawn(produce(coordinator.client(), name, Arc::clone(&stop), acknowledged.clone()))
+        })
         .collect();
     for _ in 0..KILLS {
         let enough = known.borrow().len() + BATCHES_BETWEEN * BATCH;

@@ -72,7 +72,13 @@ async fn a_killed_workers_tasks_run_again_within_seconds() {
 
 /// The sink's own clock: when the last call that it knows of arrived or ended.
 fn sink_now_ms(sink: &super::Sink) -> u64 {
-    sink.handle.log().iter().flat_map(|entry| [Some(entry.started_ms), entry.ended_ms]).flatten().max().unwrap_or(0)
+    sink.handle
+        .log()
+        .iter()
+        .flat_map(|entry| [Some(entry.started_ms), entry.ended_ms])
+        .flatten()
+        .max()
+        .unwrap_or(0)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -41,7 +41,14 @@ impl Coordinator {
 
     async fn spawn(data_dir: &Path, address: SocketAddr) -> Child {
         let mut child = redrive()
-            .args(["--json", "coordinator", "--create-queues", "--listen", &address.to_string(), "--data-dir"])
+            .args([
+                "--json",
+                "coordinator",
+                "--create-queues",
+                "--listen",
+                &address.to_string(),
+                "--data-dir",
+            ])
             .arg(data_dir)
             .stdout(Stdio::piped())
             .spawn()
@@ -113,7 +120,13 @@ pub fn worker_with_lease(coordinator: &str, agent: &str, endpoint: &str, lease_m
     http_worker(command, coordinator, agent, endpoint, 1)
 }
 
-fn http_worker(mut command: Command, coordinator: &str, agent: &str, endpoint: &str, concurrency: u32) -> Child {
+fn http_worker(
+    mut command: Command,
+    coordinator: &str,
+    agent: &str,
+    endpoint: &str,
+    concurrency: u32,
+) -> Child {
     command
         .args(["--url", coordinator, "worker", "--agent", agent, "--queues", "default", "--http", endpoint])
         .args(["--concurrency", &concurrency.to_string()])

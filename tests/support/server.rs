@@ -70,7 +70,8 @@ impl Server {
     }
 
     pub async fn put(&self, path: &str, body: &Value) -> Reply {
-        read(self.http.put(self.url(path)).header("content-type", "application/json").body(body.to_string())).await
+        read(self.http.put(self.url(path)).header("content-type", "application/json").body(body.to_string()))
+            .await
     }
 
     pub async fn post_raw(&self, path: &str, body: Vec<u8>) -> Reply {

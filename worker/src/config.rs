@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use redrive_shared::breaker::{BreakerConfig, BreakerConfigError};
 use redrive_shared::id::Name;
-use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, 
-    BATCH_MAX_ITEMS, CLAIM_QUEUES_MAX, HEARTBEAT_INTERVAL_MS, LEASE_DEFAULT_MS, LEASE_MAX_MS, LEASE_MIN_MS,
-    WAIT_MAX_MS,
+use redrive_shared::limits::{
+    AGENT_DEAD_AFTER_MS, BATCH_MAX_ITEMS, CLAIM_QUEUES_MAX, HEARTBEAT_INTERVAL_MS, LEASE_DEFAULT_MS,
+    LEASE_MAX_MS, LEASE_MIN_MS, WAIT_MAX_MS,
 };
 use serde::Deserialize;
 
@@ -109,7 +109,9 @@ impl WorkerConfig {
         if let Some(heartbeat_ms) = self.heartbeat_ms {
             // Two heartbeats may be lost before the lease is, or the coordinator takes the agent for dead.
             let longest = self.lease_ms.min(AGENT_DEAD_AFTER_MS) / 3;
-            let must = format!("{HEARTBEAT_MIN_MS} to {longest}, a third of lease_ms or of the 15 s after which an agent is dead");
+            let must = format!(
+                "{HEARTBEAT_MIN_MS} to {longest}, a third of lease_ms or of the 15 s after which an agent is dead"
+            );
             let allowed = (HEARTBEAT_MIN_MS..=longest).contains(&heartbeat_ms);
             check("heartbeat_ms", heartbeat_ms, allowed, &must)?;
         }

@@ -1,7 +1,7 @@
 //! Full cycles: enqueue, claim, retry, claim, succeed, all at once, until every task has succeeded.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -57,7 +57,10 @@ pub(super) async fn measure(client: &Client, options: &Options) -> anyhow::Resul
                 while done.load(Ordering::Relaxed) < tasks {
                     let leases = claim(&client, caller, &queue, size, WAIT_MS).await.context("claiming")?;
                     if !leases.is_empty() {
-                        done.fetch_add(settle(&client, leases, true).await.context("settling")?, Ordering::Relaxed);
+                        done.fetch_add(
+                            settle(&client, leases, true).await.context("settling")?,
+                            Ordering::Relaxed,
+                        );
                         *last_done.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                     }
                 }

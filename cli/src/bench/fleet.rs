@@ -1,10 +1,10 @@
 //! What the measurements share: queues, tasks, and callers that work at once.
 
 use anyhow::{Context, bail};
+use redrive_shared::failure::FailureClass;
 use redrive_shared::failure::FailureSignal;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::retry::{ClassPolicy, RetryPolicy, Strategy};
-use redrive_shared::failure::FailureClass;
 use redrive_shared::task::Lease;
 use redrive_shared::wire::{
     ClaimRequest, EnqueueRequest, EnqueueStatus, NewTask, Outcome, QueueCreate, SettleRequest, Settlement,

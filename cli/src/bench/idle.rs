@@ -19,7 +19,11 @@ const WAITING: usize = 8;
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// The share of one core that the idle coordinator used, in percent. None where the system does not tell.
-pub(super) async fn measure(client: &Client, target: &Target, options: &Options) -> anyhow::Result<Option<f64>> {
+pub(super) async fn measure(
+    client: &Client,
+    target: &Target,
+    options: &Options,
+) -> anyhow::Result<Option<f64>> {
     let queue = make_queue(client, "bench-idle").await?;
     let body = payload(options.payload_bytes)?;
     for _ in 0..PARKED / options.batch {

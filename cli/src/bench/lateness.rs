@@ -69,7 +69,8 @@ pub(super) async fn steady(client: &Client, options: &Options) -> anyhow::Result
 pub(super) async fn storm(client: &Client, options: &Options) -> anyhow::Result<Lateness> {
     let queue = make_queue(client, "bench-storm").await?;
     let body = payload(options.payload_bytes)?;
-    let due_ms = SystemClock.now_ms().saturating_add_unsigned(HEAD_START_MS + options.storm_tasks as u64 / 10);
+    let due_ms =
+        SystemClock.now_ms().saturating_add_unsigned(HEAD_START_MS + options.storm_tasks as u64 / 10);
     let mut calls = JoinSet::new();
     for first in (0..options.storm_tasks).step_by(options.batch) {
         let count = options.batch.min(options.storm_tasks - first);
@@ -126,7 +127,8 @@ async fn collect(
     }
     let first_us = seen.iter().map(|(due_us, _)| *due_us).min().unwrap_or_default();
     let last_us = seen.iter().map(|(_, now_us)| *now_us).max().unwrap_or_default();
-    let mut sorted_ms: Vec<f64> = seen.iter().map(|(due_us, now_us)| (now_us - due_us) as f64 / 1_000.0).collect();
+    let mut sorted_ms: Vec<f64> =
+        seen.iter().map(|(due_us, now_us)| (now_us - due_us) as f64 / 1_000.0).collect();
     sorted_ms.sort_by(f64::total_cmp);
     Ok(Lateness { sorted_ms, drained_ms: (last_us - first_us) as f64 / 1_000.0 })
 }

@@ -88,19 +88,32 @@ impl Report {
 
     /// Rows of the table: what, how much, measured how.
     pub fn rows(&self) -> Vec<[String; 3]> {
-        let Settings { tasks, batch, callers, payload_bytes, lateness_tasks, storm_tasks, .. } = &self.settings;
+        let Settings { tasks, batch, callers, payload_bytes, lateness_tasks, storm_tasks, .. } =
+            &self.settings;
         let row = |what: &str, value: String, how: String| [what.to_owned(), value, how];
-        let idle = self.idle_cpu_percent.map_or("not told here".into(), |percent| format!("{percent:.2} % of a core"));
+        let idle = self
+            .idle_cpu_percent
+            .map_or("not told here".into(), |percent| format!("{percent:.2} % of a core"));
         vec![
             row(
                 "full cycles",
                 format!("{:.0}/s", self.cycles_per_s),
-                format!("{tasks} tasks, {payload_bytes} B, batches of {batch}, {callers} producers + {callers} workers"),
+                format!(
+                    "{tasks} tasks, {payload_bytes} B, batches of {batch}, {callers} producers + {callers} workers"
+                ),
             ),
-            row("lateness p50", format!("{:.1} ms", self.lateness_ms.p50), format!("{lateness_tasks} tasks, 200 due/s")),
+            row(
+                "lateness p50",
+                format!("{:.1} ms", self.lateness_ms.p50),
+                format!("{lateness_tasks} tasks, 200 due/s"),
+            ),
             row("lateness p99", format!("{:.1} ms", self.lateness_ms.p99), String::new()),
             row("lateness max", format!("{:.1} ms", self.lateness_ms.max), String::new()),
-            row("storm", format!("{:.0} ms", self.storm_ms), format!("{storm_tasks} tasks due at one instant")),
+            row(
+                "storm",
+                format!("{:.0} ms", self.storm_ms),
+                format!("{storm_tasks} tasks due at one instant"),
+            ),
             row("idle", idle, "10,000 parked tasks, 8 waiting workers".into()),
         ]
     }

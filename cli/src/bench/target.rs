@@ -32,7 +32,9 @@ impl Target {
             .context("cannot start a coordinator")?;
         let stdout = child.stdout.take().context("the coordinator has no stdout")?;
         let mut lines = BufReader::new(stdout).lines();
-        let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.context("the coordinator did not get ready")??;
+        let line = tokio::time::timeout(PATIENCE, lines.next_line())
+            .await
+            .context("the coordinator did not get ready")??;
         let Some(line) = line else { bail!("the coordinator stopped before it was ready") };
         let ready: serde_json::Value = serde_json::from_str(&line).context("the coordinator's ready line")?;
         let url = ready["url"].as_str().context("the ready line has no url")?.to_owned();

@@ -57,7 +57,8 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         seconds: args.seconds,
         data_dir: args.data_dir,
     };
-    let progress = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}  {elapsed}")?);
+    let progress =
+        ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}  {elapsed}")?);
     progress.enable_steady_tick(Duration::from_millis(100));
     let report = measure(&options, &progress).await?;
     if context.output.json {
@@ -69,6 +70,8 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     }
     context.output.table(rows)?;
     let settings = &report.settings;
-    context.output.say(format!("store: {}, {}; budgets {}", settings.store, settings.durability, settings.budgets));
+    context
+        .output
+        .say(format!("store: {}, {}; budgets {}", settings.store, settings.durability, settings.budgets));
     Ok(())
 }

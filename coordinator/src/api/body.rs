@@ -27,7 +27,8 @@ impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
         if declared.is_some_and(|length| length > BODY_MAX_BYTES as u64) {
             return Err(too_large().into());
         }
-        let wanted = declared.map_or(BODY_MAX_BYTES, |length| usize::try_from(length).unwrap_or(BODY_MAX_BYTES));
+        let wanted =
+            declared.map_or(BODY_MAX_BYTES, |length| usize::try_from(length).unwrap_or(BODY_MAX_BYTES));
         // Producers that flood must not keep workers from reporting.
         let pool = if request.uri().path() == "/v1/tasks" { &api.enqueue_bodies } else { &api.bodies };
         let Ok(_room) = pool.try_acquire_many(u32::try_from(wanted).unwrap_or(u32::MAX)) else {
@@ -65,7 +66,8 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         Problem::new(ErrorCode::InvalidUtf8, detail)
     })?;
     if depth(bytes) > JSON_MAX_DEPTH {
-        let detail = format!("the JSON is nested more than {JSON_MAX_DEPTH} deep; flatten it, or send it as a string");
+        let detail =
+            format!("the JSON is nested more than {JSON_MAX_DEPTH} deep; flatten it, or send it as a string");
         return Err(Problem::new(ErrorCode::JsonTooDeep, detail));
     }
     if let Some(place) = list_for_object(bytes) {
@@ -92,7 +94,8 @@ fn explain(error: &serde_json::Error, is_json: bool, place: &str) -> Problem {
         Problem::new(ErrorCode::InvalidValue, format!("the value here is of the wrong kind: {said}"))
     } else if let Some((field, known)) = unknown_field(&said) {
         let near = suggest(&field, known.iter().copied());
-        let hint = near.map_or_else(|| format!("known: {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+        let hint = near
+            .map_or_else(|| format!("known: {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
         Problem::new(ErrorCode::UnknownField, format!("there is no field `{field}` here; {hint}"))
     } else {
         Problem::new(ErrorCode::InvalidValue, said)
@@ -176,7 +179,9 @@ fn require_json(headers: &axum::http::HeaderMap) -> Result<(), Problem> {
     if kind.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    let detail = format!("the content type is `{given}`; send the header `content-type: application/json` (curl --json does)");
+    let detail = format!(
+        "the content type is `{given}`; send the header `content-type: application/json` (curl --json does)"
+    );
     Err(Problem::new(ErrorCode::UnsupportedMediaType, detail))
 }
 
@@ -260,7 +265,10 @@ mod tests {
         assert_eq!(code_of::<EnqueueRequest>(b"{\"tasks\":[").0, ErrorCode::MalformedJson);
         assert_eq!(code_of::<EnqueueRequest>(b"").0, ErrorCode::MalformedJson);
         assert_eq!(code_of::<EnqueueRequest>(b"{\"tasks\":[{\"id\":\"\xff\"}]}").0, ErrorCode::InvalidUtf8);
-        assert_eq!(code_of::<ClaimRequest>(br#"{"agent":"a","queues":["q"],"max":-4}"#).0, ErrorCode::InvalidValue);
+        assert_eq!(
+            code_of::<ClaimRequest>(br#"{"agent":"a","queues":["q"],"max":-4}"#).0,
+            ErrorCode::InvalidValue
+        );
     }
 
     #[test]
@@ -274,7 +282,10 @@ mod tests {
     fn lists_do_not_pass_for_objects() {
         assert_eq!(code_of::<EnqueueRequest>(br#"{"tasks":[[]]}"#).0, ErrorCode::InvalidValue);
         assert_eq!(code_of::<EnqueueRequest>(br#" [[{}]] "#).0, ErrorCode::InvalidValue);
-        assert_eq!(code_of::<EnqueueRequest>(br#"{"tasks":[{"id":"a","payload":[[1]]},["x"]]}"#).0, ErrorCode::InvalidValue);
+        assert_eq!(
+            code_of::<EnqueueRequest>(br#"{"tasks":[{"id":"a","payload":[[1]]},["x"]]}"#).0,
+            ErrorCode::InvalidValue
+        );
         assert!(parse::<EnqueueRequest>(br#"{"tasks":[{"payload":[[[1]]]},{"payload":"[["}]}"#).is_ok());
     }
 

@@ -34,16 +34,22 @@ fn foreign(headers: &HeaderMap, name: &header::HeaderName) -> Option<Problem> {
     if local {
         return None;
     }
-    let detail = format!("`{name}: {text}` is not this machine; without API keys only localhost and 127.0.0.1 are answered");
+    let detail = format!(
+        "`{name}: {text}` is not this machine; without API keys only localhost and 127.0.0.1 are answered"
+    );
     Some(Problem::new(ErrorCode::ForbiddenHost, detail))
 }
 
 /// Counts requests and how long they took, by route, never by path.
 pub(super) async fn measured(State(_api): State<Api>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("(none)".to_owned(), |path| path.as_str().to_owned());
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("(none)".to_owned(), |path| path.as_str().to_owned());
     // The caller's own inventions must not become labels.
     let known = [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::HEAD, Method::OPTIONS];
-    let method = known.iter().find(|known| *known == request.method()).map_or("(other)", Method::as_str).to_owned();
+    let method =
+        known.iter().find(|known| *known == request.method()).map_or("(other)", Method::as_str).to_owned();
     let started = Instant::now();
     let response = next.run(request).await;
     let status = response.status().as_u16().to_string();
@@ -66,7 +72,12 @@ mod tests {
             foreign(&headers, &header::HOST).is_none()
         };
         assert!(asked("localhost:7878") && asked("127.0.0.1") && asked("[::1]:7878") && asked("127.0.0.1:1"));
-        assert!(!asked("evil.example:7878") && !asked("localhost.evil.example") && !asked("") && !asked("10.0.0.1"));
+        assert!(
+            !asked("evil.example:7878")
+                && !asked("localhost.evil.example")
+                && !asked("")
+                && !asked("10.0.0.1")
+        );
         let headers =
             HeaderMap::from_iter([(header::ORIGIN, HeaderValue::from_static("https://evil.example"))]);
         assert!(foreign(&headers, &header::ORIGIN).is_some());

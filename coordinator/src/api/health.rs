@@ -34,7 +34,9 @@ pub(super) async fn readyz(State(api): State<Api>) -> Result<&'static str, ApiPr
 ))]
 pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, ApiProblem> {
     let Some(recorder) = &api.metrics else {
-        return Err(Problem::new(ErrorCode::UnknownPath, "this coordinator was started without metrics").into());
+        return Err(
+            Problem::new(ErrorCode::UnknownPath, "this coordinator was started without metrics").into()
+        );
     };
     record_queues(&api.engine.queues().await?, api.engine.clock().now_ms());
     metrics::gauge!("redrive_claims_waiting").set(api.engine.dispatcher().waiting() as f64);

@@ -37,6 +37,9 @@ pub(super) fn with_body(problem: &Problem, body: Vec<u8>) -> Response {
 
 /// A handler panicked: a defect, which must not take others with it.
 pub(super) fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
-    ApiProblem(Problem::new(ErrorCode::Internal, "a defect; the log has its trace, and nothing was acknowledged"))
-        .into_response()
+    ApiProblem(Problem::new(
+        ErrorCode::Internal,
+        "a defect; the log has its trace, and nothing was acknowledged",
+    ))
+    .into_response()
 }

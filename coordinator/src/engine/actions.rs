@@ -64,7 +64,8 @@ impl Engine {
             return Err(Problem::new(ErrorCode::InvalidValue, detail).at("limit"));
         }
         let cursor = cursor.map(|text| text.parse::<i64>()).transpose().map_err(|_| {
-            Problem::new(ErrorCode::InvalidValue, "that is no cursor; pass on `next_cursor` as it came").at("cursor")
+            Problem::new(ErrorCode::InvalidValue, "that is no cursor; pass on `next_cursor` as it came")
+                .at("cursor")
         })?;
         if let Some(queue) = &queue
             && !self.store.has_queue(queue)
@@ -91,7 +92,8 @@ impl Engine {
         if action == TaskAction::Retry {
             self.dispatcher.wake_all();
         }
-        let results = ids.into_iter().zip(outcomes).map(|(id, outcome)| self.acted(id, action, outcome)).collect();
+        let results =
+            ids.into_iter().zip(outcomes).map(|(id, outcome)| self.acted(id, action, outcome)).collect();
         Ok(TaskActionReply { results })
     }
 
@@ -126,7 +128,8 @@ impl Engine {
         policy
             .validate()
             .map_err(|error| Problem::new(ErrorCode::InvalidPolicy, error.to_string()).at("policy"))?;
-        if !self.store.has_queue(name) && self.store.queues().await.map_err(unavailable)?.len() >= QUEUES_MAX {
+        if !self.store.has_queue(name) && self.store.queues().await.map_err(unavailable)?.len() >= QUEUES_MAX
+        {
             let detail = format!("there are {QUEUES_MAX} queues already; use groups to tell tenants apart");
             return Err(Problem::new(ErrorCode::InvalidValue, detail));
         }

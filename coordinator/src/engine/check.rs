@@ -4,8 +4,8 @@ use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::failure::FailureSignal;
 use redrive_shared::limits::{
     ATTEMPTS_MAX, BATCH_MAX_ITEMS, CLAIM_AVOID_MAX, CLAIM_QUEUES_MAX, DELAY_MAX_MS, HEARTBEAT_BREAKERS_MAX,
-    LABELS_MAX, LABEL_VALUE_MAX_BYTES, LEASE_MAX_MS, LEASE_MIN_MS, NAME_MAX_BYTES, PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES,
-    ROUTE_MAX, SIGNAL_HEADERS_MAX, SIGNAL_TEXT_MAX_BYTES, WAIT_MAX_MS,
+    LABEL_VALUE_MAX_BYTES, LABELS_MAX, LEASE_MAX_MS, LEASE_MIN_MS, NAME_MAX_BYTES, PAYLOAD_MAX_BYTES,
+    RESULT_MAX_BYTES, ROUTE_MAX, SIGNAL_HEADERS_MAX, SIGNAL_TEXT_MAX_BYTES, WAIT_MAX_MS,
 };
 use redrive_shared::wire::{ClaimRequest, Heartbeat, NewTask, Outcome};
 
@@ -49,7 +49,10 @@ pub(super) fn new_task(task: &NewTask) -> Result<()> {
     if let Some(deadline_ms) = task.deadline_ms {
         within("deadline_ms", deadline_ms, 1, DELAY_MAX_MS, " ms")?;
         if task.delay_ms.is_some_and(|delay_ms| delay_ms > deadline_ms) {
-            return Err(invalid("delay_ms", "`delay_ms` is longer than `deadline_ms`: it could never run".into()));
+            return Err(invalid(
+                "delay_ms",
+                "`delay_ms` is longer than `deadline_ms`: it could never run".into(),
+            ));
         }
     }
     if let Some(max_attempts) = task.max_attempts {
@@ -58,7 +61,10 @@ pub(super) fn new_task(task: &NewTask) -> Result<()> {
     if let Some(attempts_made) = task.attempts_made {
         within("attempts_made", attempts_made.into(), 0, ATTEMPTS_MAX.into(), "")?;
         if attempts_made == 0 && task.failure.is_some() {
-            return Err(invalid("attempts_made", "there is a `failure`, so at least one attempt was made".into()));
+            return Err(invalid(
+                "attempts_made",
+                "there is a `failure`, so at least one attempt was made".into(),
+            ));
         }
     }
     within("route", task.route.into(), 0, ROUTE_MAX.into(), "")?;
@@ -72,7 +78,8 @@ pub(super) fn new_task(task: &NewTask) -> Result<()> {
     if let Some(signal) = &task.failure {
         failure("failure", signal)?;
     }
-    let traceparent = |text: &str| text.len() == 55 && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
+    let traceparent =
+        |text: &str| text.len() == 55 && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
     if task.traceparent.as_ref().is_some_and(|text| !traceparent(text)) {
         let detail = "a W3C traceparent has 55 characters, as in 00-<32 hex>-<16 hex>-01".to_owned();
         return Err(invalid("traceparent", detail));
@@ -82,7 +89,8 @@ pub(super) fn new_task(task: &NewTask) -> Result<()> {
 
 /// The classifier looks at the beginning only; far longer text is a mistake that costs everyone.
 fn failure(place: &str, signal: &FailureSignal) -> Result<()> {
-    let fields = [&signal.body, &signal.exception, &signal.provider, &signal.finish_reason, &signal.stop_reason];
+    let fields =
+        [&signal.body, &signal.exception, &signal.provider, &signal.finish_reason, &signal.stop_reason];
     let fields: usize = fields.into_iter().flatten().map(String::len).sum();
     let headers: usize = signal.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     within(place, (fields + headers) as u64, 0, 4 * SIGNAL_TEXT_MAX_BYTES as u64, " bytes of text")?;
@@ -126,9 +134,9 @@ pub(super) fn outcome(outcome: &Outcome) -> Result<()> {
             Err(Problem::new(ErrorCode::PayloadTooLarge, detail).at("outcome.done.result"))
         }
         Outcome::Snooze { delay_ms } => within("outcome.snooze.delay_ms", *delay_ms, 0, DELAY_MAX_MS, " ms"),
-        Outcome::Retry { failure: signal } | Outcome::Dead { failure: signal } | Outcome::Escalate { failure: signal } => {
-            failure("outcome.failure", signal)
-        }
+        Outcome::Retry { failure: signal }
+        | Outcome::Dead { failure: signal }
+        | Outcome::Escalate { failure: signal } => failure("outcome.failure", signal),
         Outcome::Done { .. } | Outcome::Release {} => Ok(()),
     }
 }

@@ -41,13 +41,12 @@ impl Engine {
         check::new_task(&task)?;
         let queue = match task.queue.take() {
             Some(queue) => queue,
-            None => Name::new(DEFAULT_QUEUE).map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?,
+            None => Name::new(DEFAULT_QUEUE)
+                .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?,
         };
         self.require_queues(std::iter::once(&queue)).await?;
-        let failure = task
-            .failure
-            .take()
-            .map(|signal| judge(&signal, task.dependency.as_deref(), self.clock.now_ms()));
+        let failure =
+            task.failure.take().map(|signal| judge(&signal, task.dependency.as_deref(), self.clock.now_ms()));
         if let Some(failure) = &failure {
             let class = failure.class.as_str();
             metrics::counter!("redrive_failures_total", "class" => class, "queue" => queue.to_string(), "at" => "producer")
@@ -69,15 +68,26 @@ impl Engine {
             Enqueued::Duplicate { .. } => (EnqueueStatus::Duplicate, "duplicate"),
             Enqueued::IdReused | Enqueued::UnknownQueue => (EnqueueStatus::Refused, "refused"),
         };
-        metrics::counter!("redrive_enqueued_total", "queue" => queue.to_string(), "status" => label).increment(1);
+        metrics::counter!("redrive_enqueued_total", "queue" => queue.to_string(), "status" => label)
+            .increment(1);
         match outcome {
             Enqueued::Created { state, due_ms } => {
                 self.moved(&id, queue, state, due_ms);
-                EnqueueResult { id: Some(id), status, state: Some(state), due_at_ms: Some(due_ms), error: None }
+                EnqueueResult {
+                    id: Some(id),
+                    status,
+                    state: Some(state),
+                    due_at_ms: Some(due_ms),
+                    error: None,
+                }
             }
-            Enqueued::Duplicate { state, due_ms } => {
-                EnqueueResult { id: Some(id), status, state: Some(state), due_at_ms: Some(due_ms), error: None }
-            }
+            Enqueued::Duplicate { state, due_ms } => EnqueueResult {
+                id: Some(id),
+                status,
+                state: Some(state),
+                due_at_ms: Some(due_ms),
+                error: None,
+            },
             Enqueued::IdReused => {
                 let detail = format!(
                     "`{id}` belongs to a task with another queue, type or payload; use a new id for new work, or ask for \
@@ -95,5 +105,11 @@ fn refused(id: Option<TaskId>, problem: Problem, place: usize) -> EnqueueResult 
         Some(field) => format!("tasks[{place}].{field}"),
         None => format!("tasks[{place}]"),
     };
-    EnqueueResult { id, status: EnqueueStatus::Refused, state: None, due_at_ms: None, error: Some(problem.at(at)) }
+    EnqueueResult {
+        id,
+        status: EnqueueStatus::Refused,
+        state: None,
+        due_at_ms: None,
+        error: Some(problem.at(at)),
+    }
 }

@@ -17,8 +17,8 @@ use redrive_shared::id::Name;
 use redrive_shared::task::TaskState;
 use tokio_util::sync::CancellationToken;
 
-pub use self::presence::Present;
 use self::presence::Presence;
+pub use self::presence::Present;
 use crate::alarm::Alarm;
 use crate::dispatch::Dispatcher;
 use crate::metrics::DependencyLabels;
@@ -111,7 +111,9 @@ impl Engine {
             .map_or_else(String::new, |near| format!("did you mean `{near}`? "));
         Problem::new(
             ErrorCode::UnknownQueue,
-            format!("there is no queue `{name}`; {hint}make it with PUT /v1/queues/{name} or `redrive queues create {name}`"),
+            format!(
+                "there is no queue `{name}`; {hint}make it with PUT /v1/queues/{name} or `redrive queues create {name}`"
+            ),
         )
     }
 }

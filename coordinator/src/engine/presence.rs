@@ -55,7 +55,9 @@ impl Engine {
                 self.reaper.set_earlier(i64::MIN);
             }
             // Its leases end by themselves, later.
-            Err(error) => tracing::warn!(%error, agent = %key.0, "cannot end the leases of a worker that vanished"),
+            Err(error) => {
+                tracing::warn!(%error, agent = %key.0, "cannot end the leases of a worker that vanished")
+            }
         }
     }
 }

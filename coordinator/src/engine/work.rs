@@ -53,7 +53,9 @@ impl Engine {
             })
             .collect();
         let outcomes = self.store.extend(batch).await.map_err(unavailable)?;
-        Ok(ExtendReply { results: ids.into_iter().zip(outcomes).map(|(id, one)| extended(id, one)).collect() })
+        Ok(ExtendReply {
+            results: ids.into_iter().zip(outcomes).map(|(id, one)| extended(id, one)).collect(),
+        })
     }
 
     /// Ends attempts. What is wrong with one settlement does not hold up the others.
@@ -191,5 +193,8 @@ fn stale(id: &TaskId, state: TaskState) -> Problem {
 }
 
 pub(super) fn unknown(id: &TaskId) -> Problem {
-    Problem::new(ErrorCode::UnknownTask, format!("no task `{id}` is known, or no longer; nothing was changed"))
+    Problem::new(
+        ErrorCode::UnknownTask,
+        format!("no task `{id}` is known, or no longer; nothing was changed"),
+    )
 }

@@ -184,7 +184,9 @@ impl Ending {
     /// What failed, if something did.
     pub fn failure(&self) -> Option<&FailureRecord> {
         match self {
-            Self::Failed(failure) | Self::FailedForGood(failure) | Self::NeedsPerson(failure) => Some(failure),
+            Self::Failed(failure) | Self::FailedForGood(failure) | Self::NeedsPerson(failure) => {
+                Some(failure)
+            }
             Self::Done(_) | Self::Snoozed { .. } | Self::Released => None,
         }
     }

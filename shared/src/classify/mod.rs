@@ -25,8 +25,8 @@ use utoipa::ToSchema;
 
 use crate::failure::{FailureClass, FailureSignal};
 use decide::Verdict;
-pub use fingerprint::at_dependency;
 use evidence::Evidence;
+pub use fingerprint::at_dependency;
 
 /// What the classifier makes of a failure signal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -8,7 +8,7 @@ mod queues;
 mod tasks;
 mod work;
 
-pub use agents::{AgentView, AgentsReply, Heartbeat, HeartbeatReply, AgentStatus, Report, ReportsRequest};
+pub use agents::{AgentStatus, AgentView, AgentsReply, Heartbeat, HeartbeatReply, Report, ReportsRequest};
 pub use queues::{QueueCreate, QueueView, QueuesReply};
 pub use tasks::{
     EnqueueReply, EnqueueRequest, EnqueueResult, EnqueueStatus, NewTask, Page, StatusReply, StatusRequest,

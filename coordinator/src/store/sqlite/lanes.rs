@@ -108,7 +108,11 @@ impl LaneIndex {
             for ((_, rank), set) in self.due.range((*queue, i64::MIN)..=(*queue, i64::MAX)) {
                 let eligible = set.range(..=(now_ms, i64::MAX)).filter_map(|(_, lane)| {
                     let entry = self.entries.get(lane)?;
-                    eligible(&entry.lane, avoid).then_some(Candidate { lane: *lane, rank: *rank, visited: entry.visited })
+                    eligible(&entry.lane, avoid).then_some(Candidate {
+                        lane: *lane,
+                        rank: *rank,
+                        visited: entry.visited,
+                    })
                 });
                 found.extend(eligible.take(CANDIDATES_MAX));
             }

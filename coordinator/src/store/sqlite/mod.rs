@@ -62,12 +62,18 @@ impl SqliteStore {
     /// Opens a store that ends with its handle.
     pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self> {
         let scratch = tempfile::Builder::new().prefix("redrive-").tempdir();
-        let scratch = scratch.map_err(|error| StoreError::Unavailable(format!("no temporary directory: {error}")))?;
+        let scratch =
+            scratch.map_err(|error| StoreError::Unavailable(format!("no temporary directory: {error}")))?;
         let directory = scratch.path().to_owned();
         Self::open_at(&directory, clock, false, Some(scratch))
     }
 
-    fn open_at(directory: &Path, clock: Arc<dyn Clock>, durable: bool, scratch: Option<TempDir>) -> Result<Self> {
+    fn open_at(
+        directory: &Path,
+        clock: Arc<dyn Clock>,
+        durable: bool,
+        scratch: Option<TempDir>,
+    ) -> Result<Self> {
         let lock = lock_directory(directory)?;
         let location = Location { file: directory.join("redrive.sqlite"), durable };
         let connection = open_writer(&location).map_err(|error| cannot_open(&location, &error))?;
@@ -99,10 +105,13 @@ impl SqliteStore {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let (readers, location) = (Arc::clone(&self.readers), self.location.clone());
-        let pool = move || readers.lock().unwrap_or_else(PoisonError::into_inner).pop().map_or_else(
-            || open_reader(&location),
-            Ok,
-        );
+        let pool = move || {
+            readers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop()
+                .map_or_else(|| open_reader(&location), Ok)
+        };
         let readers = Arc::clone(&self.readers);
         let task = tokio::task::spawn_blocking(move || {
             let connection = pool()?;
@@ -223,6 +232,7 @@ impl Store for SqliteStore {
     async fn check(&self) -> Result<()> {
         // A write that changes nothing may still fit where a batch would not.
         room_left(&self.location)?;
-        self.write(|tx| tx.connection.execute_batch("UPDATE queues SET paused = paused WHERE queue = 1")).await
+        self.write(|tx| tx.connection.execute_batch("UPDATE queues SET paused = paused WHERE queue = 1"))
+            .await
     }
 }

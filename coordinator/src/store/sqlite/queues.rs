@@ -60,7 +60,12 @@ impl QueueBook {
 
     /// The numbers of those queues that exist and hand out work.
     pub fn open(&self, names: &[Name]) -> Vec<i64> {
-        names.iter().filter_map(|name| self.get(name)).filter(|queue| !queue.paused).map(|queue| queue.number).collect()
+        names
+            .iter()
+            .filter_map(|name| self.get(name))
+            .filter(|queue| !queue.paused)
+            .map(|queue| queue.number)
+            .collect()
     }
 
     /// Makes a queue or replaces its policy, in the table and here.
@@ -70,10 +75,11 @@ impl QueueBook {
              ON CONFLICT (name) DO UPDATE SET policy = excluded.policy",
             params![name.as_str(), to_json(&policy)?],
         )?;
-        let (number, paused) =
-            connection.query_row("SELECT queue, paused FROM queues WHERE name = ?1", [name.as_str()], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?;
+        let (number, paused) = connection.query_row(
+            "SELECT queue, paused FROM queues WHERE name = ?1",
+            [name.as_str()],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
         self.insert(Queue { number, name: name.clone(), paused, policy: Arc::new(policy) });
         Ok(())
     }

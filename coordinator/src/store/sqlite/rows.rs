@@ -99,7 +99,9 @@ pub(super) fn class_counts(counts: &ClassCounts) -> Option<Vec<u8>> {
 
 fn class_counts_from(bytes: Option<&[u8]>) -> ClassCounts {
     let pairs = bytes.unwrap_or_default().chunks_exact(2);
-    pairs.filter_map(|pair| Some((*FailureClass::ALL.get(usize::from(pair[0]))?, u32::from(pair[1])))).collect()
+    pairs
+        .filter_map(|pair| Some((*FailureClass::ALL.get(usize::from(pair[0]))?, u32::from(pair[1]))))
+        .collect()
 }
 
 pub(super) const fn ending_name(end: AttemptEnd) -> &'static str {

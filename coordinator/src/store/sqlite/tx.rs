@@ -174,7 +174,12 @@ impl<'a> Tx<'a> {
         }
         self.connection
             .prepare_cached("INSERT INTO lanes (queue, priority, dependency, grp) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![queue, rank(lane.priority), lane.dependency.as_deref(), lane.group.as_deref()])?;
+            .execute(params![
+                queue,
+                rank(lane.priority),
+                lane.dependency.as_deref(),
+                lane.group.as_deref()
+            ])?;
         let id = self.connection.last_insert_rowid();
         self.memory.lanes.insert(id, queue, lane.clone(), 0, None);
         Ok(id)

@@ -109,7 +109,8 @@ impl Writer {
         published.set(memory.queues.clone());
         let opened_ms = clock.now_ms();
         let rng = SmallRng::from_rng(&mut rand::rng());
-        let writer = Self { location, connection: Some(connection), memory, published, clock, rng, opened_ms };
+        let writer =
+            Self { location, connection: Some(connection), memory, published, clock, rng, opened_ms };
         let (sender, inbox) = mpsc::channel(INBOX);
         let thread = std::thread::Builder::new()
             .name("redrive-writer".into())
@@ -207,11 +208,15 @@ pub(super) fn store_error(error: &rusqlite::Error) -> StoreError {
     use rusqlite::ErrorCode as Code;
     match error {
         rusqlite::Error::SqliteFailure(cause, _) => match cause.code {
-            Code::DiskFull => StoreError::Full(format!("{error}; free some space, the store goes on by itself")),
+            Code::DiskFull => {
+                StoreError::Full(format!("{error}; free some space, the store goes on by itself"))
+            }
             Code::DatabaseBusy | Code::DatabaseLocked => {
                 StoreError::Unavailable(format!("{error}; another process holds the database"))
             }
-            Code::DatabaseCorrupt | Code::NotADatabase | Code::SchemaChanged => StoreError::Corrupt(error.to_string()),
+            Code::DatabaseCorrupt | Code::NotADatabase | Code::SchemaChanged => {
+                StoreError::Corrupt(error.to_string())
+            }
             _ => StoreError::Unavailable(error.to_string()),
         },
         rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => {

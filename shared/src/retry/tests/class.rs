@@ -64,7 +64,8 @@ fn the_table_names_every_class_once() {
 
 #[test]
 fn an_unretryable_failure_ends_where_its_class_says() {
-    for (class, unretryable, _, _) in TABLE.into_iter().filter(|row| class_default(row.0).retryable.is_none()) {
+    for (class, unretryable, _, _) in TABLE.into_iter().filter(|row| class_default(row.0).retryable.is_none())
+    {
         assert_eq!(decide(class, false, 1, 1), ended(unretryable, EndReason::Unretryable), "{class}");
     }
 }
