@@ -73,7 +73,8 @@ fn is_function(line: &str) -> bool {
     let words = words.strip_prefix("pub ").unwrap_or(words);
     let words = words.strip_prefix("const ").unwrap_or(words);
     let words = words.strip_prefix("async ").unwrap_or(words);
-    words.starts_with("fn ") && line.trim_end().ends_with(['{', '('])
+    // A macro's `fn $name` closes with the repetition around it.
+    words.starts_with("fn ") && !words.starts_with("fn $") && line.trim_end().ends_with(['{', '('])
 }
 
 #[test]

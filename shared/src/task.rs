@@ -129,7 +129,7 @@ impl TryFrom<String> for Nonce {
 pub struct Ledger {
     /// Failures charged to the task, those before it was enqueued included.
     pub failed: u32,
-    /// Leases that had started and whose worker vanished.
+    /// Leases that had started and whose worker vanished, or said that its process was killed.
     pub lost: u32,
     /// Leases that nobody started.
     pub undelivered: u32,

@@ -2,6 +2,8 @@
 
 mod bed;
 mod build;
+pub mod process;
+pub mod server;
 
 pub use bed::{Bed, SqliteBackend, fast_directory};
 pub use build::{

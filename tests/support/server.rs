@@ -23,7 +23,6 @@ pub struct Server {
 pub struct Reply {
     pub status: u16,
     pub kind: String,
-    pub retry_after: Option<String>,
     pub json: Value,
 }
 
@@ -55,10 +54,6 @@ impl Server {
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
-    }
-
-    pub fn client(&self) -> Client {
-        Client::new(&self.url("")).expect("a client")
     }
 
     pub async fn get(&self, path: &str) -> Reply {
@@ -94,8 +89,8 @@ impl Server {
 pub async fn read(request: reqwest::RequestBuilder) -> Reply {
     let response = request.send().await.expect("an answer");
     let header = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
-    let (kind, retry_after) = (header("content-type").unwrap_or_default(), header("retry-after"));
+    let kind = header("content-type").unwrap_or_default();
     let status = response.status().as_u16();
     let text = response.text().await.expect("a body");
-    Reply { status, kind, retry_after, json: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+    Reply { status, kind, json: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
 }

@@ -73,7 +73,7 @@ pub(super) async fn report(
 
 /// Every agent that was heard from.
 #[utoipa::path(get, path = "/v1/agents", tag = "work", responses(
-    (status = 200, description = "By name", body = AgentsReply),
+    (status = 200, description = "By name; of one name, the run heard from last comes first", body = AgentsReply),
 ))]
 pub(super) async fn agents(State(api): State<Api>) -> Reply<AgentsReply> {
     Ok(axum::Json(AgentsReply { agents: api.engine.agents().await? }))

@@ -82,10 +82,10 @@ pub struct AgentView {
     pub seen_at_ms: i64,
 }
 
-/// Every agent that is known.
+/// Every run of an agent that is known; those gone are forgotten after an hour.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct AgentsReply {
-    /// By name.
+    /// By name; of one name, the run heard from last comes first.
     pub agents: Vec<AgentView>,
 }
 

@@ -118,7 +118,9 @@ fn silence_agents(tx: &Tx<'_>) -> rusqlite::Result<Vec<Name>> {
     let mut gone = Vec::new();
     for (agent, boot_id) in silent {
         expire(tx, &agent, &boot_id)?;
-        tx.connection.prepare_cached("UPDATE agents SET gone = 1 WHERE agent = ?1")?.execute([&agent])?;
+        tx.connection
+            .prepare_cached("UPDATE agents SET gone = 1 WHERE agent = ?1 AND boot_id = ?2")?
+            .execute([&agent, &boot_id])?;
         gone.push(Name::new(agent).map_err(|error| corrupt(0, error))?);
     }
     Ok(gone)

@@ -169,8 +169,8 @@ pub(super) fn queues(connection: &Connection) -> rusqlite::Result<Vec<QueueView>
 
 /// Every agent known, by name.
 pub(super) fn agents(connection: &Connection) -> rusqlite::Result<Vec<AgentView>> {
-    let mut statement =
-        connection.prepare_cached("SELECT agent, seen_ms, gone, beat FROM agents ORDER BY agent")?;
+    let mut statement = connection
+        .prepare_cached("SELECT agent, seen_ms, gone, beat FROM agents ORDER BY agent, seen_ms DESC")?;
     let rows = statement.query_map([], |row| {
         let beat: Heartbeat = parse(row.get_ref(3)?.as_str()?, 3)?;
         let agent: Name = required(row, 0)?;

@@ -104,10 +104,12 @@ CREATE TABLE claims (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX claims_age ON claims (at_ms);
 
+-- Runs of agents: a new process of an agent does not speak for the leases of the one before.
 CREATE TABLE agents (
-  agent   TEXT PRIMARY KEY,
+  agent   TEXT NOT NULL,
   boot_id TEXT NOT NULL,
   seen_ms INTEGER NOT NULL,
   gone    INTEGER NOT NULL DEFAULT 0,
-  beat    TEXT NOT NULL
+  beat    TEXT NOT NULL,
+  PRIMARY KEY (agent, boot_id)
 ) STRICT, WITHOUT ROWID;
