@@ -198,6 +198,7 @@ pub async fn agents_are_shown_as_they_reported(bed: Bed) {
     ];
     assert_eq!(seen, expected);
     assert_eq!(agents[0].queues, [name("default")]);
+    bed.advance(10);
     bed.heartbeat(beat("a", "a-2")).await.unwrap();
     let agent = bed.agents().await.unwrap().remove(0);
     assert_eq!((&*agent.boot_id, agent.status), ("a-2", AgentStatus::Alive));
