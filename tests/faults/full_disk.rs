@@ -52,6 +52,7 @@ async fn the_store_runs_on_a_small_disk_where_it_is_asked_to() {
     for _ in 0..5 {
         assert_full(bed.enqueue(vec![large("one-more")]).await.err());
     }
+    assert_full(bed.check().await.err());
     assert_eq!(bed.state("in-work").await, TaskState::Leased, "what is only looked at can still be seen");
     assert!(bed.get(&id("one-more")).await.unwrap().is_none());
 

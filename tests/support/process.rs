@@ -25,7 +25,7 @@ pub fn redrive() -> Command {
     command
 }
 
-/// A coordinator on the embedded store that can be killed and started again at the same address.
+/// `redrive dev`, a coordinator on the embedded store, that can be killed and started again at the same address.
 pub struct Coordinator {
     data_dir: std::path::PathBuf,
     address: SocketAddr,
@@ -41,14 +41,7 @@ impl Coordinator {
 
     async fn spawn(data_dir: &Path, address: SocketAddr) -> Child {
         let mut child = redrive()
-            .args([
-                "--json",
-                "coordinator",
-                "--create-queues",
-                "--listen",
-                &address.to_string(),
-                "--data-dir",
-            ])
+            .args(["--json", "dev", "--listen", &address.to_string(), "--data-dir"])
             .arg(data_dir)
             .stdout(Stdio::piped())
             .spawn()
