@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::support::process::{ready_line, redrive, terminate};
 
-/// The demo is bounded at 30 s by itself.
-const DEMO_PATIENCE: Duration = Duration::from_secs(60);
+/// The demo is bounded at 45 s by itself.
+const DEMO_PATIENCE: Duration = Duration::from_secs(90);
 
 #[tokio::test]
 async fn the_demo_balances_its_books_and_leaves_nothing_behind() {

@@ -20,9 +20,9 @@ use crate::upstream::Reply;
 /// The seed when nobody gives one: which task comes when.
 pub const DEFAULT_SEED: u64 = 1;
 /// The play stops here, finished or not.
-pub const PLAY_MAX: Duration = Duration::from_secs(26);
+pub const PLAY_MAX: Duration = Duration::from_secs(40);
 /// Everything is over by then, whatever hangs.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(45);
 /// A task that is due later than this is left waiting when the play ends.
 pub const LEFT_WAITING_MS: i64 = 60_000;
 
