@@ -6,7 +6,7 @@ mod full_disk;
 use std::sync::Arc;
 
 use redrive_coordinator::store::sqlite::SqliteStore;
-use redrive_coordinator::store::{Claim, Ending, Enqueued, Store, StoreError};
+use redrive_coordinator::store::{Ending, Enqueued, Store, StoreError};
 use redrive_shared::clock::ManualClock;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::task::TaskState;
@@ -114,27 +114,26 @@ async fn a_caller_that_stops_waiting_harms_nobody() {
 }
 
 #[tokio::test]
-async fn a_task_that_cannot_be_read_fails_its_own_verb_and_no_other() {
+async fn a_task_that_cannot_be_read_is_put_off_and_holds_up_no_other() {
     let backend = SqliteBackend::new();
     let file = backend.path().join("redrive.sqlite");
     let bed = Bed::new(backend).await;
-    bed.put_queue(&name("other"), Default::default()).await.unwrap();
-    bed.put_all(vec![task("first").group("a"), task("broken"), task("whole").on("other")]).await;
-    let sql = "UPDATE bodies SET payload = '{' WHERE seq = (SELECT seq FROM tasks WHERE id = 'broken')";
-    assert_eq!(Connection::open(file).unwrap().execute(sql, []).unwrap(), 1);
-    let new = || vec![task("new").on("other").group("h")];
-    let (claimed, enqueued) = tokio::join!(bed.claim(vec![claim_of(9)]), bed.enqueue(new()));
-    assert!(matches!(claimed, Err(StoreError::Corrupt(_))), "{claimed:?}");
-    assert!(matches!(enqueued.unwrap()[0], Enqueued::Created { .. }));
-    // "first" was given already when "broken" was met: it is as if that had never been, in the tables and in memory.
-    assert_eq!(bed.state("first").await, TaskState::Scheduled);
-    let others = Claim { queues: vec![name("other")], ..claim_of(9) };
-    assert_eq!(bed.claim_one(others).await.leases.len(), 2);
-    bed.cancel_one("broken").await;
-    assert_eq!(bed.take_ids(9).await, ["first"]);
+    bed.put_all(vec![task("first"), task("broken"), task("second"), task("held")]).await;
+    let spoil = |sql: &str| Connection::open(&file).unwrap().execute(sql, []).unwrap();
+    spoil("UPDATE bodies SET payload = '{' WHERE seq = (SELECT seq FROM tasks WHERE id = 'broken')");
+    assert_eq!(bed.take_ids(9).await, ["first", "second", "held"], "its lane goes on");
+    assert_eq!(bed.take_ids(9).await, [""; 0], "it does not come at once again");
+    // A lease that cannot be read does not keep the others from being reaped.
+    spoil("UPDATE tasks SET failed = -1 WHERE id = 'held'");
+    bed.advance(30_001);
+    let reaped: Vec<String> =
+        bed.reap(10).await.unwrap().reaped.iter().map(|lost| lost.id.to_string()).collect();
+    assert_eq!(reaped, ["first", "second"]);
     let counts = bed.queue("default").await.counts;
-    assert_eq!((counts.scheduled, counts.leased, counts.cancelled), (0, 1, 1));
-    assert_eq!(bed.queue("other").await.counts.leased, 2);
+    assert_eq!((counts.scheduled, counts.leased), (3, 1), "nothing is lost or counted twice");
+    spoil("UPDATE bodies SET payload = '{}' WHERE seq = (SELECT seq FROM tasks WHERE id = 'broken')");
+    bed.advance(60_000);
+    assert!(bed.take_ids(9).await.contains(&"broken".to_owned()), "mended, it runs");
 }
 
 #[tokio::test]

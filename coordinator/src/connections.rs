@@ -27,6 +27,9 @@ pub(crate) async fn serve(
     grace: Duration,
 ) {
     let (graceful, room) = (GracefulShutdown::new(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+    let cut = CancellationToken::new();
+    // Whatever ends this function ends its connections.
+    let _cut = cut.clone().drop_guard();
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener, &room)).await {
@@ -34,9 +37,10 @@ pub(crate) async fn serve(
         let service = TowerToHyperService::new(router.clone());
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
+        let cut = cut.clone();
         tokio::spawn(async move {
             let _place = place;
-            if let Err(error) = connection.await {
+            if let Some(Err(error)) = cut.run_until_cancelled(connection).await {
                 tracing::debug!(error = %error, "a connection ended badly");
             }
         });

@@ -86,6 +86,7 @@ pub struct Dispatcher {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     watchers: Arc<Watchers>,
+    reaper: Arc<Alarm>,
     alarm: Alarm,
     lines: Mutex<Lines>,
 }
@@ -93,9 +94,14 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// A dispatcher; [`Dispatcher::run`] makes it work.
     ///
-    /// `watchers` hear of tasks that a claim finds past their deadline.
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, watchers: Arc<Watchers>) -> Self {
-        Self { store, clock, watchers, alarm: Alarm::default(), lines: Mutex::default() }
+    /// `watchers` hear of tasks that a claim finds past their deadline, `reaper` of when the leases given will end.
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        watchers: Arc<Watchers>,
+        reaper: Arc<Alarm>,
+    ) -> Self {
+        Self { store, clock, watchers, reaper, alarm: Alarm::default(), lines: Mutex::default() }
     }
 
     /// Claims, and waits up to `wait_ms` when nothing is due. Empty when nothing became due in time.
@@ -247,6 +253,9 @@ impl Dispatcher {
                 metrics::counter!("redrive_deadline_passed_total").increment(1);
                 self.watchers.settled(id);
             }
+            if let Some(ends_ms) = claimed.leases.iter().map(|lease| lease.lease_until_ms).min() {
+                self.reaper.set_earlier(ends_ms);
+            }
             // A claim that was filled may have left something for the next in line.
             let filled = claimed.leases.len() >= waiter.claim.max;
             let next_ms = if filled { i64::MIN } else { claimed.next_due_ms.unwrap_or(i64::MAX) };
@@ -274,7 +283,10 @@ impl Dispatcher {
             return;
         }
         for (interest, waiter, next_ms) in back.into_iter().rev() {
-            let Some(line) = lines.lines.get_mut(&interest) else { continue };
+            let line = lines
+                .lines
+                .entry(interest)
+                .or_insert_with(|| Line { waiters: VecDeque::new(), try_at_ms: i64::MAX });
             let next_ms = if next_ms == i64::MIN { next_ms } else { next_ms.max(soon_ms) };
             line.try_at_ms = line.try_at_ms.min(next_ms);
             if let Some(waiter) = waiter {
@@ -285,14 +297,19 @@ impl Dispatcher {
         lines.lines.retain(|_, line| !line.waiters.is_empty());
     }
 
+    /// Those who asked are told; only their lines wait a little before they try again.
     fn fail(&self, wave: Vec<(Interest, Waiter)>, problem: &Problem) {
-        for (_, waiter) in wave {
+        let now_ms = self.clock.now_ms();
+        // The store may have given leases all the same: its answer is what was lost.
+        self.reaper.set_earlier(now_ms + RETRY_AFTER_FAILURE_MS);
+        let mut lines = self.lock();
+        for (interest, waiter) in wave {
+            if let Some(line) = lines.lines.get_mut(&interest) {
+                line.try_at_ms = line.try_at_ms.max(now_ms).min(now_ms + RETRY_AFTER_FAILURE_MS);
+            }
             let _ = waiter.reply.send(Err(problem.clone()));
         }
-        let retry_at_ms = self.clock.now_ms() + RETRY_AFTER_FAILURE_MS;
-        for line in self.lock().lines.values_mut() {
-            line.try_at_ms = line.try_at_ms.max(retry_at_ms);
-        }
+        lines.lines.retain(|_, line| !line.waiters.is_empty());
     }
 
     /// Leases whose worker went away before they reached it: handed back at once, instead of waiting for their end.

@@ -8,8 +8,6 @@ use redrive_shared::limits::DEPENDENCY_LABELS_MAX;
 use redrive_shared::task::Lease;
 use redrive_shared::wire::{QueueView, Report};
 
-use crate::store::{Ending, Settled};
-
 const SECONDS_BUCKETS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0];
 
@@ -42,34 +40,16 @@ impl DependencyLabels {
 
 /// Leases went out: how many, and how late.
 pub fn record_claimed(leases: &[Lease], now_ms: i64) {
-    for lease in leases {
-        let queue = lease.queue.to_string();
-        metrics::counter!("redrive_leases_granted_total", "queue" => queue.clone()).increment(1);
-        let late_ms = now_ms.saturating_sub(lease.due_at_ms).max(0);
-        metrics::histogram!("redrive_dispatch_lateness_seconds", "queue" => queue)
-            .record(late_ms as f64 / 1_000.0);
+    let by_queue = leases.chunk_by(|one, next| one.queue == next.queue);
+    for same in by_queue {
+        let Some(queue) = same.first().map(|lease| lease.queue.to_string()) else { continue };
+        metrics::counter!("redrive_leases_granted_total", "queue" => queue.clone())
+            .increment(same.len() as u64);
+        let lateness = metrics::histogram!("redrive_dispatch_lateness_seconds", "queue" => queue);
+        for lease in same {
+            lateness.record(now_ms.saturating_sub(lease.due_at_ms).max(0) as f64 / 1_000.0);
+        }
     }
-}
-
-/// An attempt ended.
-pub fn record_settled(ending: &Ending, outcome: &Settled) {
-    let Settled::Applied { state, queue, .. } = outcome else { return };
-    let queue = queue.to_string();
-    if let Some(failure) = ending.failure() {
-        let class = failure.class.as_str();
-        metrics::counter!("redrive_failures_total", "class" => class, "queue" => queue.clone(), "at" => "worker")
-            .increment(1);
-    }
-    let name = match ending {
-        Ending::Done(_) => "done",
-        Ending::Failed(_) => "failed",
-        Ending::FailedForGood(_) => "dead",
-        Ending::NeedsPerson(_) => "escalated",
-        Ending::Snoozed { .. } => "snoozed",
-        Ending::Released => "released",
-    };
-    metrics::counter!("redrive_settled_total", "queue" => queue, "outcome" => name, "state" => state.as_str())
-        .increment(1);
 }
 
 /// First attempts that clients made themselves.

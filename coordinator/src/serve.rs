@@ -44,6 +44,11 @@ pub enum CoordinatorError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A background duty failed in a way that it must not.
+    #[error(
+        "a background duty failed: {0}; this is a defect, its trace is in the log; start the coordinator again"
+    )]
+    Defect(String),
 }
 
 /// Runs a coordinator until shutdown. `ready` hears where it listens.
@@ -73,10 +78,15 @@ pub async fn run(
     // Whoever asked may have gone; the coordinator serves all the same.
     let _ = ready.send(address);
     let grace = Duration::from_millis(config.shutdown_grace_ms);
-    serve(listener, router, &shutdown, grace).await;
+    // A duty ends by itself only through a defect: then nothing would be dispatched or reaped, so the whole stops.
+    let defect = tokio::select! {
+        () = serve(listener, router, &shutdown, grace) => None,
+        Some(ended) = duties.join_next(), if !shutdown.is_cancelled() => ended.err(),
+    };
+    shutdown.cancel();
     while duties.join_next().await.is_some() {}
     tracing::info!("stopped");
-    Ok(())
+    defect.map_or(Ok(()), |error| Err(CoordinatorError::Defect(error.to_string())))
 }
 
 fn start_duties(

@@ -187,7 +187,10 @@ impl Record {
             class_failures: ClassCounts::default(),
             previous_delay_ms: None,
             max_attempts: start.max_attempts,
-            deadline_ms: now_ms.saturating_add_unsigned(start.deadline_ms.unwrap_or(policy.deadline_ms)),
+            deadline_ms: now_ms.saturating_add_unsigned(
+                // The policy's time begins when the task may first run: a long delay must not use it up.
+                start.deadline_ms.unwrap_or(start.delay_ms.saturating_add(policy.deadline_ms)),
+            ),
             expires_ms: None,
         };
         let Some(failure) = start.failure else {
@@ -221,15 +224,10 @@ impl Record {
         if self.state != TaskState::Scheduled || self.due_ms > now_ms {
             return Err(Refused::WrongState(self.state));
         }
-        self.raise_epoch(now_us);
         if now_ms > self.deadline_ms {
-            self.settle_in(TaskState::Escalated, policy, now_ms);
-            return Ok(Some(self.verdict(
-                AttemptEnd::Undelivered,
-                None,
-                "its deadline passed while it waited",
-            )));
+            return self.miss_deadline(policy, now_us).map(Some);
         }
+        self.raise_epoch(now_us);
         self.state = TaskState::Leased;
         self.nonce = nonce;
         self.started = false;
@@ -237,6 +235,17 @@ impl Record {
         self.lease_until_ms = now_ms.saturating_add_unsigned(lease_ms);
         self.runs = self.runs.saturating_add(1);
         Ok(None)
+    }
+
+    /// Escalates a waiting task whose deadline has passed.
+    pub fn miss_deadline(&mut self, policy: &RetryPolicy, now_us: i64) -> Result<Verdict, Refused> {
+        let now_ms = now_us.div_euclid(1_000);
+        if self.state != TaskState::Scheduled || now_ms <= self.deadline_ms {
+            return Err(Refused::WrongState(self.state));
+        }
+        self.raise_epoch(now_us);
+        self.settle_in(TaskState::Escalated, policy, now_ms);
+        Ok(self.verdict(AttemptEnd::Undelivered, None, "its deadline passed while it waited"))
     }
 
     /// Starts the lease (the first time) or makes it end later; never earlier.
@@ -275,6 +284,10 @@ impl Record {
             }
             Ended::Snoozed { delay_ms } => {
                 self.ledger.deferred = self.ledger.deferred.saturating_add(1);
+                if now_ms.saturating_add_unsigned(delay_ms) > self.deadline_ms {
+                    self.settle_in(TaskState::Escalated, policy, now_ms);
+                    return Ok(self.verdict(AttemptEnd::Snoozed, None, end_words(EndReason::PastDeadline)));
+                }
                 self.schedule(delay_ms, now_ms);
                 self.verdict(AttemptEnd::Snoozed, Some(delay_ms), "put off by its handler")
             }

@@ -109,6 +109,29 @@ async fn leases_for_a_worker_that_hung_up_are_handed_back() {
 }
 
 #[tokio::test]
+async fn work_from_a_producer_that_hung_up_still_wakes_who_waits() {
+    let server = Server::start().await;
+    for round in 0..20 {
+        let wish = claim("a", LONG_MS);
+        let waiting = server.post("/v1/claims", &wish);
+        let hang_up = async {
+            let body = json!({"tasks": [{"id": format!("t{round}")}]}).to_string();
+            let mut caller = TcpStream::connect(server.address).await.unwrap();
+            let head = format!(
+                "POST /v1/tasks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            caller.write_all(head.as_bytes()).await.unwrap();
+        };
+        let (claimed, ()) = soon(async { tokio::join!(waiting, hang_up) }).await;
+        let lease = &claimed.json["leases"][0];
+        assert_eq!(lease["id"], format!("t{round}"));
+        let done = json!({"settlements": [{"id": lease["id"], "epoch": lease["epoch"], "nonce": lease["nonce"], "outcome": {"done": {}}}]});
+        server.post("/v1/settlements", &done).await;
+    }
+}
+
+#[tokio::test]
 async fn a_presence_that_breaks_ends_the_leases_of_its_process() {
     let server = Server::start().await;
     server.post("/v1/tasks", &json!({"tasks": [{"id": "x"}]})).await;

@@ -257,9 +257,19 @@ impl Pair {
             let allowed = task.lose(now_ms * 1_000);
             task.adopt(allowed, reaped.state, reaped.due_ms, now_ms);
         }
+        let waits = |task: &&Task| task.state == TaskState::Scheduled;
+        let late = self.model.tasks.values().filter(waits).filter(|task| task.deadline_ms < now_ms).count();
+        assert_eq!(round.too_late.len(), late.min(limit));
+        for id in &round.too_late {
+            let task = self.model.tasks.get_mut(&number_of(id)).unwrap();
+            assert!(task.state == TaskState::Scheduled && task.deadline_ms < now_ms);
+            task.too_late(now_ms * 1_000);
+        }
         let heard = self.model.agents.values().filter(|agent| !agent.gone);
         let silent = heard.map(|agent| agent.seen_ms.max(self.model.opened_ms) + 15_001);
-        assert_eq!(round.next_ms, self.model.tasks.values().filter_map(until).chain(silent).min());
+        let overdue = self.model.tasks.values().filter(waits).map(|task| task.deadline_ms + 1);
+        let over = self.model.tasks.values().filter_map(until);
+        assert_eq!(round.next_ms, over.chain(silent).chain(overdue).min());
     }
 
     async fn act(&mut self, task: usize, cancel: bool) {

@@ -62,7 +62,7 @@ impl Task {
             state: TaskState::Scheduled,
             epoch: now_us,
             due_ms,
-            deadline_ms: spec.deadline_ms.map_or(now_ms + rules.deadline_ms, |ms| now_ms + ms.cast_signed()),
+            deadline_ms: spec.deadline_ms.map_or(due_ms + rules.deadline_ms, |ms| now_ms + ms.cast_signed()),
             max_attempts: spec.max_attempts.unwrap_or(rules.max_attempts),
             ledger: Ledger { failed: made, ..Ledger::default() },
             of_class: BTreeMap::new(),
@@ -143,6 +143,9 @@ impl Task {
             Ending::Snoozed(delay_ms) => {
                 self.ledger.deferred += 1;
                 let due_ms = now_ms.saturating_add_unsigned(delay_ms);
+                if due_ms > self.deadline_ms {
+                    return Allowed::state(TaskState::Escalated);
+                }
                 Allowed::between(due_ms, due_ms)
             }
             Ending::Released => {

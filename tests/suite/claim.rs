@@ -176,6 +176,14 @@ pub async fn a_request_that_got_nothing_may_get_something_later(bed: Bed) {
     assert_eq!(bed.claim_one(request).await.leases.len(), 1);
 }
 
+pub async fn a_delay_does_not_use_up_the_policys_deadline(bed: Bed) {
+    const TWO_DAYS_MS: i64 = 48 * 60 * 60 * 1_000;
+    bed.put(task("t").delay(TWO_DAYS_MS.unsigned_abs())).await;
+    bed.advance(TWO_DAYS_MS);
+    assert!(bed.reap(10).await.unwrap().too_late.is_empty());
+    assert_eq!(bed.take_ids(9).await, ["t"]);
+}
+
 pub async fn a_task_past_its_deadline_is_escalated_and_not_run(bed: Bed) {
     bed.put_all(vec![task("late").deadline(1_000), task("just").deadline(1_001), task("fine")]).await;
     bed.advance(1_001);

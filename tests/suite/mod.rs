@@ -65,6 +65,7 @@ macro_rules! conformance {
                     a_repeated_request_gets_the_same_leases,
                     a_repeated_request_does_not_get_a_lease_that_was_lost_and_given_again,
                     a_request_that_got_nothing_may_get_something_later,
+                    a_delay_does_not_use_up_the_policys_deadline,
                     a_task_past_its_deadline_is_escalated_and_not_run,
                     tasks_past_their_deadline_do_not_use_up_a_claim,
                     large_payloads_bound_a_reply,
@@ -74,6 +75,7 @@ macro_rules! conformance {
                     callers_at_once_never_share_a_lease,
                 }
                 settle {
+                    a_snooze_past_the_deadline_escalates,
                     an_extension_makes_a_lease_longer_and_never_shorter,
                     only_the_holder_can_extend,
                     a_settled_lease_cannot_be_extended,
@@ -107,6 +109,7 @@ macro_rules! conformance {
                     reaping_goes_on_while_the_queue_is_paused,
                     whoever_lost_a_lease_cannot_settle_or_extend_it,
                     a_late_worker_that_is_not_reaped_yet_may_still_settle,
+                    a_deadline_that_passes_while_a_queue_is_paused_is_seen,
                     a_round_is_bounded_and_says_when_to_go_on,
                     leases_of_an_agent_that_went_silent_end,
                     an_agent_that_is_heard_from_keeps_its_leases,

@@ -5,7 +5,7 @@ use redrive_shared::failure::FailureClass;
 use redrive_shared::task::{AttemptEnd, TaskState};
 use redrive_shared::wire::AgentStatus;
 
-use crate::support::{Bed, EnqueueExt, START_MS, beat, beat_with, claim_of, failure, name, task};
+use crate::support::{Bed, EnqueueExt, START_MS, beat, beat_with, claim_of, failure, id, name, task};
 
 pub async fn nothing_is_reaped_before_its_time(bed: Bed) {
     assert_eq!(bed.reap(10).await.unwrap().next_ms, None);
@@ -115,6 +115,21 @@ pub async fn a_late_worker_that_is_not_reaped_yet_may_still_settle(bed: Bed) {
     assert!(bed.reap(10).await.unwrap().reaped.is_empty());
 }
 
+/// The policy's own.
+const DEADLINE_MS: i64 = 24 * 60 * 60 * 1_000;
+
+pub async fn a_deadline_that_passes_while_a_queue_is_paused_is_seen(bed: Bed) {
+    bed.pause(&name("default"), true).await.unwrap();
+    bed.put_all(vec![task("late").deadline(1_000), task("in-time").deadline(5_000)]).await;
+    assert_eq!(bed.reap(10).await.unwrap().next_ms, Some(START_MS + 1_001));
+    bed.advance(1_001);
+    let round = bed.reap(10).await.unwrap();
+    assert_eq!((round.too_late, round.next_ms), (vec![id("late")], Some(START_MS + 5_001)));
+    assert_eq!(bed.state("late").await, TaskState::Escalated);
+    assert_eq!(bed.state("in-time").await, TaskState::Scheduled);
+    bed.assert_counts_are_right().await;
+}
+
 pub async fn a_round_is_bounded_and_says_when_to_go_on(bed: Bed) {
     bed.put_all((0..5).map(|number| task(&format!("t{number}"))).collect()).await;
     bed.take(5).await;
@@ -122,7 +137,7 @@ pub async fn a_round_is_bounded_and_says_when_to_go_on(bed: Bed) {
     let first = bed.reap(3).await.unwrap();
     assert_eq!((first.reaped.len(), first.next_ms), (3, Some(START_MS + 30_000)));
     let second = bed.reap(3).await.unwrap();
-    assert_eq!((second.reaped.len(), second.next_ms), (2, None));
+    assert_eq!((second.reaped.len(), second.next_ms), (2, Some(START_MS + DEADLINE_MS + 1)));
     bed.assert_counts_are_right().await;
 }
 
@@ -138,7 +153,7 @@ pub async fn leases_of_an_agent_that_went_silent_end(bed: Bed) {
     bed.advance(1);
     let round = bed.reap(10).await.unwrap();
     assert_eq!(round.gone, [name("a")]);
-    assert_eq!((round.reaped.len(), round.next_ms), (1, None));
+    assert_eq!((round.reaped.len(), round.next_ms), (1, Some(START_MS + DEADLINE_MS + 1)));
     assert_eq!(bed.view("t").await.ledger.lost, 1);
     assert_eq!(bed.agents().await.unwrap()[0].status, AgentStatus::Gone);
     assert!(bed.reap(10).await.unwrap().gone.is_empty(), "said once");

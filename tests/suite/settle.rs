@@ -10,6 +10,14 @@ use crate::support::{
     Bed, EnqueueExt, START_MS, failure, fence, fixed_policy, id, name, raw, settle_of, task,
 };
 
+pub async fn a_snooze_past_the_deadline_escalates(bed: Bed) {
+    bed.put(task("t").deadline(5_000)).await;
+    let lease = bed.take_one().await;
+    let settled = bed.finish(&lease, Ending::Snoozed { delay_ms: 5_001 }).await;
+    assert_eq!(settled.0, TaskState::Escalated);
+    assert!(bed.view("t").await.why.unwrap().contains("deadline"));
+}
+
 pub async fn an_extension_makes_a_lease_longer_and_never_shorter(bed: Bed) {
     let lease = bed.put_and_take(task("t")).await;
     assert_eq!(bed.extend_one(&lease, Some(60_000)).await, Extended::Until(START_MS + 60_000));

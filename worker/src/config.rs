@@ -5,8 +5,8 @@ use std::sync::Arc;
 use redrive_shared::breaker::{BreakerConfig, BreakerConfigError};
 use redrive_shared::id::Name;
 use redrive_shared::limits::{
-    AGENT_DEAD_AFTER_MS, BATCH_MAX_ITEMS, CLAIM_QUEUES_MAX, HEARTBEAT_INTERVAL_MS, LEASE_DEFAULT_MS,
-    LEASE_MAX_MS, LEASE_MIN_MS, WAIT_MAX_MS,
+    AGENT_DEAD_AFTER_MS, BATCH_MAX_ITEMS, CLAIM_QUEUES_MAX, HEARTBEAT_INTERVAL_MS, LEASE_MAX_MS,
+    LEASE_MIN_MS, WAIT_MAX_MS,
 };
 use serde::Deserialize;
 
@@ -36,17 +36,17 @@ pub struct WorkerConfig {
     pub exec: Option<String>,
     /// An address that each task is posted to.
     pub http: Option<String>,
-    /// Length of a lease, in milliseconds, 1 s to 1 h; each heartbeat extends it. It is also how long a task stays
-    /// unavailable when this machine vanishes. Default 30 s.
-    pub lease_ms: u64,
+    /// Length of a lease, in milliseconds, 1 s to 24 h; each heartbeat extends it. It is also how long a task stays
+    /// unavailable when this machine vanishes. Default: what the queue's policy says.
+    pub lease_ms: Option<u64>,
     /// How long one claim waits at the coordinator for work to become due, in milliseconds, 0 to 55 s. Default 30 s.
     pub wait_ms: u64,
     /// After a stop was asked for, running handlers may go on for this long, in milliseconds, 0 to 1 h; then they are
     /// ended and their tasks handed back. Keep it below the patience of what stops the process (30 s in Kubernetes).
     /// Default 25 s.
     pub drain_ms: u64,
-    /// Time between heartbeats, in milliseconds, 100 ms to a third of `lease_ms`. Default 5 s, or a third of a shorter
-    /// lease.
+    /// Time between heartbeats, in milliseconds, 100 ms to 5 s, and at most a third of `lease_ms`. Default 5 s, or a
+    /// third of a shorter lease.
     pub heartbeat_ms: Option<u64>,
     /// The breaker of the agent, and of each dependency.
     pub breaker: BreakerConfig,
@@ -61,7 +61,7 @@ impl Default for WorkerConfig {
             concurrency: 4,
             exec: None,
             http: None,
-            lease_ms: LEASE_DEFAULT_MS,
+            lease_ms: None,
             wait_ms: 30_000,
             drain_ms: 25_000,
             heartbeat_ms: None,
@@ -103,12 +103,14 @@ impl WorkerConfig {
         let slots = self.concurrency;
         check("concurrency", slots, (1..=BATCH_MAX_ITEMS as u32).contains(&slots), "1 to 1000")?;
         let leases = LEASE_MIN_MS..=LEASE_MAX_MS;
-        check("lease_ms", self.lease_ms, leases.contains(&self.lease_ms), "1000 to 86400000 (24 h)")?;
+        if let Some(lease_ms) = self.lease_ms {
+            check("lease_ms", lease_ms, leases.contains(&lease_ms), "1000 to 86400000 (24 h)")?;
+        }
         check("wait_ms", self.wait_ms, self.wait_ms <= WAIT_MAX_MS, "0 to 55000")?;
         check("drain_ms", self.drain_ms, self.drain_ms <= DRAIN_MAX_MS, "0 to 3600000 (1 h)")?;
         if let Some(heartbeat_ms) = self.heartbeat_ms {
             // Two heartbeats may be lost before the lease is, or the coordinator takes the agent for dead.
-            let longest = self.lease_ms.min(AGENT_DEAD_AFTER_MS) / 3;
+            let longest = self.lease_ms.map_or(AGENT_DEAD_AFTER_MS, |ms| ms.min(AGENT_DEAD_AFTER_MS)) / 3;
             let must = format!(
                 "{HEARTBEAT_MIN_MS} to {longest}, a third of lease_ms or of the 15 s after which an agent is dead"
             );
@@ -120,7 +122,8 @@ impl WorkerConfig {
 
     /// Time between heartbeats, in milliseconds.
     pub fn heartbeat_interval_ms(&self) -> u64 {
-        self.heartbeat_ms.unwrap_or(HEARTBEAT_INTERVAL_MS.min(self.lease_ms / 3))
+        let third = self.lease_ms.map_or(HEARTBEAT_INTERVAL_MS, |lease_ms| lease_ms / 3);
+        self.heartbeat_ms.unwrap_or(HEARTBEAT_INTERVAL_MS.min(third))
     }
 
     /// The handler that `exec` or `http` names.
@@ -183,12 +186,13 @@ mod tests {
         assert!(refused(|c| c.queues.clear()).starts_with("worker.queues is 0"));
         assert!(refused(|c| c.url = "ftp://x".to_owned()).contains("worker.url"));
         assert!(refused(|c| c.heartbeat_ms = Some(20_000)).contains("100 to 5000"));
+        assert!(refused(|c| c.lease_ms = Some(999)).contains("1000 to 86400000"));
         assert!(refused(|c| c.breaker.failure_rate = 2.0).starts_with("worker.breaker.failure_rate"));
     }
 
     #[test]
     fn a_short_lease_gets_quick_heartbeats() {
-        let config = WorkerConfig { lease_ms: 3_000, ..WorkerConfig::default() };
+        let config = WorkerConfig { lease_ms: Some(3_000), ..WorkerConfig::default() };
         assert_eq!(config.heartbeat_interval_ms(), 1_000);
     }
 

@@ -33,11 +33,13 @@ use tokio_util::sync::CancellationToken;
 pub trait Handler: Send + Sync + 'static {
     /// Runs the task to its end and says how it ended.
     ///
-    /// When `ctx` is cancelled, return soon: after [`CANCEL_GRACE`] this future is dropped.
+    /// When `ctx` is cancelled, return soon: after [`CANCEL_GRACE`], or at the end of the lease if that comes first, this
+    /// future is dropped.
     async fn run(&self, task: &Lease, ctx: &TaskContext) -> Outcome;
 }
 
-/// How long a handler may go on after it was cancelled before its future is dropped.
+/// How long a handler may go on after it was cancelled before its future is dropped; less when its lease
+/// ends before.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(4);
 
 /// Why a handler is to stop.
@@ -61,14 +63,6 @@ impl CancelReason {
             Self::LeaseLost => "lease_lost",
             Self::Cancelled => "cancelled",
             Self::Draining => "draining",
-        }
-    }
-
-    /// Whether the task is still this worker's, so that its end can be reported.
-    pub const fn may_settle(self) -> bool {
-        match self {
-            Self::Timeout | Self::Draining => true,
-            Self::LeaseLost | Self::Cancelled => false,
         }
     }
 }

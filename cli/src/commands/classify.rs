@@ -105,7 +105,8 @@ fn judge(sample: Sample, now_ms: impl FnOnce() -> i64) -> Verdict {
         id: sample.id,
         class: found.class,
         retryable: found.retryable,
-        retry_after_ms: found.retry_after_ms,
+        // A hint means something where the same request may succeed later.
+        retry_after_ms: found.retry_after_ms.filter(|_| found.retryable),
         fingerprint: found.fingerprint,
     }
 }

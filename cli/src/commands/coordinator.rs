@@ -78,7 +78,9 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     announce.await??;
     ran.map_err(|error| match error {
         CoordinatorError::NotLoopback(_) => Usage::new(error.to_string()).into(),
-        CoordinatorError::Listen { .. } | CoordinatorError::Store(_) => error.into(),
+        CoordinatorError::Listen { .. } | CoordinatorError::Store(_) | CoordinatorError::Defect(_) => {
+            error.into()
+        }
     })
 }
 

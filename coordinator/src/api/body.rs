@@ -1,5 +1,7 @@
 //! Reading requests: bodies with limits and time-outs, JSON with errors that say what, where and what to do instead.
 
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header;
@@ -8,12 +10,13 @@ use futures_util::StreamExt;
 use redrive_shared::error::{ErrorCode, Problem, suggest};
 use redrive_shared::limits::{BODY_MAX_BYTES, JSON_MAX_DEPTH};
 use serde::de::{DeserializeOwned, IgnoredAny};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Api;
 use super::problem::ApiProblem;
 
-/// A JSON body.
-pub(super) struct Json<T>(pub T);
+/// A JSON body, and the room that it takes: held until its handler is done with it.
+pub(super) struct Json<T>(pub T, pub OwnedSemaphorePermit);
 
 impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
     type Rejection = ApiProblem;
@@ -31,14 +34,15 @@ impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
             declared.map_or(BODY_MAX_BYTES, |length| usize::try_from(length).unwrap_or(BODY_MAX_BYTES));
         // Producers that flood must not keep workers from reporting.
         let pool = if request.uri().path() == "/v1/tasks" { &api.enqueue_bodies } else { &api.bodies };
-        let Ok(_room) = pool.try_acquire_many(u32::try_from(wanted).unwrap_or(u32::MAX)) else {
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        let Ok(room) = Arc::clone(pool).try_acquire_many_owned(wanted) else {
             return Err(crowded().into());
         };
         let bytes = match tokio::time::timeout(api.body_timeout, read(request)).await {
             Ok(read) => read?,
             Err(_) => return Err(slow(api.body_timeout).into()),
         };
-        Ok(Self(parse(&bytes)?))
+        Ok(Self(parse(&bytes)?, room))
     }
 }
 

@@ -16,7 +16,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use metrics_exporter_prometheus::PrometheusHandle;
 use redrive_shared::error::{ErrorCode, Problem};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
@@ -112,6 +112,22 @@ impl Api {
             .routes(routes!(health::readyz))
             .routes(routes!(health::metrics))
             .routes(routes!(health::openapi))
+    }
+}
+
+/// Does a verb to its end, even when the caller hangs up: what follows its commit (waking workers, telling producers)
+/// must not be lost with the connection.
+async fn to_the_end<T: Send + 'static>(
+    room: OwnedSemaphorePermit,
+    verb: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<axum::Json<T>, ApiProblem> {
+    let done = tokio::spawn(async move {
+        let _room = room;
+        verb.await
+    });
+    match done.await {
+        Ok(answer) => Ok(axum::Json(answer?)),
+        Err(_) => Err(Problem::new(ErrorCode::Internal, problem::DEFECT).into()),
     }
 }
 

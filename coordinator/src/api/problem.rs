@@ -35,6 +35,9 @@ pub(super) fn with_body(problem: &Problem, body: Vec<u8>) -> Response {
     response
 }
 
+/// What callers hear of a defect.
+pub(super) const DEFECT: &str = "a defect; the log has its trace, and nothing was acknowledged";
+
 /// A handler panicked: a defect, which must not take others with it.
 pub(super) fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
     ApiProblem(Problem::new(

@@ -38,9 +38,9 @@ pub(super) async fn get(State(api): State<Api>, InPath(name): InPath<Name>) -> R
 pub(super) async fn put(
     State(api): State<Api>,
     InPath(name): InPath<Name>,
-    Json(request): Json<QueueCreate>,
+    Json(request, room): Json<QueueCreate>,
 ) -> Reply<QueueView> {
-    Ok(axum::Json(api.engine.put_queue(&name, request.policy).await?))
+    super::to_the_end(room, async move { api.engine.put_queue(&name, request.policy).await }).await
 }
 
 /// Stops handing out a queue's tasks. What is leased goes on; what is enqueued waits.

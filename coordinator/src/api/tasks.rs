@@ -26,9 +26,9 @@ type Reply<T> = Result<axum::Json<T>, ApiProblem>;
 ))]
 pub(super) async fn enqueue(
     State(api): State<Api>,
-    Json(request): Json<EnqueueRequest>,
+    Json(request, room): Json<EnqueueRequest>,
 ) -> Result<Response, ApiProblem> {
-    let reply = api.engine.enqueue(request).await?;
+    let axum::Json(reply) = super::to_the_end(room, async move { api.engine.enqueue(request).await }).await?;
     let refused = reply.results.iter().all(|result| result.status == EnqueueStatus::Refused);
     match reply.results.first().and_then(|result| result.error.as_ref()).filter(|_| refused) {
         Some(first) => Ok(all_refused(first, &reply)),
@@ -94,7 +94,10 @@ pub(super) async fn get(
 #[utoipa::path(post, path = "/v1/tasks/status", tag = "tasks", request_body = StatusRequest, responses(
     (status = 200, description = "Those that are known", body = StatusReply),
 ))]
-pub(super) async fn status(State(api): State<Api>, Json(request): Json<StatusRequest>) -> Reply<StatusReply> {
+pub(super) async fn status(
+    State(api): State<Api>,
+    Json(request, _room): Json<StatusRequest>,
+) -> Reply<StatusReply> {
     Ok(axum::Json(api.engine.status(request).await?))
 }
 
@@ -104,9 +107,9 @@ pub(super) async fn status(State(api): State<Api>, Json(request): Json<StatusReq
 ))]
 pub(super) async fn cancel(
     State(api): State<Api>,
-    Json(request): Json<TaskActionRequest>,
+    Json(request, room): Json<TaskActionRequest>,
 ) -> Reply<TaskActionReply> {
-    Ok(axum::Json(api.engine.act(TaskAction::Cancel, request).await?))
+    super::to_the_end(room, async move { api.engine.act(TaskAction::Cancel, request).await }).await
 }
 
 /// Runs tasks again now: dead, escalated and cancelled ones get their attempts back.
@@ -115,7 +118,7 @@ pub(super) async fn cancel(
 ))]
 pub(super) async fn retry(
     State(api): State<Api>,
-    Json(request): Json<TaskActionRequest>,
+    Json(request, room): Json<TaskActionRequest>,
 ) -> Reply<TaskActionReply> {
-    Ok(axum::Json(api.engine.act(TaskAction::Retry, request).await?))
+    super::to_the_end(room, async move { api.engine.act(TaskAction::Retry, request).await }).await
 }

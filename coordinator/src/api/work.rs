@@ -31,7 +31,12 @@ const PRESENCE_EVERY: Duration = Duration::from_secs(5);
     (status = 404, description = "No such queue", body = Problem),
     (status = 429, description = "Too many claims wait; see Retry-After", body = Problem),
 ))]
-pub(super) async fn claim(State(api): State<Api>, Json(request): Json<ClaimRequest>) -> Reply<ClaimReply> {
+pub(super) async fn claim(
+    State(api): State<Api>,
+    Json(request, room): Json<ClaimRequest>,
+) -> Reply<ClaimReply> {
+    // It may wait for long; what it takes is small by now. A caller that hangs up is noticed, and its leases handed back.
+    drop(room);
     Ok(axum::Json(api.engine.claim(request).await?))
 }
 
@@ -39,24 +44,33 @@ pub(super) async fn claim(State(api): State<Api>, Json(request): Json<ClaimReque
 #[utoipa::path(post, path = "/v1/leases/extend", tag = "work", request_body = ExtendRequest, responses(
     (status = 200, description = "One result a lease", body = ExtendReply),
 ))]
-pub(super) async fn extend(State(api): State<Api>, Json(request): Json<ExtendRequest>) -> Reply<ExtendReply> {
-    Ok(axum::Json(api.engine.extend(request).await?))
+pub(super) async fn extend(
+    State(api): State<Api>,
+    Json(request, room): Json<ExtendRequest>,
+) -> Reply<ExtendReply> {
+    super::to_the_end(room, async move { api.engine.extend(request).await }).await
 }
 
 /// Ends attempts. Repeating it is safe: the first settlement of a lease stands.
 #[utoipa::path(post, path = "/v1/settlements", tag = "work", request_body = SettleRequest, responses(
     (status = 200, description = "One result a settlement; stale ones changed nothing", body = SettleReply),
 ))]
-pub(super) async fn settle(State(api): State<Api>, Json(request): Json<SettleRequest>) -> Reply<SettleReply> {
-    Ok(axum::Json(api.engine.settle(request).await?))
+pub(super) async fn settle(
+    State(api): State<Api>,
+    Json(request, room): Json<SettleRequest>,
+) -> Reply<SettleReply> {
+    super::to_the_end(room, async move { api.engine.settle(request).await }).await
 }
 
 /// An agent is alive: its leases are extended, and it hears which are over or called off.
 #[utoipa::path(post, path = "/v1/heartbeats", tag = "work", request_body = Heartbeat, responses(
     (status = 200, description = "One result a lease", body = HeartbeatReply),
 ))]
-pub(super) async fn heartbeat(State(api): State<Api>, Json(beat): Json<Heartbeat>) -> Reply<HeartbeatReply> {
-    Ok(axum::Json(api.engine.heartbeat(beat).await?))
+pub(super) async fn heartbeat(
+    State(api): State<Api>,
+    Json(beat, room): Json<Heartbeat>,
+) -> Reply<HeartbeatReply> {
+    super::to_the_end(room, async move { api.engine.heartbeat(beat).await }).await
 }
 
 /// Counts first attempts that a client made itself, added up: what retries are measured against.
@@ -65,7 +79,7 @@ pub(super) async fn heartbeat(State(api): State<Api>, Json(beat): Json<Heartbeat
 ))]
 pub(super) async fn report(
     State(api): State<Api>,
-    Json(request): Json<ReportsRequest>,
+    Json(request, _room): Json<ReportsRequest>,
 ) -> Result<StatusCode, ApiProblem> {
     api.engine.report(&request)?;
     Ok(StatusCode::NO_CONTENT)

@@ -1,4 +1,5 @@
-//! Ends leases whose worker went silent, whatever is paused: a task must never stay leased for ever.
+//! Ends leases whose worker went silent, whatever is paused, and escalates what waited past its deadline: a task must
+//! never stay leased, or wait, for ever.
 
 use std::sync::Arc;
 
@@ -50,6 +51,10 @@ impl Reaper {
         for agent in &round.gone {
             tracing::warn!(%agent, "an agent has gone silent");
             metrics::counter!("redrive_agents_gone_total").increment(1);
+        }
+        for id in &round.too_late {
+            metrics::counter!("redrive_deadline_passed_total").increment(1);
+            self.engine.answered(id);
         }
         for task in &round.reaped {
             let kind = if task.started { "lost" } else { "undelivered" };

@@ -6,6 +6,7 @@ use redrive_shared::wire::{EnqueueReply, EnqueueRequest, EnqueueResult, EnqueueS
 use serde_json::value::RawValue;
 
 use super::judge::judge;
+use super::told::Told;
 use super::{Engine, Result, check, unavailable};
 use crate::store::sqlite::DEFAULT_QUEUE;
 use crate::store::{Enqueue, Enqueued};
@@ -27,11 +28,28 @@ impl Engine {
             }
         }
         if !batch.is_empty() {
+            let deadlines: Vec<u64> = batch.iter().filter_map(|task| task.spec.deadline_ms).collect();
             let named: Vec<(TaskId, Name)> =
                 batch.iter().map(|task| (task.id.clone(), task.queue.clone())).collect();
+            let mut told = Told::default();
+            for task in &batch {
+                if let Some(failure) = &task.failure {
+                    told.count(
+                        "redrive_failures_reported_total",
+                        &task.queue,
+                        "class",
+                        failure.class.as_str(),
+                    );
+                }
+            }
             let outcomes = self.store.enqueue(batch).await.map_err(unavailable)?;
             for ((place, (id, queue)), outcome) in places.into_iter().zip(named).zip(outcomes) {
-                results[place] = Some(self.enqueued(id, &queue, outcome, place).await);
+                results[place] = Some(self.enqueued(id, &queue, outcome, place, &mut told).await);
+            }
+            self.tell(&told);
+            // A deadline may be nearer than what the reaper sleeps for; the longest delays are a policy's, so hours away.
+            if let Some(earliest_ms) = deadlines.into_iter().min() {
+                self.reaper.set_earlier(self.clock.now_ms().saturating_add_unsigned(earliest_ms) + 1);
             }
         }
         Ok(EnqueueReply { results: results.into_iter().flatten().collect() })
@@ -47,11 +65,6 @@ impl Engine {
         self.require_queues(std::iter::once(&queue)).await?;
         let failure =
             task.failure.take().map(|signal| judge(&signal, task.dependency.as_deref(), self.clock.now_ms()));
-        if let Some(failure) = &failure {
-            let class = failure.class.as_str();
-            metrics::counter!("redrive_failures_total", "class" => class, "queue" => queue.to_string(), "at" => "producer")
-                .increment(1);
-        }
         Ok(Enqueue {
             id: task.id.take().unwrap_or_else(TaskId::generate),
             task_type: task.task_type.take().unwrap_or_else(|| queue.clone()),
@@ -62,7 +75,14 @@ impl Engine {
         })
     }
 
-    async fn enqueued(&self, id: TaskId, queue: &Name, outcome: Enqueued, place: usize) -> EnqueueResult {
+    async fn enqueued(
+        &self,
+        id: TaskId,
+        queue: &Name,
+        outcome: Enqueued,
+        place: usize,
+        told: &mut Told,
+    ) -> EnqueueResult {
         let (status, label) = match outcome {
             Enqueued::Created { .. } => (EnqueueStatus::Created, "created"),
             Enqueued::Duplicate { .. } => (EnqueueStatus::Duplicate, "duplicate"),
@@ -72,7 +92,7 @@ impl Engine {
             .increment(1);
         match outcome {
             Enqueued::Created { state, due_ms } => {
-                self.moved(&id, queue, state, due_ms);
+                told.moved(&id, queue, state, due_ms);
                 EnqueueResult {
                     id: Some(id),
                     status,

@@ -7,6 +7,7 @@ mod check;
 mod enqueue;
 mod judge;
 mod presence;
+mod told;
 mod work;
 
 use std::sync::Arc;
@@ -34,7 +35,7 @@ pub struct Engine {
     clock: Arc<dyn Clock>,
     dispatcher: Dispatcher,
     /// Rings when a lease may have ended.
-    pub(crate) reaper: Alarm,
+    pub(crate) reaper: Arc<Alarm>,
     watchers: Arc<Watchers>,
     presence: Presence,
     labels: DependencyLabels,
@@ -52,12 +53,18 @@ impl Engine {
         stopping: CancellationToken,
     ) -> Arc<Self> {
         let watchers = Arc::<Watchers>::default();
-        let dispatcher = Dispatcher::new(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&watchers));
+        let reaper = Arc::<Alarm>::default();
+        let dispatcher = Dispatcher::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            Arc::clone(&watchers),
+            Arc::clone(&reaper),
+        );
         Arc::new(Self {
             store,
             clock,
             dispatcher,
-            reaper: Alarm::default(),
+            reaper,
             watchers,
             presence: Presence::default(),
             labels: DependencyLabels::default(),
@@ -89,6 +96,22 @@ impl Engine {
         if state.is_settled() {
             self.watchers.settled(id);
         }
+    }
+
+    /// Tells everyone what a batch changed.
+    fn tell(&self, told: &told::Told) {
+        for (queue, due_ms) in &told.due {
+            self.dispatcher.announce(queue, *due_ms);
+        }
+        for id in &told.answered {
+            self.watchers.settled(id);
+        }
+        told.record();
+    }
+
+    /// A task has its answer.
+    pub(crate) fn answered(&self, id: &str) {
+        self.watchers.settled(id);
     }
 
     /// Fails with `unknown_queue`, and the name that may have been meant, unless every queue is there or may be made.

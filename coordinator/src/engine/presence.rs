@@ -9,7 +9,15 @@ use redrive_shared::limits::PRESENCE_GRACE_MS;
 
 use super::Engine;
 
-type Connections = HashMap<(Name, Name), usize>;
+/// Connections of one run of an agent.
+#[derive(Debug, Default)]
+struct Connected {
+    open: usize,
+    /// How often the last one broke: only the latest departure's grace counts.
+    departures: u64,
+}
+
+type Connections = HashMap<(Name, Name), Connected>;
 
 /// Connections by agent and boot id.
 #[derive(Debug, Default)]
@@ -20,8 +28,14 @@ impl Presence {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_here(&self, key: &(Name, Name)) -> bool {
-        self.lock().contains_key(key)
+    /// Whether nobody came back since that departure; then it is forgotten.
+    fn stayed_away(&self, key: &(Name, Name), departure: u64) -> bool {
+        let mut connections = self.lock();
+        let away = connections.get(key).is_some_and(|now| now.open == 0 && now.departures == departure);
+        if away {
+            connections.remove(key);
+        }
+        away
     }
 }
 
@@ -35,17 +49,17 @@ impl Engine {
     /// A worker's presence connection was opened.
     pub fn arrive(self: &Arc<Self>, agent: Name, boot_id: Name) -> Present {
         let key = (agent, boot_id);
-        *self.presence.lock().entry(key.clone()).or_default() += 1;
+        self.presence.lock().entry(key.clone()).or_default().open += 1;
         Present { engine: Arc::clone(self), key }
     }
 
     /// Waits for the grace, and ends the leases of a worker that did not come back.
-    async fn miss(&self, key: (Name, Name)) {
+    async fn miss(&self, key: (Name, Name), departure: u64) {
         let until_ms = self.clock.now_ms().saturating_add_unsigned(PRESENCE_GRACE_MS);
         while self.clock.now_ms() < until_ms {
             self.clock.sleep_until(until_ms).await;
         }
-        if self.presence.is_here(&key) || self.stopping.is_cancelled() {
+        if !self.presence.stayed_away(&key, departure) || self.stopping.is_cancelled() {
             return;
         }
         match self.store.expire_leases(&key.0, &key.1).await {
@@ -65,13 +79,13 @@ impl Engine {
 impl Drop for Present {
     fn drop(&mut self) {
         let mut connections = self.engine.presence.lock();
-        if let Some(count) = connections.get_mut(&self.key) {
-            *count -= 1;
-            if *count > 0 {
-                return;
-            }
+        let Some(connected) = connections.get_mut(&self.key) else { return };
+        connected.open -= 1;
+        if connected.open > 0 {
+            return;
         }
-        connections.remove(&self.key);
+        connected.departures += 1;
+        let departure = connected.departures;
         drop(connections);
         if self.engine.stopping.is_cancelled() {
             // It is this coordinator that goes, not the worker.
@@ -80,7 +94,7 @@ impl Drop for Present {
         let (engine, key) = (Arc::clone(&self.engine), self.key.clone());
         // Without a runtime the coordinator is going down: leases end by themselves.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { engine.miss(key).await });
+            runtime.spawn(async move { engine.miss(key, departure).await });
         }
     }
 }

@@ -11,8 +11,9 @@ use redrive_shared::wire::{
 };
 
 use super::judge::judge;
+use super::told::Told;
 use super::{Engine, Result, check, unavailable};
-use crate::metrics::{record_claimed, record_reported, record_settled};
+use crate::metrics::{record_claimed, record_reported};
 use crate::store::{Claim, Ending, Extend, Extended, Settle, Settled};
 
 impl Engine {
@@ -31,10 +32,7 @@ impl Engine {
             avoid: request.avoid,
         };
         let leases = self.dispatcher.claim(claim, wait_ms).await?;
-        if let Some(earliest_ms) = leases.iter().map(|lease| lease.lease_until_ms).min() {
-            self.reaper.set_earlier(earliest_ms);
-            record_claimed(&leases, self.clock.now_ms());
-        }
+        record_claimed(&leases, self.clock.now_ms());
         Ok(ClaimReply { leases })
     }
 
@@ -80,30 +78,13 @@ impl Engine {
             let sent: Vec<(TaskId, Ending)> =
                 batch.iter().map(|item| (item.id.clone(), without_result(&item.ending))).collect();
             let outcomes = self.store.settle(batch).await.map_err(unavailable)?;
+            let mut told = Told::default();
             for ((place, (id, ending)), outcome) in places.into_iter().zip(sent).zip(outcomes) {
-                results[place] = Some(self.settled(id, &ending, outcome));
+                results[place] = Some(settled(id, &ending, outcome, &mut told));
             }
+            self.tell(&told);
         }
         Ok(SettleReply { results: results.into_iter().flatten().collect() })
-    }
-
-    fn settled(&self, id: TaskId, ending: &Ending, outcome: Settled) -> SettleResult {
-        record_settled(ending, &outcome);
-        match outcome {
-            Settled::Applied { state, due_ms, queue } => {
-                self.moved(&id, &queue, state, due_ms);
-                accepted(id, state, due_ms, false)
-            }
-            Settled::Repeated { state, due_ms } => accepted(id, state, due_ms, true),
-            Settled::Stale(state) => {
-                let problem = stale(&id, state);
-                refused(id, problem)
-            }
-            Settled::Unknown => {
-                let problem = unknown(&id);
-                refused(id, problem)
-            }
-        }
     }
 
     /// An agent is alive: its leases are extended, and it hears which of them are over.
@@ -137,6 +118,39 @@ impl Engine {
             record_reported(self.labels.label(&report.dependency), report);
         }
         Ok(())
+    }
+}
+
+fn settled(id: TaskId, ending: &Ending, outcome: Settled, told: &mut Told) -> SettleResult {
+    match outcome {
+        Settled::Applied { state, due_ms, queue } => {
+            told.count("redrive_settled_total", &queue, "outcome", outcome_name(ending));
+            if let Some(failure) = ending.failure() {
+                told.count("redrive_failures_total", &queue, "class", failure.class.as_str());
+            }
+            told.moved(&id, &queue, state, due_ms);
+            accepted(id, state, due_ms, false)
+        }
+        Settled::Repeated { state, due_ms } => accepted(id, state, due_ms, true),
+        Settled::Stale(state) => {
+            let problem = stale(&id, state);
+            refused(id, problem)
+        }
+        Settled::Unknown => {
+            let problem = unknown(&id);
+            refused(id, problem)
+        }
+    }
+}
+
+const fn outcome_name(ending: &Ending) -> &'static str {
+    match ending {
+        Ending::Done(_) => "done",
+        Ending::Failed(_) => "failed",
+        Ending::FailedForGood(_) => "dead",
+        Ending::NeedsPerson(_) => "escalated",
+        Ending::Snoozed { .. } => "snoozed",
+        Ending::Released => "released",
     }
 }
 

@@ -248,6 +248,8 @@ pub struct Reaped {
 pub struct Reap {
     /// The leases ended.
     pub reaped: Vec<Reaped>,
+    /// Waiting tasks whose deadline had passed, escalated.
+    pub too_late: Vec<TaskId>,
     /// Agents found silent for too long; their leases were among those ended, or will be with the next round.
     pub gone: Vec<Name>,
     /// When to look again.
@@ -310,7 +312,8 @@ pub trait Store: Send + Sync + 'static {
     async fn extend(&self, batch: Vec<Extend>) -> Result<Vec<Extended>>;
     /// Ends attempts.
     async fn settle(&self, batch: Vec<Settle>) -> Result<Vec<Settled>>;
-    /// Ends up to `limit` leases whose time is over, whatever is paused, and those of agents gone silent.
+    /// Ends up to `limit` leases whose time is over, whatever is paused, and those of agents gone silent; and escalates up
+    /// to `limit` waiting tasks whose deadline has passed.
     async fn reap(&self, limit: usize) -> Result<Reap>;
     /// Lets the leases of one run of an agent end now; the next [`Store::reap`] ends them.
     async fn expire_leases(&self, agent: &Name, boot_id: &Name) -> Result<usize>;

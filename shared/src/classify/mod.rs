@@ -35,7 +35,8 @@ pub struct Classification {
     pub class: FailureClass,
     /// Whether the same request, unchanged, may succeed later with no person acting.
     pub retryable: bool,
-    /// The server's hint: milliseconds from now, at most 30 days, never zero; absent where `retryable` is false.
+    /// The server's hint: milliseconds from now, at most 30 days where it was found in headers or text, never zero. It may
+    /// stand beside `retryable: false`: a policy may retry all the same, and then the hint is a floor.
     pub retry_after_ms: Option<u64>,
     /// Sixteen hexadecimal digits that occurrences of one outage share.
     pub fingerprint: String,
@@ -55,7 +56,7 @@ pub fn classify(signal: &FailureSignal, dependency: Option<&str>, now_ms: i64) -
     Classification {
         class: verdict.class,
         retryable,
-        retry_after_ms: found_hint.filter(|_| retryable),
+        retry_after_ms: found_hint,
         fingerprint: fingerprint::fingerprint(verdict.class, dependency, &evidence.message),
     }
 }

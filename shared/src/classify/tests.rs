@@ -185,7 +185,8 @@ fn the_caller_knows_best() {
     assert_eq!((got.class, got.retryable, got.retry_after_ms), (C::Overloaded, true, Some(77)));
     signal.class = Some(C::Auth);
     let got = classify(&signal, None, NOW_MS);
-    assert_eq!((got.class, got.retryable, got.retry_after_ms), (C::Auth, false, None));
+    // Kept: a policy that retries all the same must not undercut it.
+    assert_eq!((got.class, got.retryable, got.retry_after_ms), (C::Auth, false, Some(77)));
 }
 
 #[test]

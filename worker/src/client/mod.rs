@@ -33,6 +33,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence on a connection before the kernel asks whether the peer is there, and between its questions: finds half-open
 /// connections, on which an HTTP client would wait for ever.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+/// How long an unused connection is kept: less than the 30 s after which the coordinator closes it, so that no call goes out
+/// on one that is being closed.
+const POOL_IDLE: Duration = Duration::from_secs(20);
 /// Bytes of a body that nobody can read that are shown in an error.
 const EXCERPT_MAX_CHARS: usize = 200;
 
@@ -73,7 +76,7 @@ impl Client {
             .tcp_keepalive(KEEPALIVE)
             .tcp_keepalive_interval(KEEPALIVE)
             .tcp_keepalive_retries(3)
-            .pool_idle_timeout(Duration::from_secs(90))
+            .pool_idle_timeout(POOL_IDLE)
             // A redirect would turn a POST into a GET; a coordinator never sends one.
             .redirect(reqwest::redirect::Policy::none());
         if is_loopback(&base) {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redrive_shared::breaker;
+use redrive_shared::id::Name;
 use redrive_shared::task::Lease;
 use redrive_shared::wire::{ClaimRequest, ExtendRequest, LeaseRef, LeaseResult, Outcome, Settlement};
 use tokio::sync::mpsc::UnboundedSender;
@@ -121,7 +122,7 @@ fn claim_request(worker: &Worker, max: usize, now_ms: i64) -> ClaimRequest {
         queues: config.queues.clone(),
         max: u32::try_from(max).unwrap_or(u32::MAX),
         wait_ms: config.wait_ms.min(until_change_ms),
-        lease_ms: Some(config.lease_ms),
+        lease_ms: config.lease_ms,
         avoid,
     }
 }
@@ -201,16 +202,17 @@ async fn start(
     settlements: &UnboundedSender<Item>,
 ) -> Vec<Admitted> {
     let leases = admitted.iter().map(|task| lease_ref(&task.lease)).collect();
-    let request = ExtendRequest { leases, lease_ms: Some(worker.config.lease_ms) };
+    let request = ExtendRequest { leases, lease_ms: worker.config.lease_ms };
     let mut backoff = Backoff::new(START_BACKOFF.0, START_BACKOFF.1);
     loop {
         if worker.shutdown.is_cancelled() {
             admitted.into_iter().for_each(|task| hand_back(worker, task, settlements));
             return Vec::new();
         }
+        let lengths = lengths(worker, &admitted).await;
         let sent = Instant::now();
         match worker.link.start(&request).await {
-            Ok(reply) => return started(worker, admitted, sent, reply.results),
+            Ok(reply) => return started(worker, admitted, sent, &lengths, reply.results),
             Err(error) => {
                 telemetry::link_error("start");
                 tracing::warn!(%error, leases = request.leases.len(), "leases could not be started");
@@ -229,6 +231,17 @@ async fn start(
     }
 }
 
+/// How long the leases of each queue are.
+async fn lengths(worker: &Worker, admitted: &[Admitted]) -> HashMap<Name, Duration> {
+    let mut lengths = HashMap::new();
+    for queue in admitted.iter().map(|task| &task.lease.queue) {
+        if !lengths.contains_key(queue) {
+            lengths.insert(queue.clone(), worker.lengths.of(worker.link.as_ref(), queue).await);
+        }
+    }
+    lengths
+}
+
 fn is_valid(worker: &Worker, key: Key) -> bool {
     worker.held.stop_at(key).is_some_and(|stop_at| stop_at > Instant::now())
 }
@@ -238,6 +251,7 @@ fn started(
     worker: &Worker,
     admitted: Vec<Admitted>,
     sent: Instant,
+    lengths: &HashMap<Name, Duration>,
     results: Vec<LeaseResult>,
 ) -> Vec<Admitted> {
     let mut results = results.into_iter();
@@ -245,7 +259,8 @@ fn started(
     for task in admitted {
         match results.next() {
             Some(LeaseResult { error: None, lease_until_ms, .. }) => {
-                worker.held.started(task.key, sent, lease_until_ms);
+                let length = lengths.get(&task.lease.queue).copied().unwrap_or(worker.lengths.usual());
+                worker.held.started(task.key, sent, length, lease_until_ms);
                 running.push(task);
             }
             Some(LeaseResult { error: Some(problem), .. }) => {

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -64,7 +65,7 @@ async fn run(worker: &Worker, lease: &Lease, key: Key, stop: &Stop) -> Option<Ou
         reason = watch(worker, key, timeout, stop) => {
             telemetry::stopped(reason.as_str());
             tracing::info!(task = %lease.id, epoch = lease.epoch, reason = reason.as_str(), "handler is told to stop");
-            tokio::time::timeout(CANCEL_GRACE, &mut work).await.ok()?
+            grace(worker, key, work.as_mut()).await?
         }
     };
     Some(returned.unwrap_or_else(|panic| {
@@ -73,6 +74,23 @@ async fn run(worker: &Worker, lease: &Lease, key: Key, stop: &Stop) -> Option<Ou
         let exception = Some(format!("the handler panicked: {message}"));
         Outcome::Retry { failure: FailureSignal { exception, ..FailureSignal::default() } }
     }))
+}
+
+/// What a handler that was told to stop still returns: it has [`CANCEL_GRACE`], but no longer than its lease lasts, whose
+/// end may move while it goes on.
+async fn grace<T>(worker: &Worker, key: Key, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    let patience_ends = Instant::now() + CANCEL_GRACE;
+    let deadline = || worker.held.ends(key).map_or(patience_ends, |ends| ends.min(patience_ends));
+    loop {
+        let until = deadline();
+        if let Ok(returned) = tokio::time::timeout_at(until, work.as_mut()).await {
+            return Some(returned);
+        }
+        if deadline() <= until {
+            tracing::warn!("a handler did not stop when it was told to: it is dropped");
+            return None;
+        }
+    }
 }
 
 /// Returns when the handler has to stop: it was told to, its time is up, or its lease may be over.

@@ -35,10 +35,8 @@ pub(super) async fn run(worker: Arc<Worker>, farewell: CancellationToken) {
                 pause
             }
         };
-        // A queue's policy may give shorter leases than this worker asked for.
-        let pause = worker.held.shortest().map_or(pause, |left| pause.min(left / 3)).max(MIN_INTERVAL);
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = pass(&worker, pause) => {}
             // A change of a breaker is told at once.
             () = worker.breaker_changed.notified() => {}
             () = worker.shutdown.cancelled(), if !told_draining => {}
@@ -50,9 +48,25 @@ pub(super) async fn run(worker: Arc<Worker>, farewell: CancellationToken) {
     }
 }
 
+/// Waits until the next heartbeat. A queue's policy may give shorter leases than others have, and one may start meanwhile.
+async fn pass(worker: &Worker, pause: Duration) {
+    let begun = Instant::now();
+    let mut due = begun + pause;
+    loop {
+        if let Some(left) = worker.held.shortest() {
+            due = due.min(Instant::now() + left / 3);
+        }
+        due = due.max(begun + MIN_INTERVAL);
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => return,
+            () = worker.held.begun() => {}
+        }
+    }
+}
+
 /// Two heartbeats may be lost before a lease is.
 fn longest(worker: &Worker) -> Duration {
-    Duration::from_millis(worker.config.lease_ms / 3)
+    worker.held.shortest_length() / 3
 }
 
 /// One heartbeat; returns when the coordinator wants the next.
@@ -68,7 +82,7 @@ async fn beat(worker: &Worker) -> Result<Duration, LinkError> {
         in_flight: u32::try_from(worker.held.busy()).unwrap_or(u32::MAX),
         breakers: worker.breakers().snapshots(worker.clock.now_ms()),
         leases,
-        lease_ms: Some(config.lease_ms),
+        lease_ms: config.lease_ms,
         draining: worker.shutdown.is_cancelled(),
     };
     let sent = Instant::now();
@@ -76,7 +90,7 @@ async fn beat(worker: &Worker) -> Result<Duration, LinkError> {
     let reply = tokio::time::timeout(longest(worker), worker.link.heartbeat(&heartbeat)).await;
     let reply = reply.unwrap_or_else(|_| Err(unanswered()))?;
     // What was called off is also answered as lost: the first reason stands, and this one says more.
-    worker.held.cancel(&reply.cancelled);
+    worker.held.cancel(&keys, &reply.leases, &reply.cancelled);
     worker.held.extended(sent, &keys, &reply.leases);
     // The coordinator may want them closer together or less often, but not so that leases run out; what was configured
     // here wins.

@@ -78,6 +78,8 @@ enum Phase {
 struct HeldLease {
     reference: LeaseRef,
     phase: Phase,
+    /// The length that was asked for, or that its queue gives.
+    length: Duration,
     validity: Validity,
     stop: Stop,
 }
@@ -95,37 +97,43 @@ struct Table {
 /// The table of held leases.
 #[derive(Debug)]
 pub(super) struct Held {
-    lease: Duration,
+    /// The length of a lease until more is known of it.
+    usual: Duration,
     table: Mutex<Table>,
+    /// Told whenever a lease has been started: it may be shorter than the others.
+    begun: Notify,
     /// Told whenever a slot or a place in the table has become free.
     freed: Notify,
 }
 
 impl Held {
-    pub(super) fn new(lease: Duration) -> Self {
-        Self { lease, table: Mutex::default(), freed: Notify::new() }
+    pub(super) fn new(usual: Duration) -> Self {
+        Self { usual, table: Mutex::default(), begun: Notify::new(), freed: Notify::new() }
     }
 
     /// Takes note of a lease that has just been claimed. Until its start is answered nobody knows when it was granted:
     /// it is taken to be new.
     pub(super) fn add(&self, lease: &Lease, received: Instant) -> (Key, Stop) {
         let reference = LeaseRef { id: lease.id.clone(), epoch: lease.epoch, nonce: lease.nonce };
-        let validity = Validity::started(received, self.lease, lease.lease_until_ms);
+        let validity = Validity::started(received, self.usual, lease.lease_until_ms);
         let stop = Stop::default();
         let mut table = self.table();
         let key = Key(table.next);
         table.next += 1;
-        table.leases.insert(key, HeldLease { reference, phase: Phase::Taken, validity, stop: stop.clone() });
+        let (length, phase) = (self.usual, Phase::Taken);
+        table.leases.insert(key, HeldLease { reference, phase, length, validity, stop: stop.clone() });
         (key, stop)
     }
 
-    /// The start was granted: the handler may run.
-    pub(super) fn started(&self, key: Key, sent: Instant, until_ms: Option<i64>) {
+    /// The start was granted, for this length: the handler may run.
+    pub(super) fn started(&self, key: Key, sent: Instant, length: Duration, until_ms: Option<i64>) {
         if let Some(held) = self.table().leases.get_mut(&key) {
             held.phase = Phase::Running;
             let until_ms = until_ms.unwrap_or(held.validity.anchor_until_ms);
-            held.validity = Validity::started(sent, self.lease, until_ms);
+            held.length = length;
+            held.validity = Validity::started(sent, length, until_ms);
         }
+        self.begun.notify_one();
     }
 
     /// The handler has ended: its slot is free, its settlement is on the way.
@@ -146,6 +154,19 @@ impl Held {
     pub(super) fn stop_at(&self, key: Key) -> Option<Instant> {
         let validity = self.table().leases.get(&key)?.validity;
         Some(validity.stop_at)
+    }
+
+    /// When the lease is over, unless it is extended before.
+    pub(super) fn ends(&self, key: Key) -> Option<Instant> {
+        let validity = self.table().leases.get(&key)?.validity;
+        Some(validity.ends)
+    }
+
+    /// The length of the shortest of the leases to extend; the usual one when there are none.
+    pub(super) fn shortest_length(&self) -> Duration {
+        let table = self.table();
+        let started = table.leases.values().filter(|held| held.phase != Phase::Taken);
+        started.map(|held| held.length).min().unwrap_or(self.usual)
     }
 
     /// How long the shortest of the leases to extend still lasts.
@@ -171,7 +192,7 @@ impl Held {
             };
             match (&result.error, result.lease_until_ms) {
                 (None, Some(until_ms)) => {
-                    held.validity = held.validity.extended(sent, self.lease, until_ms);
+                    held.validity = held.validity.extended(sent, held.length, until_ms);
                 }
                 (None, None) => {}
                 // A settlement may have overtaken the heartbeat; its own answer tells.
@@ -184,11 +205,15 @@ impl Held {
         }
     }
 
-    /// Stops the handlers of tasks that someone called off.
-    pub(super) fn cancel(&self, ids: &[TaskId]) {
+    /// Stops the handlers of tasks that someone called off, among the leases that were asked about. A task that was called
+    /// off and run again may be held twice: the lease that is still good goes on.
+    pub(super) fn cancel(&self, keys: &[Key], results: &[LeaseResult], ids: &[TaskId]) {
         let table = self.table();
-        for held in table.leases.values().filter(|held| ids.contains(&held.reference.id)) {
-            held.stop.now(CancelReason::Cancelled);
+        let over = keys.iter().zip(results).filter(|(_, result)| result.error.is_some());
+        for held in over.filter_map(|(key, _)| table.leases.get(key)) {
+            if ids.contains(&held.reference.id) {
+                held.stop.now(CancelReason::Cancelled);
+            }
         }
     }
 
@@ -214,6 +239,11 @@ impl Held {
         self.freed.notified().await;
     }
 
+    /// Returns when a lease was started since the last call.
+    pub(super) async fn begun(&self) {
+        self.begun.notified().await;
+    }
+
     /// A poisoned lock only says that some thread panicked; every change here is complete or not begun.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -222,6 +252,8 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
+    use redrive_shared::error::{ErrorCode, Problem};
+
     use super::*;
 
     const LEASE: Duration = Duration::from_secs(30);
@@ -255,5 +287,20 @@ mod tests {
     fn the_margin_is_bounded() {
         assert_eq!(margin(seconds(1)), Duration::from_millis(100));
         assert_eq!(margin(seconds(30)), seconds(2));
+    }
+
+    #[test]
+    fn a_task_that_was_called_off_and_claimed_again_goes_on_under_its_new_lease() {
+        let held = Held::new(LEASE);
+        let take = |epoch| {
+            let lease = Lease { epoch, ..crate::runtime::tests::lease("a", "wait") };
+            held.add(&lease, Instant::now())
+        };
+        let ((old, old_stop), (new, new_stop), (_, later_stop)) = (take(1), take(2), take(3));
+        let answer = |error| LeaseResult { id: TaskId::new("a").unwrap(), lease_until_ms: Some(1), error };
+        let stale = Problem::new(ErrorCode::StaleEpoch, "called off");
+        held.cancel(&[old, new], &[answer(Some(stale)), answer(None)], &[TaskId::new("a").unwrap()]);
+        assert_eq!(old_stop.reason(), Some(CancelReason::Cancelled));
+        assert_eq!((new_stop.reason(), later_stop.reason()), (None, None));
     }
 }

@@ -9,7 +9,9 @@
 //! # Invariants
 //! - Every lease that was claimed ends in exactly one of: a settlement that was answered, a lease that is known or feared
 //!   to be lost, or (the process stops and nobody answers) a settlement that is reported as undelivered.
-//! - No handler runs under a lease that may be over by this machine's monotonic clock.
+//! - No handler runs under a lease that may be over by this machine's monotonic clock: it is told to stop before, and its
+//!   future is dropped at that instant at the latest. (One that blocks its thread cannot be dropped; one whose lease the
+//!   coordinator calls lost has [`CANCEL_GRACE`] to clean up.)
 //! - Every ticket of the breakers is given back exactly once.
 //! - A coordinator that is away never ends the worker, and never makes it spin.
 
@@ -17,6 +19,7 @@ mod claims;
 mod executor;
 mod heartbeat;
 mod held;
+mod lengths;
 mod normalise;
 mod presence;
 mod settler;
@@ -41,6 +44,7 @@ use crate::handler::{CANCEL_GRACE, CancelReason, Handler};
 use crate::link::Link;
 use crate::telemetry;
 use held::Held;
+use lengths::Lengths;
 use settler::Item;
 
 /// How long the last settlements may take after the last handler has ended.
@@ -132,6 +136,7 @@ struct Worker {
     handler: Arc<dyn Handler>,
     link: Arc<dyn Link>,
     clock: Arc<dyn Clock>,
+    lengths: Lengths,
     held: Held,
     breakers: Mutex<BreakerSet>,
     /// Told when a breaker has changed its state: the next heartbeat goes out at once.
@@ -192,10 +197,12 @@ async fn run_with(
     shutdown: CancellationToken,
 ) -> Result<Summary, WorkerError> {
     config.validate()?;
+    let lengths = Lengths::new(config.lease_ms);
     let worker = Arc::new(Worker {
         api_url: Arc::from(config.url.trim_end_matches('/')),
         boot_id: boot_id(),
-        held: Held::new(Duration::from_millis(config.lease_ms)),
+        held: Held::new(lengths.usual()),
+        lengths,
         breakers: Mutex::new(BreakerSet::new(config.breaker.clone()).map_err(ConfigError::from)?),
         breaker_changed: Notify::new(),
         tally: Tally::default(),

@@ -4,11 +4,14 @@
 use std::collections::BTreeMap;
 
 use redrive_shared::failure::{FailureClass, FailureSignal};
-use redrive_shared::limits::{DELAY_MAX_MS, JSON_MAX_DEPTH, RESULT_MAX_BYTES, SIGNAL_TEXT_MAX_BYTES};
+use redrive_shared::limits::{
+    DELAY_MAX_MS, JSON_MAX_DEPTH, RESULT_MAX_BYTES, SIGNAL_HEADERS_MAX, SIGNAL_TEXT_MAX_BYTES,
+};
 use redrive_shared::wire::Outcome;
 
-/// Most headers kept in a signal: those that carry hints are few.
-const HEADERS_MAX: usize = 64;
+/// Most bytes of headers kept in a signal. With two texts and three words they stay below what the API takes in all, four
+/// times [`SIGNAL_TEXT_MAX_BYTES`].
+const HEADERS_MAX_BYTES: usize = SIGNAL_TEXT_MAX_BYTES / 2;
 /// Longest header name or value, provider name or stop reason that is kept.
 const WORD_MAX_BYTES: usize = 1_024;
 
@@ -66,22 +69,30 @@ fn depth(json: &str) -> usize {
 
 fn bounded(signal: FailureSignal) -> FailureSignal {
     let cut = |text: Option<String>, max: usize| text.map(|text| truncated(text, max));
-    let short = |text: &String| text.len() <= WORD_MAX_BYTES;
-    let headers: BTreeMap<_, _> = signal
-        .headers
-        .into_iter()
-        .filter(|(name, value)| short(name) && short(value) && !is_secret(name))
-        .take(HEADERS_MAX)
-        .collect();
     FailureSignal {
         provider: cut(signal.provider, WORD_MAX_BYTES),
-        headers,
+        headers: bounded_headers(signal.headers),
         body: cut(signal.body, SIGNAL_TEXT_MAX_BYTES),
         exception: cut(signal.exception, SIGNAL_TEXT_MAX_BYTES),
         finish_reason: cut(signal.finish_reason, WORD_MAX_BYTES),
         stop_reason: cut(signal.stop_reason, WORD_MAX_BYTES),
         ..signal
     }
+}
+
+/// The shortest headers come first: those that carry hints are short.
+fn bounded_headers(headers: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let short = |text: &String| text.len() <= WORD_MAX_BYTES;
+    let usable = |(name, value): &(String, String)| short(name) && short(value) && !is_secret(name);
+    let bytes = |(name, value): &(String, String)| name.len() + value.len();
+    let mut headers: Vec<_> = headers.into_iter().filter(usable).collect();
+    headers.sort_by_key(bytes);
+    let mut total = 0;
+    let fits = |header: &(String, String)| {
+        total += bytes(header);
+        total <= HEADERS_MAX_BYTES
+    };
+    headers.into_iter().take(SIGNAL_HEADERS_MAX).take_while(fits).collect()
 }
 
 /// Headers that say nothing about a failure and that nobody should find in a queue.
@@ -136,5 +147,33 @@ mod tests {
         };
         assert_eq!(failure.headers.len(), 1);
         assert_eq!(failure.body.unwrap().len(), SIGNAL_TEXT_MAX_BYTES);
+    }
+
+    #[test]
+    fn the_largest_signal_fits_into_what_the_api_takes_and_keeps_its_short_headers() {
+        let long = |n: usize| (format!("a-{n:03}-{}", "n".repeat(1_000)), "v".repeat(WORD_MAX_BYTES));
+        let text = || Some("x".repeat(2 * SIGNAL_TEXT_MAX_BYTES));
+        let hint = ("retry-after".to_owned(), "3".to_owned());
+        let failure = bounded(FailureSignal {
+            headers: (0..100).map(long).chain([hint]).collect(),
+            body: text(),
+            exception: text(),
+            provider: text(),
+            finish_reason: text(),
+            stop_reason: text(),
+            ..FailureSignal::default()
+        });
+        let texts = [
+            &failure.body,
+            &failure.exception,
+            &failure.provider,
+            &failure.finish_reason,
+            &failure.stop_reason,
+        ];
+        let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+        let headers: usize = failure.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        assert!(texts + headers <= 4 * SIGNAL_TEXT_MAX_BYTES, "{texts} + {headers}");
+        assert!(failure.headers.len() <= SIGNAL_HEADERS_MAX && failure.headers.len() > 10);
+        assert_eq!(failure.headers["retry-after"], "3");
     }
 }

@@ -6,7 +6,7 @@ use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES};
 use redrive_shared::task::{Lease, Nonce};
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::rows::{HOT_COLUMNS, Hot, corrupt, hot, json, optional, parse, required, to_json};
+use super::rows::{HOT_COLUMNS, Hot, corrupt, hot, is_unreadable, json, optional, parse, required, to_json};
 use super::tx::Tx;
 use crate::store::{Claim, Claimed};
 
@@ -82,7 +82,7 @@ fn visit(
     wanted: usize,
     filling: &mut Filling,
 ) -> rusqlite::Result<()> {
-    let policy = tx.policy(lane);
+    let policy = tx.policy(lane)?;
     for (mut task, body) in due(tx, lane, wanted)? {
         if !filling.takes(body.payload.len()) {
             break;
@@ -94,9 +94,15 @@ fn visit(
             Ok(None) => {
                 task.agent = Some(claim.agent.to_string());
                 task.boot_id = claim.boot_id.as_ref().map(ToString::to_string);
-                tx.save_row(&task, before)?;
-                filling.given.push((task.seq, task.record.epoch));
-                filling.claimed.leases.push(lease(tx, &task, body)?);
+                match lease(tx, &task, body) {
+                    Ok(lease) => {
+                        tx.save_row(&task, before)?;
+                        filling.given.push((task.seq, task.record.epoch));
+                        filling.claimed.leases.push(lease);
+                    }
+                    Err(error) if is_unreadable(&error) => tx.set_aside(task.seq, &error)?,
+                    Err(error) => return Err(error),
+                }
             }
             Ok(Some(verdict)) => {
                 task.agent = None;
@@ -135,18 +141,29 @@ fn body(row: &Row<'_>) -> rusqlite::Result<Body> {
     })
 }
 
+/// A lane's due tasks. One that cannot be read is set aside, so that it does not hold up the lane.
 fn due(tx: &Tx<'_>, lane: i64, wanted: usize) -> rusqlite::Result<Vec<(Hot, Body)>> {
     let mut statement = tx.connection.prepare_cached(include_str!("sql/load_due.sql"))?;
     let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![lane, tx.now_ms(), limit], |row| Ok((hot(row)?, body(row)?)))?;
-    rows.collect()
+    let mut rows = statement.query(params![lane, tx.now_ms(), limit])?;
+    let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        match hot(row).and_then(|task| Ok((task, body(row)?))) {
+            Ok(task) => found.push(task),
+            Err(error) => unreadable.push((row.get(0)?, error)),
+        }
+    }
+    drop(rows);
+    for (seq, error) in unreadable {
+        tx.set_aside(seq, &error)?;
+    }
+    Ok(found)
 }
 
 fn lease(tx: &Tx<'_>, task: &Hot, body: Body) -> rusqlite::Result<Lease> {
-    let (lane, policy) = (tx.lane(task.lane)?, tx.policy(task.lane));
+    let (lane, policy) = (tx.lane(task.lane)?, tx.policy(task.lane)?);
     let record = &task.record;
-    let failed_before = task.entries > 0;
-    let last_failure = if failed_before {
+    let last_failure = if task.entries > 0 {
         let mut statement = tx.connection.prepare_cached(include_str!("sql/last_failure.sql"))?;
         statement.query_row([task.seq], |row| json(row, 0)).optional()?.flatten()
     } else {

@@ -15,7 +15,10 @@ pub(super) fn extend(tx: &mut Tx<'_>, batch: &[Extend]) -> rusqlite::Result<Vec<
 
 fn extend_one(tx: &Tx<'_>, item: &Extend) -> rusqlite::Result<Extended> {
     let Some(mut task) = tx.load(&item.id)? else { return Ok(Extended::Unknown) };
-    let lease_ms = item.lease_ms.unwrap_or_else(|| tx.policy(task.lane).lease_ms);
+    let lease_ms = match item.lease_ms {
+        Some(lease_ms) => lease_ms,
+        None => tx.policy(task.lane)?.lease_ms,
+    };
     match task.record.extend(item.fence, lease_ms, tx.now_ms()) {
         Ok(()) => {
             let until_ms = task.record.lease_until_ms;
@@ -40,7 +43,7 @@ fn settle_one(tx: &mut Tx<'_>, item: &mut Settle) -> rusqlite::Result<Settled> {
         item.ending.at_dependency(dependency);
     }
     let before = Before::of(&task.record);
-    let policy = tx.policy(task.lane);
+    let policy = tx.policy(task.lane)?;
     let now_ms = tx.now_ms();
     match task.record.settle(item.fence, item.ending.ended(), &policy, now_ms, tx.rng) {
         Ok(verdict) => {
@@ -61,19 +64,52 @@ fn settle_one(tx: &mut Tx<'_>, item: &mut Settle) -> rusqlite::Result<Settled> {
 
 pub(super) fn reap(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<Reap> {
     let gone = silence_agents(tx)?;
-    let expired: Vec<Hot> = {
-        let mut statement = tx.connection.prepare_cached(include_str!("sql/load_expired.sql"))?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        statement.query_map([tx.now_ms(), limit], hot)?.collect::<rusqlite::Result<_>>()?
-    };
-    let reaped = expired.into_iter().map(|task| lose(tx, task)).collect::<rusqlite::Result<_>>()?;
-    Ok(Reap { reaped, gone, next_ms: next_reap(tx)? })
+    let mut reaped = Vec::new();
+    for task in select(tx, include_str!("sql/load_expired.sql"), limit)? {
+        reaped.push(lose(tx, task)?);
+    }
+    let mut too_late = Vec::new();
+    for task in select(tx, include_str!("sql/load_overdue.sql"), limit)? {
+        too_late.push(miss_deadline(tx, task)?);
+    }
+    Ok(Reap { reaped, too_late, gone, next_ms: next_reap(tx)? })
+}
+
+/// The hot rows that a query finds for now. One that cannot be read is set aside, so that it does not hold up the others.
+fn select(tx: &Tx<'_>, sql: &str, limit: usize) -> rusqlite::Result<Vec<Hot>> {
+    let mut statement = tx.connection.prepare_cached(sql)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut rows = statement.query([tx.now_ms(), limit])?;
+    let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        match hot(row) {
+            Ok(task) => found.push(task),
+            Err(error) => unreadable.push((row.get(0)?, error)),
+        }
+    }
+    drop(rows);
+    for (seq, error) in unreadable {
+        tx.set_aside(seq, &error)?;
+    }
+    Ok(found)
+}
+
+fn miss_deadline(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<TaskId> {
+    let before = Before::of(&task.record);
+    let missed = task.record.miss_deadline(&*tx.policy(task.lane)?, tx.now_us);
+    // The query selects waiting tasks past their deadline only, within this transaction.
+    let verdict = missed.map_err(|_| rusqlite::Error::StatementChangedRows(0))?;
+    task.agent = None;
+    let now_ms = tx.now_ms();
+    tx.write_history(&mut task, &verdict, None, now_ms, None)?;
+    tx.save(&task, &before)?;
+    TaskId::new(task.id).map_err(|error| corrupt(24, error))
 }
 
 fn lose(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<Reaped> {
     let before = Before::of(&task.record);
     let started = task.record.started;
-    let policy = tx.policy(task.lane);
+    let policy = tx.policy(task.lane)?;
     let lost = task.record.lose(&policy, tx.now_us, tx.rng);
     // The query selects leased tasks only, within this transaction.
     let verdict = lost.map_err(|_| rusqlite::Error::StatementChangedRows(0))?;
@@ -88,7 +124,7 @@ fn lose(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<Reaped> {
     })
 }
 
-/// When a lease ends next, or an agent will have been silent for too long.
+/// When a lease ends next, an agent will have been silent for too long, or a waiting task's deadline passes.
 fn next_reap(tx: &Tx<'_>) -> rusqlite::Result<Option<i64>> {
     let next_lease: Option<i64> = tx
         .connection
@@ -100,7 +136,13 @@ fn next_reap(tx: &Tx<'_>) -> rusqlite::Result<Option<i64>> {
         .prepare_cached("SELECT MIN(MAX(seen_ms, ?1)) FROM agents WHERE gone = 0")?
         .query_row([tx.opened_ms], |row| row.get(0))?;
     let next_silence = oldest_seen.map(|seen_ms| seen_ms.saturating_add_unsigned(AGENT_DEAD_AFTER_MS) + 1);
-    Ok([next_lease, next_silence].into_iter().flatten().min())
+    let next_deadline: Option<i64> = tx
+        .connection
+        .prepare_cached("SELECT deadline_ms FROM tasks WHERE state = 0 ORDER BY deadline_ms LIMIT 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let next_deadline = next_deadline.map(|deadline_ms| deadline_ms.saturating_add(1));
+    Ok([next_lease, next_silence, next_deadline].into_iter().flatten().min())
 }
 
 /// Marks agents that were silent for too long, and lets their leases end. Silence from before the store was opened does

@@ -3,6 +3,7 @@
 use redrive_shared::id::TaskId;
 use redrive_shared::lifecycle::{Fence, Refused, Verdict};
 use redrive_shared::limits::{AGENT_REMEMBERED_MS, CLAIM_REPLAY_MS};
+use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{AttemptEnd, TaskState};
 use redrive_shared::wire::Heartbeat;
 use rusqlite::params;
@@ -15,8 +16,8 @@ use crate::store::{Acted, Beaten, Extend};
 pub(super) fn cancel(tx: &mut Tx<'_>, ids: &[TaskId], reason: Option<&str>) -> rusqlite::Result<Vec<Acted>> {
     ids.iter()
         .map(|id| {
-            act(tx, id, AttemptEnd::Cancelled, reason.unwrap_or("called off"), |tx, task| {
-                task.record.cancel(&tx.policy(task.lane), tx.now_us)
+            act(tx, id, AttemptEnd::Cancelled, reason.unwrap_or("called off"), |tx, task, policy| {
+                task.record.cancel(policy, tx.now_us)
             })
         })
         .collect()
@@ -25,8 +26,8 @@ pub(super) fn cancel(tx: &mut Tx<'_>, ids: &[TaskId], reason: Option<&str>) -> r
 pub(super) fn retry(tx: &mut Tx<'_>, ids: &[TaskId], reason: Option<&str>) -> rusqlite::Result<Vec<Acted>> {
     ids.iter()
         .map(|id| {
-            act(tx, id, AttemptEnd::Redriven, reason.unwrap_or("sent round again"), |tx, task| {
-                task.record.retry_now(&tx.policy(task.lane), tx.now_us)
+            act(tx, id, AttemptEnd::Redriven, reason.unwrap_or("sent round again"), |tx, task, policy| {
+                task.record.retry_now(policy, tx.now_us)
             })
         })
         .collect()
@@ -37,13 +38,14 @@ fn act(
     id: &TaskId,
     end: AttemptEnd,
     why: &str,
-    transition: impl FnOnce(&Tx<'_>, &mut Hot) -> Result<(), Refused>,
+    transition: impl FnOnce(&Tx<'_>, &mut Hot, &RetryPolicy) -> Result<(), Refused>,
 ) -> rusqlite::Result<Acted> {
     let Some(mut task) = tx.load(id)? else { return Ok(Acted::Unknown) };
     let before = Before::of(&task.record);
+    let policy = tx.policy(task.lane)?;
     let epoch = task.record.epoch;
     if let Err(Refused::WrongState(state) | Refused::Stale(state) | Refused::Repeated(state)) =
-        transition(tx, &mut task)
+        transition(tx, &mut task, &policy)
     {
         return Ok(Acted::WrongState(state));
     }
@@ -77,7 +79,7 @@ pub(super) fn forget(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<usize> {
         ] {
             tx.connection.prepare_cached(sql)?.execute([seq])?;
         }
-        let queue = tx.memory.lanes.queue(*lane).unwrap_or_default();
+        let queue = tx.queue(*lane)?;
         tx.count(queue, *state, -1);
         tx.count_lane(*lane, -1);
     }

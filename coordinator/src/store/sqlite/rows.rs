@@ -85,23 +85,47 @@ pub(super) fn priority_from(rank: i64) -> rusqlite::Result<Priority> {
         .ok_or_else(|| FromSqlError::OutOfRange(rank).into())
 }
 
-/// Pairs of bytes, (index of the class in `FailureClass::ALL`, count up to 255); `None` when nothing was counted.
+/// The number of a class in the tables. Part of the stored format: numbers are never given a second meaning.
+const fn class_number(class: FailureClass) -> u8 {
+    match class {
+        FailureClass::RateLimited => 0,
+        FailureClass::Overloaded => 1,
+        FailureClass::ServerError => 2,
+        FailureClass::Timeout => 3,
+        FailureClass::Network => 4,
+        FailureClass::PartialResponse => 5,
+        FailureClass::QuotaExhausted => 6,
+        FailureClass::QuotaWindow => 7,
+        FailureClass::Auth => 8,
+        FailureClass::Permission => 9,
+        FailureClass::ModelUnavailable => 10,
+        FailureClass::ContextOverflow => 11,
+        FailureClass::ContentPolicy => 12,
+        FailureClass::Refusal => 13,
+        FailureClass::BadOutput => 14,
+        FailureClass::Conflict => 15,
+        FailureClass::InvalidRequest => 16,
+        FailureClass::ToolError => 17,
+        FailureClass::BusinessRule => 18,
+        FailureClass::WorkerLost => 19,
+        FailureClass::LockTimeout => 20,
+        FailureClass::Unknown => 21,
+    }
+}
+
+/// Pairs of bytes, (number of the class, count up to 255); `None` when nothing was counted.
 pub(super) fn class_counts(counts: &ClassCounts) -> Option<Vec<u8>> {
     if counts.is_empty() {
         return None;
     }
-    let pairs = counts.iter().filter_map(|(class, count)| {
-        let index = FailureClass::ALL.iter().position(|known| *known == class)?;
-        Some([u8::try_from(index).ok()?, u8::try_from(count).unwrap_or(u8::MAX)])
-    });
-    Some(pairs.flatten().collect())
+    let count = |count: u32| u8::try_from(count).unwrap_or(u8::MAX);
+    Some(counts.iter().flat_map(|(class, seen)| [class_number(class), count(seen)]).collect())
 }
 
 fn class_counts_from(bytes: Option<&[u8]>) -> ClassCounts {
+    let class = |number: u8| FailureClass::ALL.into_iter().find(|class| class_number(*class) == number);
     let pairs = bytes.unwrap_or_default().chunks_exact(2);
-    pairs
-        .filter_map(|pair| Some((*FailureClass::ALL.get(usize::from(pair[0]))?, u32::from(pair[1]))))
-        .collect()
+    pairs.filter_map(|pair| Some((class(pair[0])?, u32::from(pair[1])))).collect()
 }
 
 pub(super) const fn ending_name(end: AttemptEnd) -> &'static str {
@@ -154,6 +178,12 @@ pub(super) fn corrupt(
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
 }
 
+/// Whether an error says that a row holds something that this release does not understand.
+pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
+    matches!(error, FromSqlConversionFailure(..) | InvalidColumnType(..) | IntegralValueOutOfRange(..))
+}
+
 /// Writes a JSON column.
 pub(super) fn to_json<T: serde::Serialize + ?Sized>(value: &T) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
@@ -177,6 +207,9 @@ mod tests {
         let counts: ClassCounts = FailureClass::ALL.into_iter().map(|class| (class, 3)).collect();
         assert_eq!(class_counts_from(class_counts(&counts).as_deref()), counts);
         assert_eq!(class_counts(&ClassCounts::default()), None);
+        // Pinned: a store of an older release must read the same.
+        let numbers: Vec<u8> = FailureClass::ALL.into_iter().map(class_number).collect();
+        assert_eq!(numbers, (0..22).collect::<Vec<u8>>());
     }
 
     #[test]

@@ -16,6 +16,9 @@ use super::queues::QueueBook;
 use super::rows::{Hot, class_counts, ending_name, hot, state_number, to_json};
 use crate::store::rank;
 
+/// How long a task that cannot be read is put off.
+const SET_ASIDE_MS: i64 = 60_000;
+
 /// What the writer keeps in memory between transactions. All of it can be built again from the tables.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -103,7 +106,7 @@ impl<'a> Tx<'a> {
             task.boot_id,
         ])?;
         drop(statement);
-        let queue = self.memory.lanes.queue(task.lane).unwrap_or_default();
+        let queue = self.queue(task.lane)?;
         if before != record.state {
             self.count(queue, before, -1);
             self.count(queue, record.state, 1);
@@ -152,9 +155,24 @@ impl<'a> Tx<'a> {
     }
 
     /// The policy of a lane's queue.
-    pub fn policy(&self, lane: i64) -> Arc<RetryPolicy> {
-        let queue = self.memory.lanes.queue(lane).and_then(|number| self.memory.queues.by_number(number));
-        queue.map(|queue| Arc::clone(&queue.policy)).unwrap_or_default()
+    pub fn policy(&self, lane: i64) -> rusqlite::Result<Arc<RetryPolicy>> {
+        let queue =
+            self.memory.queues.by_number(self.queue(lane)?).ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        Ok(Arc::clone(&queue.policy))
+    }
+
+    /// The number of a lane's queue.
+    pub fn queue(&self, lane: i64) -> rusqlite::Result<i64> {
+        self.memory.lanes.queue(lane).ok_or(rusqlite::Error::QueryReturnedNoRows)
+    }
+
+    /// Puts a task off whose row this release cannot read, so that it does not hold up its neighbours.
+    pub fn set_aside(&self, seq: i64, error: &rusqlite::Error) -> rusqlite::Result<()> {
+        tracing::error!(%error, seq, "a task cannot be read and is put off; was a newer release here?");
+        let until_ms = self.now_ms().saturating_add(SET_ASIDE_MS);
+        let mut statement = self.connection.prepare_cached(include_str!("sql/set_aside.sql"))?;
+        statement.execute([seq, until_ms])?;
+        Ok(())
     }
 
     /// The lane of a task.

@@ -180,7 +180,8 @@ impl Writer {
 
 /// Whether an error is the store's and not one verb's: then the transaction fails with every verb in it.
 fn concerns_all(error: &rusqlite::Error) -> bool {
-    matches!(error, rusqlite::Error::SqliteFailure(..))
+    // A broken constraint is a defect of the verb; everything else that SQLite says is about the store.
+    matches!(error, rusqlite::Error::SqliteFailure(cause, _) if cause.code != rusqlite::ErrorCode::ConstraintViolation)
 }
 
 /// Builds what the writer keeps in memory.

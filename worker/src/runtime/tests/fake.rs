@@ -45,6 +45,7 @@ struct State {
     settle_faults: VecDeque<Fault>,
     deaf_to_heartbeats: bool,
     lease_ms: Option<i64>,
+    policy_unknown: bool,
     lost: Vec<String>,
     cancelled: Vec<String>,
     refused_outcomes: HashMap<String, ErrorCode>,
@@ -95,6 +96,11 @@ impl FakeLink {
         self.state.lock().unwrap().deaf_to_heartbeats = true;
     }
 
+    /// Nobody answers when the queue's policy is asked for.
+    pub(super) fn hide_policy(&self) {
+        self.state.lock().unwrap().policy_unknown = true;
+    }
+
     /// Heartbeats extend by this much, whatever the claim asked for: the queue's policy.
     pub(super) fn extend_by_ms(&self, lease_ms: i64) {
         self.state.lock().unwrap().lease_ms = Some(lease_ms);
@@ -127,7 +133,8 @@ impl FakeLink {
         let until_ms =
             lease_ms.or(state.lease_ms).unwrap_or(30_000) + self.began.elapsed().as_millis() as i64;
         let one = |lease: &LeaseRef| {
-            let stale = state.lost.iter().any(|id| *id == *lease.id);
+            let over = state.lost.iter().chain(&state.cancelled);
+            let stale = over.into_iter().any(|id| *id == *lease.id);
             let error = stale.then(|| Problem::new(ErrorCode::StaleEpoch, "somebody else has it"));
             LeaseResult { id: lease.id.clone(), lease_until_ms: Some(until_ms).filter(|_| !stale), error }
         };
@@ -183,6 +190,14 @@ impl Link for FakeLink {
                 () = &mut give_up => return Ok(ClaimReply { leases }),
             }
         }
+    }
+
+    async fn policy_lease_ms(&self, _queue: &Name) -> Result<u64, LinkError> {
+        let state = self.state.lock().unwrap();
+        if state.policy_unknown {
+            return Err(lost_on_the_way(false));
+        }
+        Ok(state.lease_ms.unwrap_or(30_000) as u64)
     }
 
     async fn start(&self, request: &ExtendRequest) -> Result<ExtendReply, LinkError> {

@@ -18,6 +18,7 @@ use redrive_shared::wire::{Outcome, SettleRequest, Settlement};
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::*;
 use crate::handler::TaskContext;
@@ -27,6 +28,8 @@ use fake::{Event, FakeLink};
 #[derive(Default)]
 struct Obedient {
     gate: Notify,
+    /// When a deaf handler's future was dropped.
+    dropped: Arc<Mutex<Option<Instant>>>,
 }
 
 #[async_trait]
@@ -49,13 +52,24 @@ impl Handler for Obedient {
                 self.gate.notified().await;
                 Outcome::Done { result: None }
             }
-            "deaf" => std::future::pending().await,
+            "deaf" => {
+                let _record = RecordDrop(Arc::clone(&self.dropped));
+                std::future::pending().await
+            }
             other => panic!("no such payload: {other}"),
         }
     }
 }
 
-fn lease(id: &str, payload: &str) -> Lease {
+struct RecordDrop(Arc<Mutex<Option<Instant>>>);
+
+impl Drop for RecordDrop {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap() = Some(Instant::now());
+    }
+}
+
+pub(super) fn lease(id: &str, payload: &str) -> Lease {
     Lease {
         id: TaskId::new(id).unwrap(),
         epoch: 1,
@@ -133,6 +147,17 @@ impl Bench {
         let mut settlements = self.settle_call().await.settlements;
         assert_eq!(settlements.len(), 1);
         settlements.remove(0)
+    }
+
+    /// When the deaf handler that it was given ended.
+    async fn deaf_ended(&mut self) -> Instant {
+        for _ in 0..6_000 {
+            if let Some(at) = *self.handler.dropped.lock().unwrap() {
+                return at;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("it ends within ten minutes");
     }
 
     async fn claim_call(&mut self) -> redrive_shared::wire::ClaimRequest {

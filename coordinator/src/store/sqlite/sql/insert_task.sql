@@ -1,7 +1,6 @@
--- A new task's hot row. Nothing is inserted where the id is known: the caller then compares contents.
+-- A new task's hot row. The caller has looked that the id is new.
 INSERT INTO tasks (
   id, lane, state, epoch, nonce, due_ms, lease_until_ms, started, leased_at_ms, runs,
   failed, lost, undelivered, deferred, released, class_failures, previous_delay_ms, max_attempts,
   deadline_ms, expires_ms, entries, enqueued_ms
 ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)
-ON CONFLICT (id) DO NOTHING

@@ -60,6 +60,8 @@ CREATE TABLE tasks (
 CREATE INDEX tasks_due ON tasks (lane, due_ms, seq) WHERE state = 0;
 -- Leases by deadline (state 1 = leased).
 CREATE INDEX tasks_lease ON tasks (lease_until_ms) WHERE state = 1;
+-- Waiting tasks by deadline: one that passes there is escalated, claimed or not.
+CREATE INDEX tasks_deadline ON tasks (deadline_ms) WHERE state = 0;
 -- Finished tasks by the end of their retention.
 CREATE INDEX tasks_expiry ON tasks (expires_ms) WHERE expires_ms IS NOT NULL;
 
@@ -67,11 +69,12 @@ CREATE TABLE bodies (
   seq          INTEGER PRIMARY KEY,
   task_type    TEXT NOT NULL,
   type_version INTEGER,
-  payload      TEXT NOT NULL,
   payload_hash BLOB NOT NULL,
   route        INTEGER NOT NULL,
   traceparent  TEXT,
-  labels       TEXT
+  labels       TEXT,
+  -- Last: SQLite walks through a large value to reach the columns behind it.
+  payload      TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE results (

@@ -1,0 +1,43 @@
+//! What a batch changed, gathered so that dispatcher, producers and metrics are told once a batch and not once a task.
+
+use std::collections::BTreeMap;
+
+use redrive_shared::id::{Name, TaskId};
+use redrive_shared::task::TaskState;
+
+/// What is to be told when a batch is done.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// The earliest due time by queue.
+    pub due: BTreeMap<Name, i64>,
+    /// Tasks that have their answer.
+    pub answered: Vec<TaskId>,
+    counts: BTreeMap<(&'static str, Name, &'static str, &'static str), u64>,
+}
+
+impl Told {
+    /// A task came into a state.
+    pub fn moved(&mut self, id: &TaskId, queue: &Name, state: TaskState, due_ms: i64) {
+        if state == TaskState::Scheduled {
+            match self.due.get_mut(queue) {
+                Some(earliest) => *earliest = due_ms.min(*earliest),
+                None => drop(self.due.insert(queue.clone(), due_ms)),
+            }
+        }
+        if state.is_settled() {
+            self.answered.push(id.clone());
+        }
+    }
+
+    /// One more of a counter with the labels `queue` and another.
+    pub fn count(&mut self, counter: &'static str, queue: &Name, label: &'static str, value: &'static str) {
+        *self.counts.entry((counter, queue.clone(), label, value)).or_default() += 1;
+    }
+
+    /// Adds what was counted to the metrics.
+    pub fn record(&self) {
+        for ((counter, queue, label, value), count) in &self.counts {
+            metrics::counter!(*counter, "queue" => queue.to_string(), *label => *value).increment(*count);
+        }
+    }
+}
