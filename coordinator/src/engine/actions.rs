@@ -70,7 +70,7 @@ impl Engine {
         if let Some(queue) = &queue
             && !self.store.has_queue(queue)
         {
-            return Err(self.unknown_queue(queue).await);
+            return Err(self.unknown_queue(queue));
         }
         let listed = self.store.list(Filter { queue, state, cursor, limit }).await.map_err(unavailable)?;
         Ok(Page { tasks: listed.tasks, next_cursor: listed.next_cursor.map(|cursor| cursor.to_string()) })
@@ -128,7 +128,7 @@ impl Engine {
         policy
             .validate()
             .map_err(|error| Problem::new(ErrorCode::InvalidPolicy, error.to_string()).at("policy"))?;
-        if !self.store.has_queue(name) && self.store.queues().await.map_err(unavailable)?.len() >= QUEUES_MAX
+        if !self.store.has_queue(name) && self.store.queue_names().len() >= QUEUES_MAX
         {
             let detail = format!("there are {QUEUES_MAX} queues already; use groups to tell tenants apart");
             return Err(Problem::new(ErrorCode::InvalidValue, detail));
@@ -147,7 +147,7 @@ impl Engine {
         let queues = self.store.queues().await.map_err(unavailable)?;
         match queues.into_iter().find(|queue| queue.name == *name) {
             Some(queue) => Ok(queue),
-            None => Err(self.unknown_queue(name).await),
+            None => Err(self.unknown_queue(name)),
         }
     }
 
@@ -159,7 +159,7 @@ impl Engine {
     /// Stops or resumes handing out a queue's tasks.
     pub async fn pause(&self, name: &Name, paused: bool) -> Result<QueueView> {
         if !self.store.pause(name, paused).await.map_err(unavailable)? {
-            return Err(self.unknown_queue(name).await);
+            return Err(self.unknown_queue(name));
         }
         if !paused {
             self.dispatcher.wake_all();

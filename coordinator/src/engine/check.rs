@@ -93,6 +93,9 @@ fn failure(place: &str, signal: &FailureSignal) -> Result<()> {
         [&signal.body, &signal.exception, &signal.provider, &signal.finish_reason, &signal.stop_reason];
     let fields: usize = fields.into_iter().flatten().map(String::len).sum();
     let headers: usize = signal.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if let Some(after_ms) = signal.retry_after_ms {
+        within(&format!("{place}.retry_after_ms"), after_ms, 0, DELAY_MAX_MS, " ms")?;
+    }
     within(place, (fields + headers) as u64, 0, 4 * SIGNAL_TEXT_MAX_BYTES as u64, " bytes of text")?;
     within(&format!("{place}.headers"), signal.headers.len() as u64, 0, SIGNAL_HEADERS_MAX as u64, " headers")
 }

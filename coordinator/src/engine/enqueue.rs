@@ -115,7 +115,7 @@ impl Engine {
                 );
                 refused(Some(id), Problem::new(ErrorCode::IdReused, detail), place)
             }
-            Enqueued::UnknownQueue => refused(Some(id), self.unknown_queue(queue).await, place),
+            Enqueued::UnknownQueue => refused(Some(id), self.unknown_queue(queue), place),
         }
     }
 }

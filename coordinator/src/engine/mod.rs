@@ -121,16 +121,16 @@ impl Engine {
                 continue;
             }
             if !self.create_queues {
-                return Err(self.unknown_queue(name).await);
+                return Err(self.unknown_queue(name));
             }
             self.make_queue(name).await?;
         }
         Ok(())
     }
 
-    async fn unknown_queue(&self, name: &Name) -> Problem {
-        let known = self.store.queues().await.unwrap_or_default();
-        let hint = suggest(name, known.iter().map(|queue| queue.name.as_str()))
+    fn unknown_queue(&self, name: &Name) -> Problem {
+        let known = self.store.queue_names();
+        let hint = suggest(name, known.iter().map(|known| known.as_str()))
             .map_or_else(String::new, |near| format!("did you mean `{near}`? "));
         Problem::new(
             ErrorCode::UnknownQueue,

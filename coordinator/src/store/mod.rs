@@ -335,6 +335,8 @@ pub trait Store: Send + Sync + 'static {
     async fn pause(&self, name: &Name, paused: bool) -> Result<bool>;
     /// Whether there is such a queue, as far as this process knows. Cheap: it is asked with every request.
     fn has_queue(&self, name: &Name) -> bool;
+    /// Names of the queues, as far as this process knows.
+    fn queue_names(&self) -> Vec<Name>;
     /// Every queue, by name.
     async fn queues(&self) -> Result<Vec<QueueView>>;
     /// An agent is alive, and extends its leases.

@@ -79,7 +79,7 @@ pub enum EndReason {
     Exhausted,
     /// The failures that this class may have on one task are used up.
     ClassExhausted,
-    /// Too many workers vanished while running it. It gets an escalation record even where it goes to the dead letters.
+    /// Too many workers vanished while running it.
     Poison,
     /// The retry would have been due after the deadline.
     PastDeadline,

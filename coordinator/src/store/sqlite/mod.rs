@@ -217,6 +217,10 @@ impl Store for SqliteStore {
         self.published.get().get(name).is_some()
     }
 
+    fn queue_names(&self) -> Vec<Name> {
+        self.published.get().names()
+    }
+
     async fn queues(&self) -> Result<Vec<QueueView>> {
         self.read(read::queues).await
     }

@@ -53,6 +53,11 @@ impl QueueBook {
         self.by_name.get(name)
     }
 
+    /// Every name.
+    pub fn names(&self) -> Vec<Name> {
+        self.by_name.keys().cloned().collect()
+    }
+
     /// The queue of that number.
     pub fn by_number(&self, number: i64) -> Option<&Queue> {
         self.by_name.get(self.by_number.get(&number)?)
