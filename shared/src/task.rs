@@ -218,6 +218,8 @@ pub struct Lease {
     pub nonce: Nonce,
     /// When the lease ends unless it is extended.
     pub lease_until_ms: i64,
+    /// Its length, in milliseconds: what each start and each extension gives again, unless it says otherwise.
+    pub lease_ms: u64,
     /// When the task was due; now − due is its lateness.
     pub due_at_ms: i64,
     /// The queue.

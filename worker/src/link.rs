@@ -18,9 +18,6 @@ pub trait Link: Send + Sync + 'static {
     /// Asks for work, for up to `request.wait_ms`.
     async fn claim(&self, request: &ClaimRequest) -> Result<ClaimReply, LinkError>;
 
-    /// How long a lease of that queue is when the claim does not say; asked only when `lease_ms` is not configured.
-    async fn policy_lease_ms(&self, queue: &Name) -> Result<u64, LinkError>;
-
     /// Says that work on these leases begins.
     async fn start(&self, request: &ExtendRequest) -> Result<ExtendReply, LinkError>;
 
@@ -118,10 +115,6 @@ impl HttpLink {
 impl Link for HttpLink {
     async fn claim(&self, request: &ClaimRequest) -> Result<ClaimReply, LinkError> {
         Ok(self.client.claim(request).await?)
-    }
-
-    async fn policy_lease_ms(&self, queue: &Name) -> Result<u64, LinkError> {
-        Ok(self.client.queue(queue).await?.policy.lease_ms)
     }
 
     async fn start(&self, request: &ExtendRequest) -> Result<ExtendReply, LinkError> {

@@ -128,8 +128,7 @@ impl Engine {
         policy
             .validate()
             .map_err(|error| Problem::new(ErrorCode::InvalidPolicy, error.to_string()).at("policy"))?;
-        if !self.store.has_queue(name) && self.store.queue_names().len() >= QUEUES_MAX
-        {
+        if !self.store.has_queue(name) && self.store.queue_names().len() >= QUEUES_MAX {
             let detail = format!("there are {QUEUES_MAX} queues already; use groups to tell tenants apart");
             return Err(Problem::new(ErrorCode::InvalidValue, detail));
         }

@@ -82,6 +82,7 @@ pub(super) mod tests {
             epoch: 1_700_000_000_000_001,
             nonce: Nonce(7),
             lease_until_ms: 30_000,
+            lease_ms: 30_000,
             due_at_ms: 0,
             queue: Name::new("default").unwrap(),
             task_type: Name::new("charge").unwrap(),

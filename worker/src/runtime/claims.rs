@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redrive_shared::breaker;
-use redrive_shared::id::Name;
 use redrive_shared::task::Lease;
 use redrive_shared::wire::{ClaimRequest, ExtendRequest, LeaseRef, LeaseResult, Outcome, Settlement};
 use tokio::sync::mpsc::UnboundedSender;
@@ -209,10 +208,9 @@ async fn start(
             admitted.into_iter().for_each(|task| hand_back(worker, task, settlements));
             return Vec::new();
         }
-        let lengths = lengths(worker, &admitted).await;
         let sent = Instant::now();
         match worker.link.start(&request).await {
-            Ok(reply) => return started(worker, admitted, sent, &lengths, reply.results),
+            Ok(reply) => return started(worker, admitted, sent, reply.results),
             Err(error) => {
                 telemetry::link_error("start");
                 tracing::warn!(%error, leases = request.leases.len(), "leases could not be started");
@@ -231,17 +229,6 @@ async fn start(
     }
 }
 
-/// How long the leases of each queue are.
-async fn lengths(worker: &Worker, admitted: &[Admitted]) -> HashMap<Name, Duration> {
-    let mut lengths = HashMap::new();
-    for queue in admitted.iter().map(|task| &task.lease.queue) {
-        if !lengths.contains_key(queue) {
-            lengths.insert(queue.clone(), worker.lengths.of(worker.link.as_ref(), queue).await);
-        }
-    }
-    lengths
-}
-
 fn is_valid(worker: &Worker, key: Key) -> bool {
     worker.held.stop_at(key).is_some_and(|stop_at| stop_at > Instant::now())
 }
@@ -251,7 +238,6 @@ fn started(
     worker: &Worker,
     admitted: Vec<Admitted>,
     sent: Instant,
-    lengths: &HashMap<Name, Duration>,
     results: Vec<LeaseResult>,
 ) -> Vec<Admitted> {
     let mut results = results.into_iter();
@@ -259,7 +245,7 @@ fn started(
     for task in admitted {
         match results.next() {
             Some(LeaseResult { error: None, lease_until_ms, .. }) => {
-                let length = lengths.get(&task.lease.queue).copied().unwrap_or(worker.lengths.usual());
+                let length = Duration::from_millis(task.lease.lease_ms);
                 worker.held.started(task.key, sent, length, lease_until_ms);
                 running.push(task);
             }

@@ -19,7 +19,6 @@ mod claims;
 mod executor;
 mod heartbeat;
 mod held;
-mod lengths;
 mod normalise;
 mod presence;
 mod settler;
@@ -33,6 +32,7 @@ use std::time::Duration;
 use redrive_shared::breaker;
 use redrive_shared::clock::{Clock, SystemClock};
 use redrive_shared::id::Name;
+use redrive_shared::limits::LEASE_DEFAULT_MS;
 use redrive_shared::wire::Outcome;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -44,7 +44,6 @@ use crate::handler::{CANCEL_GRACE, CancelReason, Handler};
 use crate::link::Link;
 use crate::telemetry;
 use held::Held;
-use lengths::Lengths;
 use settler::Item;
 
 /// How long the last settlements may take after the last handler has ended.
@@ -136,7 +135,6 @@ struct Worker {
     handler: Arc<dyn Handler>,
     link: Arc<dyn Link>,
     clock: Arc<dyn Clock>,
-    lengths: Lengths,
     held: Held,
     breakers: Mutex<BreakerSet>,
     /// Told when a breaker has changed its state: the next heartbeat goes out at once.
@@ -197,12 +195,10 @@ async fn run_with(
     shutdown: CancellationToken,
 ) -> Result<Summary, WorkerError> {
     config.validate()?;
-    let lengths = Lengths::new(config.lease_ms);
     let worker = Arc::new(Worker {
         api_url: Arc::from(config.url.trim_end_matches('/')),
         boot_id: boot_id(),
-        held: Held::new(lengths.usual()),
-        lengths,
+        held: Held::new(Duration::from_millis(config.lease_ms.unwrap_or(LEASE_DEFAULT_MS))),
         breakers: Mutex::new(BreakerSet::new(config.breaker.clone()).map_err(ConfigError::from)?),
         breaker_changed: Notify::new(),
         tally: Tally::default(),

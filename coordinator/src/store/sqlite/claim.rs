@@ -94,7 +94,7 @@ fn visit(
             Ok(None) => {
                 task.agent = Some(claim.agent.to_string());
                 task.boot_id = claim.boot_id.as_ref().map(ToString::to_string);
-                match lease(tx, &task, body) {
+                match lease(tx, &task, body, lease_ms) {
                     Ok(lease) => {
                         tx.save_row(&task, before)?;
                         filling.given.push((task.seq, task.record.epoch));
@@ -160,7 +160,7 @@ fn due(tx: &Tx<'_>, lane: i64, wanted: usize) -> rusqlite::Result<Vec<(Hot, Body
     Ok(found)
 }
 
-fn lease(tx: &Tx<'_>, task: &Hot, body: Body) -> rusqlite::Result<Lease> {
+fn lease(tx: &Tx<'_>, task: &Hot, body: Body, lease_ms: u64) -> rusqlite::Result<Lease> {
     let (lane, policy) = (tx.lane(task.lane)?, tx.policy(task.lane)?);
     let record = &task.record;
     let last_failure = if task.entries > 0 {
@@ -174,6 +174,7 @@ fn lease(tx: &Tx<'_>, task: &Hot, body: Body) -> rusqlite::Result<Lease> {
         epoch: record.epoch,
         nonce: record.nonce,
         lease_until_ms: record.lease_until_ms,
+        lease_ms,
         due_at_ms: record.due_ms,
         queue: lane.queue.clone(),
         task_type: body.task_type,
@@ -210,7 +211,8 @@ fn replay(tx: &Tx<'_>, claim: &Claim) -> rusqlite::Result<Option<Claimed>> {
     for (seq, epoch) in given {
         let found = statement.query_row([seq, epoch], |row| Ok((hot(row)?, body(row)?))).optional()?;
         if let Some((task, body)) = found {
-            claimed.leases.push(lease(tx, &task, body)?);
+            let lease_ms = claim.lease_ms.unwrap_or(tx.policy(task.lane)?.lease_ms);
+            claimed.leases.push(lease(tx, &task, body, lease_ms)?);
         }
     }
     Ok(Some(claimed))

@@ -45,7 +45,6 @@ struct State {
     settle_faults: VecDeque<Fault>,
     deaf_to_heartbeats: bool,
     lease_ms: Option<i64>,
-    policy_unknown: bool,
     lost: Vec<String>,
     cancelled: Vec<String>,
     refused_outcomes: HashMap<String, ErrorCode>,
@@ -96,12 +95,7 @@ impl FakeLink {
         self.state.lock().unwrap().deaf_to_heartbeats = true;
     }
 
-    /// Nobody answers when the queue's policy is asked for.
-    pub(super) fn hide_policy(&self) {
-        self.state.lock().unwrap().policy_unknown = true;
-    }
-
-    /// Heartbeats extend by this much, whatever the claim asked for: the queue's policy.
+    /// Starts and heartbeats extend by this much when they do not say: the queue's policy.
     pub(super) fn extend_by_ms(&self, lease_ms: i64) {
         self.state.lock().unwrap().lease_ms = Some(lease_ms);
     }
@@ -190,14 +184,6 @@ impl Link for FakeLink {
                 () = &mut give_up => return Ok(ClaimReply { leases }),
             }
         }
-    }
-
-    async fn policy_lease_ms(&self, _queue: &Name) -> Result<u64, LinkError> {
-        let state = self.state.lock().unwrap();
-        if state.policy_unknown {
-            return Err(lost_on_the_way(false));
-        }
-        Ok(state.lease_ms.unwrap_or(30_000) as u64)
     }
 
     async fn start(&self, request: &ExtendRequest) -> Result<ExtendReply, LinkError> {

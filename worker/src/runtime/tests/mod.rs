@@ -75,6 +75,7 @@ pub(super) fn lease(id: &str, payload: &str) -> Lease {
         epoch: 1,
         nonce: Nonce(1),
         lease_until_ms: 30_000,
+        lease_ms: 30_000,
         due_at_ms: 0,
         queue: Name::new("default").unwrap(),
         task_type: Name::new("default").unwrap(),
