@@ -2,6 +2,7 @@
 
 use redrive_shared::clock::{Clock, SystemClock};
 use redrive_worker::client::{Client, ClientError};
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::Global;
 use crate::config::Config;
@@ -17,13 +18,15 @@ pub struct Context {
     pub global: Global,
     /// Where data and talk go.
     pub output: Output,
+    /// Cancelled when the user wants the process to end at once.
+    pub impatience: CancellationToken,
 }
 
 impl Context {
     /// Looks at the terminal once.
     pub fn new(global: Global) -> Self {
         let output = Output::detect(global.json);
-        Self { global, output }
+        Self { global, output, impatience: CancellationToken::new() }
     }
 
     /// A client of the coordinator at `--url`.

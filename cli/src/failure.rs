@@ -11,6 +11,7 @@ use redrive_worker::client::ClientError;
 use serde_json::{Value, json};
 
 use crate::output::Output;
+use crate::signals::IMPATIENT_EXIT_CODE;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -96,6 +97,11 @@ pub fn report(done: anyhow::Result<()>, output: Output) -> ExitCode {
     ExitCode::from(told.exit)
 }
 
+/// The user wanted the process to end at once.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped at once, as a second signal asked")]
+pub struct Impatient;
+
 /// Whether the error is that nobody reads our stdout any more.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
@@ -111,6 +117,8 @@ fn tell(error: &anyhow::Error) -> Told {
     for cause in error.chain() {
         let told = if let Some(Usage(message)) = cause.downcast_ref() {
             Told { exit: USAGE, ..Told::failed("usage", message) }
+        } else if cause.is::<Impatient>() {
+            Told { exit: IMPATIENT_EXIT_CODE, ..Told::failed("interrupted", &cause.to_string()) }
         } else if let Some(error) = cause.downcast_ref::<ConfigError>() {
             Told { exit: USAGE, ..Told::failed("invalid_configuration", &error.to_string()) }
         } else if let Some(error) = cause.downcast_ref::<ClientError>() {

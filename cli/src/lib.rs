@@ -39,8 +39,8 @@ pub fn main() -> ExitCode {
 fn run(command: commands::Command, context: &context::Context) -> anyhow::Result<()> {
     logging::start(&context.global, command.log_level())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let done = runtime.block_on(command.run(context));
+    let done = runtime.block_on(context.impatience.run_until_cancelled(command.run(context)));
     // A thread that still reads stdin must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
-    done
+    done.unwrap_or_else(|| Err(failure::Impatient.into()))
 }

@@ -4,24 +4,22 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Exit code after a second signal: as a shell reports a process that SIGINT ended.
-const IMPATIENT_EXIT_CODE: i32 = 130;
+pub const IMPATIENT_EXIT_CODE: u8 = 130;
 
-/// A token that the first SIGTERM or SIGINT cancels. The second one ends the process at once.
-pub fn shutdown() -> std::io::Result<CancellationToken> {
+/// A token that the first SIGTERM or SIGINT cancels. The second one cancels `impatience`: then the process ends at once, but
+/// in order, so that the processes of handlers end with it.
+pub fn shutdown(impatience: &CancellationToken) -> std::io::Result<CancellationToken> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let token = CancellationToken::new();
-    let cancelled = token.clone();
+    let (cancelled, impatience) = (token.clone(), impatience.clone());
     tokio::spawn(async move {
-        for again in [false, true] {
+        for token in [cancelled, impatience] {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            if again {
-                std::process::exit(IMPATIENT_EXIT_CODE);
-            }
             tracing::info!("stopping; a second signal stops at once");
-            cancelled.cancel();
+            token.cancel();
         }
     });
     Ok(token)

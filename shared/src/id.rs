@@ -23,6 +23,9 @@ pub enum NameError {
         /// Bytes allowed.
         max: usize,
     },
+    /// `.` or `..`.
+    #[error("must not be . or .., which mean something else in a path")]
+    Dots,
     /// A character that would break logs, metric labels or paths.
     #[error("contains {0:?}; use letters, digits and - _ . : / @ + = ~ #")]
     Character(char),
@@ -34,6 +37,10 @@ fn check(text: &str, max: usize) -> Result<(), NameError> {
     }
     if text.len() > max {
         return Err(NameError::TooLong { got: text.len(), max });
+    }
+    if matches!(text, "." | "..") {
+        // Every URL library rewrites a path with such a part.
+        return Err(NameError::Dots);
     }
     let allowed = |c: char| c.is_alphanumeric() || "-_.:/@+=~#".contains(c);
     text.chars().find(|c| !allowed(*c)).map_or(Ok(()), |c| Err(NameError::Character(c)))
@@ -127,6 +134,7 @@ mod tests {
         assert!(TaskId::new("order-17:charge/1").is_ok());
         assert!(Name::new("anthropic/acct-1/claude-opus").is_ok());
         assert_eq!(Name::new(""), Err(NameError::Empty));
+        assert_eq!(Name::new(".."), Err(NameError::Dots));
         assert_eq!(Name::new("a\nb"), Err(NameError::Character('\n')));
         assert_eq!(TaskId::new("x".repeat(129)), Err(NameError::TooLong { got: 129, max: 128 }));
         let refused = serde_json::from_str::<Name>("\"a b\"").unwrap_err().to_string();

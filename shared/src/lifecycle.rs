@@ -412,7 +412,7 @@ impl Record {
                 self.schedule(delay_ms, now_ms);
                 self.due_ms = due_ms;
                 self.previous_delay_ms = Some(delay_ms);
-                self.verdict(end, Some(delay_ms), retry_words(loss.class, reason))
+                self.verdict(end, Some(delay_ms), retry_words(end, reason))
             }
             Decision::Dead { reason } => {
                 self.settle_in(TaskState::Dead, policy, now_ms);
@@ -478,9 +478,9 @@ struct Loss {
     seen: u32,
 }
 
-const fn retry_words(class: FailureClass, reason: DelayReason) -> &'static str {
-    match (class, reason) {
-        (FailureClass::WorkerLost, _) => "its worker vanished",
+const fn retry_words(end: AttemptEnd, reason: DelayReason) -> &'static str {
+    match (end, reason) {
+        (AttemptEnd::Lost, _) => "its worker vanished",
         (_, DelayReason::Policy) => "backoff",
         (_, DelayReason::Hint) => "the server's hint",
     }
@@ -491,7 +491,7 @@ const fn end_words(reason: EndReason) -> &'static str {
         EndReason::Unretryable => "no retry can mend it",
         EndReason::Exhausted => "its attempts are used up",
         EndReason::ClassExhausted => "failures of this class are used up",
-        EndReason::Poison => "poison: it took its worker with it again and again",
+        EndReason::Poison => "poison: whoever ran it vanished or was killed",
         EndReason::PastDeadline => "the retry would come after its deadline",
     }
 }

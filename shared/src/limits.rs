@@ -65,6 +65,9 @@ pub const LEASE_DEFAULT_MS: u64 = 30_000;
 pub const HEARTBEAT_INTERVAL_MS: u64 = 5_000;
 /// Silence after which an agent counts as dead and its leases expire: three heartbeats.
 pub const AGENT_DEAD_AFTER_MS: u64 = 15_000;
+/// How long leases from before a coordinator's start are left alone after it: two heartbeats, so that workers which went on
+/// while it was away can report before their tasks are taken from them.
+pub const RESTART_GRACE_MS: u64 = 10_000;
 /// How long a broken presence connection may stay away before its leases expire.
 pub const PRESENCE_GRACE_MS: u64 = 2_000;
 /// How long a silent agent is remembered, so that operators can see that it is gone.

@@ -116,6 +116,11 @@ impl Pair {
             );
             return;
         }
+        if self.model.agents.get(&claim.agent).is_some_and(|agent| agent.gone) {
+            // Nothing for who was silent for too long, until it is heard from again.
+            assert!(leases.is_empty() && claimed.too_late.is_empty() && claimed.next_due_ms.is_none());
+            return;
+        }
         let too_late: Vec<usize> = claimed.too_late.iter().map(|task| number_of(task)).collect();
         self.check_choice(claim, &leases, &too_late);
         for task in &too_late {
@@ -161,7 +166,10 @@ impl Pair {
             let length_ms = claim.lease_ms.map_or(task.rules().lease_ms, u64::cast_signed);
             let fence = Fence { epoch: lease.epoch, nonce: lease.nonce };
             let until_ms = now_ms + length_ms;
-            task.claim(Lease { fence, agent: claim.agent, until_ms, started: false }, now_ms * 1_000);
+            task.claim(
+                Lease { fence, agent: claim.agent, given_ms: now_ms, until_ms, started: false },
+                now_ms * 1_000,
+            );
             assert_eq!((lease.lease_until_ms, lease.due_at_ms), (until_ms, task.due_ms));
             assert_eq!((lease.attempt, lease.run), (task.ledger.failed + 1, task.runs));
             assert_eq!(lease.ledger, task.ledger);
@@ -247,12 +255,15 @@ impl Pair {
         let gone: Vec<_> = self.model.silence(now_ms).into_iter().map(|agent| name(AGENTS[agent])).collect();
         assert_eq!(round.gone, gone);
         let until = |task: &Task| task.lease.map(|lease| lease.until_ms);
-        let over = |task: &&Task| until(task).is_some_and(|until_ms| until_ms <= now_ms);
+        let grace_ms = self.model.opened_ms + 10_000;
+        let opened_ms = self.model.opened_ms;
+        let spared = move |lease: &Lease| now_ms < grace_ms && lease.given_ms < opened_ms;
+        let over = |task: &&Task| task.lease.is_some_and(|lease| lease.until_ms <= now_ms && !spared(&lease));
         assert_eq!(round.reaped.len(), self.model.tasks.values().filter(over).count().min(limit));
         for reaped in &round.reaped {
             let task = self.model.tasks.get_mut(&number_of(&reaped.id)).unwrap();
             let lease = task.lease.expect("a lease");
-            assert!(lease.until_ms <= now_ms);
+            assert!(lease.until_ms <= now_ms && !spared(&lease));
             assert_eq!((reaped.started, &*reaped.queue), (lease.started, QUEUES[task.queue]));
             let allowed = task.lose(now_ms * 1_000);
             task.adopt(allowed, reaped.state, reaped.due_ms, now_ms);
@@ -268,8 +279,10 @@ impl Pair {
         let heard = self.model.agents.values().filter(|agent| !agent.gone);
         let silent = heard.map(|agent| agent.seen_ms.max(self.model.opened_ms) + 15_001);
         let overdue = self.model.tasks.values().filter(waits).map(|task| task.deadline_ms + 1);
-        let over = self.model.tasks.values().filter_map(until);
-        assert_eq!(round.next_ms, over.chain(silent).chain(overdue).min());
+        // What is over and still there, spared or beyond the limit, comes up again: at once, or when the grace ends.
+        let next = self.model.tasks.values().filter_map(until).min();
+        let next = next.map(|ms| if ms <= now_ms && now_ms < grace_ms { grace_ms } else { ms });
+        assert_eq!(round.next_ms, next.into_iter().chain(silent).chain(overdue).min());
     }
 
     async fn act(&mut self, task: usize, cancel: bool) {

@@ -36,6 +36,7 @@ pub struct Task {
 pub struct Lease {
     pub fence: Fence,
     pub agent: usize,
+    pub given_ms: i64,
     pub until_ms: i64,
     pub started: bool,
 }

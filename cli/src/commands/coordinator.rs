@@ -63,7 +63,7 @@ impl Args {
 
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let config = context.config(args.flags())?.coordinator;
-    let shutdown = crate::signals::shutdown()?;
+    let shutdown = crate::signals::shutdown(&context.impatience)?;
     let (ready, listening) = oneshot::channel();
     let output = context.output;
     let announce = tokio::spawn(async move {

@@ -74,7 +74,7 @@ impl Args {
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut config = context.config(args.flags())?.coordinator;
-    let shutdown = crate::signals::shutdown()?;
+    let shutdown = crate::signals::shutdown(&context.impatience)?;
     if args.demo {
         if args.listen.is_none() {
             config.listen = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -20,7 +20,7 @@ On SIGTERM or Ctrl-C it takes no more work, lets running tasks end, hands back t
 
 Examples:
   redrive worker --agent researcher --queues reports,mails --concurrency 8 --exec './handle.sh'
-  redrive worker --agent planner --http http://127.0.0.1:8000/run --url http://queue.internal:7878
+  redrive worker --agent planner --http http://127.0.0.1:8000/run --url http://127.0.0.1:9000
   REDRIVE__WORKER__DRAIN_MS=60000 redrive worker --config worker.toml";
 
 /// Run the tasks of queues through a command or an HTTP endpoint.
@@ -79,7 +79,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let handler =
         config.handler().map_err(|error| Usage::new(format!("{error}; as flags: --exec, --http")))?;
     let link = Arc::new(HttpLink::new(Client::new(&config.url)?));
-    let shutdown = crate::signals::shutdown()?;
+    let shutdown = crate::signals::shutdown(&context.impatience)?;
     let (output, agent) = (context.output, config.agent.clone());
     if !output.json {
         let queues: Vec<&str> = config.queues.iter().map(|queue| queue.as_str()).collect();

@@ -8,6 +8,7 @@ use redrive_shared::limits::{
     RESULT_MAX_BYTES, ROUTE_MAX, SIGNAL_HEADERS_MAX, SIGNAL_TEXT_MAX_BYTES, WAIT_MAX_MS,
 };
 use redrive_shared::wire::{ClaimRequest, Heartbeat, NewTask, Outcome};
+use serde_json::value::RawValue;
 
 use super::Result;
 
@@ -42,6 +43,9 @@ pub(super) fn new_task(task: &NewTask) -> Result<()> {
             );
             return Err(Problem::new(ErrorCode::PayloadTooLarge, detail).at("payload"));
         }
+    }
+    if let Some(payload) = &task.payload {
+        whole_text("payload", payload)?;
     }
     if let Some(delay_ms) = task.delay_ms {
         within("delay_ms", delay_ms, 0, DELAY_MAX_MS, " ms")?;
@@ -83,6 +87,17 @@ pub(super) fn new_task(task: &NewTask) -> Result<()> {
     if task.traceparent.as_ref().is_some_and(|text| !traceparent(text)) {
         let detail = "a W3C traceparent has 55 characters, as in 00-<32 hex>-<16 hex>-01".to_owned();
         return Err(invalid("traceparent", detail));
+    }
+    Ok(())
+}
+
+/// Half of a surrogate pair is JSON that many readers refuse, and with it everything else in the same reply.
+fn whole_text(place: &str, json: &RawValue) -> Result<()> {
+    let text = json.get();
+    let suspect = text.contains("\\ud") || text.contains("\\uD");
+    if suspect && serde_json::from_str::<serde_json::Value>(text).is_err() {
+        let detail = "it holds half of a surrogate pair (a \\u escape from d800 to dfff alone), which many JSON readers refuse";
+        return Err(invalid(place, format!("`{place}` is not text that everyone can read: {detail}")));
     }
     Ok(())
 }
@@ -140,6 +155,7 @@ pub(super) fn outcome(outcome: &Outcome) -> Result<()> {
         Outcome::Retry { failure: signal }
         | Outcome::Dead { failure: signal }
         | Outcome::Escalate { failure: signal } => failure("outcome.failure", signal),
-        Outcome::Done { .. } | Outcome::Release {} => Ok(()),
+        Outcome::Done { result: Some(result) } => whole_text("outcome.done.result", result),
+        Outcome::Done { result: None } | Outcome::Release {} => Ok(()),
     }
 }

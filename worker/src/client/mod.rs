@@ -239,14 +239,6 @@ impl Client {
     /// The address of an endpoint, each segment percent-encoded.
     fn endpoint(&self, path: &[&str]) -> Result<Url, ClientError> {
         let mut url = self.base.clone();
-        // Every URL library takes these for "here" and "up", encoded or not; the call would go somewhere else.
-        if let Some(dots) = path.iter().find(|segment| matches!(**segment, "." | "..")) {
-            return Err(protocol(
-                &url,
-                None,
-                format!("{dots:?} cannot be part of a path; use the status batch"),
-            ));
-        }
         match url.path_segments_mut() {
             Ok(mut segments) => segments.pop_if_empty().extend(path),
             Err(()) => return Err(protocol(&self.base, None, "the address takes no path".to_owned())),

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 /// What the output was.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// An object with exactly one of the keys that say how the attempt ended.
+    /// An object with exactly one of the keys that say how the attempt ended, alone or as the last line.
     Told(Outcome),
     /// Any other output: the result, if nothing else speaks against it.
     Plain(Option<Box<RawValue>>),
@@ -29,11 +29,18 @@ pub(super) fn read(output: &[u8]) -> Answer {
     if let Some(outcome) = told(text) {
         return Answer::Told(outcome);
     }
-    Answer::Plain(match RawValue::from_string(text.to_owned()) {
-        Ok(json) => Some(json),
-        Err(_) => serde_json::value::to_raw_value(text).ok(),
-    })
+    if let Ok(json) = RawValue::from_string(text.to_owned()) {
+        return Answer::Plain(Some(json));
+    }
+    // Programs print on their way: an answer may come after other lines.
+    match text.lines().next_back().and_then(|last| told(last.trim())) {
+        Some(outcome) => Answer::Told(outcome),
+        None => Answer::Plain(serde_json::value::to_raw_value(text).ok()),
+    }
 }
+
+/// The keys of an answer.
+const KEYS: [&str; 5] = ["result", "snooze_ms", "failure", "dead", "escalate"];
 
 /// The outcome that an object with exactly one known key tells; `None` for any other text.
 fn told(text: &str) -> Option<Outcome> {
@@ -41,7 +48,18 @@ fn told(text: &str) -> Option<Outcome> {
         return None;
     }
     let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
-    let (key, value) = fields.iter().next().filter(|_| fields.len() == 1)?;
+    let speaks = |(key, value): &(&String, &&RawValue)| KEYS.contains(&key.as_str()) && value.get() != "null";
+    let mut known = fields.iter().filter(speaks);
+    let (key, value) = known.next()?;
+    if fields.len() > 1 {
+        // Output that merely has a `result` among other things is a result itself.
+        if key == "result" && known.next().is_none() {
+            return None;
+        }
+        // Taking it for a result would turn a failure into a success.
+        let keys: Vec<&str> = fields.keys().map(String::as_str).collect();
+        return Some(broken(format!("the handler's answer has the keys {keys:?}; it must have exactly one")));
+    }
     let outcome = match key.as_str() {
         "result" => Ok(Outcome::Done { result: Some((*value).to_owned()) }),
         "snooze_ms" => serde_json::from_str(value.get()).map(|delay_ms| Outcome::Snooze { delay_ms }),
@@ -64,14 +82,12 @@ fn signal(value: &RawValue) -> serde_json::Result<FailureSignal> {
 
 /// The handler broke its contract. The attempt fails, and says how.
 fn unreadable(key: &str, error: &serde_json::Error) -> Outcome {
-    let exception = Some(format!("the handler's {key:?} cannot be read: {error}"));
-    Outcome::Retry {
-        failure: FailureSignal {
-            class: Some(FailureClass::BadOutput),
-            exception,
-            ..FailureSignal::default()
-        },
-    }
+    broken(format!("the handler's {key:?} cannot be read: {error}"))
+}
+
+fn broken(what: String) -> Outcome {
+    let class = Some(FailureClass::BadOutput);
+    Outcome::Retry { failure: FailureSignal { class, exception: Some(what), ..FailureSignal::default() } }
 }
 
 /// The parts of a model's answer that say whether it is one.
@@ -142,6 +158,25 @@ mod tests {
         assert_eq!(plain(r#"{"result": 1, "more": 2}"#).unwrap(), r#"{"result": 1, "more": 2}"#);
         assert_eq!(plain(r#"{"id": 1}"#).unwrap(), r#"{"id": 1}"#);
         assert_eq!(plain("{\"result\": 1").unwrap(), r#""{\"result\": 1""#);
+    }
+
+    #[test]
+    fn an_answer_may_come_after_other_lines() {
+        let said = outcome("calling the model…\n{\"failure\": {\"http_status\": 429}}\n");
+        assert!(matches!(said, Outcome::Retry { failure } if failure.http_status == Some(429)));
+        assert!(plain("{\"failure\": 1}\nafterthought").is_some());
+    }
+
+    #[test]
+    fn a_contradiction_is_no_success() {
+        for both in [
+            r#"{"result": 1, "failure": {}}"#,
+            r#"{"failure": {}, "usage": 3}"#,
+            r#"{"snooze_ms": 1, "dead": {}}"#,
+        ] {
+            let Outcome::Retry { failure } = outcome(both) else { panic!("{both}") };
+            assert_eq!(failure.class, Some(FailureClass::BadOutput));
+        }
     }
 
     #[test]

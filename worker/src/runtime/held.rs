@@ -169,11 +169,12 @@ impl Held {
         started.map(|held| held.length).min().unwrap_or(self.usual)
     }
 
-    /// How long the shortest of the leases to extend still lasts.
+    /// How long the shortest of the leases to extend still lasts. One that is over cannot be saved by hurrying.
     pub(super) fn shortest(&self) -> Option<Duration> {
         let table = self.table();
         let started = table.leases.values().filter(|held| held.phase != Phase::Taken);
-        started.map(|held| held.validity.ends.saturating_duration_since(Instant::now())).min()
+        let left = started.map(|held| held.validity.ends.saturating_duration_since(Instant::now()));
+        left.filter(|left| !left.is_zero()).min()
     }
 
     /// The leases to extend: those that were started. (To extend one that was not would start it.)

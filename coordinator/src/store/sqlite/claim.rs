@@ -21,6 +21,12 @@ fn claim_one(tx: &mut Tx<'_>, claim: &Claim) -> rusqlite::Result<Claimed> {
     if let Some(answer) = replay(tx, claim)? {
         return Ok(answer);
     }
+    if let Some(boot_id) = &claim.boot_id
+        && tx.memory.gone.contains(&(claim.agent.clone(), boot_id.clone()))
+    {
+        // Its long poll may have outlived it: what it got would wait for the end of a lease.
+        return Ok(Claimed::default());
+    }
     let queues = tx.memory.queues.open(&claim.queues);
     let mut filling = Filling { claimed: Claimed::default(), given: Vec::new(), room: REPLY_MAX_BYTES };
     while filling.goes_on(claim.max) {

@@ -2,7 +2,7 @@
 
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::Refused;
-use redrive_shared::limits::AGENT_DEAD_AFTER_MS;
+use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, RESTART_GRACE_MS};
 use rusqlite::{OptionalExtension, params};
 
 use super::rows::{Hot, corrupt, hot};
@@ -79,7 +79,7 @@ pub(super) fn reap(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<Reap> {
 fn select(tx: &Tx<'_>, sql: &str, limit: usize) -> rusqlite::Result<Vec<Hot>> {
     let mut statement = tx.connection.prepare_cached(sql)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut rows = statement.query([tx.now_ms(), limit])?;
+    let mut rows = statement.query([tx.now_ms(), limit, spared_before_ms(tx)])?;
     let (mut found, mut unreadable) = (Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
         match hot(row) {
@@ -92,6 +92,16 @@ fn select(tx: &Tx<'_>, sql: &str, limit: usize) -> rusqlite::Result<Vec<Hot>> {
         tx.set_aside(seq, &error)?;
     }
     Ok(found)
+}
+
+/// Leases given before this moment are not reaped yet: the store was opened just now, and their workers may have had
+/// nobody to report to.
+fn spared_before_ms(tx: &Tx<'_>) -> i64 {
+    if tx.now_ms() < grace_ends_ms(tx) { tx.opened_ms } else { i64::MIN }
+}
+
+fn grace_ends_ms(tx: &Tx<'_>) -> i64 {
+    tx.opened_ms.saturating_add_unsigned(RESTART_GRACE_MS)
 }
 
 fn miss_deadline(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<TaskId> {
@@ -131,6 +141,12 @@ fn next_reap(tx: &Tx<'_>) -> rusqlite::Result<Option<i64>> {
         .prepare_cached("SELECT lease_until_ms FROM tasks WHERE state = 1 ORDER BY lease_until_ms LIMIT 1")?
         .query_row([], |row| row.get(0))
         .optional()?;
+    // What is over and still there is spared until the grace ends.
+    let next_lease =
+        next_lease.map(|until_ms| match until_ms <= tx.now_ms() && tx.now_ms() < grace_ends_ms(tx) {
+            true => grace_ends_ms(tx),
+            false => until_ms,
+        });
     let oldest_seen: Option<i64> = tx
         .connection
         .prepare_cached("SELECT MIN(MAX(seen_ms, ?1)) FROM agents WHERE gone = 0")?
@@ -147,7 +163,7 @@ fn next_reap(tx: &Tx<'_>) -> rusqlite::Result<Option<i64>> {
 
 /// Marks agents that were silent for too long, and lets their leases end. Silence from before the store was opened does
 /// not count: they may have had nobody to talk to.
-fn silence_agents(tx: &Tx<'_>) -> rusqlite::Result<Vec<Name>> {
+fn silence_agents(tx: &mut Tx<'_>) -> rusqlite::Result<Vec<Name>> {
     let silent_before_ms = tx.now_ms().saturating_sub_unsigned(AGENT_DEAD_AFTER_MS);
     if silent_before_ms <= tx.opened_ms {
         return Ok(Vec::new());
@@ -163,7 +179,10 @@ fn silence_agents(tx: &Tx<'_>) -> rusqlite::Result<Vec<Name>> {
         tx.connection
             .prepare_cached("UPDATE agents SET gone = 1 WHERE agent = ?1 AND boot_id = ?2")?
             .execute([&agent, &boot_id])?;
-        gone.push(Name::new(agent).map_err(|error| corrupt(0, error))?);
+        let agent = Name::new(agent).map_err(|error| corrupt(0, error))?;
+        let boot_id = Name::new(boot_id).map_err(|error| corrupt(1, error))?;
+        tx.memory.gone.insert((agent.clone(), boot_id));
+        gone.push(agent);
     }
     Ok(gone)
 }

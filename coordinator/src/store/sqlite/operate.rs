@@ -9,7 +9,7 @@ use redrive_shared::wire::Heartbeat;
 use rusqlite::params;
 
 use super::leases::extend;
-use super::rows::{Hot, state_from, to_json};
+use super::rows::{Hot, required, state_from, to_json};
 use super::tx::{Before, Tx};
 use crate::store::{Acted, Beaten, Extend};
 
@@ -83,13 +83,23 @@ pub(super) fn forget(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<usize> {
         tx.count(queue, *state, -1);
         tx.count_lane(*lane, -1);
     }
-    tx.connection
-        .prepare_cached("DELETE FROM agents WHERE gone = 1 AND seen_ms < ?1")?
-        .execute([tx.now_ms().saturating_sub_unsigned(AGENT_REMEMBERED_MS)])?;
+    forget_agents(tx)?;
     tx.connection
         .prepare_cached("DELETE FROM claims WHERE at_ms < ?1")?
         .execute([tx.now_ms().saturating_sub_unsigned(CLAIM_REPLAY_MS)])?;
     Ok(forgettable.len())
+}
+
+fn forget_agents(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
+    let before_ms = tx.now_ms().saturating_sub_unsigned(AGENT_REMEMBERED_MS);
+    let mut statement = tx
+        .connection
+        .prepare_cached("DELETE FROM agents WHERE gone = 1 AND seen_ms < ?1 RETURNING agent, boot_id")?;
+    let forgotten = statement.query_map([before_ms], |row| Ok((required(row, 0)?, required(row, 1)?)))?;
+    for run in forgotten {
+        tx.memory.gone.remove(&run?);
+    }
+    Ok(())
 }
 
 pub(super) fn heartbeat(tx: &mut Tx<'_>, beat: &Heartbeat) -> rusqlite::Result<Beaten> {
@@ -103,12 +113,19 @@ pub(super) fn heartbeat(tx: &mut Tx<'_>, beat: &Heartbeat) -> rusqlite::Result<B
         })
         .collect();
     let leases = extend(tx, &extends)?;
+    let farewell = beat.draining && beat.in_flight == 0;
+    let run = (beat.agent.clone(), beat.boot_id.clone());
+    if farewell {
+        tx.memory.gone.insert(run);
+    } else {
+        tx.memory.gone.remove(&run);
+    }
     let summary = Heartbeat { leases: Vec::new(), ..beat.clone() };
     tx.connection.prepare_cached(include_str!("sql/put_agent.sql"))?.execute(params![
         beat.agent.as_str(),
         beat.boot_id.as_str(),
         tx.now_ms(),
-        beat.draining && beat.in_flight == 0,
+        farewell,
         to_json(&summary)?,
     ])?;
     Ok(Beaten { leases })

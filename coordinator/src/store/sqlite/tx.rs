@@ -1,6 +1,6 @@
 //! One transaction, as the verbs see it: rows, lanes, counters, and one reading of the clock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rand::rngs::SmallRng;
@@ -24,6 +24,8 @@ const SET_ASIDE_MS: i64 = 60_000;
 pub(super) struct Memory {
     pub lanes: LaneIndex,
     pub queues: QueueBook,
+    /// Runs of agents that went silent: they get no work until they are heard from again.
+    pub gone: HashSet<(Name, Name)>,
     /// Whether `queues` changed since it was published.
     pub queues_changed: bool,
 }

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::lanes::LaneIndex;
 use super::open::{Location, open_writer};
 use super::queues::{Published, QueueBook};
-use super::rows::{name, priority_from};
+use super::rows::{name, priority_from, required};
 use super::tx::{Memory, Tx};
 use crate::store::StoreError;
 
@@ -201,7 +201,10 @@ fn load_memory(connection: &Connection) -> rusqlite::Result<Memory> {
         };
         lanes.insert(row.get(0)?, queue, lane, row.get(5)?, row.get(6)?);
     }
-    Ok(Memory { lanes, queues, queues_changed: false })
+    let mut statement = connection.prepare("SELECT agent, boot_id FROM agents WHERE gone = 1")?;
+    let gone = statement.query_map([], |row| Ok((required(row, 0)?, required(row, 1)?)))?;
+    let gone = gone.collect::<rusqlite::Result<_>>()?;
+    Ok(Memory { lanes, queues, gone, queues_changed: false })
 }
 
 /// What a SQLite error means to a caller.
