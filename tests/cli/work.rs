@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 
-use crate::support::process::{Coordinator, redrive};
+use crate::support::process::{Coordinator, redrive, terminate};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -138,6 +139,43 @@ async fn model_server() -> String {
         }
     });
     url
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_worker_and_its_handlers_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(directory.path()).await;
+    assert_eq!(client(&coordinator, &["enqueue", "--queue", "slow", "--payload", "1"], None).await.0, 0);
+    // The handler says its process id through a pipe that stays open for as long as it lives.
+    let pipe = directory.path().join("alive");
+    assert!(Command::new("mkfifo").arg(&pipe).status().await.unwrap().success());
+    let mut worker =
+        exec_worker(&coordinator, "slow", &format!("exec 9>{}; echo here >&9; sleep 600", pipe.display()));
+    let alive = tokio::spawn(async move {
+        let mut alive = tokio::io::BufReader::new(tokio::fs::File::open(pipe).await.unwrap());
+        let mut line = String::new();
+        tokio::io::AsyncBufReadExt::read_line(&mut alive, &mut line).await.unwrap();
+        (line, alive)
+    });
+    let (line, mut alive) = soon(alive).await.unwrap();
+    assert_eq!(line, "here\n");
+    // The first lets it drain, which takes as long as the handler does; the second is for those who will not wait. Signals
+    // that come while one is pending are one, so it is repeated until it is heard.
+    let ended = async {
+        loop {
+            terminate(&worker);
+            if let Ok(status) = tokio::time::timeout(Duration::from_millis(200), worker.wait()).await {
+                return status.unwrap();
+            }
+        }
+    };
+    assert_eq!(soon(ended).await.code(), Some(130));
+    let mut rest = Vec::new();
+    soon(tokio::io::AsyncReadExt::read_to_end(&mut alive, &mut rest)).await.expect("its handler is gone");
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), what).await.expect("it comes soon")
 }
 
 #[tokio::test]

@@ -147,23 +147,12 @@ fn body(row: &Row<'_>) -> rusqlite::Result<Body> {
     })
 }
 
-/// A lane's due tasks. One that cannot be read is set aside, so that it does not hold up the lane.
+/// A lane's due tasks.
 fn due(tx: &Tx<'_>, lane: i64, wanted: usize) -> rusqlite::Result<Vec<(Hot, Body)>> {
-    let mut statement = tx.connection.prepare_cached(include_str!("sql/load_due.sql"))?;
     let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![lane, tx.now_ms(), limit])?;
-    let (mut found, mut unreadable) = (Vec::new(), Vec::new());
-    while let Some(row) = rows.next()? {
-        match hot(row).and_then(|task| Ok((task, body(row)?))) {
-            Ok(task) => found.push(task),
-            Err(error) => unreadable.push((row.get(0)?, error)),
-        }
-    }
-    drop(rows);
-    for (seq, error) in unreadable {
-        tx.set_aside(seq, &error)?;
-    }
-    Ok(found)
+    tx.read_all(include_str!("sql/load_due.sql"), params![lane, tx.now_ms(), limit], |row| {
+        Ok((hot(row)?, body(row)?))
+    })
 }
 
 fn lease(tx: &Tx<'_>, task: &Hot, body: Body, lease_ms: u64) -> rusqlite::Result<Lease> {

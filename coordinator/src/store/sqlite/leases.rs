@@ -65,33 +65,16 @@ fn settle_one(tx: &mut Tx<'_>, item: &mut Settle) -> rusqlite::Result<Settled> {
 pub(super) fn reap(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<Reap> {
     let gone = silence_agents(tx)?;
     let mut reaped = Vec::new();
-    for task in select(tx, include_str!("sql/load_expired.sql"), limit)? {
+    let (now_ms, spared_ms) = (tx.now_ms(), spared_before_ms(tx));
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    for task in tx.read_all(include_str!("sql/load_expired.sql"), [now_ms, limit, spared_ms], hot)? {
         reaped.push(lose(tx, task)?);
     }
     let mut too_late = Vec::new();
-    for task in select(tx, include_str!("sql/load_overdue.sql"), limit)? {
+    for task in tx.read_all(include_str!("sql/load_overdue.sql"), [now_ms, limit], hot)? {
         too_late.push(miss_deadline(tx, task)?);
     }
     Ok(Reap { reaped, too_late, gone, next_ms: next_reap(tx)? })
-}
-
-/// The hot rows that a query finds for now. One that cannot be read is set aside, so that it does not hold up the others.
-fn select(tx: &Tx<'_>, sql: &str, limit: usize) -> rusqlite::Result<Vec<Hot>> {
-    let mut statement = tx.connection.prepare_cached(sql)?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut rows = statement.query([tx.now_ms(), limit, spared_before_ms(tx)])?;
-    let (mut found, mut unreadable) = (Vec::new(), Vec::new());
-    while let Some(row) = rows.next()? {
-        match hot(row) {
-            Ok(task) => found.push(task),
-            Err(error) => unreadable.push((row.get(0)?, error)),
-        }
-    }
-    drop(rows);
-    for (seq, error) in unreadable {
-        tx.set_aside(seq, &error)?;
-    }
-    Ok(found)
 }
 
 /// Leases given before this moment are not reaped yet: the store was opened just now, and their workers may have had

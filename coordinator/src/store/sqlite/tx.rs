@@ -9,7 +9,7 @@ use redrive_shared::lifecycle::{Record, Verdict};
 use redrive_shared::limits::HISTORY_MAX_ENTRIES;
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{FailureRecord, Lane, TaskState};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::lanes::LaneIndex;
 use super::queues::QueueBook;
@@ -166,6 +166,30 @@ impl<'a> Tx<'a> {
     /// The number of a lane's queue.
     pub fn queue(&self, lane: i64) -> rusqlite::Result<i64> {
         self.memory.lanes.queue(lane).ok_or(rusqlite::Error::QueryReturnedNoRows)
+    }
+
+    /// Every row that a query finds, whose first column is the sequence number. A task that cannot be read is put off, so
+    /// that it does not hold up the others.
+    pub fn read_all<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
+        let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+        while let Some(row) = rows.next()? {
+            match read(row) {
+                Ok(value) => found.push(value),
+                Err(error) => unreadable.push((row.get(0)?, error)),
+            }
+        }
+        drop(rows);
+        for (seq, error) in unreadable {
+            self.set_aside(seq, &error)?;
+        }
+        Ok(found)
     }
 
     /// Puts a task off whose row this release cannot read, so that it does not hold up its neighbours.

@@ -1,5 +1,5 @@
--- The hot rows of waiting tasks whose deadline has passed, earliest first. (?3 is not needed here.)
+-- The hot rows of waiting tasks whose deadline has passed, earliest first.
 SELECT seq, lane, state, epoch, nonce, due_ms, lease_until_ms, started, leased_at_ms, runs,
        failed, lost, undelivered, deferred, released, class_failures, previous_delay_ms, max_attempts,
        deadline_ms, expires_ms, entries, enqueued_ms, agent, boot_id, id
-FROM tasks WHERE state = 0 AND deadline_ms < ?1 AND ?3 IS NOT NULL ORDER BY deadline_ms LIMIT ?2
+FROM tasks WHERE state = 0 AND deadline_ms < ?1 ORDER BY deadline_ms LIMIT ?2
