@@ -12,7 +12,7 @@ use proptest::prelude::ProptestConfig;
 use proptest::proptest;
 
 use self::compare::Pair;
-use crate::support::{Bed, SqliteBackend};
+use crate::support::{Bed, RedisBackend, SqliteBackend};
 
 /// Enough for every run to find what a slip in any rule would change, and few enough for every run of the tests.
 const CASES: u32 = 128;
@@ -29,17 +29,28 @@ fn config() -> ProptestConfig {
     }
 }
 
+/// Runs the commands against a store and the model, on a fresh store.
+async fn agree(bed: Bed, commands: &[command::Command]) {
+    let mut pair = Pair::new(bed).await;
+    for command in commands {
+        pair.step(command).await;
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
 proptest! {
     #![proptest_config(config())]
 
     #[test]
     fn the_embedded_store_agrees_with_the_model(commands in command::sequences(STEPS)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let mut pair = Pair::new(Bed::open(SqliteBackend::new()).await).await;
-            for command in &commands {
-                pair.step(command).await;
-            }
-        });
+        runtime().block_on(async { agree(Bed::open(SqliteBackend::new()).await, &commands).await });
+    }
+
+    #[test]
+    fn the_shared_store_agrees_with_the_model(commands in command::sequences(STEPS)) {
+        runtime().block_on(async { agree(Bed::open(RedisBackend::new().await).await, &commands).await });
     }
 }

@@ -171,3 +171,4 @@ macro_rules! conformance {
 }
 
 conformance!(sqlite, crate::support::SqliteBackend::new());
+conformance!(redis, crate::support::RedisBackend::new().await);

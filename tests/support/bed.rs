@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use redrive_coordinator::store::redis::link::LinkOptions;
+use redrive_coordinator::store::redis::{RedisConfig, RedisStore};
 use redrive_coordinator::store::sqlite::SqliteStore;
 use redrive_coordinator::store::{
     Acted, Claim, Claimed, Ending, Enqueue, Enqueued, Extend, Extended, Filter, Settled, Store,
@@ -14,6 +16,7 @@ use redrive_shared::task::{Lease, StateCounts, TaskState, TaskView};
 use redrive_shared::wire::QueueView;
 use tempfile::TempDir;
 
+use super::redis::RedisServer;
 use super::build::{START_MS, claim_of, fence, fixed_policy, id, name, settle_of};
 
 /// Where a store keeps its data. Opening twice gives the same tasks.
@@ -48,6 +51,40 @@ impl SqliteBackend {
 impl Backend for SqliteBackend {
     async fn open(&self, clock: Arc<dyn Clock>) -> Arc<dyn Store> {
         Arc::new(SqliteStore::open(&self.data, clock).expect("the store opens"))
+    }
+}
+
+/// The shared store in a namespace of its own.
+pub struct RedisBackend {
+    config: RedisConfig,
+    /// Its own, unless it is given one.
+    _server: Option<RedisServer>,
+}
+
+impl RedisBackend {
+    /// On a Redis that ends with the test.
+    pub async fn new() -> Self {
+        let server = RedisServer::start().await;
+        Self { config: redis_config(&server.url()), _server: Some(server) }
+    }
+
+    /// On servers that are there.
+    pub fn at(url: &str, prefix: &str, shards: u16) -> Self {
+        let config = RedisConfig { prefix: prefix.to_owned(), shards: Some(shards), ..redis_config(url) };
+        Self { config, _server: None }
+    }
+}
+
+/// A store at that address, with everything else as it is by default.
+pub fn redis_config(url: &str) -> RedisConfig {
+    let address = url.parse().expect("an address");
+    RedisConfig { address, prefix: "rd".into(), shards: None, link: LinkOptions::default() }
+}
+
+#[async_trait]
+impl Backend for RedisBackend {
+    async fn open(&self, clock: Arc<dyn Clock>) -> Arc<dyn Store> {
+        Arc::new(RedisStore::open(&self.config, Some(clock)).await.expect("the store opens"))
     }
 }
 

@@ -2,10 +2,15 @@
 
 mod bed;
 mod build;
+mod daemon;
+pub mod port;
 pub mod process;
+pub mod proxy;
+pub mod redis;
 pub mod server;
+pub mod wait;
 
-pub use bed::{Bed, SqliteBackend, fast_directory};
+pub use bed::{Bed, RedisBackend, SqliteBackend, fast_directory};
 pub use build::{
     EnqueueExt, START_MS, beat, beat_with, claim_of, failure, fence, fixed_policy, id, ids, name, raw,
     settle_of, task,

@@ -138,7 +138,7 @@ impl Engine {
 
     pub(super) async fn make_queue(&self, name: &Name) -> Result<()> {
         tracing::info!(queue = %name, "made a queue that was named and did not exist");
-        self.put_queue(name, RetryPolicy::default()).await.map(|_| ())
+        self.store.make_queue(name).await.map_err(unavailable)
     }
 
     /// One queue.

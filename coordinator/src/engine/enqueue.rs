@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::judge::judge;
 use super::told::Told;
 use super::{Engine, Result, check, unavailable};
-use crate::store::sqlite::DEFAULT_QUEUE;
+use crate::store::DEFAULT_QUEUE;
 use crate::store::{Enqueue, Enqueued};
 
 impl Engine {

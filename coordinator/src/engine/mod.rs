@@ -120,6 +120,11 @@ impl Engine {
             if self.store.has_queue(name) {
                 continue;
             }
+            // Another coordinator may have made it just now.
+            self.store.learn_queues().await.map_err(unavailable)?;
+            if self.store.has_queue(name) {
+                continue;
+            }
             if !self.create_queues {
                 return Err(self.unknown_queue(name));
             }

@@ -5,20 +5,26 @@
 //! of its item; [`StoreError`] is for a store that cannot do its work, and after it the outcome is unknown: every verb
 //! can be repeated safely.
 
+mod format;
+pub mod redis;
 pub mod sqlite;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use redrive_shared::classify::at_dependency;
+use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Ended, Fence};
 use redrive_shared::retry::RetryPolicy;
-use redrive_shared::task::{FailureRecord, Lease, Priority, TaskState, TaskView};
+use redrive_shared::task::{FailureRecord, Lease, TaskState, TaskView};
 use redrive_shared::wire::{AgentView, Heartbeat, NewTask, QueueView};
 use serde_json::value::RawValue;
+use tokio::sync::broadcast;
 
 /// Why the store could not do its work.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// Nothing can be written any more.
     #[error("the store has no room: {0}")]
@@ -26,6 +32,9 @@ pub enum StoreError {
     /// It does not answer, or another process holds it.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
+    /// What was fixed when it was made is not what is asked for.
+    #[error("{0}")]
+    Mismatch(String),
     /// It holds something that this release cannot read.
     #[error("the store's contents cannot be read: {0}")]
     Corrupt(String),
@@ -37,11 +46,28 @@ impl From<StoreError> for Problem {
         let code = match &error {
             StoreError::Full(_) => ErrorCode::StoreFull,
             StoreError::Unavailable(_) => ErrorCode::StoreUnavailable,
-            StoreError::Corrupt(_) => ErrorCode::Internal,
+            StoreError::Corrupt(_) | StoreError::Mismatch(_) => ErrorCode::Internal,
         };
         Self::new(code, format!("{error}; what was asked may or may not have happened; repeat it, an enqueue with the same ids"))
             .retry_after_ms(RETRY_AFTER_MS)
     }
+}
+
+/// The queue that is always there.
+pub const DEFAULT_QUEUE: &str = "default";
+
+/// What another coordinator did. Hints may be lost: who waits looks again at a low rate all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hint {
+    /// Something of the queue is due then.
+    Due {
+        /// The queue.
+        queue: Name,
+        /// When.
+        due_ms: i64,
+    },
+    /// Anything may have changed.
+    Look,
 }
 
 /// What verbs return.
@@ -329,6 +355,8 @@ pub trait Store: Send + Sync + 'static {
     async fn status(&self, ids: Vec<TaskId>) -> Result<Vec<TaskView>>;
     /// A page of tasks, without payload, history and result.
     async fn list(&self, filter: Filter) -> Result<Listed>;
+    /// Makes a queue with the default policy, unless it is there.
+    async fn make_queue(&self, name: &Name) -> Result<()>;
     /// Makes a queue or replaces its policy.
     async fn put_queue(&self, name: &Name, policy: RetryPolicy) -> Result<()>;
     /// Stops or resumes handing out a queue's tasks. False: no such queue.
@@ -337,6 +365,10 @@ pub trait Store: Send + Sync + 'static {
     fn has_queue(&self, name: &Name) -> bool;
     /// Names of the queues, as far as this process knows.
     fn queue_names(&self) -> Vec<Name>;
+    /// Learns of queues that others made: asked before a queue is called unknown.
+    async fn learn_queues(&self) -> Result<()> {
+        Ok(())
+    }
     /// Every queue, by name.
     async fn queues(&self) -> Result<Vec<QueueView>>;
     /// An agent is alive, and extends its leases.
@@ -345,13 +377,12 @@ pub trait Store: Send + Sync + 'static {
     async fn agents(&self) -> Result<Vec<AgentView>>;
     /// Whether it can write now.
     async fn check(&self) -> Result<()>;
-}
-
-/// The rank of a lane's priority in the store: lower goes first. Part of the stored format.
-pub const fn rank(priority: Priority) -> i64 {
-    match priority {
-        Priority::High => 0,
-        Priority::Normal => 1,
-        Priority::Low => 2,
+    /// The store's own clock, where it is not this machine's: due times are to be waited for by it.
+    fn clock(&self) -> Option<Arc<dyn Clock>> {
+        None
+    }
+    /// What other coordinators do, where there can be any. None: only this process changes the store.
+    fn hints(&self) -> Option<broadcast::Receiver<Hint>> {
+        None
     }
 }

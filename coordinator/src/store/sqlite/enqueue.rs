@@ -3,15 +3,12 @@
 use redrive_shared::lifecycle::{Record, Start, Verdict};
 use redrive_shared::task::{Lane, TaskState};
 use rusqlite::{OptionalExtension, params};
-use sha2::{Digest, Sha256};
 
 use super::queues::Queue;
 use super::rows::{Hot, class_counts, state_from, state_number, to_json};
 use super::tx::Tx;
+use crate::store::format::contents_hash;
 use crate::store::{Enqueue, Enqueued};
-
-/// Bytes of the contents' hash that are kept: 16 make an accidental match as likely as none.
-const HASH_BYTES: usize = 16;
 
 pub(super) fn enqueue(tx: &mut Tx<'_>, batch: Vec<Enqueue>) -> rusqlite::Result<Vec<Enqueued>> {
     batch.into_iter().map(|task| enqueue_one(tx, &task)).collect()
@@ -127,16 +124,4 @@ fn insert_body(tx: &Tx<'_>, seq: i64, task: &Enqueue, hash: &[u8]) -> rusqlite::
         labels,
     ])?;
     Ok(())
-}
-
-/// What makes two tasks of one id the same: queue, type and payload, byte for byte.
-fn contents_hash(task: &Enqueue) -> [u8; HASH_BYTES] {
-    let mut hasher = Sha256::new();
-    for part in [task.queue.as_str(), task.task_type.as_str(), task.payload.get()] {
-        hasher.update(part.len().to_le_bytes());
-        hasher.update(part);
-    }
-    let mut hash = [0; HASH_BYTES];
-    hash.copy_from_slice(&hasher.finalize()[..HASH_BYTES]);
-    hash
 }

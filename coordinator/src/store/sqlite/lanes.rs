@@ -7,7 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redrive_shared::task::Lane;
 
-use crate::store::rank;
+use crate::store::format;
+
+fn rank(priority: redrive_shared::task::Priority) -> i64 {
+    format::rank(priority).into()
+}
 
 /// Lanes looked at by one claim, earliest due first: bounds a claim's work where a queue has very many groups.
 const CANDIDATES_MAX: usize = 1_024;

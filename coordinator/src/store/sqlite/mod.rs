@@ -28,7 +28,6 @@ use redrive_shared::wire::{AgentView, Heartbeat, QueueView};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-pub use self::open::DEFAULT_QUEUE;
 use self::open::{Location, cannot_open, lock_directory, open_reader, open_writer, room_left};
 use self::queues::Published;
 use self::read::Detail;
@@ -193,6 +192,18 @@ impl Store for SqliteStore {
 
     async fn list(&self, filter: Filter) -> Result<Listed> {
         self.read(move |connection| read::list(connection, &filter)).await
+    }
+
+    async fn make_queue(&self, name: &Name) -> Result<()> {
+        let name = name.clone();
+        self.write(move |tx| {
+            if tx.memory.queues.get(&name).is_some() {
+                return Ok(());
+            }
+            tx.memory.queues_changed = true;
+            tx.memory.queues.put(tx.connection, &name, RetryPolicy::default())
+        })
+        .await
     }
 
     async fn put_queue(&self, name: &Name, policy: RetryPolicy) -> Result<()> {

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::queues::QueueBook;
 use super::writer::store_error;
-use crate::store::StoreError;
+use crate::store::{DEFAULT_QUEUE, StoreError};
 
 /// Version of the tables that this release reads and writes.
 const SCHEMA_VERSION: i64 = 1;
@@ -20,8 +20,6 @@ const SCHEMA_VERSION: i64 = 1;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Statements kept prepared.
 const STATEMENTS: usize = 64;
-/// The queue that is always there.
-pub const DEFAULT_QUEUE: &str = "default";
 
 /// Where the database is, and how careful to be with it.
 #[derive(Debug, Clone)]

@@ -1,11 +1,12 @@
 //! How records look in rows: the stored format, in one place.
 
-use redrive_shared::failure::FailureClass;
 use redrive_shared::lifecycle::{ClassCounts, Record};
 use redrive_shared::task::{AttemptEnd, Ledger, Nonce, Priority, TaskState};
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError};
 use serde::de::DeserializeOwned;
+
+use crate::store::format;
 
 /// A hot row: the record and what the store keeps beside it.
 #[derive(Debug, Clone)]
@@ -41,7 +42,7 @@ pub(super) fn hot(row: &Row<'_>) -> rusqlite::Result<Hot> {
             deferred: row.get(13)?,
             released: row.get(14)?,
         },
-        class_failures: class_counts_from(row.get_ref(15)?.as_blob_or_null()?),
+        class_failures: format::class_counts_from(row.get_ref(15)?.as_blob_or_null()?.unwrap_or_default()),
         previous_delay_ms: row.get::<_, Option<i64>>(16)?.map(i64::cast_unsigned),
         max_attempts: row.get(17)?,
         deadline_ms: row.get(18)?,
@@ -59,73 +60,24 @@ pub(super) fn hot(row: &Row<'_>) -> rusqlite::Result<Hot> {
     })
 }
 
-/// The number of a state in the tables. Part of the stored format: numbers are never given a second meaning.
+/// The number of a state in the tables.
 pub(super) const fn state_number(state: TaskState) -> i64 {
-    match state {
-        TaskState::Scheduled => 0,
-        TaskState::Leased => 1,
-        TaskState::Succeeded => 2,
-        TaskState::Dead => 3,
-        TaskState::Escalated => 4,
-        TaskState::Cancelled => 5,
-    }
+    format::state_number(state) as i64
 }
 
 pub(super) fn state_from(number: i64) -> rusqlite::Result<TaskState> {
-    TaskState::ALL
-        .into_iter()
-        .find(|state| state_number(*state) == number)
-        .ok_or_else(|| FromSqlError::OutOfRange(number).into())
+    let state = u8::try_from(number).ok().and_then(format::state_from);
+    state.ok_or_else(|| FromSqlError::OutOfRange(number).into())
 }
 
 pub(super) fn priority_from(rank: i64) -> rusqlite::Result<Priority> {
-    [Priority::High, Priority::Normal, Priority::Low]
-        .into_iter()
-        .find(|priority| crate::store::rank(*priority) == rank)
-        .ok_or_else(|| FromSqlError::OutOfRange(rank).into())
+    let priority = u8::try_from(rank).ok().and_then(format::priority_from);
+    priority.ok_or_else(|| FromSqlError::OutOfRange(rank).into())
 }
 
-/// The number of a class in the tables. Part of the stored format: numbers are never given a second meaning.
-const fn class_number(class: FailureClass) -> u8 {
-    match class {
-        FailureClass::RateLimited => 0,
-        FailureClass::Overloaded => 1,
-        FailureClass::ServerError => 2,
-        FailureClass::Timeout => 3,
-        FailureClass::Network => 4,
-        FailureClass::PartialResponse => 5,
-        FailureClass::QuotaExhausted => 6,
-        FailureClass::QuotaWindow => 7,
-        FailureClass::Auth => 8,
-        FailureClass::Permission => 9,
-        FailureClass::ModelUnavailable => 10,
-        FailureClass::ContextOverflow => 11,
-        FailureClass::ContentPolicy => 12,
-        FailureClass::Refusal => 13,
-        FailureClass::BadOutput => 14,
-        FailureClass::Conflict => 15,
-        FailureClass::InvalidRequest => 16,
-        FailureClass::ToolError => 17,
-        FailureClass::BusinessRule => 18,
-        FailureClass::WorkerLost => 19,
-        FailureClass::LockTimeout => 20,
-        FailureClass::Unknown => 21,
-    }
-}
-
-/// Pairs of bytes, (number of the class, count up to 255); `None` when nothing was counted.
+/// The counts of failures by class; `None` when nothing was counted.
 pub(super) fn class_counts(counts: &ClassCounts) -> Option<Vec<u8>> {
-    if counts.is_empty() {
-        return None;
-    }
-    let count = |count: u32| u8::try_from(count).unwrap_or(u8::MAX);
-    Some(counts.iter().flat_map(|(class, seen)| [class_number(class), count(seen)]).collect())
-}
-
-fn class_counts_from(bytes: Option<&[u8]>) -> ClassCounts {
-    let class = |number: u8| FailureClass::ALL.into_iter().find(|class| class_number(*class) == number);
-    let pairs = bytes.unwrap_or_default().chunks_exact(2);
-    pairs.filter_map(|pair| Some((class(pair[0])?, u32::from(pair[1])))).collect()
+    (!counts.is_empty()).then(|| format::class_counts(counts))
 }
 
 pub(super) const fn ending_name(end: AttemptEnd) -> &'static str {
@@ -197,20 +149,6 @@ pub(super) fn optional<T: FromSql>(row: &Row<'_>, column: usize) -> rusqlite::Re
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_state_and_class_survives_its_number() {
-        for state in TaskState::ALL {
-            assert_eq!(state_from(state_number(state)).unwrap(), state);
-        }
-        assert!(state_from(99).is_err());
-        let counts: ClassCounts = FailureClass::ALL.into_iter().map(|class| (class, 3)).collect();
-        assert_eq!(class_counts_from(class_counts(&counts).as_deref()), counts);
-        assert_eq!(class_counts(&ClassCounts::default()), None);
-        // Pinned: a store of an older release must read the same.
-        let numbers: Vec<u8> = FailureClass::ALL.into_iter().map(class_number).collect();
-        assert_eq!(numbers, (0..22).collect::<Vec<u8>>());
-    }
 
     #[test]
     fn endings_are_stored_as_they_travel() {

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use super::lanes::LaneIndex;
 use super::queues::QueueBook;
 use super::rows::{Hot, class_counts, ending_name, hot, state_number, to_json};
-use crate::store::rank;
+use crate::store::format::rank;
 
 /// How long a task that cannot be read is put off.
 const SET_ASIDE_MS: i64 = 60_000;

@@ -1,0 +1,134 @@
+//! What every store writes the same way. Numbers here are part of the stored format: none is ever given a second meaning.
+
+use redrive_shared::failure::FailureClass;
+use redrive_shared::lifecycle::ClassCounts;
+use redrive_shared::task::{AttemptEnd, Priority, TaskState};
+use sha2::{Digest, Sha256};
+
+use super::Enqueue;
+
+/// Bytes of the contents' hash that are kept: 16 make an accidental match as likely as none.
+pub(super) const HASH_BYTES: usize = 16;
+
+/// The number of a state.
+pub(super) const fn state_number(state: TaskState) -> u8 {
+    match state {
+        TaskState::Scheduled => 0,
+        TaskState::Leased => 1,
+        TaskState::Succeeded => 2,
+        TaskState::Dead => 3,
+        TaskState::Escalated => 4,
+        TaskState::Cancelled => 5,
+    }
+}
+
+/// The state of a number.
+pub(super) fn state_from(number: u8) -> Option<TaskState> {
+    TaskState::ALL.into_iter().find(|state| state_number(*state) == number)
+}
+
+/// The number of a lane's priority: lower goes first.
+pub(super) const fn rank(priority: Priority) -> u8 {
+    match priority {
+        Priority::High => 0,
+        Priority::Normal => 1,
+        Priority::Low => 2,
+    }
+}
+
+/// The priority of a number.
+pub(super) fn priority_from(number: u8) -> Option<Priority> {
+    [Priority::High, Priority::Normal, Priority::Low].into_iter().find(|priority| rank(*priority) == number)
+}
+
+/// The number of a class.
+pub(super) const fn class_number(class: FailureClass) -> u8 {
+    match class {
+        FailureClass::RateLimited => 0,
+        FailureClass::Overloaded => 1,
+        FailureClass::ServerError => 2,
+        FailureClass::Timeout => 3,
+        FailureClass::Network => 4,
+        FailureClass::PartialResponse => 5,
+        FailureClass::QuotaExhausted => 6,
+        FailureClass::QuotaWindow => 7,
+        FailureClass::Auth => 8,
+        FailureClass::Permission => 9,
+        FailureClass::ModelUnavailable => 10,
+        FailureClass::ContextOverflow => 11,
+        FailureClass::ContentPolicy => 12,
+        FailureClass::Refusal => 13,
+        FailureClass::BadOutput => 14,
+        FailureClass::Conflict => 15,
+        FailureClass::InvalidRequest => 16,
+        FailureClass::ToolError => 17,
+        FailureClass::BusinessRule => 18,
+        FailureClass::WorkerLost => 19,
+        FailureClass::LockTimeout => 20,
+        FailureClass::Unknown => 21,
+    }
+}
+
+/// The class of a number.
+pub(super) fn class_from(number: u8) -> Option<FailureClass> {
+    FailureClass::ALL.into_iter().find(|class| class_number(*class) == number)
+}
+
+/// Pairs of bytes, (number of the class, count up to 255); empty when nothing was counted.
+pub(super) fn class_counts(counts: &ClassCounts) -> Vec<u8> {
+    let count = |count: u32| u8::try_from(count).unwrap_or(u8::MAX);
+    counts.iter().flat_map(|(class, seen)| [class_number(class), count(seen)]).collect()
+}
+
+/// The counts of such pairs. A class of a newer release is left out.
+pub(super) fn class_counts_from(bytes: &[u8]) -> ClassCounts {
+    let pairs = bytes.chunks_exact(2);
+    pairs.filter_map(|pair| Some((class_from(pair[0])?, u32::from(pair[1])))).collect()
+}
+
+/// How endings are stored, by number. [`AttemptEnd`] travels by name.
+pub(super) const ENDINGS: [AttemptEnd; 9] = [
+    AttemptEnd::Succeeded,
+    AttemptEnd::Failed,
+    AttemptEnd::Snoozed,
+    AttemptEnd::Released,
+    AttemptEnd::Lost,
+    AttemptEnd::Undelivered,
+    AttemptEnd::Cancelled,
+    AttemptEnd::Reported,
+    AttemptEnd::Redriven,
+];
+
+/// What makes two tasks of one id the same: queue, type and payload, byte for byte.
+pub(super) fn contents_hash(task: &Enqueue) -> [u8; HASH_BYTES] {
+    let mut hasher = Sha256::new();
+    for part in [task.queue.as_str(), task.task_type.as_str(), task.payload.get()] {
+        hasher.update(part.len().to_le_bytes());
+        hasher.update(part);
+    }
+    let mut hash = [0; HASH_BYTES];
+    hash.copy_from_slice(&hasher.finalize()[..HASH_BYTES]);
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_comes_back_as_what_it_was() {
+        for state in TaskState::ALL {
+            assert_eq!(state_from(state_number(state)), Some(state));
+        }
+        assert_eq!(state_from(99), None);
+        for priority in [Priority::High, Priority::Normal, Priority::Low] {
+            assert_eq!(priority_from(rank(priority)), Some(priority));
+        }
+        let counts: ClassCounts = FailureClass::ALL.into_iter().map(|class| (class, 3)).collect();
+        assert_eq!(class_counts_from(&class_counts(&counts)), counts);
+        assert!(class_counts(&ClassCounts::default()).is_empty());
+        // Pinned: a store of an older release must read the same.
+        let numbers: Vec<u8> = FailureClass::ALL.into_iter().map(class_number).collect();
+        assert_eq!(numbers, (0..22).collect::<Vec<u8>>());
+    }
+}

@@ -1,0 +1,112 @@
+//! Agents: heartbeats, who is silent, who is there.
+
+use std::sync::PoisonError;
+
+use redis::cmd;
+use redrive_shared::lifecycle::Fence;
+use redrive_shared::limits::AGENT_REMEMBERED_MS;
+use redrive_shared::wire::{AgentStatus, AgentView, Heartbeat};
+
+use super::Inner;
+use super::keys::run_name;
+use super::reply::{items, maybe_integer, pairs, text, texts};
+use super::scripts::{BEAT, SILENCE};
+use crate::store::{Beaten, Extend, Result, StoreError};
+
+/// Runs marked as gone in one round.
+const SILENT_MAX: usize = 1_000;
+
+impl Inner {
+    /// An agent is alive, and extends its leases.
+    pub async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {
+        let extends = beat.leases.iter().map(|lease| Extend {
+            id: lease.id.clone(),
+            fence: Fence { epoch: lease.epoch, nonce: lease.nonce },
+            lease_ms: beat.lease_ms,
+        });
+        let leases = self.extend(extends.collect()).await?;
+        let farewell = beat.draining && beat.in_flight == 0;
+        let run = run_name(&beat.agent, Some(&beat.boot_id));
+        let summary = Heartbeat { leases: Vec::new(), ..beat };
+        let summary = serde_json::to_string(&summary)
+            .map_err(|error| StoreError::Corrupt(format!("a heartbeat: {error}")))?;
+        let mut call = BEAT.on(self.keys.once(""));
+        call.arg(self.time.argument()).arg(&run).arg(summary).arg(u8::from(farewell));
+        self.link.write(call).await?;
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        if farewell {
+            gone.insert(run);
+        } else {
+            gone.remove(&run);
+        }
+        Ok(Beaten { leases })
+    }
+
+    /// Runs that were last heard from before that.
+    pub async fn silent_runs(&self, before_ms: i64) -> Result<Vec<String>> {
+        let mut query = cmd("ZRANGEBYSCORE");
+        query.arg(self.keys.once("seen")).arg("-inf").arg(format!("({before_ms}"));
+        let mut runs = texts(&self.link.query(query.arg("LIMIT").arg(0).arg(SILENT_MAX)).await?)?;
+        runs.sort();
+        Ok(runs)
+    }
+
+    /// Marks those of the runs as gone that are still silent; returns them, and when the one was heard from that has been
+    /// silent longest of all others.
+    pub async fn mark_gone(&self, before_ms: i64, runs: &[String]) -> Result<(Vec<String>, Option<i64>)> {
+        let mut call = SILENCE.on(self.keys.once(""));
+        call.arg(self.time.argument()).arg(before_ms).arg("").arg(runs);
+        let reply = self.link.write(call).await?;
+        let parts = items(&reply)?;
+        let oldest_ms = parts.first().map(maybe_integer).transpose()?.flatten();
+        let gone = parts.iter().skip(1).map(|run| text(run).map(str::to_owned)).collect::<Result<_>>()?;
+        Ok((gone, oldest_ms))
+    }
+
+    /// Forgets those that were gone for long.
+    pub async fn forget_agents(&self) -> Result<()> {
+        let before_ms = self.now_ms().saturating_sub_unsigned(AGENT_REMEMBERED_MS);
+        let mut call = SILENCE.on(self.keys.once(""));
+        call.arg(self.time.argument()).arg("").arg(before_ms);
+        self.link.write(call).await?;
+        self.learn_gone().await
+    }
+
+    /// Reads which runs are gone: other coordinators find some.
+    pub async fn learn_gone(&self) -> Result<()> {
+        let query = cmd("ZRANGE").arg(self.keys.once("gone")).arg(0).arg(-1).to_owned();
+        let runs = texts(&self.link.query(&query).await?)?;
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = runs.into_iter().collect();
+        Ok(())
+    }
+
+    /// Every agent known, by name.
+    pub async fn agents(&self) -> Result<Vec<AgentView>> {
+        let reply = self.link.query(cmd("HGETALL").arg(self.keys.once("agents"))).await?;
+        let mut agents = Vec::new();
+        for (_, known) in pairs(&reply)? {
+            let known = text(known)?;
+            let mut parts = known.splitn(3, ' ');
+            let (Some(seen), Some(gone), Some(beat)) = (parts.next(), parts.next(), parts.next()) else { continue };
+            let beat: Heartbeat = serde_json::from_str(beat)
+                .map_err(|error| StoreError::Corrupt(format!("an agent's heartbeat: {error}")))?;
+            let status = match (gone == "1", beat.draining) {
+                (true, _) => AgentStatus::Gone,
+                (false, true) => AgentStatus::Draining,
+                (false, false) => AgentStatus::Alive,
+            };
+            agents.push(AgentView {
+                agent: beat.agent,
+                boot_id: beat.boot_id,
+                status,
+                queues: beat.queues,
+                capacity: beat.capacity,
+                in_flight: beat.in_flight,
+                breakers: beat.breakers,
+                seen_at_ms: seen.parse().unwrap_or(0),
+            });
+        }
+        agents.sort_by(|a, b| (&a.agent, -a.seen_at_ms).cmp(&(&b.agent, -b.seen_at_ms)));
+        Ok(agents)
+    }
+}

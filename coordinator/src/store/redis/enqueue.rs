@@ -1,0 +1,171 @@
+//! `enqueue`: tasks come onto their queues.
+
+use std::collections::HashMap;
+
+use redis::Value;
+use redrive_shared::id::{Name, TaskId};
+use redrive_shared::lifecycle::{Record, Start};
+use redrive_shared::task::{AttemptRecord, Lane, TaskState};
+
+use super::Inner;
+use super::batcher::Item;
+use super::keys::lane_name;
+use super::reply::{at, bytes, integer, items};
+use super::scripts::ENQUEUE;
+use super::value::{BEFORE_ORDINAL, HEADER_BYTES, Meta, Task, write_line};
+use crate::store::format::{HASH_BYTES, contents_hash, state_number};
+use crate::store::{Enqueue, Enqueued, Result, StoreError};
+
+/// A new task, ready to be written.
+pub(super) struct New {
+    id: TaskId,
+    hash: [u8; HASH_BYTES],
+    queue: Name,
+    state: TaskState,
+    due_ms: i64,
+    deadline_ms: i64,
+    expires_ms: Option<i64>,
+    /// Where it waits, if it does.
+    lane: Option<String>,
+    /// Its value but for the ordinal.
+    before: Vec<u8>,
+    after: Vec<u8>,
+}
+
+impl Item for New {
+    fn id(&self) -> &TaskId {
+        &self.id
+    }
+
+    fn bytes(&self) -> usize {
+        self.before.len() + self.after.len()
+    }
+}
+
+impl Inner {
+    /// Puts tasks on their queues.
+    pub async fn enqueue(&self, batch: Vec<Enqueue>) -> Result<Vec<Enqueued>> {
+        if batch.iter().any(|task| !self.books.get().queues.contains_key(&task.queue)) {
+            // Another coordinator may just have made it.
+            self.refresh_book().await?;
+        }
+        let mut answers = vec![Enqueued::UnknownQueue; batch.len()];
+        let mut shards: HashMap<u16, (Vec<usize>, Vec<New>)> = HashMap::new();
+        let book = self.books.get();
+        let now_us = self.time.now_us();
+        for (place, task) in batch.into_iter().enumerate() {
+            let Some(queue) = book.queues.get(&task.queue) else { continue };
+            let (places, tasks) = shards.entry(self.keys.shard_of(&task.id)).or_default();
+            places.push(place);
+            tasks.push(new_task(task, &queue.policy, now_us));
+        }
+        let calls = shards.into_iter().map(|(shard, (places, tasks))| async move {
+            Ok::<_, StoreError>((places, self.shard(shard).enqueue.submit(tasks).await?))
+        });
+        for (places, outcomes) in futures_util::future::try_join_all(calls).await? {
+            for (place, outcome) in places.into_iter().zip(outcomes) {
+                answers[place] = outcome;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Writes one batch of a shard.
+    pub async fn write_new(&self, shard: u16, tasks: Vec<New>) -> Result<Vec<Enqueued>> {
+        let (mut lanes, mut places): (Vec<&str>, HashMap<&str, usize>) = <_>::default();
+        for lane in tasks.iter().filter_map(|task| task.lane.as_deref()) {
+            places.entry(lane).or_insert_with(|| {
+                lanes.push(lane);
+                lanes.len()
+            });
+        }
+        let mut call = ENQUEUE.on(self.keys.shard(shard));
+        call.arg(self.time.argument()).arg(self.keys.channel()).arg(&self.origin).arg(lanes.len()).arg(&lanes);
+        for task in &tasks {
+            call.arg(task.id.as_str())
+                .arg(&task.before)
+                .arg(&task.after)
+                .arg(task.lane.as_deref().and_then(|lane| places.get(lane)).copied().unwrap_or(0))
+                .arg(task.due_ms)
+                .arg(task.deadline_ms)
+                .arg(task.expires_ms.map_or_else(String::new, |ms| ms.to_string()))
+                .arg(format!("{}|{}", task.queue, state_number(task.state)));
+        }
+        let reply = self.write(call).await?;
+        let mut answers: Vec<Enqueued> =
+            tasks.iter().map(|task| Enqueued::Created { state: task.state, due_ms: task.due_ms }).collect();
+        for known in items(&reply)?.get(2..).unwrap_or_default().chunks_exact(2) {
+            let place = usize::try_from(integer(&known[0])?).unwrap_or(0).wrapping_sub(1);
+            let (Some(answer), Some(task)) = (answers.get_mut(place), tasks.get(place)) else {
+                return Err(StoreError::Corrupt("a script answered for a task that it was not asked about".into()));
+            };
+            *answer = compare(task, bytes(&known[1])?)?;
+        }
+        for task in tasks.iter().filter(|task| task.lane.is_some()) {
+            self.due.announce(shard, &task.queue, task.due_ms);
+        }
+        Ok(answers)
+    }
+}
+
+fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: i64) -> New {
+    let start = Start {
+        attempts_made: task.spec.attempts_made.unwrap_or(u32::from(task.failure.is_some())),
+        failure: task.failure.as_ref(),
+        max_attempts: task.spec.max_attempts,
+        delay_ms: task.spec.delay_ms.unwrap_or(0),
+        deadline_ms: task.spec.deadline_ms,
+    };
+    let (record, verdict) = Record::enqueue(&start, policy, now_us, &mut rand::rng());
+    let lane = Lane {
+        queue: task.queue.clone(),
+        priority: task.spec.priority,
+        dependency: task.spec.dependency.clone(),
+        group: task.spec.group.clone(),
+    };
+    let hash = contents_hash(&task);
+    let now_ms = now_us.div_euclid(1_000);
+    let line = verdict.map(|verdict| {
+        write_line(&AttemptRecord {
+            run: record.runs,
+            agent: None,
+            route: task.spec.route,
+            started_at_ms: now_ms,
+            ended_at_ms: now_ms,
+            end: verdict.end,
+            failure: task.failure.clone(),
+            delay_ms: verdict.delay_ms,
+            why: Some(verdict.why.to_owned()),
+        })
+    });
+    let meta = Meta::of(&task, &lane, &hash);
+    let payload = task.payload.get().as_bytes();
+    let waits = record.state == TaskState::Scheduled;
+    let (state, due_ms) = (record.state, record.due_ms);
+    let (deadline_ms, expires_ms) = (record.deadline_ms, record.expires_ms);
+    let stored = Task::new(record, meta, u32::from(verdict.is_some()), payload.len());
+    let mut before = stored.head();
+    let mut after = before.split_off(HEADER_BYTES);
+    before.truncate(BEFORE_ORDINAL);
+    stored.write_meta(&mut after);
+    after.extend_from_slice(payload);
+    after.extend(line.unwrap_or_default());
+    let lane = waits.then(|| lane_name(&lane));
+    New { id: task.id, hash, queue: task.queue, state, due_ms, deadline_ms, expires_ms, lane, before, after }
+}
+
+/// What it means that the id is known.
+fn compare(task: &New, head: &[u8]) -> Result<Enqueued> {
+    let known = Task::read(head)
+        .map_err(|error| StoreError::Corrupt(format!("task {} cannot be read: {error}", task.id)))?;
+    let (state, due_ms) = (known.record.state, known.record.due_ms);
+    Ok(if known.meta.hash == task.hash { Enqueued::Duplicate { state, due_ms } } else { Enqueued::IdReused })
+}
+
+/// The time that a script's reply begins with.
+pub(super) fn time_of(reply: &Value) -> Option<i64> {
+    match reply {
+        Value::Array(parts) => at(parts, 0).and_then(integer).ok(),
+        _ => None,
+    }
+}

@@ -1,0 +1,134 @@
+//! The names of all keys, and nowhere else: this file, and the prelude of the scripts, which a test compares.
+//!
+//! Everything of one shard shares a hash tag, so that one script reaches it on Redis Cluster:
+//!
+//! | key | type | holds |
+//! |---|---|---|
+//! | `rd:{7}:t:<id>` | string | a task ([`super::value`]) |
+//! | `rd:{7}:l:<lane>` | zset | the tasks that wait in a lane, by due time in µs |
+//! | `rd:{7}:L:<rank>\|<queue>` | zset | its lanes, by the moment of their next turn: the next due time, or the last visit |
+//! | `rd:{7}:D` | zset | lanes, by a lower bound of their tasks' deadlines |
+//! | `rd:{7}:S` | hash | how far the look for late tasks has come in a large lane |
+//! | `rd:{7}:r:<run>` | zset | the leases of one run of an agent, by their end |
+//! | `rd:{7}:R` | zset | runs, by a lower bound of when one of their leases ends |
+//! | `rd:{7}:N` | hash | runs by id: `agent\|boot` |
+//! | `rd:{7}:x` | zset | finished tasks, by when they are forgotten |
+//! | `rd:{7}:log` | stream | every task, in order of arrival |
+//! | `rd:{7}:n` | hash | tasks by `queue\|state` |
+//! | `rd:{7}:o` | string | the last ordinal |
+//! | `rd:{7}:p` | set | paused queues |
+//! | `rd:{7}:q:<agent\|boot>\|<request>` | string | what a claim with a request id was given, for ten minutes |
+//!
+//! And what there is once, all under the tag `{*}`:
+//!
+//! | key | type | holds |
+//! |---|---|---|
+//! | `rd:{*}:meta` | hash | layout and number of shards, fixed at first use |
+//! | `rd:{*}:queues` | hash | policies by queue |
+//! | `rd:{*}:paused` | set | paused queues |
+//! | `rd:{*}:changes` | string | counts changes of the two above |
+//! | `rd:{*}:agents` | hash | the last heartbeat of each run |
+//! | `rd:{*}:seen`, `rd:{*}:gone` | zset | runs that are heard from, and those that are not, by when they last were |
+//!
+//! Names hold no `|`, so it separates them.
+
+use redrive_shared::id::{Name, TaskId};
+use redrive_shared::task::Lane;
+use sha2::{Digest, Sha256};
+
+use crate::store::format::rank;
+
+/// A run of an agent, in eight characters: what stands in a task's header.
+///
+/// 48 bits of a hash: among 10,000 runs at once, two share one with a chance of 2·10⁻⁷; they would lose their leases
+/// together when one of them dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct RunId(pub [u8; 8]);
+
+impl Default for RunId {
+    /// Nobody.
+    fn default() -> Self {
+        Self(*b"--------")
+    }
+}
+
+impl RunId {
+    /// Of a run's name.
+    pub fn of(run: &str) -> Self {
+        const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let hash = Sha256::digest(run);
+        let mut id = [0; 8];
+        for (place, letter) in id.iter_mut().enumerate() {
+            *letter = LETTERS[usize::from(hash[place] & 63)];
+        }
+        Self(id)
+    }
+}
+
+/// A run as it is named: `agent|boot`.
+pub(super) fn run_name(agent: &str, boot_id: Option<&Name>) -> String {
+    format!("{agent}|{}", boot_id.map_or("", |boot| boot))
+}
+
+/// The agent of a run's name.
+pub(super) fn agent_of(run: &str) -> Option<Name> {
+    Name::new(run.split('|').next()?).ok()
+}
+
+/// A lane as it is named.
+pub(super) fn lane_name(lane: &Lane) -> String {
+    let (dependency, group) = (lane.dependency.as_deref(), lane.group.as_deref());
+    format!(
+        "{}|{}|{}|{}",
+        rank(lane.priority),
+        lane.queue,
+        dependency.unwrap_or_default(),
+        group.unwrap_or_default()
+    )
+}
+
+/// The names of one namespace.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    prefix: String,
+    shards: u16,
+}
+
+impl Keys {
+    pub fn new(prefix: &str, shards: u16) -> Self {
+        Self { prefix: prefix.to_owned(), shards }
+    }
+
+    pub fn shards(&self) -> u16 {
+        self.shards
+    }
+
+    /// What every key of a shard begins with.
+    pub fn shard(&self, shard: u16) -> String {
+        format!("{}:{{{shard}}}:", self.prefix)
+    }
+
+    /// A key of a shard.
+    pub fn of_shard(&self, shard: u16, name: &str) -> String {
+        format!("{}:{{{shard}}}:{name}", self.prefix)
+    }
+
+    /// A key that there is once.
+    pub fn once(&self, name: &str) -> String {
+        format!("{}:{{*}}:{name}", self.prefix)
+    }
+
+    /// The channel of hints.
+    pub fn channel(&self) -> String {
+        format!("{}:hints", self.prefix)
+    }
+
+    /// The shard of a task: FNV-1a of its id.
+    pub fn shard_of(&self, id: &TaskId) -> u16 {
+        let hash = id
+            .as_bytes()
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        u16::try_from(hash % u64::from(self.shards.max(1))).unwrap_or(0)
+    }
+}

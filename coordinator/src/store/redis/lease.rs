@@ -1,0 +1,225 @@
+//! `extend` and `settle`: what the holder of a lease does with it.
+
+use std::collections::HashMap;
+
+use redrive_shared::id::{Name, TaskId};
+use redrive_shared::lifecycle::Refused;
+
+use super::Inner;
+use super::batcher::Item;
+use super::held::Handed;
+use super::keys::agent_of;
+use super::reply::{bytes, integer, items, text};
+use super::scripts::{EXTEND, HEADS};
+use super::transition::{Changed, Decided, lane};
+use super::value::{Task, lease_guard};
+use crate::store::format::state_from;
+use crate::store::{Ending, Extend, Extended, Result, Settle, Settled, StoreError};
+
+impl Item for Extend {
+    fn id(&self) -> &TaskId {
+        &self.id
+    }
+
+    fn bytes(&self) -> usize {
+        self.id.len() + 32
+    }
+}
+
+impl Inner {
+    /// Starts leases or makes them longer.
+    pub async fn extend(&self, mut batch: Vec<Extend>) -> Result<Vec<Extended>> {
+        self.fill_lengths(&mut batch).await?;
+        let count = batch.len();
+        let mut shards: HashMap<u16, (Vec<usize>, Vec<Extend>)> = HashMap::new();
+        for (place, item) in batch.into_iter().enumerate() {
+            let (places, list) = shards.entry(self.keys.shard_of(&item.id)).or_default();
+            places.push(place);
+            list.push(item);
+        }
+        let calls = shards.into_iter().map(|(shard, (places, list))| async move {
+            Ok::<_, StoreError>((places, self.shard(shard).extend.submit(list).await?))
+        });
+        let mut answers = vec![Extended::Unknown; count];
+        for (places, outcomes) in futures_util::future::try_join_all(calls).await? {
+            for (place, outcome) in places.into_iter().zip(outcomes) {
+                answers[place] = outcome;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Where the caller gives no length, the policy of the task's queue does.
+    async fn fill_lengths(&self, batch: &mut [Extend]) -> Result<()> {
+        let book = self.books.get();
+        let mut unknown = Vec::new();
+        for item in batch.iter_mut().filter(|item| item.lease_ms.is_none()) {
+            match self.held.queue_of(&item.id, item.fence) {
+                Some(queue) => item.lease_ms = Some(book.policy(&queue).lease_ms),
+                None => unknown.push(item.id.clone()),
+            }
+        }
+        let known = self.heads(&unknown).await?;
+        for item in batch.iter_mut().filter(|item| item.lease_ms.is_none()) {
+            if let Some((task, _)) = known.get(&item.id) {
+                item.lease_ms = Some(book.policy(task.meta.queue()).lease_ms);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one batch of a shard.
+    pub async fn write_extensions(&self, shard: u16, batch: Vec<Extend>) -> Result<Vec<Extended>> {
+        let mut call = EXTEND.on(self.keys.shard(shard));
+        call.arg(self.time.argument());
+        for item in &batch {
+            call.arg(item.id.as_str()).arg(&lease_guard(item.fence)[..]).arg(item.lease_ms.unwrap_or(0));
+        }
+        let reply = self.link.write(call).await?;
+        items(&reply)?.iter().map(extended).collect()
+    }
+
+    /// Ends attempts.
+    pub async fn settle(&self, mut batch: Vec<Settle>) -> Result<Vec<Settled>> {
+        let mut tasks: HashMap<TaskId, Handed> = HashMap::new();
+        let mut missing = Vec::new();
+        for item in &batch {
+            match self.held.take(&item.id, item.fence) {
+                Some(handed) => drop(tasks.insert(item.id.clone(), handed)),
+                None => missing.push(item.id.clone()),
+            }
+        }
+        for (id, handed) in self.heads(&missing).await? {
+            // What was handed out to the one who settles is as good, and may be all that is left of it.
+            tasks.entry(id).or_insert(handed);
+        }
+        let now_ms = self.now_ms();
+        let (mut answers, mut changes, mut decided) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, item) in batch.iter_mut().enumerate() {
+            let Some((task, agent)) = tasks.get(&item.id) else {
+                answers.push(Settled::Unknown);
+                continue;
+            };
+            match self.decide(task, agent.clone(), item, now_ms).await? {
+                Ok((change, outcome)) => {
+                    changes.push(change);
+                    decided.push(place);
+                    answers.push(outcome);
+                }
+                Err(outcome) => answers.push(outcome),
+            }
+        }
+        for (place, changed) in decided.into_iter().zip(self.apply(changes).await?) {
+            match changed {
+                Changed::Applied => {}
+                Changed::Unknown => answers[place] = Settled::Unknown,
+                Changed::Otherwise(head) => answers[place] = refused(&head, &batch[place])?,
+            }
+        }
+        Ok(answers)
+    }
+
+    /// The change that a settlement makes and what is said of it; or why it makes none.
+    async fn decide(
+        &self,
+        task: &Task,
+        agent: Option<Name>,
+        item: &mut Settle,
+        now_ms: i64,
+    ) -> Result<std::result::Result<(super::Change, Settled), Settled>> {
+        if let Some(dependency) = task.meta.needs() {
+            item.ending.at_dependency(dependency);
+        }
+        let mut after = task.clone();
+        let policy = self.books.get().policy(task.meta.queue());
+        let settled =
+            after.record.settle(item.fence, item.ending.ended(), &policy, now_ms, &mut rand::rng());
+        let verdict = match settled {
+            Ok(verdict) => verdict,
+            Err(refused) => return Ok(Err(refusal(refused, task.record.due_ms))),
+        };
+        let (state, due_ms, queue) = (after.record.state, after.record.due_ms, lane(task)?.queue);
+        let result = match &item.ending {
+            Ending::Done(Some(result)) => Some(result.get().as_bytes()),
+            _ => None,
+        };
+        let decided = Decided {
+            guard: lease_guard(item.fence).to_vec(),
+            before: task.record.clone(),
+            verdict,
+            failure: item.ending.failure(),
+            agent,
+            note: None,
+            result,
+            now_ms,
+        };
+        let change = self.change(&item.id, after, decided).await?;
+        Ok(Ok((change, Settled::Applied { state, due_ms, queue })))
+    }
+
+    /// Those of the tasks that there are, without bodies, and who holds them.
+    pub async fn heads(&self, ids: &[TaskId]) -> Result<HashMap<TaskId, Handed>> {
+        let mut shards: HashMap<u16, Vec<&TaskId>> = HashMap::new();
+        for id in ids {
+            shards.entry(self.keys.shard_of(id)).or_default().push(id);
+        }
+        let calls = shards.into_iter().map(|(shard, ids)| async move {
+            let mut call = HEADS.on(self.keys.shard(shard));
+            call.arg(self.time.argument());
+            for id in &ids {
+                call.arg(id.as_str());
+            }
+            Ok::<_, StoreError>((ids, self.link.run(call).await?))
+        });
+        let mut found = HashMap::new();
+        for (ids, reply) in futures_util::future::try_join_all(calls).await? {
+            for (id, parts) in ids.into_iter().zip(items(&reply)?.chunks_exact(2)) {
+                let head = bytes(&parts[0])?;
+                if !head.is_empty() {
+                    found.insert(id.clone(), (read(id, head)?, agent_of(text(&parts[1])?)));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Reads a task's head.
+pub(super) fn read(id: &TaskId, head: &[u8]) -> Result<Task> {
+    Task::read(head).map_err(|error| StoreError::Corrupt(format!("task {id} cannot be read: {error}")))
+}
+
+fn refusal(refused: Refused, due_ms: i64) -> Settled {
+    match refused {
+        Refused::Repeated(state) => Settled::Repeated { state, due_ms },
+        Refused::Stale(state) | Refused::WrongState(state) => Settled::Stale(state),
+    }
+}
+
+/// What the task says that the settlement did not fit.
+fn refused(head: &[u8], item: &Settle) -> Result<Settled> {
+    let task = read(&item.id, head)?;
+    let fence = (item.fence.epoch, item.fence.nonce);
+    let state = task.record.state;
+    Ok(if (task.record.epoch, task.record.nonce) == fence {
+        Settled::Repeated { state, due_ms: task.record.due_ms }
+    } else {
+        Settled::Stale(state)
+    })
+}
+
+fn extended(answer: &redis::Value) -> Result<Extended> {
+    if let redis::Value::Int(until_ms) = answer {
+        return Ok(Extended::Until(*until_ms));
+    }
+    match text(answer)? {
+        "unknown" => Ok(Extended::Unknown),
+        other => {
+            let state = other.strip_prefix("stale:").and_then(|number| number.parse().ok()).and_then(state_from);
+            match state {
+                Some(state) => Ok(Extended::Stale(state)),
+                None => integer(answer).map(Extended::Until),
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+-- What time has ended: leases, and waiting tasks whose deadline has passed. It decides nothing; it only puts right the
+-- lower bounds by which it looks.
+--
+-- ARGV: now, most of each, spared ms (leases given before it are left alone)
+-- Returns: the time in µs; ms when to look again for leases, and for deadlines ('' : never); leases n; n × (id, head, run); then tasks: id, head.
+-- O(n log m + lanes whose bound has passed × PAGE).
+local PAGE, EXACT, LANES_MAX, AGAIN_MS, LATER_MS = 1000, 64, 64, 100, 1000
+local most, spared_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
+local again = {}
+local function look_again(what, ms)
+  if not again[what] or ms < again[what] then again[what] = ms end
+end
+local function said(what)
+  return again[what] and string.format('%.0f', again[what]) or ''
+end
+
+local leases = {}
+local passed = call('ZRANGEBYSCORE', RUNS, '-inf', now_ms, 'LIMIT', 0, PAGE)
+for _, run in ipairs(passed) do
+  local left, first = 0, nil
+  local room = most - #leases / 3
+  if room > 0 then
+    local ids = call('ZRANGEBYSCORE', LEASES .. run, '-inf', now_ms, 'LIMIT', 0, PAGE)
+    local name = call('HGET', NAMES, run) or ''
+    for _, id in ipairs(ids) do
+      local head = head_of(id)
+      if not head or string.byte(head, 2) ~= 1 then
+        call('ZREM', LEASES .. run, id)
+      elseif struct.unpack('>I6', head, 26) < spared_ms or room <= 0 then
+        left = left + 1
+      else
+        leases[#leases + 1] = id
+        leases[#leases + 1] = head
+        leases[#leases + 1] = name
+        room = room - 1
+      end
+    end
+  end
+  local later = call('ZRANGEBYSCORE', LEASES .. run, '(' .. now_ms, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  if call('ZCARD', LEASES .. run) == 0 then
+    call('ZREM', RUNS, run)
+    call('HDEL', NAMES, run)
+  elseif call('ZCOUNT', LEASES .. run, '-inf', now_ms) == 0 then
+    call('ZADD', RUNS, later[2], run)
+  end
+  if left > 0 then look_again('leases', now_ms) end
+  if #later > 0 then look_again('leases', tonumber(later[2])) end
+end
+if #passed == PAGE then look_again('leases', now_ms) end
+local next_run = call('ZRANGEBYSCORE', RUNS, '(' .. now_ms, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+if #next_run > 0 then look_again('leases', tonumber(next_run[2])) end
+
+local late = {}
+local bounds = call('ZRANGEBYSCORE', BOUNDS, '-inf', '(' .. now_ms, 'LIMIT', 0, LANES_MAX)
+for _, lane in ipairs(bounds) do
+  local size = call('ZCARD', LANE .. lane)
+  local whole = size <= EXACT
+  local from = whole and 0 or tonumber(call('HGET', SWEEPS, lane) or 0)
+  -- A task is due by its deadline, or at most a release later: what is late and not due yet is seen when it is.
+  local ids = whole and call('ZRANGE', LANE .. lane, 0, -1)
+    or call('ZRANGEBYSCORE', LANE .. lane, '-inf', due_now, 'LIMIT', from, PAGE)
+  local first
+  for _, id in ipairs(ids) do
+    local head = call('GETRANGE', TASK .. id, 0, HEADER - 1)
+    if #head < HEADER then
+      call('ZREM', LANE .. lane, id)
+    else
+      local deadline = struct.unpack('>I6', head, 50)
+      if deadline < now_ms and string.byte(head) == VERSION then
+        if #late / 2 < most then
+          late[#late + 1] = id
+          late[#late + 1] = head_of(id)
+        else
+          first = now_ms - 1
+        end
+      elseif deadline >= now_ms and (not first or deadline < first) then
+        first = deadline
+      end
+    end
+  end
+  if size == 0 then
+    call('ZREM', BOUNDS, lane)
+  elseif whole then
+    if first then call('ZADD', BOUNDS, first, lane) end
+  elseif #ids == PAGE then
+    call('HSET', SWEEPS, lane, from + PAGE - #late / 2)
+    look_again('deadlines', now_ms + AGAIN_MS)
+  else
+    call('HDEL', SWEEPS, lane)
+    call('ZADD', BOUNDS, now_ms + LATER_MS, lane)
+  end
+end
+local next_bound = call('ZRANGEBYSCORE', BOUNDS, now_ms, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+if #next_bound > 0 then look_again('deadlines', tonumber(next_bound[2]) + 1) end
+if #bounds == LANES_MAX or #late / 2 >= most then look_again('deadlines', now_ms) end
+
+local reply = { string.format('%.0f', now_us), said('leases'), said('deadlines'), #leases / 3 }
+for _, part in ipairs(leases) do reply[#reply + 1] = part end
+for _, part in ipairs(late) do reply[#reply + 1] = part end
+return reply

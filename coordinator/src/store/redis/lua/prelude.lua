@@ -1,0 +1,78 @@
+-- Before every script: the names of keys, the layout of a task's value, and the clock.
+--
+-- KEYS[1]  what every key of the shard begins with, such as `rd:{7}:`; it names the slot
+-- ARGV[1]  the store's time in µs, or 0 for Redis's own
+-- The layout is described in `value.rs`, the keys in `keys.rs`; tests hold that they agree.
+local call = redis.call
+local shard = KEYS[1]
+local TASK, LANE, LANES, BOUNDS = shard .. 't:', shard .. 'l:', shard .. 'L:', shard .. 'D'
+local LEASES, RUNS, NAMES = shard .. 'r:', shard .. 'R', shard .. 'N'
+local EXPIRY, LOG, COUNTS, ORDINAL = shard .. 'x', shard .. 'log', shard .. 'n', shard .. 'o'
+local PAUSED, REQUEST, SWEEPS = shard .. 'p', shard .. 'q:', shard .. 'S'
+local VERSION, HEADER = 1, 71
+
+local now_us = tonumber(ARGV[1])
+if now_us == 0 then
+  local time = call('TIME')
+  now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+local now_ms = math.floor(now_us / 1000)
+-- Scores of lanes are µs: a due millisecond, and below it the order of arrival.
+local due_now = now_ms * 1000 + 999
+
+-- Lengths of record and meta from a header.
+local function lengths(value)
+  return struct.unpack('>I2I2', value, 56)
+end
+
+-- A task's header, record and meta; nil without such a task.
+local function head_of(id)
+  local head = call('GETRANGE', TASK .. id, 0, 255)
+  if #head < HEADER then return nil end
+  local record, meta = lengths(head)
+  local wanted = HEADER + record + meta
+  if #head < wanted then head = call('GETRANGE', TASK .. id, 0, wanted - 1) end
+  return string.sub(head, 1, wanted)
+end
+
+-- The run that holds a task, by its header: `agent|boot`, or '' where nobody does.
+local function holder(value)
+  if string.byte(value, 2) ~= 1 then return '' end
+  return call('HGET', NAMES, string.sub(value, 36, 43)) or ''
+end
+
+-- The first `rank|queue` and the rest `dependency|group` of a lane's name.
+local function split_lane(lane)
+  local rank, queue, rest = string.match(lane, '^(%d)|([^|]*)|(.*)$')
+  return rank .. '|' .. queue, rest, queue
+end
+
+-- The shard's next number in order: rises by at least one, and follows the clock in µs.
+local function next_ordinal(count)
+  local first = math.max((tonumber(call('GET', ORDINAL) or 0)) + 1, now_us)
+  call('SET', ORDINAL, string.format('%.0f', first + count - 1))
+  return first
+end
+
+-- The lane may have lost its first task: what its index says is put right. Scores at or before now are the moment of its
+-- last visit, which is its turn in the rotation, and stay.
+local function refresh_lane(lane)
+  local index, rest = split_lane(lane)
+  local head = call('ZRANGE', LANE .. lane, 0, 0, 'WITHSCORES')
+  if #head == 0 then
+    call('ZREM', LANES .. index, rest)
+    call('ZREM', BOUNDS, lane)
+    call('HDEL', SWEEPS, lane)
+  elseif tonumber(head[2]) > due_now then
+    call('ZADD', LANES .. index, head[2], rest)
+  else
+    call('ZADD', LANES .. index, 'LT', head[2], rest)
+  end
+end
+
+-- Moves the counters: a table of `queue|state` to differences.
+local function count(changes)
+  for field, by in pairs(changes) do
+    if by ~= 0 then call('HINCRBY', COUNTS, field, by) end
+  end
+end

@@ -1,0 +1,219 @@
+//! The shared store: tasks in Redis, one key each, and sorted sets by due time. Any number of coordinators work on it at
+//! once; none of them leads.
+//!
+//! The keys are in [`keys`], a task's value in [`value`], the scripts in `lua/`. Who may change a task is decided where it
+//! is written: [`crate::store::Store::claim`] is one script; everything else is decided by the pure
+//! lifecycle from what was read (or handed out by this coordinator: [`held`]) and written by one script that first
+//! compares the fence. The clock is Redis's.
+
+pub mod address;
+mod agents;
+mod batcher;
+mod claim;
+mod clock;
+mod due;
+mod enqueue;
+mod held;
+mod hints;
+mod keys;
+mod lease;
+pub mod link;
+mod open;
+mod operate;
+mod queues;
+mod read;
+mod reap;
+mod reply;
+mod scripts;
+mod transition;
+mod value;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use redis::Value;
+use redrive_shared::clock::Clock;
+use redrive_shared::id::{Name, TaskId};
+use redrive_shared::retry::RetryPolicy;
+use redrive_shared::task::TaskView;
+use redrive_shared::wire::{AgentView, Heartbeat, QueueView};
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+
+use self::batcher::Batcher;
+use self::clock::Time;
+use self::due::Due;
+use self::enqueue::New;
+use self::held::Held;
+use self::keys::Keys;
+use self::link::{Call, Link};
+pub use self::open::RedisConfig;
+use self::queues::Books;
+use self::transition::{Change, Changed};
+use super::{
+    Acted, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Hint, Listed, Reap, Result, Settle,
+    Settled, Store,
+};
+
+/// A handle to the shared store.
+pub struct RedisStore {
+    inner: Arc<Inner>,
+    listener: JoinHandle<()>,
+}
+
+/// What the verbs need.
+struct Inner {
+    link: Link,
+    keys: Keys,
+    time: Time,
+    /// Which coordinator this is: its own hints tell it nothing.
+    origin: String,
+    books: Books,
+    held: Held,
+    due: Due,
+    /// Runs of agents that went silent: they get no work until they are heard from again.
+    gone: Mutex<HashSet<String>>,
+    /// Before this moment nobody could reach this coordinator: silence up to it proves nothing.
+    opened_ms: i64,
+    hints: broadcast::Sender<Hint>,
+    shards: std::sync::OnceLock<Vec<Shard>>,
+}
+
+/// One shard's batches under way.
+struct Shard {
+    enqueue: Batcher<New, Enqueued>,
+    extend: Batcher<Extend, Extended>,
+    transition: Batcher<Change, Changed>,
+}
+
+impl Inner {
+    /// Runs a script that writes, and learns the time from it.
+    async fn write(&self, call: Call) -> Result<Value> {
+        let sent = Instant::now();
+        let reply = self.link.write(call).await?;
+        self.learn_time(sent, &reply);
+        Ok(reply)
+    }
+
+    fn learn_time(&self, sent: Instant, reply: &Value) {
+        if let Some(now_us) = enqueue::time_of(reply) {
+            self.time.observe(sent, now_us);
+        }
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.time.now_us().div_euclid(1_000)
+    }
+
+    fn shard(&self, shard: u16) -> &Shard {
+        let shards = self.shards.get().map(Vec::as_slice).unwrap_or_default();
+        &shards[usize::from(shard) % shards.len().max(1)]
+    }
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn enqueue(&self, batch: Vec<Enqueue>) -> Result<Vec<Enqueued>> {
+        self.inner.enqueue(batch).await
+    }
+
+    async fn claim(&self, batch: Vec<Claim>) -> Result<Vec<Claimed>> {
+        self.inner.claim(batch).await
+    }
+
+    async fn extend(&self, batch: Vec<Extend>) -> Result<Vec<Extended>> {
+        self.inner.extend(batch).await
+    }
+
+    async fn settle(&self, batch: Vec<Settle>) -> Result<Vec<Settled>> {
+        self.inner.settle(batch).await
+    }
+
+    async fn reap(&self, limit: usize) -> Result<Reap> {
+        self.inner.reap(limit).await
+    }
+
+    async fn expire_leases(&self, agent: &Name, boot_id: &Name) -> Result<usize> {
+        self.inner.expire_run(&keys::run_name(agent, Some(boot_id))).await
+    }
+
+    async fn forget(&self, limit: usize) -> Result<usize> {
+        self.inner.forget(limit).await
+    }
+
+    async fn cancel(&self, ids: Vec<TaskId>, reason: Option<String>) -> Result<Vec<Acted>> {
+        self.inner.cancel(&ids, reason.as_deref()).await
+    }
+
+    async fn retry(&self, ids: Vec<TaskId>, reason: Option<String>) -> Result<Vec<Acted>> {
+        self.inner.retry(&ids, reason.as_deref()).await
+    }
+
+    async fn get(&self, id: &TaskId) -> Result<Option<TaskView>> {
+        self.inner.get(id).await
+    }
+
+    async fn status(&self, ids: Vec<TaskId>) -> Result<Vec<TaskView>> {
+        self.inner.status(&ids).await
+    }
+
+    async fn list(&self, filter: Filter) -> Result<Listed> {
+        self.inner.list(&filter).await
+    }
+
+    async fn make_queue(&self, name: &Name) -> Result<()> {
+        self.inner.write_queue(name, &RetryPolicy::default(), false).await
+    }
+
+    async fn put_queue(&self, name: &Name, policy: RetryPolicy) -> Result<()> {
+        self.inner.write_queue(name, &policy, true).await
+    }
+
+    async fn pause(&self, name: &Name, paused: bool) -> Result<bool> {
+        self.inner.pause_queue(name, paused).await
+    }
+
+    fn has_queue(&self, name: &Name) -> bool {
+        self.inner.books.get().queues.contains_key(name)
+    }
+
+    fn queue_names(&self) -> Vec<Name> {
+        self.inner.books.get().queues.keys().cloned().collect()
+    }
+
+    async fn learn_queues(&self) -> Result<()> {
+        self.inner.refresh_book().await.map(|_| ())
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueView>> {
+        self.inner.queue_views().await
+    }
+
+    async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {
+        self.inner.heartbeat(beat).await
+    }
+
+    async fn agents(&self) -> Result<Vec<AgentView>> {
+        self.inner.agents().await
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.inner.check().await
+    }
+
+    fn clock(&self) -> Option<Arc<dyn Clock>> {
+        Some(self.inner.time.clock())
+    }
+
+    fn hints(&self) -> Option<broadcast::Receiver<Hint>> {
+        Some(self.inner.hints.subscribe())
+    }
+}

@@ -1,0 +1,151 @@
+//! What operators and time do: cancel, retry, forget.
+
+use std::collections::HashMap;
+
+use redis::cmd;
+use redrive_shared::id::TaskId;
+use redrive_shared::lifecycle::{Refused, Verdict};
+use redrive_shared::retry::RetryPolicy;
+use redrive_shared::task::{AttemptEnd, TaskState};
+
+use super::Inner;
+use super::claim::task_id;
+use super::held::Handed;
+use super::lease::read;
+use super::reply::{bytes, items, text};
+use super::scripts::EXPIRED;
+use super::transition::{Change, Changed, Decided, TRIES};
+use super::value::Task;
+use crate::store::{Acted, Result, StoreError};
+
+type Transition = fn(&mut Task, &RetryPolicy, i64) -> std::result::Result<(), Refused>;
+
+impl Inner {
+    /// Calls tasks off.
+    pub async fn cancel(&self, ids: &[TaskId], reason: Option<&str>) -> Result<Vec<Acted>> {
+        let transition: Transition = |task, policy, now_us| task.record.cancel(policy, now_us);
+        self.act(ids, AttemptEnd::Cancelled, reason.unwrap_or("called off"), transition).await
+    }
+
+    /// Runs tasks again now.
+    pub async fn retry(&self, ids: &[TaskId], reason: Option<&str>) -> Result<Vec<Acted>> {
+        let transition: Transition = |task, policy, now_us| task.record.retry_now(policy, now_us);
+        self.act(ids, AttemptEnd::Redriven, reason.unwrap_or("sent round again"), transition).await
+    }
+
+    async fn act(
+        &self,
+        ids: &[TaskId],
+        end: AttemptEnd,
+        why: &str,
+        transition: Transition,
+    ) -> Result<Vec<Acted>> {
+        let mut answers: HashMap<&TaskId, Acted> = HashMap::new();
+        let mut open: Vec<TaskId> = ids.to_vec();
+        open.sort();
+        open.dedup();
+        for _ in 0..TRIES {
+            let known = self.heads(&open).await?;
+            let (mut acted, mut changes) = (Vec::new(), Vec::new());
+            for id in ids.iter().filter(|id| open.contains(id)) {
+                if acted.iter().any(|(known, _)| *known == id) {
+                    continue;
+                }
+                let Some(handed) = known.get(id) else {
+                    answers.insert(id, Acted::Unknown);
+                    continue;
+                };
+                let (answer, change) = self.decide_action(id, handed, end, why, transition).await?;
+                match change {
+                    Some(change) => {
+                        changes.push(change);
+                        acted.push((id, answer));
+                    }
+                    None => drop(answers.insert(id, answer)),
+                }
+            }
+            open.clear();
+            for ((id, answer), changed) in acted.into_iter().zip(self.apply(changes).await?) {
+                match changed {
+                    Changed::Applied => drop(answers.insert(id, answer)),
+                    // Somebody else changed it in between: decided anew.
+                    Changed::Otherwise(_) | Changed::Unknown => open.push(id.clone()),
+                }
+            }
+            if open.is_empty() {
+                break;
+            }
+        }
+        if let Some(id) = open.first() {
+            return Err(StoreError::Unavailable(format!("task {id} changed {TRIES} times meanwhile")));
+        }
+        Ok(ids.iter().map(|id| answers.get(id).copied().unwrap_or(Acted::Unknown)).collect())
+    }
+
+    async fn decide_action(
+        &self,
+        id: &TaskId,
+        (task, agent): &Handed,
+        end: AttemptEnd,
+        why: &str,
+        transition: Transition,
+    ) -> Result<(Acted, Option<Change>)> {
+        let (mut after, now_us) = (task.clone(), self.time.now_us());
+        let policy = self.books.get().policy(task.meta.queue());
+        if let Err(Refused::WrongState(state) | Refused::Stale(state) | Refused::Repeated(state)) =
+            transition(&mut after, &policy, now_us)
+        {
+            return Ok((Acted::WrongState(state), None));
+        }
+        let (state, due_ms) = (after.record.state, after.record.due_ms);
+        let answer = Acted::Now { state, due_ms };
+        if after.record.epoch == task.record.epoch {
+            return Ok((answer, None));
+        }
+        let decided = Decided {
+            guard: task.whole_header(),
+            before: task.record.clone(),
+            verdict: Verdict { state, end, delay_ms: None, why: "" },
+            failure: None,
+            // Whoever held it last has no part in what happens to a task that waits.
+            agent: agent.clone().filter(|_| task.record.state == TaskState::Leased),
+            note: Some(why),
+            result: None,
+            now_ms: now_us.div_euclid(1_000),
+        };
+        Ok((answer, Some(self.change(id, after, decided).await?)))
+    }
+
+    /// Forgets finished tasks whose retention is over, and agents that were gone for long.
+    pub async fn forget(&self, limit: usize) -> Result<usize> {
+        let mut forgotten = 0;
+        for shard in 0..self.keys.shards() {
+            let left = limit - forgotten;
+            if left == 0 {
+                break;
+            }
+            let mut call = EXPIRED.on(self.keys.shard(shard));
+            call.arg(self.time.argument()).arg(left);
+            let reply = self.link.write(call).await?;
+            let mut changes = Vec::new();
+            for found in items(&reply)?.chunks_exact(2) {
+                let id = task_id(text(&found[0])?)?;
+                changes.push(self.forgetting(&id, &read(&id, bytes(&found[1])?)?)?);
+            }
+            let changed = self.apply(changes).await?;
+            forgotten += changed.iter().filter(|changed| matches!(changed, Changed::Applied)).count();
+        }
+        self.forget_agents().await?;
+        Ok(forgotten)
+    }
+
+    /// Whether every shard can be written.
+    pub async fn check(&self) -> Result<()> {
+        const KEPT_MS: u64 = 1_000;
+        let writes = (0..self.keys.shards()).map(|shard| async move {
+            let key = self.keys.of_shard(shard, "check");
+            self.link.query(cmd("SET").arg(key).arg(1).arg("PX").arg(KEPT_MS)).await
+        });
+        futures_util::future::try_join_all(writes).await.map(|_| ())
+    }
+}

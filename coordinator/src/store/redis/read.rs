@@ -1,0 +1,251 @@
+//! What is only looked at: tasks, lists, queues.
+
+use std::collections::HashMap;
+
+use redis::{Value, cmd};
+use redrive_shared::id::TaskId;
+use redrive_shared::limits::{BODY_MAX_BYTES, HISTORY_MAX_ENTRIES, PAGE_SCAN_MAX_ROWS};
+use redrive_shared::task::{AttemptRecord, StateCounts, TaskState, TaskView};
+use redrive_shared::wire::QueueView;
+use serde_json::value::RawValue;
+
+use super::Inner;
+use super::claim::task_id;
+use super::keys::agent_of;
+use super::lease::read;
+use super::reply::{at, bytes, integer, items, maybe_integer, pairs, text};
+use super::scripts::{NEXT_DUE, VIEWS};
+use super::transition::lane;
+use super::value::{Task, lines};
+use crate::store::format::{state_from, state_number};
+use crate::store::{Filter, Listed, Result, StoreError};
+
+/// Entries of the log read at once from each shard.
+const STRETCH: usize = 500;
+/// A page's cursor is an ordinal and below it the shard: more shards than that there cannot be.
+const SHARDS_IN_CURSOR: i64 = 4_096;
+
+fn corrupt(id: &TaskId, error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Corrupt(format!("task {id} cannot be read: {error}"))
+}
+
+impl Inner {
+    /// Everything about one task.
+    pub async fn get(&self, id: &TaskId) -> Result<Option<TaskView>> {
+        let value = self.link.query(cmd("GET").arg(self.task_key(id))).await?;
+        if value == Value::Nil {
+            return Ok(None);
+        }
+        let value = bytes(&value)?;
+        let task = read(id, value)?;
+        let agent = if task.record.state == TaskState::Leased {
+            let names = self.keys.of_shard(self.keys.shard_of(id), "N");
+            match self.link.query(cmd("HGET").arg(names).arg(&task.run.0[..])).await? {
+                Value::Nil => None,
+                run => agent_of(text(&run)?),
+            }
+        } else {
+            None
+        };
+        let (slot, history) = task.rest(value).map_err(|error| corrupt(id, &error))?;
+        let slot = std::str::from_utf8(slot).map_err(|error| corrupt(id, &error))?;
+        let json = |text: &str| RawValue::from_string(text.to_owned()).map_err(|error| corrupt(id, &error));
+        let mut view = self.view(id, &task, history)?;
+        view.agent = agent;
+        match task.record.state {
+            TaskState::Succeeded if slot.is_empty() => {}
+            TaskState::Succeeded => view.result = Some(json(slot)?),
+            _ => view.payload = Some(json(slot)?),
+        }
+        let history: Vec<AttemptRecord> = lines(history)
+            .take(HISTORY_MAX_ENTRIES)
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|error| corrupt(id, &error))?;
+        view.history = history.into_iter().rev().collect();
+        Ok(Some(view))
+    }
+
+    /// A task as its head and the newest lines of its history say.
+    fn view(&self, id: &TaskId, task: &Task, history: &[u8]) -> Result<TaskView> {
+        let (lane, record) = (lane(task)?, &task.record);
+        let policy = self.books.get().policy(&lane.queue);
+        let mut newest = lines(history).filter_map(std::result::Result::ok).peekable();
+        let why = newest.peek().and_then(|line| line.why.clone());
+        Ok(TaskView {
+            id: id.clone(),
+            state: record.state,
+            queue: lane.queue,
+            task_type: task.meta.task_type().map_err(|error| corrupt(id, &error))?,
+            dependency: lane.dependency,
+            group: lane.group,
+            priority: lane.priority,
+            enqueued_at_ms: task.ordinal.div_euclid(1_000),
+            due_at_ms: record.due_ms,
+            deadline_at_ms: record.deadline_ms,
+            epoch: record.epoch,
+            agent: None,
+            lease_until_ms: (record.state == TaskState::Leased).then_some(record.lease_until_ms),
+            runs: record.runs,
+            max_attempts: policy.attempts_allowed(record.max_attempts),
+            ledger: record.ledger,
+            why,
+            result: None,
+            last_failure: newest.find_map(|line| line.failure),
+            history: Vec::new(),
+            payload: None,
+            labels: task.meta.labels.clone(),
+            expires_at_ms: record.expires_ms,
+        })
+    }
+
+    /// Tasks without payload and history, as far as they are known (and in that state), with results as far as these have
+    /// room. In order.
+    async fn views(&self, ids: &[TaskId], state: Option<TaskState>, mut room: usize) -> Result<Vec<TaskView>> {
+        let mut shards: HashMap<u16, Vec<(usize, &TaskId)>> = HashMap::new();
+        for (place, id) in ids.iter().enumerate() {
+            shards.entry(self.keys.shard_of(id)).or_default().push((place, id));
+        }
+        let calls = shards.into_iter().map(|(shard, ids)| async move {
+            let mut call = VIEWS.on(self.keys.shard(shard));
+            call.arg(self.time.argument());
+            call.arg(state.map_or_else(String::new, |state| state_number(state).to_string())).arg(room);
+            for (_, id) in &ids {
+                call.arg(id.as_str());
+            }
+            Ok::<_, StoreError>((ids, self.link.run(call).await?))
+        });
+        let mut found: Vec<Option<TaskView>> = (0..ids.len()).map(|_| None).collect();
+        for (ids, reply) in futures_util::future::try_join_all(calls).await? {
+            for ((place, id), parts) in ids.into_iter().zip(items(&reply)?.chunks_exact(4)) {
+                let head = bytes(&parts[0])?;
+                if head.is_empty() {
+                    continue;
+                }
+                let mut view = self.view(id, &read(id, head)?, bytes(&parts[3])?)?;
+                view.agent = agent_of(text(&parts[1])?);
+                let result = text(&parts[2])?;
+                if !result.is_empty() {
+                    view.result =
+                        Some(RawValue::from_string(result.to_owned()).map_err(|error| corrupt(id, &error))?);
+                }
+                found[place] = Some(view);
+            }
+        }
+        // Each shard had the whole room.
+        let mut views: Vec<TaskView> = found.into_iter().flatten().collect();
+        for view in &mut views {
+            let size = view.result.as_ref().map_or(0, |result| result.get().len());
+            match room.checked_sub(size) {
+                Some(left) => room = left,
+                None => view.result = None,
+            }
+        }
+        Ok(views)
+    }
+
+    /// Those of the tasks that are known.
+    pub async fn status(&self, ids: &[TaskId]) -> Result<Vec<TaskView>> {
+        self.views(ids, None, BODY_MAX_BYTES).await
+    }
+
+    /// A page, newest first. It looks at a bounded number of tasks; a page that found little says where to go on.
+    pub async fn list(&self, filter: &Filter) -> Result<Listed> {
+        if filter.queue.as_ref().is_some_and(|queue| !self.books.get().queues.contains_key(queue)) {
+            return Ok(Listed::default());
+        }
+        let (mut listed, mut below, mut looked) = (Listed::default(), filter.cursor.unwrap_or(i64::MAX), 0);
+        loop {
+            let (stretch, next) = self.stretch(below).await?;
+            looked += stretch.len();
+            let ids: Vec<TaskId> = stretch.iter().map(|(_, id)| id.clone()).collect();
+            let places: HashMap<&TaskId, i64> = stretch.iter().map(|(place, id)| (id, *place)).collect();
+            for view in self.views(&ids, filter.state, 0).await? {
+                if filter.queue.as_ref().is_some_and(|queue| *queue != view.queue) {
+                    continue;
+                }
+                let place = places.get(&view.id).copied().unwrap_or(0);
+                listed.tasks.push(view);
+                if listed.tasks.len() >= filter.limit {
+                    listed.next_cursor = Some(place);
+                    return Ok(listed);
+                }
+            }
+            let Some(next) = next else { return Ok(listed) };
+            if looked >= PAGE_SCAN_MAX_ROWS {
+                listed.next_cursor = Some(next);
+                return Ok(listed);
+            }
+            below = next;
+        }
+    }
+
+    /// The next tasks below a cursor, newest first, and where to go on.
+    async fn stretch(&self, below: i64) -> Result<(Vec<(i64, TaskId)>, Option<i64>)> {
+        let reads = (0..self.keys.shards()).map(|shard| async move {
+            let last = (below - 1 - i64::from(shard)).div_euclid(SHARDS_IN_CURSOR);
+            let mut query = cmd("XREVRANGE");
+            query.arg(self.keys.of_shard(shard, "log")).arg(last.max(0)).arg("-").arg("COUNT").arg(STRETCH);
+            let reply = self.link.query(&query).await?;
+            let mut entries = Vec::new();
+            for entry in items(&reply)? {
+                let parts = items(entry)?;
+                let ordinal = text(at(parts, 0)?)?.split('-').next().and_then(|ms| ms.parse::<i64>().ok());
+                let (_, id) = *pairs(at(parts, 1)?)?.first().ok_or_else(|| {
+                    StoreError::Corrupt("an entry of the log is empty".into())
+                })?;
+                entries.push((ordinal.unwrap_or(0) * SHARDS_IN_CURSOR + i64::from(shard), task_id(text(id)?)?));
+            }
+            Ok::<_, StoreError>(entries)
+        });
+        let shards = futures_util::future::try_join_all(reads).await?;
+        // Below the last entry of a shard that has more, what another shard has may not be next.
+        let full = shards.iter().filter(|entries| entries.len() == STRETCH);
+        let horizon = full.filter_map(|entries| entries.last()).map(|(place, _)| *place).max();
+        let mut all: Vec<(i64, TaskId)> = shards.into_iter().flatten().collect();
+        all.retain(|(place, _)| horizon.is_none_or(|horizon| *place >= horizon));
+        all.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
+        Ok((all, horizon))
+    }
+
+    /// Every queue, by name.
+    pub async fn queue_views(&self) -> Result<Vec<QueueView>> {
+        self.refresh_book().await?;
+        let book = self.books.get();
+        let mut names: Vec<_> = book.queues.keys().cloned().collect();
+        names.sort();
+        let mut counts: HashMap<String, StateCounts> = HashMap::new();
+        let mut due: HashMap<&str, i64> = HashMap::new();
+        for shard in 0..self.keys.shards() {
+            let all = self.link.query(cmd("HGETALL").arg(self.keys.of_shard(shard, "n"))).await?;
+            for (field, tasks) in pairs(&all)? {
+                let Some((queue, state)) = text(field)?.split_once('|') else { continue };
+                let Some(state) = state.parse().ok().and_then(state_from) else { continue };
+                *counts.entry(queue.to_owned()).or_default().of(state) += integer(tasks)?;
+            }
+            let mut call = NEXT_DUE.on(self.keys.shard(shard));
+            call.arg(self.time.argument());
+            for name in &names {
+                call.arg(name.as_str());
+            }
+            let reply = self.link.run(call).await?;
+            for (name, next) in names.iter().zip(items(&reply)?) {
+                if let Some(next) = maybe_integer(next)? {
+                    due.entry(name).and_modify(|known| *known = next.min(*known)).or_insert(next);
+                }
+            }
+        }
+        Ok(names
+            .iter()
+            .filter_map(|name| {
+                let queue = book.queues.get(name)?;
+                Some(QueueView {
+                    name: name.clone(),
+                    paused: queue.paused,
+                    counts: counts.get(name.as_str()).copied().unwrap_or_default(),
+                    next_due_at_ms: due.get(name.as_str()).copied(),
+                    policy: (*queue.policy).clone(),
+                })
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,66 @@
+//! The scripts: one a transition over a batch, each behind the same prelude.
+
+use super::link::Script;
+
+macro_rules! script {
+    ($(#[$doc:meta])* $name:ident, $file:literal) => {
+        $(#[$doc])*
+        pub(super) static $name: Script = Script::new(
+            $file,
+            concat!(include_str!("lua/prelude.lua"), include_str!(concat!("lua/", $file, ".lua"))),
+        );
+    };
+}
+
+script!(
+    /// New tasks come onto their lanes.
+    ENQUEUE, "enqueue"
+);
+script!(
+    /// What is due is leased.
+    CLAIM, "claim"
+);
+script!(
+    /// Leases are started or made longer.
+    EXTEND, "extend"
+);
+script!(
+    /// What the coordinator decided is written.
+    TRANSITION, "transition"
+);
+script!(
+    /// Tasks without their bodies.
+    HEADS, "heads"
+);
+script!(
+    /// What time has ended.
+    OVER, "over"
+);
+script!(
+    /// The leases of a run end now.
+    EXPIRE_RUN, "expire_run"
+);
+script!(
+    /// What may be forgotten.
+    EXPIRED, "expired"
+);
+script!(
+    /// Tasks as lists show them.
+    VIEWS, "views"
+);
+script!(
+    /// When queues are due.
+    NEXT_DUE, "next_due"
+);
+script!(
+    /// Queues are made, changed, paused.
+    QUEUES, "queues"
+);
+script!(
+    /// An agent was heard from.
+    BEAT, "beat"
+);
+script!(
+    /// Agents fell silent, or are forgotten.
+    SILENCE, "silence"
+);

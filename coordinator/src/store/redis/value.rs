@@ -1,0 +1,419 @@
+//! How a task lies in its one Redis key: a string of five parts.
+//!
+//! ```text
+//!  header      71 bytes, fixed, big-endian: what scripts compare and patch
+//!  record      what only the lifecycle changes (protobuf)
+//!  meta        what never changes: queue, type, dependency, … (protobuf)
+//!  slot        the payload, byte for byte; of a succeeded task, its result
+//!  history     its attempts, newest first, each behind its length (protobuf)
+//!
+//!  header:  0 version  1 state  2 epoch(8)  10 nonce(8)  18 started  19 lease until(6)  25 leased at(6)  31 runs(4)
+//!           35 run(8)  43 due(6)  49 deadline(6)  55 record bytes(2)  57 meta bytes(2)  59 slot bytes(4)  63 ordinal(8)
+//! ```
+//!
+//! Times are milliseconds. The first 18 bytes are the *fence*: they decide whether a caller still holds the lease. The
+//! ordinal says in which order tasks came to their shard, in µs. Protobuf may gain fields: a release that does not know
+//! them leaves them out when it next writes the record, so a field that must survive that raises the version instead.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+use redrive_shared::id::Name;
+use redrive_shared::lifecycle::{Fence, Record};
+use redrive_shared::task::{AttemptRecord, FailureRecord, Lane, Ledger, Nonce, TaskState};
+
+use super::keys::RunId;
+use crate::store::format::{
+    ENDINGS, class_counts, class_counts_from, class_from, class_number, priority_from, state_from,
+    state_number,
+};
+
+/// The version that this release writes, and the only one that it reads.
+pub(super) const VERSION: u8 = 1;
+/// Bytes of a header.
+pub(super) const HEADER_BYTES: usize = 71;
+/// Bytes at the beginning that fence a lease.
+const FENCE_BYTES: usize = 18;
+/// Bytes of the header that come before the ordinal.
+pub(super) const BEFORE_ORDINAL: usize = 63;
+
+/// A value that this release cannot read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error("it has version {0}; this release reads version {VERSION}")]
+    Version(u8),
+    #[error("it ends too early")]
+    Short,
+    #[error("its {0} makes no sense")]
+    Field(&'static str),
+    #[error(transparent)]
+    Protobuf(#[from] prost::DecodeError),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredRecord {
+    #[prost(uint32, tag = "1")]
+    failed: u32,
+    #[prost(uint32, tag = "2")]
+    lost: u32,
+    #[prost(uint32, tag = "3")]
+    undelivered: u32,
+    #[prost(uint32, tag = "4")]
+    deferred: u32,
+    #[prost(uint32, tag = "5")]
+    released: u32,
+    #[prost(bytes = "vec", tag = "6")]
+    class_failures: Vec<u8>,
+    #[prost(uint64, optional, tag = "7")]
+    previous_delay_ms: Option<u64>,
+    #[prost(uint32, optional, tag = "8")]
+    max_attempts: Option<u32>,
+    #[prost(int64, optional, tag = "9")]
+    expires_ms: Option<i64>,
+    #[prost(uint32, tag = "10")]
+    entries: u32,
+}
+
+/// What never changes of a task, but for its payload.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Meta {
+    #[prost(bytes = "vec", tag = "1")]
+    pub hash: Vec<u8>,
+    #[prost(string, tag = "2")]
+    queue: String,
+    #[prost(uint32, tag = "3")]
+    rank: u32,
+    #[prost(string, optional, tag = "4")]
+    dependency: Option<String>,
+    #[prost(string, optional, tag = "5")]
+    group: Option<String>,
+    /// Empty where it is the queue's name.
+    #[prost(string, tag = "6")]
+    task_type: String,
+    #[prost(uint32, optional, tag = "7")]
+    pub type_version: Option<u32>,
+    #[prost(uint32, tag = "8")]
+    pub route: u32,
+    #[prost(string, optional, tag = "9")]
+    pub traceparent: Option<String>,
+    #[prost(btree_map = "string, string", tag = "10")]
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredFailure {
+    #[prost(uint32, tag = "1")]
+    class: u32,
+    #[prost(bool, tag = "2")]
+    retryable: bool,
+    #[prost(uint64, optional, tag = "3")]
+    retry_after_ms: Option<u64>,
+    #[prost(string, tag = "4")]
+    message: String,
+    #[prost(string, tag = "5")]
+    fingerprint: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredAttempt {
+    #[prost(uint32, tag = "1")]
+    run: u32,
+    #[prost(string, optional, tag = "2")]
+    agent: Option<String>,
+    #[prost(uint32, tag = "3")]
+    route: u32,
+    #[prost(int64, tag = "4")]
+    started_at_ms: i64,
+    #[prost(int64, tag = "5")]
+    ended_at_ms: i64,
+    #[prost(uint32, tag = "6")]
+    end: u32,
+    #[prost(message, optional, tag = "7")]
+    failure: Option<StoredFailure>,
+    #[prost(uint64, optional, tag = "8")]
+    delay_ms: Option<u64>,
+    #[prost(string, optional, tag = "9")]
+    why: Option<String>,
+}
+
+/// A task as its header, record and meta say.
+#[derive(Debug, Clone)]
+pub(super) struct Task {
+    pub record: Record,
+    /// Lines of history written so far.
+    pub entries: u32,
+    /// The run of an agent that holds it, or held it last.
+    pub run: RunId,
+    /// Its place in the order of arrival.
+    pub ordinal: i64,
+    pub meta: Meta,
+    meta_bytes: usize,
+    pub slot_bytes: usize,
+}
+
+impl Meta {
+    /// What a task to enqueue says of itself.
+    pub fn of(task: &crate::store::Enqueue, lane: &Lane, hash: &[u8]) -> Self {
+        Self {
+            hash: hash.to_vec(),
+            queue: lane.queue.to_string(),
+            rank: crate::store::format::rank(lane.priority).into(),
+            dependency: lane.dependency.as_ref().map(ToString::to_string),
+            group: lane.group.as_ref().map(ToString::to_string),
+            task_type: if task.task_type == task.queue {
+                String::new()
+            } else {
+                task.task_type.to_string()
+            },
+            type_version: task.spec.type_version,
+            route: task.spec.route,
+            traceparent: task.spec.traceparent.clone(),
+            labels: task.spec.labels.clone(),
+        }
+    }
+
+    /// Its lane.
+    pub fn lane(&self) -> Result<Lane, Unreadable> {
+        let name = |text: &String| Name::new(text.as_str()).map_err(|_| Unreadable::Field("name"));
+        let rank = u8::try_from(self.rank).map_err(|_| Unreadable::Field("priority"))?;
+        Ok(Lane {
+            queue: name(&self.queue)?,
+            priority: priority_from(rank).ok_or(Unreadable::Field("priority"))?,
+            dependency: self.dependency.as_ref().map(name).transpose()?,
+            group: self.group.as_ref().map(name).transpose()?,
+        })
+    }
+
+    /// What it runs.
+    pub fn task_type(&self) -> Result<Name, Unreadable> {
+        let text = if self.task_type.is_empty() { &self.queue } else { &self.task_type };
+        Name::new(text.as_str()).map_err(|_| Unreadable::Field("type"))
+    }
+
+    /// The upstream that it needs.
+    pub fn needs(&self) -> Option<&str> {
+        self.dependency.as_deref()
+    }
+
+    /// The name of its queue.
+    pub fn queue(&self) -> &str {
+        &self.queue
+    }
+}
+
+impl Task {
+    /// A new task, whose ordinal the store will give.
+    pub fn new(record: Record, meta: Meta, entries: u32, payload_bytes: usize) -> Self {
+        let meta_bytes = meta.encoded_len();
+        let (run, ordinal) = (RunId::default(), 0);
+        Self { record, entries, run, ordinal, meta, meta_bytes, slot_bytes: payload_bytes }
+    }
+
+    /// Reads header, record and meta. What comes after them is [`Self::rest`].
+    pub fn read(value: &[u8]) -> Result<Self, Unreadable> {
+        let version = *value.first().ok_or(Unreadable::Short)?;
+        if version != VERSION {
+            return Err(Unreadable::Version(version));
+        }
+        let header = value.get(..HEADER_BYTES).ok_or(Unreadable::Short)?;
+        let number = |from: usize, bytes: usize| {
+            header[from..from + bytes].iter().fold(0_u64, |all, byte| all << 8 | u64::from(*byte))
+        };
+        let time = |from: usize| number(from, 6).cast_signed();
+        let length = |from: usize, bytes: usize| usize::try_from(number(from, bytes)).unwrap_or(usize::MAX);
+        let (record_bytes, meta_bytes) = (length(55, 2), length(57, 2));
+        let meta_from = HEADER_BYTES + record_bytes;
+        let stored = StoredRecord::decode(value.get(HEADER_BYTES..meta_from).ok_or(Unreadable::Short)?)?;
+        let meta = value.get(meta_from..meta_from + meta_bytes).ok_or(Unreadable::Short)?;
+        let mut run = RunId::default();
+        run.0.copy_from_slice(&header[35..43]);
+        let record = Record {
+            state: state_from(header[1]).ok_or(Unreadable::Field("state"))?,
+            epoch: number(2, 8).cast_signed(),
+            nonce: Nonce(number(10, 8)),
+            started: header[18] != 0,
+            lease_until_ms: time(19),
+            leased_at_ms: time(25),
+            runs: u32::try_from(number(31, 4)).unwrap_or(u32::MAX),
+            due_ms: time(43),
+            deadline_ms: time(49),
+            ledger: Ledger {
+                failed: stored.failed,
+                lost: stored.lost,
+                undelivered: stored.undelivered,
+                deferred: stored.deferred,
+                released: stored.released,
+            },
+            class_failures: class_counts_from(&stored.class_failures),
+            previous_delay_ms: stored.previous_delay_ms,
+            max_attempts: stored.max_attempts,
+            expires_ms: stored.expires_ms,
+        };
+        Ok(Self {
+            record,
+            entries: stored.entries,
+            run,
+            ordinal: number(63, 8).cast_signed(),
+            meta: Meta::decode(meta)?,
+            meta_bytes,
+            slot_bytes: length(59, 4),
+        })
+    }
+
+    /// Slot and history of a whole value.
+    pub fn rest<'a>(&self, value: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Unreadable> {
+        if value.len() < HEADER_BYTES {
+            return Err(Unreadable::Short);
+        }
+        let field = |from: usize| usize::from(value[from]) << 8 | usize::from(value[from + 1]);
+        let rest = value.get(HEADER_BYTES + field(55) + field(57)..).ok_or(Unreadable::Short)?;
+        rest.split_at_checked(self.slot_bytes).ok_or(Unreadable::Short)
+    }
+
+    /// Header and record.
+    pub fn head(&self) -> Vec<u8> {
+        let stored = StoredRecord {
+            failed: self.record.ledger.failed,
+            lost: self.record.ledger.lost,
+            undelivered: self.record.ledger.undelivered,
+            deferred: self.record.ledger.deferred,
+            released: self.record.ledger.released,
+            class_failures: class_counts(&self.record.class_failures),
+            previous_delay_ms: self.record.previous_delay_ms,
+            max_attempts: self.record.max_attempts,
+            expires_ms: self.record.expires_ms,
+            entries: self.entries,
+        };
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + stored.encoded_len());
+        self.header(&mut bytes, stored.encoded_len());
+        stored.encode_raw(&mut bytes);
+        bytes
+    }
+
+    fn header(&self, bytes: &mut Vec<u8>, record_bytes: usize) {
+        let record = &self.record;
+        let time = |ms: i64| -> [u8; 6] {
+            let all = ms.max(0).to_be_bytes();
+            [all[2], all[3], all[4], all[5], all[6], all[7]]
+        };
+        bytes.extend(fence_bytes(record.state, Fence { epoch: record.epoch, nonce: record.nonce }));
+        bytes.push(u8::from(record.started));
+        bytes.extend(time(record.lease_until_ms));
+        bytes.extend(time(record.leased_at_ms));
+        bytes.extend(record.runs.to_be_bytes());
+        bytes.extend(self.run.0);
+        bytes.extend(time(record.due_ms));
+        bytes.extend(time(record.deadline_ms));
+        bytes.extend(u16::try_from(record_bytes).unwrap_or(u16::MAX).to_be_bytes());
+        bytes.extend(u16::try_from(self.meta_bytes).unwrap_or(u16::MAX).to_be_bytes());
+        bytes.extend(u32::try_from(self.slot_bytes).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend(self.ordinal.to_be_bytes());
+    }
+
+    /// Writes what comes between record and slot.
+    pub fn write_meta(&self, bytes: &mut Vec<u8>) {
+        self.meta.encode_raw(bytes);
+    }
+
+    /// What its value begins with as long as nothing has happened to it, an extension of its lease included.
+    pub fn whole_header(&self) -> Vec<u8> {
+        let mut head = self.head();
+        head.truncate(HEADER_BYTES);
+        head
+    }
+
+    /// Its score in its lane: the due millisecond in µs, and below it the order of arrival.
+    pub fn score(&self) -> i64 {
+        self.record.due_ms.saturating_mul(1_000) + self.ordinal.rem_euclid(1_000)
+    }
+}
+
+/// What a task's value begins with while this lease holds.
+pub(super) fn lease_guard(fence: Fence) -> [u8; FENCE_BYTES] {
+    fence_bytes(TaskState::Leased, fence)
+}
+
+fn fence_bytes(state: TaskState, fence: Fence) -> [u8; FENCE_BYTES] {
+    let mut bytes = [0; FENCE_BYTES];
+    bytes[0] = VERSION;
+    bytes[1] = state_number(state);
+    bytes[2..10].copy_from_slice(&fence.epoch.to_be_bytes());
+    bytes[10..18].copy_from_slice(&fence.nonce.0.to_be_bytes());
+    bytes
+}
+
+/// A line of history behind its length.
+pub(super) fn write_line(attempt: &AttemptRecord) -> Vec<u8> {
+    let failure = attempt.failure.as_ref().map(|failure| StoredFailure {
+        class: class_number(failure.class).into(),
+        retryable: failure.retryable,
+        retry_after_ms: failure.retry_after_ms,
+        message: failure.message.clone(),
+        fingerprint: failure.fingerprint.clone(),
+    });
+    let end = ENDINGS.iter().position(|end| *end == attempt.end).unwrap_or(ENDINGS.len());
+    StoredAttempt {
+        run: attempt.run,
+        agent: attempt.agent.as_ref().map(ToString::to_string),
+        route: attempt.route,
+        started_at_ms: attempt.started_at_ms,
+        ended_at_ms: attempt.ended_at_ms,
+        end: u32::try_from(end).unwrap_or(u32::MAX),
+        failure,
+        delay_ms: attempt.delay_ms,
+        why: attempt.why.clone(),
+    }
+    .encode_length_delimited_to_vec()
+}
+
+/// Lines of history, newest first; ends at the first that was cut off.
+pub(super) fn lines(mut history: &[u8]) -> impl Iterator<Item = Result<AttemptRecord, Unreadable>> + '_ {
+    std::iter::from_fn(move || {
+        let bytes = prost::decode_length_delimiter(history).ok()?;
+        let from = prost::length_delimiter_len(bytes);
+        let line = history.get(from..from + bytes)?;
+        history = &history[from + bytes..];
+        Some(read_line(line))
+    })
+}
+
+/// The newest `count` lines, as they lie there.
+pub(super) fn newest(history: &[u8], count: usize) -> &[u8] {
+    let mut at = 0;
+    for _ in 0..count {
+        let Ok(bytes) = prost::decode_length_delimiter(&history[at..]) else { break };
+        let next = at + prost::length_delimiter_len(bytes) + bytes;
+        if next > history.len() {
+            break;
+        }
+        at = next;
+    }
+    &history[..at]
+}
+
+fn read_line(line: &[u8]) -> Result<AttemptRecord, Unreadable> {
+    let stored = StoredAttempt::decode(line)?;
+    let failure = stored.failure.map(|failure| {
+        let class = u8::try_from(failure.class).ok().and_then(class_from);
+        Ok::<_, Unreadable>(FailureRecord {
+            class: class.ok_or(Unreadable::Field("class"))?,
+            retryable: failure.retryable,
+            retry_after_ms: failure.retry_after_ms,
+            message: failure.message,
+            fingerprint: failure.fingerprint,
+        })
+    });
+    let agent = stored.agent.map(|agent| Name::new(agent).map_err(|_| Unreadable::Field("agent")));
+    let end = usize::try_from(stored.end).ok().and_then(|end| ENDINGS.get(end));
+    Ok(AttemptRecord {
+        run: stored.run,
+        agent: agent.transpose()?,
+        route: stored.route,
+        started_at_ms: stored.started_at_ms,
+        ended_at_ms: stored.ended_at_ms,
+        end: *end.ok_or(Unreadable::Field("ending"))?,
+        failure: failure.transpose()?,
+        delay_ms: stored.delay_ms,
+        why: stored.why,
+    })
+}
