@@ -1,7 +1,7 @@
 //! The integration tests, as one binary: what every store must do (`suite`), a reference model that random commands are
 //! compared with (`model`), power loss (`durability`), what the embedded store does in adversity (`faults`), the API
-//! over real sockets (`api`), the command line as real processes (`cli`), kill -9 (`crash`), what
-//! the tests' own servers and faults are worth (`fixtures`), and the house rules (`tidy`).
+//! over real sockets (`api`), the command line as real processes (`cli`), kill -9 (`crash`), what the tests' own
+//! servers and faults are worth (`fixtures`), and the house rules (`tidy`).
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 

@@ -2,8 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::store::redis::RedisConfig;
+use crate::store::redis::address::Address;
+use crate::store::redis::link::LinkOptions;
 
 /// Section `[coordinator]` of the configuration. `cli/config.default.toml` documents each key.
 #[derive(Debug, Clone, Deserialize)]
@@ -21,6 +27,65 @@ pub struct CoordinatorConfig {
     pub body_timeout_ms: u64,
     /// How long open requests may go on after a stop was asked for, in milliseconds.
     pub shutdown_grace_ms: u64,
+    /// Where the shared store is, if it is not the embedded one.
+    pub store: StoreConfig,
+}
+
+/// Section `[coordinator.store]`: the shared store.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// Its address; the embedded store without one.
+    #[serde(deserialize_with = "address")]
+    pub url: Option<Address>,
+    /// What every key begins with.
+    pub key_prefix: String,
+    /// Number of shards, fixed at first use; the store's own without it.
+    pub shards: Option<u16>,
+    /// Replicas that must have a write before it is acknowledged.
+    pub wait_replicas: u32,
+    /// For a connection, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// For an answer, in milliseconds.
+    pub response_timeout_ms: u64,
+    /// For the replicas, in milliseconds.
+    pub wait_timeout_ms: u64,
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Address>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            url: None,
+            key_prefix: "redrive".into(),
+            shards: None,
+            wait_replicas: 0,
+            connect_timeout_ms: 2_000,
+            response_timeout_ms: 2_000,
+            wait_timeout_ms: 1_000,
+        }
+    }
+}
+
+impl StoreConfig {
+    /// As the shared store takes it; none: the embedded store is meant.
+    pub fn redis(&self) -> Option<RedisConfig> {
+        Some(RedisConfig {
+            address: self.url.clone()?,
+            prefix: self.key_prefix.clone(),
+            shards: self.shards,
+            link: LinkOptions {
+                connect_timeout: Duration::from_millis(self.connect_timeout_ms),
+                response_timeout: Duration::from_millis(self.response_timeout_ms),
+                wait_replicas: self.wait_replicas,
+                wait_timeout: Duration::from_millis(self.wait_timeout_ms),
+            },
+        })
+    }
 }
 
 impl Default for CoordinatorConfig {
@@ -32,6 +97,7 @@ impl Default for CoordinatorConfig {
             create_queues: false,
             body_timeout_ms: 10_000,
             shutdown_grace_ms: 5_000,
+            store: StoreConfig::default(),
         }
     }
 }

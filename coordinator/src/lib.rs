@@ -12,5 +12,5 @@ mod serve;
 pub mod store;
 mod watch;
 
-pub use config::CoordinatorConfig;
+pub use config::{CoordinatorConfig, StoreConfig};
 pub use serve::{CoordinatorError, run};

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Api;
 use crate::config::CoordinatorConfig;
 use crate::connections::serve;
-use crate::duties::{Forgetter, Reaper};
+use crate::duties::{Forgetter, Listener, Reaper};
 use crate::engine::Engine;
+use crate::store::redis::RedisStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
@@ -64,12 +65,8 @@ pub async fn run(
     let listen = |source| CoordinatorError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store: Arc<dyn Store> = Arc::new(if config.in_memory {
-        SqliteStore::in_memory(Arc::clone(&clock))?
-    } else {
-        SqliteStore::open(&config.data_dir, Arc::clone(&clock))?
-    });
+    let store = open(&config).await?;
+    let clock = store.clock().unwrap_or_else(|| Arc::new(SystemClock));
     let engine = Engine::new(store, clock, config.create_queues, shutdown.clone());
     let mut duties = start_duties(&engine, metrics.as_ref(), &shutdown);
     let body_timeout = Duration::from_millis(config.body_timeout_ms);
@@ -89,6 +86,19 @@ pub async fn run(
     defect.map_or(Ok(()), |error| Err(CoordinatorError::Defect(error.to_string())))
 }
 
+/// Opens the store that the configuration names.
+async fn open(config: &CoordinatorConfig) -> Result<Arc<dyn Store>, StoreError> {
+    if let Some(shared) = config.store.redis() {
+        return Ok(Arc::new(RedisStore::open(&shared, None).await?));
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Ok(Arc::new(if config.in_memory {
+        SqliteStore::in_memory(clock)?
+    } else {
+        SqliteStore::open(&config.data_dir, clock)?
+    }))
+}
+
 fn start_duties(
     engine: &Arc<Engine>,
     metrics: Option<&PrometheusHandle>,
@@ -101,6 +111,10 @@ fn start_duties(
     duties.spawn(async move { reaper.run(stop).await });
     let (forgetter, stop) = (Forgetter::new(Arc::clone(engine)), shutdown.clone());
     duties.spawn(async move { forgetter.run(stop).await });
+    if let Some(hints) = engine.store().hints() {
+        let (listener, stop) = (Listener::new(Arc::clone(engine), hints), shutdown.clone());
+        duties.spawn(async move { listener.run(stop).await });
+    }
     if let Some(recorder) = metrics.cloned() {
         let stop = shutdown.clone();
         duties.spawn(async move {

@@ -16,8 +16,8 @@ use redrive_shared::task::{Lease, StateCounts, TaskState, TaskView};
 use redrive_shared::wire::QueueView;
 use tempfile::TempDir;
 
-use super::redis::RedisServer;
 use super::build::{START_MS, claim_of, fence, fixed_policy, id, name, settle_of};
+use super::redis::RedisServer;
 
 /// Where a store keeps its data. Opening twice gives the same tasks.
 #[async_trait]

@@ -19,7 +19,8 @@ impl Daemon {
     /// Starts it; what it prints is added to the file `log`.
     ///
     /// The kernel kills it when the *thread* that calls this ends: call it in a test's own thread, never under
-    /// `spawn_blocking`, whose threads come and go.
+    /// `spawn_blocking`, whose threads come and go. The nextest time-out, which kills the process group, needs no help;
+    /// a `kill -9` of the test does.
     pub fn start(program: &OsStr, arguments: &[String], log: &Path) -> Self {
         let output = File::options().create(true).append(true).open(log).expect("a log file");
         let child = Command::new("setpriv")

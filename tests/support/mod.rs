@@ -2,7 +2,7 @@
 
 mod bed;
 mod build;
-mod daemon;
+pub mod daemon;
 pub mod port;
 pub mod process;
 pub mod proxy;

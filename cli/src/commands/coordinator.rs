@@ -1,7 +1,6 @@
 //! `redrive coordinator`: the process that owns the truth.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use anyhow::Context as _;
 use redrive_coordinator::CoordinatorError;
@@ -9,6 +8,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use toml::{Table, Value};
 
+use super::store_args::StoreArgs;
 use crate::context::Context;
 use crate::failure::Usage;
 use crate::output::Output;
@@ -20,25 +20,23 @@ listens.
 Examples:
   redrive coordinator
   redrive coordinator --listen 127.0.0.1:0 --data-dir /var/lib/redrive --create-queues
+  redrive coordinator --store redis://127.0.0.1:6379
+  redrive coordinator --store redis+cluster://10.0.0.1,10.0.0.2,10.0.0.3 --wait-replicas 1
   redrive coordinator --config /etc/redrive.toml
   REDRIVE__COORDINATOR__LISTEN=127.0.0.1:9000 redrive coordinator --in-memory";
 
-/// Run a coordinator on the embedded store.
+/// Run a coordinator, on the embedded store or on a shared one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// Where the API listens; port 0 takes a free one [default: 127.0.0.1:7878].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// Where the store keeps its files [default: redrive-data].
-    #[arg(long, value_name = "DIRECTORY")]
-    data_dir: Option<PathBuf>,
-    /// Keep everything in memory: nothing survives the process.
-    #[arg(long, conflicts_with = "data_dir")]
-    in_memory: bool,
     /// Make queues that are named and do not exist, with the default policy.
     #[arg(long)]
     create_queues: bool,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 impl Args {
@@ -47,13 +45,7 @@ impl Args {
         if let Some(listen) = self.listen {
             section.insert("listen".into(), Value::String(listen.to_string()));
         }
-        if let Some(data_dir) = &self.data_dir {
-            section.insert("data_dir".into(), Value::String(data_dir.to_string_lossy().into_owned()));
-            section.insert("in_memory".into(), Value::Boolean(false));
-        }
-        if self.in_memory {
-            section.insert("in_memory".into(), Value::Boolean(true));
-        }
+        self.store.write(&mut section);
         if self.create_queues {
             section.insert("create_queues".into(), Value::Boolean(true));
         }
@@ -99,9 +91,10 @@ mod tests {
 
     #[test]
     fn only_flags_that_were_given_set_keys() {
-        let none = Args { listen: None, data_dir: None, in_memory: false, create_queues: false };
+        let none = Args { listen: None, create_queues: false, store: StoreArgs::default() };
         assert_eq!(none.flags().to_string().trim(), "[coordinator]");
-        let some = Args { data_dir: Some("/data".into()), create_queues: true, ..none };
+        let store = StoreArgs { data_dir: Some("/data".into()), ..StoreArgs::default() };
+        let some = Args { create_queues: true, store, ..none };
         assert_eq!(
             some.flags().to_string().trim(),
             "[coordinator]\ncreate_queues = true\ndata_dir = \"/data\"\nin_memory = false"

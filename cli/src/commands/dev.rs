@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use toml::{Table, Value};
 
+use super::store_args::StoreArgs;
 use crate::context::Context;
 use crate::demo;
 use crate::failure::Usage;
@@ -28,6 +29,7 @@ Examples:
   redrive dev
   redrive dev --in-memory --listen 127.0.0.1:0
   redrive dev --demo
+  redrive dev --demo --store redis://127.0.0.1:6379
   redrive dev --demo --seed 7 --json | jq .books";
 
 /// How long a stranger on our port may take to show that it is a coordinator.
@@ -43,15 +45,11 @@ pub struct Args {
     /// Which task of the demo comes when.
     #[arg(long, value_name = "N", requires = "demo", default_value_t = demo::DEFAULT_SEED)]
     seed: u64,
-    /// Where the data lives; with --demo it is left there.
-    #[arg(long, value_name = "DIRECTORY")]
-    data_dir: Option<PathBuf>,
-    /// Keep everything in memory: gone when this stops.
-    #[arg(long, conflicts_with = "data_dir")]
-    in_memory: bool,
     /// Where the API listens; port 0 takes a free one [default: 127.0.0.1:7878, with --demo a free port].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 impl Args {
@@ -60,13 +58,7 @@ impl Args {
         if let Some(listen) = self.listen {
             section.insert("listen".into(), Value::String(listen.to_string()));
         }
-        if let Some(data_dir) = &self.data_dir {
-            section.insert("data_dir".into(), Value::String(data_dir.to_string_lossy().into_owned()));
-            section.insert("in_memory".into(), Value::Boolean(false));
-        }
-        if self.in_memory {
-            section.insert("in_memory".into(), Value::Boolean(true));
-        }
+        self.store.write(&mut section);
         Table::from_iter([("coordinator".to_owned(), Value::Table(section))])
     }
 }
@@ -79,11 +71,14 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         if args.listen.is_none() {
             config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         }
-        let options = demo::Options { seed: args.seed, coordinator: config, keep: args.data_dir.is_some() };
+        let keep = args.store.data_dir.is_some() || config.store.url.is_some();
+        let options = demo::Options { seed: args.seed, coordinator: config, keep };
         return demo::run(options, context, shutdown).await.map_err(explained);
     }
     // Whoever has named a directory in a file or a variable gets that one.
-    let named = args.data_dir.is_some() || config.data_dir != CoordinatorConfig::default().data_dir;
+    let named = args.store.data_dir.is_some()
+        || config.store.url.is_some()
+        || config.data_dir != CoordinatorConfig::default().data_dir;
     if !named && !config.in_memory {
         config.data_dir = usual_data_dir()?;
     }
@@ -165,10 +160,14 @@ fn announce(
     let url = format!("http://{address}");
     let ready_ms = ready.as_millis();
     if output.json {
-        let data_dir = (!config.in_memory).then_some(&config.data_dir);
-        return Ok(output.line(json!({ "url": url, "data_dir": data_dir, "ready_ms": ready_ms }))?);
+        let shared = config.store.url.as_ref().map(ToString::to_string);
+        let data_dir = (!config.in_memory && shared.is_none()).then_some(&config.data_dir);
+        let ready = json!({ "url": url, "data_dir": data_dir, "store": shared, "ready_ms": ready_ms });
+        return Ok(output.line(ready)?);
     }
-    let data = if config.in_memory {
+    let data = if let Some(shared) = &config.store.url {
+        format!("{shared} (shared: other coordinators may use it too)")
+    } else if config.in_memory {
         "in memory: gone when this stops".to_owned()
     } else {
         format!("{} (durable: survives a restart)", config.data_dir.display())
@@ -212,7 +211,7 @@ mod tests {
     use super::*;
 
     fn args() -> Args {
-        Args { demo: false, seed: 1, data_dir: None, in_memory: false, listen: None }
+        Args { demo: false, seed: 1, listen: None, store: StoreArgs::default() }
     }
 
     #[test]
@@ -230,7 +229,8 @@ mod tests {
     #[test]
     fn queues_are_always_made() {
         assert_eq!(args().flags().to_string().trim(), "[coordinator]\ncreate_queues = true");
-        let some = Args { in_memory: true, listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))), ..args() };
+        let store = StoreArgs { in_memory: true, ..StoreArgs::default() };
+        let some = Args { store, listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))), ..args() };
         let expected = "[coordinator]\ncreate_queues = true\nin_memory = true\nlisten = \"127.0.0.1:0\"";
         assert_eq!(some.flags().to_string().trim(), expected);
     }

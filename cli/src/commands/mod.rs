@@ -12,6 +12,7 @@ pub mod coordinator;
 pub mod dev;
 pub mod enqueue;
 pub mod queues;
+pub mod store_args;
 pub mod tasks;
 pub mod worker;
 

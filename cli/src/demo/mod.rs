@@ -94,17 +94,21 @@ async fn play(options: &Options, context: &Context, scratch: &TempDir) -> anyhow
         seed: options.seed,
         took_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         openings: outcome.openings,
-        data_dir: options.keep.then(|| data_dir.display().to_string()),
+        left_in: options.keep.then(|| match &options.coordinator.store.url {
+            Some(shared) => shared.to_string(),
+            None => data_dir.display().to_string(),
+        }),
     };
     Ok((books, facts))
 }
 
 /// What is about to happen, and what is not as it would be in earnest.
 fn introduce(screen: &Screen, options: &Options, stage: &Stage, data_dir: &Path, total: usize) {
-    let data = match (options.coordinator.in_memory, options.keep) {
-        (true, _) => "in memory".to_owned(),
-        (false, true) => format!("SQLite in {}", data_dir.display()),
-        (false, false) => format!("SQLite in {} (removed at the end)", data_dir.display()),
+    let data = match (&options.coordinator.store.url, options.coordinator.in_memory, options.keep) {
+        (Some(shared), _, _) => format!("{shared}, keys `{}:…`", options.coordinator.store.key_prefix),
+        (None, true, _) => "in memory".to_owned(),
+        (None, false, true) => format!("SQLite in {}", data_dir.display()),
+        (None, false, false) => format!("SQLite in {} (removed at the end)", data_dir.display()),
     };
     let agents: Vec<&str> = scenario::AGENTS.iter().map(|agent| agent.name).collect();
     let crashy = scenario::CRASHY;

@@ -17,7 +17,7 @@ pub struct Facts {
     /// Openings of agents' own breakers, and of those of their dependencies.
     pub openings: (u64, u64),
     /// Where the data is, if it was kept.
-    pub data_dir: Option<String>,
+    pub left_in: Option<String>,
 }
 
 /// Prints the result on stdout.
@@ -146,8 +146,9 @@ fn balance(books: &Books) -> String {
 fn next_steps(facts: &Facts) -> Vec<String> {
     let redrive = program();
     let mut lines = Vec::new();
-    if let Some(directory) = &facts.data_dir {
-        lines.push(format!("The tasks are still there: {redrive} dev --data-dir {directory}"));
+    if let Some(place) = &facts.left_in {
+        let flag = if place.contains("://") { "--store" } else { "--data-dir" };
+        lines.push(format!("The tasks are still there: {redrive} dev {flag} {place}"));
     }
     lines.push(format!("Next: `{redrive} dev` starts a queue to keep, and prints what to paste."));
     lines
@@ -161,6 +162,6 @@ fn machine(books: &Books, facts: &Facts) -> Value {
         "took_ms": facts.took_ms,
         "books": books,
         "breaker_openings": { "agents": own, "dependencies": dependencies },
-        "data_dir": facts.data_dir,
+        "left_in": facts.left_in,
     })
 }

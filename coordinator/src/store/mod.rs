@@ -278,8 +278,15 @@ pub struct Reap {
     pub too_late: Vec<TaskId>,
     /// Agents found silent for too long; their leases were among those ended, or will be with the next round.
     pub gone: Vec<Name>,
-    /// When to look again.
+    /// When to look again, at the latest.
     pub next_ms: Option<i64>,
+}
+
+impl Reap {
+    /// There will be something then.
+    pub fn look_again(&mut self, at_ms: i64) {
+        self.next_ms = Some(self.next_ms.map_or(at_ms, |next_ms| next_ms.min(at_ms)));
+    }
 }
 
 /// What an operator's action did to one task.

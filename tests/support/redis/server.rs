@@ -198,7 +198,9 @@ fn spawn(port: &Port, directory: &TempDir, options: &RedisOptions) -> Daemon {
     };
     arguments.extend(["--port", &port, "--bind", "127.0.0.1", "--dir", path].map(str::to_owned));
     for (name, value) in &options.settings {
-        arguments.extend([format!("--{name}"), value.clone()]);
+        arguments.push(format!("--{name}"));
+        // Redis 6.2 does not take several values as one argument.
+        arguments.extend(value.split(' ').map(str::to_owned));
     }
     Daemon::start(&program(), &arguments, &directory.path().join("redis.log"))
 }

@@ -1,6 +1,7 @@
 //! Agents: heartbeats, who is silent, who is there.
 
-use std::sync::PoisonError;
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redis::cmd;
 use redrive_shared::lifecycle::Fence;
@@ -15,6 +16,44 @@ use crate::store::{Beaten, Extend, Result, StoreError};
 
 /// Runs marked as gone in one round.
 const SILENT_MAX: usize = 1_000;
+
+/// Runs of agents that went silent: they get no work until they are heard from again.
+#[derive(Default)]
+pub(super) struct Gone(Mutex<(HashSet<String>, u64)>);
+
+impl Gone {
+    pub fn contains(&self, run: &str) -> bool {
+        self.lock().0.contains(run)
+    }
+
+    /// How often it was changed here.
+    pub fn changes(&self) -> u64 {
+        self.lock().1
+    }
+
+    /// A run is gone, or was heard from.
+    pub fn set(&self, run: String, gone: bool) {
+        let mut all = self.lock();
+        all.1 += 1;
+        if gone {
+            all.0.insert(run);
+        } else {
+            all.0.remove(&run);
+        }
+    }
+
+    /// What was read, unless it was changed here meanwhile: then it may be out of date, and is read again soon.
+    fn replace(&self, runs: Vec<String>, changes: u64) {
+        let mut all = self.lock();
+        if all.1 == changes {
+            all.0 = runs.into_iter().collect();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (HashSet<String>, u64)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Inner {
     /// An agent is alive, and extends its leases.
@@ -33,12 +72,7 @@ impl Inner {
         let mut call = BEAT.on(self.keys.once(""));
         call.arg(self.time.argument()).arg(&run).arg(summary).arg(u8::from(farewell));
         self.link.write(call).await?;
-        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        if farewell {
-            gone.insert(run);
-        } else {
-            gone.remove(&run);
-        }
+        self.gone.set(run, farewell);
         Ok(Beaten { leases })
     }
 
@@ -75,8 +109,9 @@ impl Inner {
     /// Reads which runs are gone: other coordinators find some.
     pub async fn learn_gone(&self) -> Result<()> {
         let query = cmd("ZRANGE").arg(self.keys.once("gone")).arg(0).arg(-1).to_owned();
+        let before = self.gone.changes();
         let runs = texts(&self.link.query(&query).await?)?;
-        *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = runs.into_iter().collect();
+        self.gone.replace(runs, before);
         Ok(())
     }
 
@@ -87,7 +122,9 @@ impl Inner {
         for (_, known) in pairs(&reply)? {
             let known = text(known)?;
             let mut parts = known.splitn(3, ' ');
-            let (Some(seen), Some(gone), Some(beat)) = (parts.next(), parts.next(), parts.next()) else { continue };
+            let (Some(seen), Some(gone), Some(beat)) = (parts.next(), parts.next(), parts.next()) else {
+                continue;
+            };
             let beat: Heartbeat = serde_json::from_str(beat)
                 .map_err(|error| StoreError::Corrupt(format!("an agent's heartbeat: {error}")))?;
             let status = match (gone == "1", beat.draining) {

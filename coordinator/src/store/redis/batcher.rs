@@ -142,7 +142,7 @@ impl<I: Item, O> Gathered<I, O> {
 }
 
 /// Splits items so that none holds two of one task, in order.
-fn rounds<I: Item>(items: Vec<I>) -> Vec<Vec<(usize, I)>> {
+pub(super) fn rounds<I: Item>(items: Vec<I>) -> Vec<Vec<(usize, I)>> {
     let mut rounds: Vec<(HashSet<TaskId>, Vec<(usize, I)>)> = Vec::new();
     for (place, item) in items.into_iter().enumerate() {
         // After the last round that has the task.

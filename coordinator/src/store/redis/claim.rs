@@ -33,8 +33,8 @@ struct Filling {
     shards: Vec<u16>,
     /// The earliest due time of those that had no more.
     next_due_ms: Option<i64>,
-    /// Nothing more is to be asked for.
-    ended: bool,
+    /// It was silent for too long: nothing new for it.
+    gone: bool,
 }
 
 /// What one shard is asked for one claim.
@@ -92,17 +92,18 @@ impl Inner {
     async fn begin(&self, claim: Claim) -> Result<Filling> {
         let run = run_name(&claim.agent, claim.boot_id.as_ref());
         // Its long poll may have outlived it: what it got would wait for the end of a lease.
-        let gone = self.gone.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(&run);
-        let mut shards: Vec<u16> = if gone { Vec::new() } else { (0..self.keys.shards()).collect() };
+        let gone = self.gone.contains(&run);
+        let mut shards: Vec<u16> = (0..self.keys.shards()).collect();
         shards.shuffle(&mut rand::rng());
-        if let Some(request) = claim.request_id.as_ref().filter(|_| !gone && shards.len() > 1) {
-            let holding = self.holding(&run, request, &shards).await?;
-            if !holding.is_empty() {
-                shards = holding;
-            }
+        let mut given = Vec::new();
+        if let Some(request) = claim.request_id.as_ref().filter(|_| gone || shards.len() > 1) {
+            given = self.holding(&run, request, &shards).await?;
+        }
+        if gone || !given.is_empty() {
+            shards = given;
         }
         let room = BODY_MAX_BYTES;
-        Ok(Filling { claim, run, answer: Claimed::default(), room, shards, next_due_ms: None, ended: gone })
+        Ok(Filling { claim, run, gone, answer: Claimed::default(), room, shards, next_due_ms: None })
     }
 
     /// The shards that gave something to the same request before.
@@ -120,12 +121,12 @@ impl Inner {
         let (now_ms, many) = (self.now_ms(), self.keys.shards() > 1);
         let mut wishes: HashMap<u16, Vec<Wish>> = HashMap::new();
         for (place, one) in filling.iter_mut().enumerate() {
-            if one.ended || one.wants() == 0 {
+            if one.room == 0 || one.wants() == 0 {
                 continue;
             }
             let mut asked = Vec::new();
             for shard in std::mem::take(&mut one.shards) {
-                match self.due.next(shard, &one.claim.queues).filter(|_| many) {
+                match self.due.next(shard, &one.claim.queues).filter(|_| many && !one.gone) {
                     Some(due_ms) if due_ms > now_ms => {
                         if due_ms != i64::MAX {
                             one.next_due_ms = Some(one.next_due_ms.map_or(due_ms, |next| next.min(due_ms)));
@@ -155,12 +156,18 @@ impl Inner {
     }
 
     /// Asks one shard, in calls that each give a bounded number of leases.
-    async fn ask(&self, shard: u16, wishes: Vec<Wish>, filling: &[Filling]) -> Result<Vec<(Wish, i64, Given)>> {
+    async fn ask(
+        &self,
+        shard: u16,
+        wishes: Vec<Wish>,
+        filling: &[Filling],
+    ) -> Result<Vec<(Wish, i64, Given)>> {
         let mut answers = Vec::new();
         let mut wishes = wishes.into_iter().peekable();
         while wishes.peek().is_some() {
             let (mut call, mut part, mut leases) = (CLAIM.on(self.keys.shard(shard)), Vec::new(), 0);
-            while let Some(wish) = wishes.next_if(|wish| leases == 0 || leases + wish.most <= BATCH_MAX_ITEMS) {
+            while let Some(wish) = wishes.next_if(|wish| leases == 0 || leases + wish.most <= BATCH_MAX_ITEMS)
+            {
                 leases += wish.most;
                 part.push(wish);
             }
@@ -190,7 +197,7 @@ impl Inner {
             .queues
             .iter()
             .filter_map(|name| Some((name, book.queues.get(name)?)))
-            .filter(|(_, queue)| !queue.paused)
+            .filter(|(_, queue)| !queue.paused && !one.gone)
             .map(|(name, queue)| (name, claim.lease_ms.unwrap_or(queue.policy.lease_ms)))
             .collect();
         call.arg(&RunId::of(&one.run).0[..])
@@ -246,7 +253,6 @@ impl Inner {
             handed.push((id, (task, Some(one.claim.agent.clone()))));
         }
         self.held.put(handed);
-        one.ended |= one.room == 0;
         given.late.into_iter().map(|(id, head)| Ok((id.clone(), read(&id, &head)?))).collect()
     }
 
@@ -321,7 +327,8 @@ fn lease(id: &TaskId, task: &Task, value: &[u8], policy: &RetryPolicy, lease_ms:
         queue: lane.queue,
         task_type: task.meta.task_type().map_err(|_| corrupt("type"))?,
         type_version: task.meta.type_version,
-        payload: serde_json::value::RawValue::from_string(payload.to_owned()).map_err(|_| corrupt("payload"))?,
+        payload: serde_json::value::RawValue::from_string(payload.to_owned())
+            .map_err(|_| corrupt("payload"))?,
         dependency: lane.dependency,
         group: lane.group,
         priority: lane.priority,

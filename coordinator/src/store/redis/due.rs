@@ -81,6 +81,8 @@ impl Due {
 
     fn with<T: Default>(&self, shard: u16, work: impl FnOnce(&mut HashMap<Name, Bound>) -> T) -> T {
         let bounds = self.0.get(usize::from(shard));
-        bounds.map(|bounds| work(&mut bounds.lock().unwrap_or_else(PoisonError::into_inner))).unwrap_or_default()
+        bounds
+            .map(|bounds| work(&mut bounds.lock().unwrap_or_else(PoisonError::into_inner)))
+            .unwrap_or_default()
     }
 }

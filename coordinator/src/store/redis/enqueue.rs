@@ -80,7 +80,11 @@ impl Inner {
             });
         }
         let mut call = ENQUEUE.on(self.keys.shard(shard));
-        call.arg(self.time.argument()).arg(self.keys.channel()).arg(&self.origin).arg(lanes.len()).arg(&lanes);
+        call.arg(self.time.argument())
+            .arg(self.keys.channel())
+            .arg(&self.origin)
+            .arg(lanes.len())
+            .arg(&lanes);
         for task in &tasks {
             call.arg(task.id.as_str())
                 .arg(&task.before)
@@ -97,7 +101,9 @@ impl Inner {
         for known in items(&reply)?.get(2..).unwrap_or_default().chunks_exact(2) {
             let place = usize::try_from(integer(&known[0])?).unwrap_or(0).wrapping_sub(1);
             let (Some(answer), Some(task)) = (answers.get_mut(place), tasks.get(place)) else {
-                return Err(StoreError::Corrupt("a script answered for a task that it was not asked about".into()));
+                return Err(StoreError::Corrupt(
+                    "a script answered for a task that it was not asked about".into(),
+                ));
             };
             *answer = compare(task, bytes(&known[1])?)?;
         }

@@ -125,10 +125,9 @@ impl Keys {
 
     /// The shard of a task: FNV-1a of its id.
     pub fn shard_of(&self, id: &TaskId) -> u16 {
-        let hash = id
-            .as_bytes()
-            .iter()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = id.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
         u16::try_from(hash % u64::from(self.shards.max(1))).unwrap_or(0)
     }
 }

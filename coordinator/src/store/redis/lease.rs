@@ -6,7 +6,7 @@ use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::Refused;
 
 use super::Inner;
-use super::batcher::Item;
+use super::batcher::{Item, rounds};
 use super::held::Handed;
 use super::keys::agent_of;
 use super::reply::{bytes, integer, items, text};
@@ -23,6 +23,16 @@ impl Item for Extend {
 
     fn bytes(&self) -> usize {
         self.id.len() + 32
+    }
+}
+
+impl Item for Settle {
+    fn id(&self) -> &TaskId {
+        &self.id
+    }
+
+    fn bytes(&self) -> usize {
+        self.id.len()
     }
 }
 
@@ -79,8 +89,19 @@ impl Inner {
         items(&reply)?.iter().map(extended).collect()
     }
 
-    /// Ends attempts.
-    pub async fn settle(&self, mut batch: Vec<Settle>) -> Result<Vec<Settled>> {
+    /// Ends attempts. What is asked twice about one task is done one after the other.
+    pub async fn settle(&self, batch: Vec<Settle>) -> Result<Vec<Settled>> {
+        let mut answers: Vec<Option<Settled>> = batch.iter().map(|_| None).collect();
+        for round in rounds(batch) {
+            let (places, items): (Vec<usize>, Vec<Settle>) = round.into_iter().unzip();
+            for (place, outcome) in places.into_iter().zip(self.settle_distinct(items).await?) {
+                answers[place] = Some(outcome);
+            }
+        }
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    async fn settle_distinct(&self, mut batch: Vec<Settle>) -> Result<Vec<Settled>> {
         let mut tasks: HashMap<TaskId, Handed> = HashMap::new();
         let mut missing = Vec::new();
         for item in &batch {
@@ -132,8 +153,7 @@ impl Inner {
         }
         let mut after = task.clone();
         let policy = self.books.get().policy(task.meta.queue());
-        let settled =
-            after.record.settle(item.fence, item.ending.ended(), &policy, now_ms, &mut rand::rng());
+        let settled = after.record.settle(item.fence, item.ending.ended(), &policy, now_ms, &mut rand::rng());
         let verdict = match settled {
             Ok(verdict) => verdict,
             Err(refused) => return Ok(Err(refusal(refused, task.record.due_ms))),
@@ -215,7 +235,8 @@ fn extended(answer: &redis::Value) -> Result<Extended> {
     match text(answer)? {
         "unknown" => Ok(Extended::Unknown),
         other => {
-            let state = other.strip_prefix("stale:").and_then(|number| number.parse().ok()).and_then(state_from);
+            let state =
+                other.strip_prefix("stale:").and_then(|number| number.parse().ok()).and_then(state_from);
             match state {
                 Some(state) => Ok(Extended::Stale(state)),
                 None => integer(answer).map(Extended::Until),

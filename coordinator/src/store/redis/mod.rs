@@ -28,8 +28,7 @@ mod scripts;
 mod transition;
 mod value;
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -42,6 +41,7 @@ use redrive_shared::wire::{AgentView, Heartbeat, QueueView};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
+use self::agents::Gone;
 use self::batcher::Batcher;
 use self::clock::Time;
 use self::due::Due;
@@ -53,8 +53,8 @@ pub use self::open::RedisConfig;
 use self::queues::Books;
 use self::transition::{Change, Changed};
 use super::{
-    Acted, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Hint, Listed, Reap, Result, Settle,
-    Settled, Store,
+    Acted, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Hint, Listed, Reap, Result,
+    Settle, Settled, Store,
 };
 
 /// A handle to the shared store.
@@ -73,8 +73,7 @@ struct Inner {
     books: Books,
     held: Held,
     due: Due,
-    /// Runs of agents that went silent: they get no work until they are heard from again.
-    gone: Mutex<HashSet<String>>,
+    gone: Gone,
     /// Before this moment nobody could reach this coordinator: silence up to it proves nothing.
     opened_ms: i64,
     hints: broadcast::Sender<Hint>,

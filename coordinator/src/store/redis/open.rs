@@ -90,14 +90,23 @@ impl Shard {
     fn start(inner: &Arc<Inner>, shard: u16) -> Self {
         Self {
             enqueue: batcher(inner, move |inner, batch| async move { inner.write_new(shard, batch).await }),
-            extend: batcher(inner, move |inner, batch| async move { inner.write_extensions(shard, batch).await }),
-            transition: batcher(inner, move |inner, batch| async move { inner.write_changes(shard, batch).await }),
+            extend: batcher(
+                inner,
+                move |inner, batch| async move { inner.write_extensions(shard, batch).await },
+            ),
+            transition: batcher(
+                inner,
+                move |inner, batch| async move { inner.write_changes(shard, batch).await },
+            ),
         }
     }
 }
 
 /// A batcher that does not keep the store open.
-fn batcher<I, O, F>(inner: &Arc<Inner>, run: impl Fn(Arc<Inner>, Vec<I>) -> F + Copy + Send + Sync + 'static) -> Batcher<I, O>
+fn batcher<I, O, F>(
+    inner: &Arc<Inner>,
+    run: impl Fn(Arc<Inner>, Vec<I>) -> F + Copy + Send + Sync + 'static,
+) -> Batcher<I, O>
 where
     I: super::batcher::Item,
     O: Send + 'static,
@@ -142,7 +151,9 @@ async fn fixed(link: &Link, config: &RedisConfig) -> Result<u16> {
              first use: set shards to {shards} or leave it out, or use another prefix",
             config.prefix
         ))),
-        _ if shards == 0 || shards > SHARDS_MAX => Err(StoreError::Corrupt(format!("{meta} has no sensible number of shards"))),
+        _ if shards == 0 || shards > SHARDS_MAX => {
+            Err(StoreError::Corrupt(format!("{meta} has no sensible number of shards")))
+        }
         _ => Ok(shards),
     }
 }

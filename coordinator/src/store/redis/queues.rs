@@ -69,7 +69,8 @@ impl Inner {
         let all = self.link.query(cmd("HGETALL").arg(self.keys.once("queues"))).await?;
         let mut book = Book { changes, ..Book::default() };
         for (name, policy) in super::reply::pairs(&all)? {
-            let name = Name::new(text(name)?).map_err(|error| StoreError::Corrupt(format!("a queue's name {error}")))?;
+            let name = Name::new(text(name)?)
+                .map_err(|error| StoreError::Corrupt(format!("a queue's name {error}")))?;
             let policy: RetryPolicy = serde_json::from_slice(bytes(policy)?)
                 .map_err(|error| StoreError::Corrupt(format!("the policy of queue {name}: {error}")))?;
             let paused = paused.contains(name.as_str());
@@ -81,8 +82,8 @@ impl Inner {
 
     /// Makes a queue unless it is there, or replaces its policy.
     pub async fn write_queue(&self, name: &Name, policy: &RetryPolicy, replace: bool) -> Result<()> {
-        let policy =
-            serde_json::to_string(policy).map_err(|error| StoreError::Corrupt(format!("a policy: {error}")))?;
+        let policy = serde_json::to_string(policy)
+            .map_err(|error| StoreError::Corrupt(format!("a policy: {error}")))?;
         self.change_queue(if replace { "put" } else { "make" }, name, &policy).await.map(|_| ())
     }
 

@@ -100,7 +100,12 @@ impl Inner {
 
     /// Tasks without payload and history, as far as they are known (and in that state), with results as far as these have
     /// room. In order.
-    async fn views(&self, ids: &[TaskId], state: Option<TaskState>, mut room: usize) -> Result<Vec<TaskView>> {
+    async fn views(
+        &self,
+        ids: &[TaskId],
+        state: Option<TaskState>,
+        mut room: usize,
+    ) -> Result<Vec<TaskView>> {
         let mut shards: HashMap<u16, Vec<(usize, &TaskId)>> = HashMap::new();
         for (place, id) in ids.iter().enumerate() {
             shards.entry(self.keys.shard_of(id)).or_default().push((place, id));
@@ -190,10 +195,11 @@ impl Inner {
             for entry in items(&reply)? {
                 let parts = items(entry)?;
                 let ordinal = text(at(parts, 0)?)?.split('-').next().and_then(|ms| ms.parse::<i64>().ok());
-                let (_, id) = *pairs(at(parts, 1)?)?.first().ok_or_else(|| {
-                    StoreError::Corrupt("an entry of the log is empty".into())
-                })?;
-                entries.push((ordinal.unwrap_or(0) * SHARDS_IN_CURSOR + i64::from(shard), task_id(text(id)?)?));
+                let (_, id) = *pairs(at(parts, 1)?)?
+                    .first()
+                    .ok_or_else(|| StoreError::Corrupt("an entry of the log is empty".into()))?;
+                entries
+                    .push((ordinal.unwrap_or(0) * SHARDS_IN_CURSOR + i64::from(shard), task_id(text(id)?)?));
             }
             Ok::<_, StoreError>(entries)
         });

@@ -1,6 +1,5 @@
 //! `reap`: what time ends. Every coordinator looks; whoever is first writes, and the others find the task changed.
 
-use std::sync::PoisonError;
 use std::time::Instant;
 
 use redrive_shared::id::{Name, TaskId};
@@ -35,13 +34,16 @@ impl Inner {
         let (gone, next_silence_ms) = self.silence().await?;
         let mut reap = Reap { gone, next_ms: next_silence_ms, ..Reap::default() };
         for shard in 0..self.keys.shards() {
-            let left = limit.saturating_sub(reap.reaped.len()).max(1);
-            let over = self.over(shard, left).await?;
-            let next = [over.next_lease_ms, over.next_deadline_ms, reap.next_ms];
-            reap.next_ms = next.into_iter().flatten().min();
-            self.lose(over.leases, over.now_ms, &mut reap).await?;
-            let (mut ids, mut changes) = (Vec::new(), Vec::new());
-            for (id, task) in over.late {
+            let over = self.over(shard, limit - reap.reaped.len(), limit - reap.too_late.len()).await?;
+            for next_ms in [over.next_lease_ms, over.next_deadline_ms].into_iter().flatten() {
+                reap.look_again(next_ms);
+            }
+            let late = self.lose(over.leases, over.now_ms, &mut reap).await?;
+            let (mut ids, mut changes, room) = (Vec::new(), Vec::new(), limit - reap.too_late.len());
+            if over.late.len() + late.len() > room {
+                reap.look_again(over.now_ms);
+            }
+            for (id, task) in over.late.into_iter().chain(late).take(room) {
                 changes.push(self.miss_deadline(&id, task).await?);
                 ids.push(id);
             }
@@ -54,12 +56,12 @@ impl Inner {
         Ok(reap)
     }
 
-    async fn over(&self, shard: u16, limit: usize) -> Result<Over> {
+    async fn over(&self, shard: u16, leases: usize, late: usize) -> Result<Over> {
         let grace_ends_ms = self.opened_ms.saturating_add_unsigned(RESTART_GRACE_MS);
         // Leases from before this coordinator was there: their workers may have had nobody to report to.
         let spared_ms = if self.now_ms() < grace_ends_ms { self.opened_ms } else { 0 };
         let mut call = OVER.on(self.keys.shard(shard));
-        call.arg(self.time.argument()).arg(limit).arg(spared_ms);
+        call.arg(self.time.argument()).arg(leases).arg(late).arg(spared_ms);
         let reply = self.write(call).await?;
         let parts = items(&reply)?;
         let now_ms = time_of(&reply).unwrap_or(0).div_euclid(1_000);
@@ -87,24 +89,30 @@ impl Inner {
         Ok(over)
     }
 
+    /// Ends leases; returns tasks that wait again though their deadline has passed.
     async fn lose(
         &self,
         leases: Vec<(TaskId, Task, Option<Name>)>,
         now_ms: i64,
         reap: &mut Reap,
-    ) -> Result<()> {
-        let (mut lost, mut changes) = (Vec::new(), Vec::new());
+    ) -> Result<Vec<(TaskId, Task)>> {
+        let (mut lost, mut late, mut changes) = (Vec::new(), Vec::new(), Vec::new());
         for (id, task, agent) in leases {
             let (guard, before) = (task.whole_header(), task.record.clone());
             let mut after = task;
             let policy = self.books.get().policy(after.meta.queue());
-            let Ok(verdict) = after.record.lose(&policy, now_ms.saturating_mul(1_000), &mut rand::rng()) else {
+            let Ok(verdict) = after.record.lose(&policy, now_ms.saturating_mul(1_000), &mut rand::rng())
+            else {
                 continue;
             };
             if after.record.state == TaskState::Scheduled {
                 // It waits again: its deadline counts again.
                 let deadline_ms = after.record.deadline_ms.saturating_add(1);
-                reap.next_ms = Some(reap.next_ms.map_or(deadline_ms, |next| next.min(deadline_ms)));
+                if deadline_ms <= now_ms {
+                    late.push(id.clone());
+                } else {
+                    reap.look_again(deadline_ms);
+                }
             }
             lost.push(Reaped {
                 id: id.clone(),
@@ -122,7 +130,8 @@ impl Inner {
                 reap.reaped.push(reaped);
             }
         }
-        Ok(())
+        let late = self.heads(&late).await?.into_iter().map(|(id, (task, _))| (id, task));
+        Ok(late.filter(|(_, task)| task.record.state == TaskState::Scheduled).collect())
     }
 
     /// The change that escalates a waiting task whose deadline has passed.
@@ -160,13 +169,19 @@ impl Inner {
     async fn silence(&self) -> Result<(Vec<Name>, Option<i64>)> {
         let now_ms = self.now_ms();
         let silent_before_ms = now_ms.saturating_sub_unsigned(AGENT_DEAD_AFTER_MS);
-        let silent = if silent_before_ms > self.opened_ms { self.silent_runs(silent_before_ms).await? } else { Vec::new() };
+        let silent = if silent_before_ms > self.opened_ms {
+            self.silent_runs(silent_before_ms).await?
+        } else {
+            Vec::new()
+        };
         for run in &silent {
             // Before it is marked: a coordinator that ends in between leaves the rest to another.
             self.expire_run(run).await?;
         }
         let (gone, oldest_ms) = self.mark_gone(silent_before_ms, &silent).await?;
-        self.gone.lock().unwrap_or_else(PoisonError::into_inner).extend(gone.iter().cloned());
+        for run in &gone {
+            self.gone.set(run.clone(), true);
+        }
         let next_ms = oldest_ms
             .map(|seen_ms| seen_ms.max(self.opened_ms).saturating_add_unsigned(AGENT_DEAD_AFTER_MS) + 1);
         Ok((gone.iter().filter_map(|run| agent_of(run)).collect(), next_ms))

@@ -5,7 +5,9 @@ use redis::Value;
 use crate::store::{Result, StoreError};
 
 fn unexpected(wanted: &str, value: &Value) -> StoreError {
-    StoreError::Corrupt(format!("Redis answered {value:?} where {wanted} was expected; is something before it that changes replies?"))
+    StoreError::Corrupt(format!(
+        "Redis answered {value:?} where {wanted} was expected; is something before it that changes replies?"
+    ))
 }
 
 /// The items of a list.

@@ -225,7 +225,11 @@ impl Inner {
             call.arg(&run.0[..]);
         }
         for (change, (from, to)) in changes.iter().zip(places) {
-            call.arg(change.id.as_str()).arg(&change.guard).arg(&change.head).arg(&change.body).arg(&change.line);
+            call.arg(change.id.as_str())
+                .arg(&change.guard)
+                .arg(&change.head)
+                .arg(&change.body)
+                .arg(&change.line);
             call.arg(from).arg(to).arg(change.score).arg(change.deadline_ms);
             call.arg(&change.before).arg(&change.after);
         }

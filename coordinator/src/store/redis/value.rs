@@ -160,11 +160,7 @@ impl Meta {
             rank: crate::store::format::rank(lane.priority).into(),
             dependency: lane.dependency.as_ref().map(ToString::to_string),
             group: lane.group.as_ref().map(ToString::to_string),
-            task_type: if task.task_type == task.queue {
-                String::new()
-            } else {
-                task.task_type.to_string()
-            },
+            task_type: if task.task_type == task.queue { String::new() } else { task.task_type.to_string() },
             type_version: task.spec.type_version,
             route: task.spec.route,
             traceparent: task.spec.traceparent.clone(),

@@ -2,7 +2,7 @@
 
 use rand::RngExt;
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES};
+use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES, CLAIM_REPLAY_MS};
 use redrive_shared::task::{Lease, Nonce};
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -194,10 +194,12 @@ fn lease(tx: &Tx<'_>, task: &Hot, body: Body, lease_ms: u64) -> rusqlite::Result
 /// The leases that this very request was given before, as far as they still hold.
 fn replay(tx: &Tx<'_>, claim: &Claim) -> rusqlite::Result<Option<Claimed>> {
     let Some(request_id) = &claim.request_id else { return Ok(None) };
-    let mut statement =
-        tx.connection.prepare_cached("SELECT leases FROM claims WHERE agent = ?1 AND request_id = ?2")?;
+    let since_ms = tx.now_ms().saturating_sub_unsigned(CLAIM_REPLAY_MS);
+    let mut statement = tx
+        .connection
+        .prepare_cached("SELECT leases FROM claims WHERE agent = ?1 AND request_id = ?2 AND at_ms >= ?3")?;
     let given: Option<Vec<(i64, i64)>> = statement
-        .query_row([claim.agent.as_str(), request_id.as_str()], |row| json(row, 0))
+        .query_row(params![claim.agent.as_str(), request_id.as_str(), since_ms], |row| json(row, 0))
         .optional()?
         .flatten();
     let Some(given) = given else { return Ok(None) };
@@ -216,7 +218,9 @@ fn replay(tx: &Tx<'_>, claim: &Claim) -> rusqlite::Result<Option<Claimed>> {
 fn remember(tx: &Tx<'_>, claim: &Claim, given: &[(i64, i64)]) -> rusqlite::Result<()> {
     let Some(request_id) = claim.request_id.as_ref().filter(|_| !given.is_empty()) else { return Ok(()) };
     tx.connection
-        .prepare_cached("INSERT INTO claims (agent, request_id, at_ms, leases) VALUES (?1, ?2, ?3, ?4)")?
+        .prepare_cached(
+            "INSERT OR REPLACE INTO claims (agent, request_id, at_ms, leases) VALUES (?1, ?2, ?3, ?4)",
+        )?
         .execute(params![claim.agent.as_str(), request_id.as_str(), tx.now_ms(), to_json(given)?])?;
     Ok(())
 }

@@ -84,9 +84,10 @@ pub(super) fn forget(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<usize> {
         tx.count_lane(*lane, -1);
     }
     forget_agents(tx)?;
+    // Twice as long as they are asked for: a clock that steps back must not find them gone.
     tx.connection
         .prepare_cached("DELETE FROM claims WHERE at_ms < ?1")?
-        .execute([tx.now_ms().saturating_sub_unsigned(CLAIM_REPLAY_MS)])?;
+        .execute([tx.now_ms().saturating_sub_unsigned(2 * CLAIM_REPLAY_MS)])?;
     Ok(forgettable.len())
 }
 

@@ -20,7 +20,10 @@ pub(super) fn is_suspicious(error: &RedisError) -> bool {
         | ErrorKind::ClusterConnectionNotFound
         | ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => true,
         // Seen on one that was demoted or rebuilt while this connection lived.
-        _ => matches!(error.code(), Some("NOAUTH" | "UNBLOCKED")),
+        _ => {
+            matches!(error.code(), Some("NOAUTH" | "UNBLOCKED"))
+                || error.detail().and_then(code_inside).is_some_and(|code| code == "READONLY")
+        }
     }
 }
 
@@ -91,14 +94,15 @@ fn by_detail(at: &str, code: &str, detail: &str) -> StoreError {
         "NOREPLICAS" => unavailable("has too few replicas in sync to take writes (min-replicas-to-write)"),
         "NOAUTH" => unavailable("asks for a password; put one into the address"),
         "WRONGPASS" => unavailable("refuses the user or the password"),
+        "READONLY" => unavailable("is a replica and takes no writes; the master is looked for"),
+        "MASTERDOWN" => unavailable("is a replica that has lost its master"),
         "NOGOODSLAVE" | "INPROG" | "UNBLOCKED" => unavailable("a failover is under way"),
         "WRONGTYPE" => StoreError::Corrupt(join(
             at,
             "holds something else under a key of Redrive; give Redrive a database or prefix of its own",
             detail,
         )),
-        // A command inside a script that ran out of memory is told as an error of the script.
-        _ if detail.contains("OOM command not allowed") => by_detail(at, "OOM", ""),
+        "" | "ERR" if let Some(inner) = code_inside(detail) => by_detail(at, inner, detail),
         _ if detail.contains("cluster support disabled") => {
             unavailable("is no cluster; the address of one server begins with redis://")
         }
@@ -111,6 +115,12 @@ fn by_detail(at: &str, code: &str, detail: &str) -> StoreError {
         "" | "ERR" => StoreError::Corrupt(join(at, "a script or command failed", detail)),
         code => StoreError::Corrupt(join(at, &format!("a script or command failed with {code}"), detail)),
     }
+}
+
+/// Before Redis 7 an error of a command inside a script is told as the script's, with its own code in the text.
+fn code_inside(detail: &str) -> Option<&'static str> {
+    const CODES: [&str; 6] = ["OOM ", "READONLY ", "MISCONF ", "NOREPLICAS ", "MASTERDOWN ", "WRONGTYPE "];
+    CODES.into_iter().find(|code| detail.contains(code)).map(str::trim_end)
 }
 
 /// Nothing came in time.
@@ -130,4 +140,60 @@ pub(super) fn text(error: StoreError) -> String {
 
 fn join(at: &str, what: &str, detail: &str) -> String {
     if detail.is_empty() { format!("{at}: {what}") } else { format!("{at}: {what} ({detail})") }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::{RedisError, ServerErrorKind};
+
+    use super::{explain, is_suspicious};
+    use crate::store::StoreError;
+
+    fn known(kind: ServerErrorKind) -> RedisError {
+        (kind.into(), "from the server", "detail".to_owned()).into()
+    }
+
+    fn other(code: &str, detail: &str) -> RedisError {
+        redis::make_extension_error(code.to_owned(), Some(detail.to_owned()))
+    }
+
+    #[test]
+    fn what_passes_is_unavailable_and_names_the_address() {
+        let kinds = [
+            ServerErrorKind::BusyLoading,
+            ServerErrorKind::ReadOnly,
+            ServerErrorKind::MasterDown,
+            ServerErrorKind::ClusterDown,
+            ServerErrorKind::TryAgain,
+            ServerErrorKind::Moved,
+            ServerErrorKind::Ask,
+            ServerErrorKind::NoPerm,
+            ServerErrorKind::NoScript,
+        ];
+        let codes = ["BUSY", "MISCONF", "NOREPLICAS", "NOAUTH", "WRONGPASS", "UNBLOCKED"];
+        let errors = kinds.map(known).into_iter().chain(codes.map(|code| other(code, "detail")));
+        for error in errors {
+            let told = explain("10.0.0.1:6379", &error);
+            let StoreError::Unavailable(said) = &told else { panic!("{error}: {told:?}") };
+            assert!(said.starts_with("10.0.0.1:6379: "), "{said}");
+            assert!(said.ends_with("(detail)"), "{said}");
+        }
+    }
+
+    #[test]
+    fn memory_and_contents_have_errors_of_their_own() {
+        assert!(matches!(explain("h", &other("OOM", "command not allowed")), StoreError::Full(_)));
+        let in_script = "user_script:1: OOM command not allowed when used memory > 'maxmemory'.";
+        assert!(matches!(explain("h", &other("ERR", in_script)), StoreError::Full(_)));
+        assert!(matches!(explain("h", &other("WRONGTYPE", "x")), StoreError::Corrupt(_)));
+        assert!(matches!(explain("h", &other("ERR", "user_script:1: boom")), StoreError::Corrupt(_)));
+    }
+
+    #[test]
+    fn a_demoted_master_is_left_and_a_busy_one_is_not() {
+        assert!(is_suspicious(&known(ServerErrorKind::ReadOnly)));
+        assert!(is_suspicious(&std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
+        assert!(!is_suspicious(&known(ServerErrorKind::BusyLoading)));
+        assert!(!is_suspicious(&other("OOM", "")));
+    }
 }

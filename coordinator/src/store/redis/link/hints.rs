@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::dial::OnPush;
-use super::seat::Backoff;
+use super::seat::{Backoff, Told};
 use super::{Inner, fault};
 use crate::store::StoreError;
 use crate::store::redis::address::show;
@@ -95,11 +95,14 @@ struct Keeper {
 impl Keeper {
     async fn run(self) {
         let mut backoff = Backoff::default();
+        let mut told = Told::default();
         let mut turn = 0;
         loop {
             let since = Instant::now();
             let Err(error) = self.subscribe(turn).await;
-            tracing::debug!(channel = self.channel, %error, "a subscription ended; subscribing again");
+            if told.is_news(&error.to_string()) {
+                tracing::warn!(channel = self.channel, %error, "no subscription; subscribing until it works");
+            }
             turn = turn.wrapping_add(1);
             if since.elapsed() >= HEALTHY_AFTER + self.link.options.response_timeout {
                 backoff = Backoff::default();

@@ -9,6 +9,7 @@ mod fault;
 mod hints;
 mod nodes;
 mod pool;
+mod replicate;
 mod script;
 mod seat;
 mod sentinel;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 use self::dial::{Dialer, Wire};
 pub use self::hints::{Hint, Hints};
 pub use self::nodes::Node;
+pub use self::replicate::MARK;
 pub use self::script::{Call, Script};
 use self::seat::{Route, Seat};
 use super::address::{Address, Kind};
@@ -106,6 +108,8 @@ impl Link {
     }
 
     /// Like [`Link::run`], for scripts that write: returns when as many replicas have the write as the options ask for.
+    /// Then it leaves a key beside the script's own, named like it with [`MARK`] at its end. A repeat that finds its work
+    /// done returns only when replicas have that work, too.
     ///
     /// # Errors
     /// As [`Link::run`]; and [`StoreError::Unavailable`] when too few replicas confirmed within the wait timeout. The
@@ -121,7 +125,7 @@ impl Link {
         let writer = writer.ok_or_else(|| {
             StoreError::Unavailable(format!("{}: earlier writes still wait for replicas", route.at))
         })?;
-        let writing = replicate(&call, writer.wire(), options);
+        let writing = replicate::replicate(&call, writer.wire(), options);
         let (reply, replicas) = self.attempt(&route, clock, writing).await?;
         if replicas < i64::from(options.wait_replicas) {
             return Err(StoreError::Unavailable(format!(
@@ -219,21 +223,4 @@ impl Countdown {
     fn new(whole: Duration) -> Self {
         Self { whole, deadline: Instant::now() + whole }
     }
-}
-
-/// Runs a script and, right behind it on the same connection, `WAIT`; with the number of replicas that have it. In a
-/// cluster the pair goes to the script's shard: the client routes a pipeline by its first key, as one piece.
-async fn replicate(call: &Call, mut wire: Wire, options: &LinkOptions) -> RedisResult<(Value, i64)> {
-    let wait_ms = u64::try_from(options.wait_timeout.as_millis()).unwrap_or(u64::MAX).max(1);
-    let mut pair = async |cmd: Cmd| -> RedisResult<(RedisResult<Value>, RedisResult<i64>)> {
-        let mut pipe = redis::pipe();
-        // 0 would be for ever.
-        pipe.add_command(cmd).cmd("WAIT").arg(options.wait_replicas).arg(wait_ms).ignore_errors();
-        pipe.query_async(&mut wire).await
-    };
-    let (reply, replicas) = match pair(call.by_hash().clone()).await? {
-        (Err(error), _) if fault::no_script(&error) => pair(call.with_source()).await?,
-        both => both,
-    };
-    Ok((reply?, replicas?))
 }

@@ -78,6 +78,9 @@ impl Seat {
     /// # Errors
     /// When there is none until the deadline: what the last attempt to connect said.
     pub(super) async fn route(&self, deadline: Instant) -> Result<Arc<Route>, StoreError> {
+        if let State::Up(route) = &*self.state.borrow() {
+            return Ok(Arc::clone(route));
+        }
         let mut state = self.state.clone();
         let is_up = |state: &State| matches!(state, State::Up(_));
         if let Ok(Ok(found)) = tokio::time::timeout_at(deadline, state.wait_for(is_up)).await
@@ -126,11 +129,13 @@ struct Keeper {
 impl Keeper {
     async fn run(mut self) {
         let mut backoff = Backoff::default();
+        let mut told = Told::default();
         loop {
             self.generation += 1;
             match self.connect().await {
                 Ok(route) => {
                     tracing::info!(at = %route.at, "connected to the store");
+                    told = Told::default();
                     let (since, route) = (Instant::now(), Arc::new(route));
                     self.state.send_replace(State::Up(Arc::clone(&route)));
                     let why = self.until_trouble(&route).await;
@@ -144,8 +149,10 @@ impl Keeper {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot connect to the store; trying again");
                     let said = fault::text(error);
+                    if told.is_news(&said) {
+                        tracing::warn!(error = said, "cannot connect to the store; trying until it works");
+                    }
                     self.state.send_if_modified(|state| {
                         let down = matches!(state, State::Down(_));
                         if down {
@@ -275,6 +282,21 @@ impl Backoff {
         let full = FIRST_WAIT.saturating_mul(1 << self.attempts.min(MOST_DOUBLINGS)).min(LONGEST_WAIT);
         self.attempts = self.attempts.saturating_add(1);
         full.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+}
+
+/// Keeps a failure that repeats itself from filling the log.
+#[derive(Default)]
+pub(super) struct Told(String);
+
+impl Told {
+    /// Whether this is not what was said last.
+    pub(super) fn is_news(&mut self, said: &str) -> bool {
+        let news = self.0 != said;
+        if news {
+            said.clone_into(&mut self.0);
+        }
+        news
     }
 }
 

@@ -1,11 +1,11 @@
 -- What time has ended: leases, and waiting tasks whose deadline has passed. It decides nothing; it only puts right the
 -- lower bounds by which it looks.
 --
--- ARGV: now, most of each, spared ms (leases given before it are left alone)
+-- ARGV: now, most leases, most late tasks, spared ms (leases given before it are left alone)
 -- Returns: the time in µs; ms when to look again for leases, and for deadlines ('' : never); leases n; n × (id, head, run); then tasks: id, head.
 -- O(n log m + lanes whose bound has passed × PAGE).
 local PAGE, EXACT, LANES_MAX, AGAIN_MS, LATER_MS = 1000, 64, 64, 100, 1000
-local most, spared_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
+local most, most_late, spared_ms = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local again = {}
 local function look_again(what, ms)
   if not again[what] or ms < again[what] then again[what] = ms end
@@ -17,8 +17,8 @@ end
 local leases = {}
 local passed = call('ZRANGEBYSCORE', RUNS, '-inf', now_ms, 'LIMIT', 0, PAGE)
 for _, run in ipairs(passed) do
-  local left, first = 0, nil
   local room = most - #leases / 3
+  local left = room > 0 and 0 or call('ZCOUNT', LEASES .. run, '-inf', now_ms)
   if room > 0 then
     local ids = call('ZRANGEBYSCORE', LEASES .. run, '-inf', now_ms, 'LIMIT', 0, PAGE)
     local name = call('HGET', NAMES, run) or ''
@@ -67,11 +67,12 @@ for _, lane in ipairs(bounds) do
     else
       local deadline = struct.unpack('>I6', head, 50)
       if deadline < now_ms and string.byte(head) == VERSION then
-        if #late / 2 < most then
+        if #late / 2 < most_late then
           late[#late + 1] = id
           late[#late + 1] = head_of(id)
         else
           first = now_ms - 1
+          look_again('deadlines', now_ms)
         end
       elseif deadline >= now_ms and (not first or deadline < first) then
         first = deadline
@@ -92,7 +93,7 @@ for _, lane in ipairs(bounds) do
 end
 local next_bound = call('ZRANGEBYSCORE', BOUNDS, now_ms, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 if #next_bound > 0 then look_again('deadlines', tonumber(next_bound[2]) + 1) end
-if #bounds == LANES_MAX or #late / 2 >= most then look_again('deadlines', now_ms) end
+if #bounds == LANES_MAX then look_again('deadlines', now_ms) end
 
 local reply = { string.format('%.0f', now_us), said('leases'), said('deadlines'), #leases / 3 }
 for _, part in ipairs(leases) do reply[#reply + 1] = part end

@@ -96,6 +96,30 @@ async fn a_failover_by_hand_loses_no_more_than_what_was_under_way() {
 }
 
 #[tokio::test]
+async fn a_master_that_was_cut_off_from_its_sentinels_is_left() {
+    let all = Installation::start().await;
+    let link = open(&all.url(), quick()).await;
+    assert!(count(&link, "k").await.is_ok());
+    // As after a partition: the link still reaches the old master, which knows nothing of its successor. What Sentinels
+    // ask it and tell it is refused.
+    let () = all.master.ask(&words("ACL SETUSER default -ping -info -multi -slaveof")).await.unwrap();
+    until("there is another master", async || {
+        let role: String = all.replica.ask(&words("INFO replication")).await.unwrap_or_default();
+        role.contains("role:master")
+    })
+    .await;
+    let begun = Instant::now();
+    until("the link uses it", async || {
+        let _ = count(&link, "new").await;
+        all.replica.ask::<Option<i64>>(&words("GET new")).await.is_ok_and(|count| count.is_some())
+    })
+    .await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let role: redis::Value = all.master.ask(&words("ROLE")).await.unwrap();
+    assert!(format!("{role:?}").contains("master"), "it was told: {role:?}");
+}
+
+#[tokio::test]
 async fn what_sentinels_do_not_know_is_said() {
     let sentinel = Server::sentinel("").await;
     let address: Address =

@@ -148,7 +148,7 @@ async fn nobody_there_is_said_in_time() {
 #[tokio::test]
 async fn a_replica_is_refused() {
     let master = Server::start(&[]).await;
-    let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {}", master.port)]).await;
+    let replica = Server::start(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await;
     let error = said(Link::open(&replica.url().parse().unwrap(), quick()).await);
     assert!(error.contains("is a replica"), "{error}");
 }
