@@ -19,7 +19,7 @@ use super::lease::read;
 use super::reply::{at, bytes, integer, items, maybe_integer, text};
 use super::scripts::CLAIM;
 use super::transition::{Changed, lane};
-use super::value::{Task, lines};
+use super::value::{Task, body_of, lines};
 use crate::store::{Claim, Claimed, Result, StoreError};
 
 /// A claim while shards are asked for it.
@@ -250,7 +250,8 @@ impl Inner {
             }
             one.room = one.room.saturating_sub(task.slot_bytes);
             one.answer.leases.push(lease(&id, &task, &value, &policy, lease_ms)?);
-            handed.push((id, (task, Some(one.claim.agent.clone()))));
+            let body = body_of(&value).ok().map(<[u8]>::to_vec);
+            handed.push((id, Handed { task, agent: Some(one.claim.agent.clone()), body }));
         }
         self.held.put(handed);
         given.late.into_iter().map(|(id, head)| Ok((id.clone(), read(&id, &head)?))).collect()

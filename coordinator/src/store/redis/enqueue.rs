@@ -12,7 +12,7 @@ use super::batcher::Item;
 use super::keys::lane_name;
 use super::reply::{at, bytes, integer, items};
 use super::scripts::ENQUEUE;
-use super::value::{BEFORE_ORDINAL, HEADER_BYTES, Meta, Task, write_line};
+use super::value::{Meta, Task, write_line, write_ordinal};
 use crate::store::format::{HASH_BYTES, contents_hash, state_number};
 use crate::store::{Enqueue, Enqueued, Result, StoreError};
 
@@ -23,13 +23,11 @@ pub(super) struct New {
     queue: Name,
     state: TaskState,
     due_ms: i64,
-    deadline_ms: i64,
     expires_ms: Option<i64>,
     /// Where it waits, if it does.
     lane: Option<String>,
-    /// Its value but for the ordinal.
-    before: Vec<u8>,
-    after: Vec<u8>,
+    /// Its value, whose ordinal is to be written.
+    value: Vec<u8>,
 }
 
 impl Item for New {
@@ -38,7 +36,7 @@ impl Item for New {
     }
 
     fn bytes(&self) -> usize {
-        self.before.len() + self.after.len()
+        self.value.len()
     }
 }
 
@@ -71,34 +69,31 @@ impl Inner {
     }
 
     /// Writes one batch of a shard.
-    pub async fn write_new(&self, shard: u16, tasks: Vec<New>) -> Result<Vec<Enqueued>> {
-        let (mut lanes, mut places): (Vec<&str>, HashMap<&str, usize>) = <_>::default();
-        for lane in tasks.iter().filter_map(|task| task.lane.as_deref()) {
-            places.entry(lane).or_insert_with(|| {
-                lanes.push(lane);
-                lanes.len()
-            });
+    pub async fn write_new(&self, shard: u16, mut tasks: Vec<New>) -> Result<Vec<Enqueued>> {
+        let first = self.shard(shard).ordinals.take(self.time.now_us(), tasks.len());
+        for (task, ordinal) in tasks.iter_mut().zip(first..) {
+            write_ordinal(&mut task.value, ordinal);
         }
+        // What follows each other into the same lane is told together; the order of arrival stays.
+        let alike = |one: &New, next: &New| {
+            (&one.lane, &one.queue, one.state) == (&next.lane, &next.queue, next.state)
+        };
+        let groups: Vec<&[New]> = tasks.chunk_by(alike).collect();
         let mut call = ENQUEUE.on(self.keys.shard(shard));
-        call.arg(self.time.argument())
-            .arg(self.keys.channel())
-            .arg(&self.origin)
-            .arg(lanes.len())
-            .arg(&lanes);
-        for task in &tasks {
-            call.arg(task.id.as_str())
-                .arg(&task.before)
-                .arg(&task.after)
-                .arg(task.lane.as_deref().and_then(|lane| places.get(lane)).copied().unwrap_or(0))
-                .arg(task.due_ms)
-                .arg(task.deadline_ms)
-                .arg(task.expires_ms.map_or_else(String::new, |ms| ms.to_string()))
-                .arg(format!("{}|{}", task.queue, state_number(task.state)));
+        call.arg(self.time.argument()).arg(self.keys.channel()).arg(&self.origin).arg(first);
+        for group in &groups {
+            let Some(first) = group.first() else { continue };
+            call.arg(first.lane.as_deref().unwrap_or_default());
+            call.arg(format!("{}|{}", first.queue, state_number(first.state))).arg(group.len());
+            for task in *group {
+                call.arg(task.id.as_str()).arg(&task.value);
+                call.arg(task.expires_ms.map_or_else(String::new, |ms| ms.to_string()));
+            }
         }
         let reply = self.write(call).await?;
         let mut answers: Vec<Enqueued> =
             tasks.iter().map(|task| Enqueued::Created { state: task.state, due_ms: task.due_ms }).collect();
-        for known in items(&reply)?.get(2..).unwrap_or_default().chunks_exact(2) {
+        for known in items(&reply)?.get(1..).unwrap_or_default().chunks_exact(2) {
             let place = usize::try_from(integer(&known[0])?).unwrap_or(0).wrapping_sub(1);
             let (Some(answer), Some(task)) = (answers.get_mut(place), tasks.get(place)) else {
                 return Err(StoreError::Corrupt(
@@ -148,16 +143,14 @@ fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: 
     let payload = task.payload.get().as_bytes();
     let waits = record.state == TaskState::Scheduled;
     let (state, due_ms) = (record.state, record.due_ms);
-    let (deadline_ms, expires_ms) = (record.deadline_ms, record.expires_ms);
+    let expires_ms = record.expires_ms;
     let stored = Task::new(record, meta, u32::from(verdict.is_some()), payload.len());
-    let mut before = stored.head();
-    let mut after = before.split_off(HEADER_BYTES);
-    before.truncate(BEFORE_ORDINAL);
-    stored.write_meta(&mut after);
-    after.extend_from_slice(payload);
-    after.extend(line.unwrap_or_default());
+    let mut value = stored.head();
+    stored.write_meta(&mut value);
+    value.extend_from_slice(payload);
+    value.extend(line.unwrap_or_default());
     let lane = waits.then(|| lane_name(&lane));
-    New { id: task.id, hash, queue: task.queue, state, due_ms, deadline_ms, expires_ms, lane, before, after }
+    New { id: task.id, hash, queue: task.queue, state, due_ms, expires_ms, lane, value }
 }
 
 /// What it means that the id is known.

@@ -1,4 +1,5 @@
-//! Tasks that this coordinator handed out, as they were then: who settles one of them spares Redis a read.
+//! Tasks that this coordinator handed out, as they were then: who settles one of them spares Redis a read, and a script
+//! the handling of its body.
 //!
 //! A task cannot change under a lease except by the one who holds it (an extension changes only when it ends), and the
 //! script that writes compares the fence. So what is decided from memory is right, or refused; what is forgotten costs a
@@ -6,22 +7,32 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::Fence;
 
 use super::value::Task;
 
-/// Tasks in each of two generations; about 400 bytes each.
-const GENERATION: usize = 32_768;
+/// Tasks in each of two generations.
+const TASKS_MAX: usize = 32_768;
+/// Bytes of their bodies in each of two generations.
+const BODIES_MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// A task and the agent that holds it.
-pub(super) type Handed = (Task, Option<Name>);
+/// A task, and what is known beside it.
+#[derive(Debug, Clone)]
+pub(super) struct Handed {
+    pub task: Task,
+    /// Who holds it.
+    pub agent: Option<Name>,
+    /// Everything after the record, where it is at hand.
+    pub body: Option<Vec<u8>>,
+}
 
 #[derive(Default)]
 struct Generations {
     young: HashMap<TaskId, Handed>,
+    young_bytes: usize,
     old: HashMap<TaskId, Handed>,
 }
 
@@ -30,32 +41,51 @@ struct Generations {
 pub(super) struct Held(Mutex<Generations>);
 
 impl Held {
-    /// A lease was given.
+    /// Leases were given.
     pub fn put(&self, tasks: impl IntoIterator<Item = (TaskId, Handed)>) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (id, task) in tasks {
-            if held.young.len() >= GENERATION {
+        let mut held = self.lock();
+        for (id, handed) in tasks {
+            if held.young.len() >= TASKS_MAX || held.young_bytes >= BODIES_MAX_BYTES {
                 held.old = mem::take(&mut held.young);
+                held.young_bytes = 0;
             }
-            held.young.insert(id, task);
+            held.young_bytes += handed.body.as_ref().map_or(0, Vec::len);
+            held.young.insert(id, handed);
         }
     }
 
-    /// Takes a task out, if this lease is the one that is remembered.
-    pub fn take(&self, id: &TaskId, fence: Fence) -> Option<Handed> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |(task, _): &Handed| (task.record.epoch, task.record.nonce) == (fence.epoch, fence.nonce);
-        if held.young.get(id).is_some_and(fits) {
-            return held.young.remove(id);
+    /// Takes those of the tasks out that are remembered under the lease that is shown.
+    pub fn take<'a>(&self, shown: impl Iterator<Item = (&'a TaskId, Fence)>) -> HashMap<TaskId, Handed> {
+        let mut held = self.lock();
+        let mut taken = HashMap::new();
+        for (id, fence) in shown {
+            if held.young.get(id).is_some_and(|handed| handed.is_under(fence)) {
+                if let Some(handed) = held.young.remove(id) {
+                    let bytes = handed.body.as_ref().map_or(0, Vec::len);
+                    held.young_bytes = held.young_bytes.saturating_sub(bytes);
+                    taken.insert(id.clone(), handed);
+                }
+            } else if held.old.get(id).is_some_and(|handed| handed.is_under(fence)) {
+                taken.extend(held.old.remove(id).map(|handed| (id.clone(), handed)));
+            }
         }
-        held.old.remove(id).filter(fits)
+        taken
     }
 
     /// The queue of a task that was handed out under this lease.
     pub fn queue_of(&self, id: &TaskId, fence: Fence) -> Option<String> {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (task, _) = held.young.get(id).or_else(|| held.old.get(id))?;
-        let fits = (task.record.epoch, task.record.nonce) == (fence.epoch, fence.nonce);
-        fits.then(|| task.meta.queue().to_owned())
+        let held = self.lock();
+        let handed = held.young.get(id).or_else(|| held.old.get(id))?;
+        handed.is_under(fence).then(|| handed.task.meta.queue().to_owned())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Generations> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Handed {
+    fn is_under(&self, fence: Fence) -> bool {
+        (self.task.record.epoch, self.task.record.nonce) == (fence.epoch, fence.nonce)
     }
 }

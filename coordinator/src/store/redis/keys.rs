@@ -13,7 +13,8 @@
 //! | `rd:{7}:R` | zset | runs, by a lower bound of when one of their leases ends |
 //! | `rd:{7}:N` | hash | runs by id: `agent\|boot` |
 //! | `rd:{7}:x` | zset | finished tasks, by when they are forgotten |
-//! | `rd:{7}:log` | stream | every task, in order of arrival |
+//! | `rd:{7}:log` | stream | every task, in order of arrival: an entry names up to 100, its id is the first one's ordinal |
+//! | `rd:{7}:logged` | string | the entry up to which the log was swept of forgotten tasks |
 //! | `rd:{7}:n` | hash | tasks by `queue\|state` |
 //! | `rd:{7}:o` | string | the last ordinal |
 //! | `rd:{7}:p` | set | paused queues |

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use redrive_shared::id::{Name, TaskId};
+use redrive_shared::id::TaskId;
 use redrive_shared::lifecycle::Refused;
 
 use super::Inner;
@@ -71,8 +71,8 @@ impl Inner {
         }
         let known = self.heads(&unknown).await?;
         for item in batch.iter_mut().filter(|item| item.lease_ms.is_none()) {
-            if let Some((task, _)) = known.get(&item.id) {
-                item.lease_ms = Some(book.policy(task.meta.queue()).lease_ms);
+            if let Some(handed) = known.get(&item.id) {
+                item.lease_ms = Some(book.policy(handed.task.meta.queue()).lease_ms);
             }
         }
         Ok(())
@@ -102,26 +102,18 @@ impl Inner {
     }
 
     async fn settle_distinct(&self, mut batch: Vec<Settle>) -> Result<Vec<Settled>> {
-        let mut tasks: HashMap<TaskId, Handed> = HashMap::new();
-        let mut missing = Vec::new();
-        for item in &batch {
-            match self.held.take(&item.id, item.fence) {
-                Some(handed) => drop(tasks.insert(item.id.clone(), handed)),
-                None => missing.push(item.id.clone()),
-            }
-        }
-        for (id, handed) in self.heads(&missing).await? {
-            // What was handed out to the one who settles is as good, and may be all that is left of it.
-            tasks.entry(id).or_insert(handed);
-        }
+        let mut tasks = self.held.take(batch.iter().map(|item| (&item.id, item.fence)));
+        let missing: Vec<TaskId> =
+            batch.iter().filter(|item| !tasks.contains_key(&item.id)).map(|item| item.id.clone()).collect();
+        tasks.extend(self.heads(&missing).await?);
         let now_ms = self.now_ms();
         let (mut answers, mut changes, mut decided) = (Vec::new(), Vec::new(), Vec::new());
         for (place, item) in batch.iter_mut().enumerate() {
-            let Some((task, agent)) = tasks.get(&item.id) else {
+            let Some(handed) = tasks.get(&item.id) else {
                 answers.push(Settled::Unknown);
                 continue;
             };
-            match self.decide(task, agent.clone(), item, now_ms).await? {
+            match self.decide(handed, item, now_ms).await? {
                 Ok((change, outcome)) => {
                     changes.push(change);
                     decided.push(place);
@@ -143,8 +135,7 @@ impl Inner {
     /// The change that a settlement makes and what is said of it; or why it makes none.
     async fn decide(
         &self,
-        task: &Task,
-        agent: Option<Name>,
+        Handed { task, agent, body }: &Handed,
         item: &mut Settle,
         now_ms: i64,
     ) -> Result<std::result::Result<(super::Change, Settled), Settled>> {
@@ -168,17 +159,20 @@ impl Inner {
             before: task.record.clone(),
             verdict,
             failure: item.ending.failure(),
-            agent,
+            agent: agent.clone(),
             note: None,
             result,
             now_ms,
         };
-        let change = self.change(&item.id, after, decided).await?;
+        let change = self.change(&item.id, after, body.as_deref(), decided).await?;
         Ok(Ok((change, Settled::Applied { state, due_ms, queue })))
     }
 
     /// Those of the tasks that there are, without bodies, and who holds them.
     pub async fn heads(&self, ids: &[TaskId]) -> Result<HashMap<TaskId, Handed>> {
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
         let mut shards: HashMap<u16, Vec<&TaskId>> = HashMap::new();
         for id in ids {
             shards.entry(self.keys.shard_of(id)).or_default().push(id);
@@ -196,7 +190,8 @@ impl Inner {
             for (id, parts) in ids.into_iter().zip(items(&reply)?.chunks_exact(2)) {
                 let head = bytes(&parts[0])?;
                 if !head.is_empty() {
-                    found.insert(id.clone(), (read(id, head)?, agent_of(text(&parts[1])?)));
+                    let (task, agent) = (read(id, head)?, agent_of(text(&parts[1])?));
+                    found.insert(id.clone(), Handed { task, agent, body: None });
                 }
             }
         }

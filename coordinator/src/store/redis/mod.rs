@@ -29,6 +29,7 @@ mod transition;
 mod value;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -85,6 +86,21 @@ struct Shard {
     enqueue: Batcher<New, Enqueued>,
     extend: Batcher<Extend, Extended>,
     transition: Batcher<Change, Changed>,
+    ordinals: Ordinals,
+}
+
+/// The next ordinal of a shard, as far as this coordinator knows: where another was faster, the script takes later ones.
+#[derive(Default)]
+struct Ordinals(AtomicI64);
+
+impl Ordinals {
+    /// Takes `count` in a row; returns the first.
+    fn take(&self, now_us: i64, count: usize) -> i64 {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let next = |last: i64| now_us.max(last).saturating_add(count);
+        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+        before.map_or(now_us, |last| now_us.max(last))
+    }
 }
 
 impl Inner {

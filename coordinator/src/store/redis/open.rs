@@ -17,7 +17,7 @@ use super::keys::Keys;
 use super::link::{Link, LinkOptions};
 use super::queues::Books;
 use super::reply::{integer, text};
-use super::{Inner, RedisStore, Shard, hints};
+use super::{Inner, Ordinals, RedisStore, Shard, hints};
 use crate::store::{DEFAULT_QUEUE, Result, StoreError};
 
 /// Version of keys, values and scripts. Releases with another one refuse to start here.
@@ -94,6 +94,7 @@ impl Shard {
                 inner,
                 move |inner, batch| async move { inner.write_extensions(shard, batch).await },
             ),
+            ordinals: Ordinals::default(),
             transition: batcher(
                 inner,
                 move |inner, batch| async move { inner.write_changes(shard, batch).await },

@@ -13,10 +13,13 @@ use super::claim::task_id;
 use super::held::Handed;
 use super::lease::read;
 use super::reply::{bytes, items, text};
-use super::scripts::EXPIRED;
+use super::scripts::{EXPIRED, SWEEP_LOG};
 use super::transition::{Change, Changed, Decided, TRIES};
 use super::value::Task;
 use crate::store::{Acted, Result, StoreError};
+
+/// Entries of the log looked at after a round of forgetting: as many as a round forgets tasks, so that it keeps up.
+const LOG_ENTRIES_SWEPT: usize = 500;
 
 type Transition = fn(&mut Task, &RetryPolicy, i64) -> std::result::Result<(), Refused>;
 
@@ -85,7 +88,7 @@ impl Inner {
     async fn decide_action(
         &self,
         id: &TaskId,
-        (task, agent): &Handed,
+        Handed { task, agent, .. }: &Handed,
         end: AttemptEnd,
         why: &str,
         transition: Transition,
@@ -113,7 +116,7 @@ impl Inner {
             result: None,
             now_ms: now_us.div_euclid(1_000),
         };
-        Ok((answer, Some(self.change(id, after, decided).await?)))
+        Ok((answer, Some(self.change(id, after, None, decided).await?)))
     }
 
     /// Forgets finished tasks whose retention is over, and agents that were gone for long.
@@ -133,7 +136,13 @@ impl Inner {
                 changes.push(self.forgetting(&id, &read(&id, bytes(&found[1])?)?)?);
             }
             let changed = self.apply(changes).await?;
-            forgotten += changed.iter().filter(|changed| matches!(changed, Changed::Applied)).count();
+            let gone = changed.iter().filter(|changed| matches!(changed, Changed::Applied)).count();
+            forgotten += gone;
+            if gone > 0 {
+                let mut call = SWEEP_LOG.on(self.keys.shard(shard));
+                call.arg(self.time.argument()).arg(LOG_ENTRIES_SWEPT);
+                self.link.write(call).await?;
+            }
         }
         self.forget_agents().await?;
         Ok(forgotten)

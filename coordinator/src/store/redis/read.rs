@@ -20,8 +20,8 @@ use super::value::{Task, lines};
 use crate::store::format::{state_from, state_number};
 use crate::store::{Filter, Listed, Result, StoreError};
 
-/// Entries of the log read at once from each shard.
-const STRETCH: usize = 500;
+/// Entries of the log read at once from each shard; each names up to 100 tasks.
+const ENTRIES: usize = 16;
 /// A page's cursor is an ordinal and below it the shard: more shards than that there cannot be.
 const SHARDS_IN_CURSOR: i64 = 4_096;
 
@@ -186,31 +186,38 @@ impl Inner {
 
     /// The next tasks below a cursor, newest first, and where to go on.
     async fn stretch(&self, below: i64) -> Result<(Vec<(i64, TaskId)>, Option<i64>)> {
-        let reads = (0..self.keys.shards()).map(|shard| async move {
-            let last = (below - 1 - i64::from(shard)).div_euclid(SHARDS_IN_CURSOR);
-            let mut query = cmd("XREVRANGE");
-            query.arg(self.keys.of_shard(shard, "log")).arg(last.max(0)).arg("-").arg("COUNT").arg(STRETCH);
-            let reply = self.link.query(&query).await?;
-            let mut entries = Vec::new();
-            for entry in items(&reply)? {
-                let parts = items(entry)?;
-                let ordinal = text(at(parts, 0)?)?.split('-').next().and_then(|ms| ms.parse::<i64>().ok());
-                let (_, id) = *pairs(at(parts, 1)?)?
-                    .first()
-                    .ok_or_else(|| StoreError::Corrupt("an entry of the log is empty".into()))?;
-                entries
-                    .push((ordinal.unwrap_or(0) * SHARDS_IN_CURSOR + i64::from(shard), task_id(text(id)?)?));
-            }
-            Ok::<_, StoreError>(entries)
-        });
+        let reads = (0..self.keys.shards()).map(|shard| self.log_of(shard, below));
         let shards = futures_util::future::try_join_all(reads).await?;
-        // Below the last entry of a shard that has more, what another shard has may not be next.
-        let full = shards.iter().filter(|entries| entries.len() == STRETCH);
-        let horizon = full.filter_map(|entries| entries.last()).map(|(place, _)| *place).max();
-        let mut all: Vec<(i64, TaskId)> = shards.into_iter().flatten().collect();
+        // Below the last task of a shard that has more, what another shard has may not be next.
+        let unread = shards.iter().filter(|(_, more)| *more).filter_map(|(tasks, _)| tasks.last());
+        let horizon = unread.map(|(place, _)| *place).max();
+        let mut all: Vec<(i64, TaskId)> = shards.into_iter().flat_map(|(tasks, _)| tasks).collect();
         all.retain(|(place, _)| horizon.is_none_or(|horizon| *place >= horizon));
         all.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
         Ok((all, horizon))
+    }
+
+    /// The newest tasks of a shard below a cursor, newest first, and whether there are more.
+    async fn log_of(&self, shard: u16, below: i64) -> Result<(Vec<(i64, TaskId)>, bool)> {
+        let last = (below - 1 - i64::from(shard)).div_euclid(SHARDS_IN_CURSOR).max(0);
+        let mut query = cmd("XREVRANGE");
+        query.arg(self.keys.of_shard(shard, "log")).arg(last).arg("-").arg("COUNT").arg(ENTRIES);
+        let reply = self.link.query(&query).await?;
+        let entries = items(&reply)?;
+        let mut tasks = Vec::new();
+        for entry in entries {
+            let parts = items(entry)?;
+            let first = text(at(parts, 0)?)?.split('-').next().and_then(|first| first.parse::<i64>().ok());
+            let fields = pairs(at(parts, 1)?)?;
+            let Some((_, ids)) = fields.first() else { continue };
+            let ids: Vec<&str> = text(ids)?.split(' ').collect();
+            let numbered = (first.unwrap_or(0)..).zip(ids).take_while(|(ordinal, _)| *ordinal <= last);
+            let there = numbered.filter(|(_, id)| !id.is_empty());
+            for (ordinal, id) in there.collect::<Vec<_>>().into_iter().rev() {
+                tasks.push((ordinal * SHARDS_IN_CURSOR + i64::from(shard), task_id(id)?));
+            }
+        }
+        Ok((tasks, entries.len() == ENTRIES))
     }
 
     /// Every queue, by name.

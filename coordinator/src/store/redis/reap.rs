@@ -123,14 +123,14 @@ impl Inner {
             });
             let decided =
                 Decided { guard, before, verdict, failure: None, agent, note: None, result: None, now_ms };
-            changes.push(self.change(&id, after, decided).await?);
+            changes.push(self.change(&id, after, None, decided).await?);
         }
         for (reaped, changed) in lost.into_iter().zip(self.apply(changes).await?) {
             if matches!(changed, Changed::Applied) {
                 reap.reaped.push(reaped);
             }
         }
-        let late = self.heads(&late).await?.into_iter().map(|(id, (task, _))| (id, task));
+        let late = self.heads(&late).await?.into_iter().map(|(id, handed)| (id, handed.task));
         Ok(late.filter(|(_, task)| task.record.state == TaskState::Scheduled).collect())
     }
 
@@ -150,7 +150,7 @@ impl Inner {
         let now_ms = now_us.div_euclid(1_000);
         let decided =
             Decided { guard, before, verdict, failure: None, agent: None, note: None, result: None, now_ms };
-        self.change(id, after, decided).await
+        self.change(id, after, None, decided).await
     }
 
     /// Lets the leases of one run end now.

@@ -45,6 +45,10 @@ script!(
     EXPIRED, "expired"
 );
 script!(
+    /// Entries of the log that tell of nobody any more.
+    SWEEP_LOG, "sweep_log"
+);
+script!(
     /// Tasks as lists show them.
     VIEWS, "views"
 );

@@ -14,7 +14,7 @@ use super::batcher::Item;
 use super::keys::{RunId, lane_name};
 use super::reply::{bytes, integer, items};
 use super::scripts::TRANSITION;
-use super::value::{Task, newest, write_line};
+use super::value::{Task, Unreadable, body_of, write_line};
 use crate::store::format::state_number;
 use crate::store::{Result, StoreError};
 
@@ -28,15 +28,14 @@ pub(super) struct Change {
     id: TaskId,
     /// What the task's value must begin with.
     guard: Vec<u8>,
-    /// Header and record after it; none: the task is deleted.
-    head: Vec<u8>,
-    body: Vec<u8>,
-    line: Vec<u8>,
+    /// Header and record after it, or the whole value.
+    value: Vec<u8>,
+    rest: Vec<u8>,
     from: Place,
     to: Place,
     score: i64,
-    deadline_ms: i64,
     before: String,
+    /// Empty: the task is deleted.
     after: String,
     /// Where it becomes due, for those who wait.
     queue: Name,
@@ -52,7 +51,7 @@ pub(super) enum Changed {
 }
 
 /// The sorted set that a task is in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Place {
     Lane(String),
     Run(RunId),
@@ -66,7 +65,7 @@ impl Item for Change {
     }
 
     fn bytes(&self) -> usize {
-        self.head.len() + self.body.len() + self.line.len()
+        self.value.len() + self.rest.len()
     }
 }
 
@@ -102,8 +101,15 @@ fn counter(task: &Task, state: TaskState) -> String {
 }
 
 impl Inner {
-    /// The change that a decision makes. `task` has the record after it.
-    pub async fn change(&self, id: &TaskId, mut task: Task, decided: Decided<'_>) -> Result<Change> {
+    /// The change that a decision makes. `task` has the record after it, `body` is what came after the record before it,
+    /// where that is at hand.
+    pub async fn change(
+        &self,
+        id: &TaskId,
+        mut task: Task,
+        body: Option<&[u8]>,
+        decided: Decided<'_>,
+    ) -> Result<Change> {
         let Decided { guard, before, verdict, failure, agent, note, result, now_ms } = decided;
         let line = write_line(&AttemptRecord {
             run: before.runs,
@@ -117,18 +123,26 @@ impl Inner {
             why: Some(note.unwrap_or(verdict.why).to_owned()),
         });
         task.entries += 1;
-        let (mut body, mut written) = (vec![b'='], line);
-        if task.record.state == TaskState::Succeeded && before.state != TaskState::Succeeded {
-            let result = result.unwrap_or_default();
-            task.slot_bytes = result.len();
-            body = [b"!", result].concat();
-        }
-        if usize::try_from(task.entries).unwrap_or(usize::MAX) > HISTORY_MAX_ENTRIES + HISTORY_SLACK {
-            if let Some(whole) = self.trimmed(id, &task, result, &written).await? {
-                task.entries = u32::try_from(HISTORY_MAX_ENTRIES).unwrap_or(u32::MAX);
-                (body, written) = (whole, Vec::new());
+        let kept = HISTORY_MAX_ENTRIES + if body.is_some() { 0 } else { HISTORY_SLACK };
+        let fetched = if usize::try_from(task.entries).unwrap_or(usize::MAX) > kept && body.is_none() {
+            // Somebody has to drop the oldest lines.
+            self.body(id).await?
+        } else {
+            None
+        };
+        let done = task.record.state == TaskState::Succeeded && before.state != TaskState::Succeeded;
+        let slot = done.then(|| result.unwrap_or_default());
+        let (value, rest) = match body.or(fetched.as_deref()) {
+            Some(body) => (task.rewritten(body, slot, &line).map_err(unreadable(id))?, b"w".to_vec()),
+            None => {
+                let rest = match slot {
+                    Some(slot) => [b"!".as_slice(), &length(slot), slot, &line].concat(),
+                    None => [b"=".as_slice(), &line].concat(),
+                };
+                task.slot_bytes = slot.map_or(task.slot_bytes, <[u8]>::len);
+                (task.head(), rest)
             }
-        }
+        };
         let score = match task.record.state {
             TaskState::Scheduled => task.score(),
             _ => task.record.expires_ms.unwrap_or(0),
@@ -136,42 +150,24 @@ impl Inner {
         Ok(Change {
             id: id.clone(),
             guard,
-            head: task.head(),
-            body,
-            line: written,
+            value,
+            rest,
             from: place(&task, &before)?,
             to: place(&task, &task.record)?,
             score,
-            deadline_ms: task.record.deadline_ms,
             before: counter(&task, before.state),
             after: counter(&task, task.record.state),
             queue: lane(&task)?.queue,
         })
     }
 
-    /// Everything after the record, with the oldest lines of history dropped. None: it changed meanwhile, and the guard
-    /// will say so.
-    async fn trimmed(
-        &self,
-        id: &TaskId,
-        after: &Task,
-        result: Option<&[u8]>,
-        line: &[u8],
-    ) -> Result<Option<Vec<u8>>> {
+    /// Everything after a task's record. None: it is not there any more, which the guard will find.
+    async fn body(&self, id: &TaskId) -> Result<Option<Vec<u8>>> {
         let value = self.link.query(cmd("GET").arg(self.task_key(id))).await?;
         if value == redis::Value::Nil {
             return Ok(None);
         }
-        let value = bytes(&value)?;
-        let Ok(task) = Task::read(value) else { return Ok(None) };
-        let Ok((slot, history)) = task.rest(value) else { return Ok(None) };
-        let slot = if after.record.state == TaskState::Succeeded { result.unwrap_or_default() } else { slot };
-        let mut body = vec![b'*'];
-        task.write_meta(&mut body);
-        body.extend_from_slice(slot);
-        body.extend_from_slice(line);
-        body.extend_from_slice(newest(history, HISTORY_MAX_ENTRIES - 1));
-        Ok(Some(body))
+        body_of(bytes(&value)?).map(|body| Some(body.to_vec())).map_err(unreadable(id))
     }
 
     /// A change that forgets a task.
@@ -179,13 +175,11 @@ impl Inner {
         Ok(Change {
             id: id.clone(),
             guard: task.whole_header(),
-            head: Vec::new(),
-            body: Vec::new(),
-            line: Vec::new(),
+            value: Vec::new(),
+            rest: Vec::new(),
             from: place(task, &task.record)?,
             to: Place::Nowhere,
             score: 0,
-            deadline_ms: 0,
             before: counter(task, task.record.state),
             after: String::new(),
             queue: lane(task)?.queue,
@@ -215,29 +209,36 @@ impl Inner {
 
     /// Writes one batch of a shard.
     pub async fn write_changes(&self, shard: u16, changes: Vec<Change>) -> Result<Vec<Changed>> {
-        let mut table = Places::default();
-        let places: Vec<(String, String)> =
-            changes.iter().map(|change| (table.name(&change.from), table.name(&change.to))).collect();
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut known: HashMap<(&Place, &Place, &str, &str), usize> = HashMap::new();
+        for (place, change) in changes.iter().enumerate() {
+            let way = (&change.from, &change.to, change.before.as_str(), change.after.as_str());
+            let group = *known.entry(way).or_insert_with(|| {
+                groups.push(Vec::new());
+                groups.len() - 1
+            });
+            groups[group].push(place);
+        }
         let mut call = TRANSITION.on(self.keys.shard(shard));
         call.arg(self.time.argument()).arg(self.keys.channel()).arg(&self.origin);
-        call.arg(table.lanes.len()).arg(&table.lanes).arg(table.runs.len());
-        for run in &table.runs {
-            call.arg(&run.0[..]);
+        for group in &groups {
+            let first = &changes[group[0]];
+            call.arg(first.from.name())
+                .arg(first.to.name())
+                .arg(&first.before)
+                .arg(&first.after)
+                .arg(group.len());
+            for change in group.iter().map(|place| &changes[*place]) {
+                call.arg(change.id.as_str()).arg(&change.guard).arg(&change.value).arg(&change.rest);
+                call.arg(change.score);
+            }
         }
-        for (change, (from, to)) in changes.iter().zip(places) {
-            call.arg(change.id.as_str())
-                .arg(&change.guard)
-                .arg(&change.head)
-                .arg(&change.body)
-                .arg(&change.line);
-            call.arg(from).arg(to).arg(change.score).arg(change.deadline_ms);
-            call.arg(&change.before).arg(&change.after);
-        }
+        let order: Vec<usize> = groups.into_iter().flatten().collect();
         let reply = self.write(call).await?;
         let mut answers: Vec<Changed> = changes.iter().map(|_| Changed::Applied).collect();
         for other in items(&reply)?.get(1..).unwrap_or_default().chunks_exact(2) {
             let place = usize::try_from(integer(&other[0])?).unwrap_or(0).wrapping_sub(1);
-            let answer = answers.get_mut(place).ok_or_else(|| {
+            let answer = order.get(place).and_then(|place| answers.get_mut(*place)).ok_or_else(|| {
                 StoreError::Corrupt("a script answered for a task that it was not asked about".into())
             })?;
             let head = bytes(&other[1])?;
@@ -254,39 +255,22 @@ impl Inner {
     }
 }
 
-/// Lanes and runs of a batch: each is named once, and referred to by its place.
-#[derive(Default)]
-struct Places {
-    lanes: Vec<String>,
-    lane_places: HashMap<String, usize>,
-    runs: Vec<RunId>,
-    run_places: HashMap<RunId, usize>,
-}
-
-impl Places {
-    fn name(&mut self, place: &Place) -> String {
-        match place {
-            Place::Lane(lane) => {
-                let place = match self.lane_places.get(lane) {
-                    Some(place) => *place,
-                    None => {
-                        self.lanes.push(lane.clone());
-                        self.lane_places.insert(lane.clone(), self.lanes.len());
-                        self.lanes.len()
-                    }
-                };
-                format!("l{place}")
-            }
-            Place::Run(run) => {
-                let (runs, next) = (&mut self.runs, self.run_places.len() + 1);
-                let place = self.run_places.entry(*run).or_insert_with(|| {
-                    runs.push(*run);
-                    next
-                });
-                format!("r{place}")
-            }
-            Place::Finished => "x".into(),
-            Place::Nowhere => "-".into(),
+impl Place {
+    /// As scripts are told.
+    fn name(&self) -> Vec<u8> {
+        match self {
+            Self::Lane(lane) => format!("l{lane}").into_bytes(),
+            Self::Run(run) => [b"r".as_slice(), &run.0].concat(),
+            Self::Finished => b"x".to_vec(),
+            Self::Nowhere => b"-".to_vec(),
         }
     }
+}
+
+fn length(slot: &[u8]) -> [u8; 4] {
+    u32::try_from(slot.len()).unwrap_or(u32::MAX).to_be_bytes()
+}
+
+fn unreadable(id: &TaskId) -> impl Fn(Unreadable) -> StoreError + '_ {
+    move |error| StoreError::Corrupt(format!("task {id} cannot be read: {error}"))
 }

@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 use redrive_shared::id::Name;
 use redrive_shared::lifecycle::{Fence, Record};
+use redrive_shared::limits::HISTORY_MAX_ENTRIES;
 use redrive_shared::task::{AttemptRecord, FailureRecord, Lane, Ledger, Nonce, TaskState};
 
 use super::keys::RunId;
@@ -34,8 +35,8 @@ pub(super) const VERSION: u8 = 1;
 pub(super) const HEADER_BYTES: usize = 71;
 /// Bytes at the beginning that fence a lease.
 const FENCE_BYTES: usize = 18;
-/// Bytes of the header that come before the ordinal.
-pub(super) const BEFORE_ORDINAL: usize = 63;
+/// Where the ordinal stands in the header.
+const ORDINAL: std::ops::Range<usize> = 63..HEADER_BYTES;
 
 /// A value that this release cannot read.
 #[derive(Debug, thiserror::Error)]
@@ -258,11 +259,7 @@ impl Task {
 
     /// Slot and history of a whole value.
     pub fn rest<'a>(&self, value: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Unreadable> {
-        if value.len() < HEADER_BYTES {
-            return Err(Unreadable::Short);
-        }
-        let field = |from: usize| usize::from(value[from]) << 8 | usize::from(value[from + 1]);
-        let rest = value.get(HEADER_BYTES + field(55) + field(57)..).ok_or(Unreadable::Short)?;
+        let rest = body_of(value)?.get(self.meta_bytes..).ok_or(Unreadable::Short)?;
         rest.split_at_checked(self.slot_bytes).ok_or(Unreadable::Short)
     }
 
@@ -306,6 +303,33 @@ impl Task {
         bytes.extend(self.ordinal.to_be_bytes());
     }
 
+    /// The whole value, from its body before: with a line more of history, the oldest beyond the bound dropped, and another
+    /// slot if one is given.
+    pub fn rewritten(
+        &mut self,
+        body: &[u8],
+        slot: Option<&[u8]>,
+        line: &[u8],
+    ) -> Result<Vec<u8>, Unreadable> {
+        let (meta, rest) = body.split_at_checked(self.meta_bytes).ok_or(Unreadable::Short)?;
+        let (before, history) = rest.split_at_checked(self.slot_bytes).ok_or(Unreadable::Short)?;
+        let slot = slot.unwrap_or(before);
+        self.slot_bytes = slot.len();
+        let bound = u32::try_from(HISTORY_MAX_ENTRIES).unwrap_or(u32::MAX);
+        let history = if self.entries > bound {
+            self.entries = bound;
+            newest(history, HISTORY_MAX_ENTRIES - 1)
+        } else {
+            history
+        };
+        let mut value = self.head();
+        value.reserve(meta.len() + slot.len() + line.len() + history.len());
+        for part in [meta, slot, line, history] {
+            value.extend_from_slice(part);
+        }
+        Ok(value)
+    }
+
     /// Writes what comes between record and slot.
     pub fn write_meta(&self, bytes: &mut Vec<u8>) {
         self.meta.encode_raw(bytes);
@@ -322,6 +346,20 @@ impl Task {
     pub fn score(&self) -> i64 {
         self.record.due_ms.saturating_mul(1_000) + self.ordinal.rem_euclid(1_000)
     }
+}
+
+/// Writes the ordinal into a value.
+pub(super) fn write_ordinal(value: &mut [u8], ordinal: i64) {
+    if let Some(place) = value.get_mut(ORDINAL) {
+        place.copy_from_slice(&ordinal.to_be_bytes());
+    }
+}
+
+/// Everything after the record of a whole value.
+pub(super) fn body_of(value: &[u8]) -> Result<&[u8], Unreadable> {
+    let length = value.get(55..57).ok_or(Unreadable::Short)?;
+    let record_bytes = usize::from(length[0]) << 8 | usize::from(length[1]);
+    value.get(HEADER_BYTES + record_bytes..).ok_or(Unreadable::Short)
 }
 
 /// What a task's value begins with while this lease holds.
@@ -374,7 +412,7 @@ pub(super) fn lines(mut history: &[u8]) -> impl Iterator<Item = Result<AttemptRe
 }
 
 /// The newest `count` lines, as they lie there.
-pub(super) fn newest(history: &[u8], count: usize) -> &[u8] {
+fn newest(history: &[u8], count: usize) -> &[u8] {
     let mut at = 0;
     for _ in 0..count {
         let Ok(bytes) = prost::decode_length_delimiter(&history[at..]) else { break };

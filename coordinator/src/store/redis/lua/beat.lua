@@ -7,4 +7,4 @@ local gone = ARGV[4] == '1'
 call('HSET', shard .. 'agents', ARGV[2], now_ms .. ' ' .. ARGV[4] .. ' ' .. ARGV[3])
 call('ZADD', shard .. (gone and 'gone' or 'seen'), now_ms, ARGV[2])
 call('ZREM', shard .. (gone and 'seen' or 'gone'), ARGV[2])
-return string.format('%.0f', now_us)
+return string.format('%d', now_us)

@@ -73,17 +73,17 @@ local function turn(lane, key, late)
 end
 
 -- Leases one task if it can be; says what became of it.
-local function lease(claim, id, value, ends)
+local function lease(claim, id, key, value, ends)
   if not value or string.byte(value, 2) ~= 0 then return 'gone' end
   if string.byte(value) ~= VERSION then return 'unreadable' end
-  local epoch, _, _, _, _, runs, _, _, deadline = struct.unpack('>i8c8BI6I6I4c8I6I6', value, 3)
-  if deadline < now_ms then return 'late' end
+  if struct.unpack('>I6', value, 50) < now_ms then return 'late' end
   local slot = struct.unpack('>I4', value, 60)
   if slot > claim.room and #claim.leases > 0 then return 'full' end
   claim.room = math.max(0, claim.room - slot)
-  epoch = math.max(epoch + 1, now_us)
+  local epoch = math.max(struct.unpack('>i8', value, 3) + 1, now_us)
+  local runs = struct.unpack('>I4', value, 32)
   local nonce = claim.nonce .. struct.pack('>I4', (claim.counter + #claim.leases / 2) % 4294967296)
-  call('SETRANGE', TASK .. id, 1,
+  call('SETRANGE', key, 1,
     struct.pack('>Bi8c8BI6I6I4c8', 1, epoch, nonce, 0, ends, now_ms, runs + 1, claim.run))
   claim.leases[#claim.leases + 1] = id
   claim.leases[#claim.leases + 1] = value
@@ -98,6 +98,7 @@ end
 local function visit(claim, lane, wanted)
   local key = LANE .. lane.index .. '|' .. lane.rest
   local ends = now_ms + lane.queue.lease_ms
+  local score = string.format('%d', ends)
   local leaves, adds, late, full, aside = {}, {}, 0, false, {}
   local leased = 0
   while leased < wanted and not full and #claim.late / 2 < LATE_MAX do
@@ -108,10 +109,10 @@ local function visit(claim, lane, wanted)
     for i, id in ipairs(ids) do keys[i] = TASK .. id end
     for i, value in ipairs(call('MGET', unpack(keys))) do
       local id = ids[i]
-      local became = lease(claim, id, value, ends)
+      local became = lease(claim, id, keys[i], value, ends)
       if became == 'leased' then
         leased = leased + 1
-        adds[#adds + 1] = ends
+        adds[#adds + 1] = score
         adds[#adds + 1] = id
         leaves[#leaves + 1] = id
       elseif became == 'gone' then
@@ -160,7 +161,7 @@ local function next_due(claim)
       if found and (not first or found < first) then first = found end
     end
   end
-  return first and string.format('%.0f', math.floor(first / 1000)) or ''
+  return first and string.format('%d', math.floor(first / 1000)) or ''
 end
 
 -- Fills a claim: lanes of one priority share what is wanted; what some cannot fill, the next round gives to the others.
@@ -190,7 +191,7 @@ local function take()
   return ARGV[at - 1]
 end
 
-local reply = { string.format('%.0f', now_us) }
+local reply = { string.format('%d', now_us) }
 for _ = 1, tonumber(ARGV[2]) do
   local claim = { run = take(), name = take(), request = take(), most = tonumber(take()), room = tonumber(take()),
     leases = {}, late = {}, given = {}, queues = {}, avoid = {} }
@@ -215,11 +216,11 @@ for _ = 1, tonumber(ARGV[2]) do
     end
     local due = ''
     if #claim.leases / 2 < claim.most then
-      due = stopped and string.format('%.0f', now_ms) or next_due(claim)
+      due = stopped and string.format('%d', now_ms) or next_due(claim)
     end
     reply[#reply + 1] = { 'new', due, claim.leases, claim.late }
   end
 end
-if stamp > first_stamp then call('SET', ORDINAL, string.format('%.0f', stamp)) end
+if stamp > first_stamp then call('SET', ORDINAL, string.format('%d', stamp)) end
 count(changes)
 return reply

@@ -1,76 +1,80 @@
 -- Puts new tasks on their lanes; tasks whose id is known are left as they are.
 --
--- ARGV: now, channel, origin, lanes n, n × lane, then for each task
---   id, header without its ordinal, the rest of its value, lane (its place, 0: none), due ms, deadline ms,
---   expires ms ('' : never), counter
--- Returns: the time in µs, the first ordinal, then for each task that is there already: its place, its head.
+-- ARGV: now, channel, origin, the ordinal of the first (each next one's is one more), then groups of tasks of one lane (or
+--   of none, for those that end at once)
+--   lane ('' : none), counter, tasks n, n × (id, value, expires ms ('' : never))
+-- Returns: the time in µs, then for each task that is there already: its place among all, its head.
 -- O(n log m): n the batch, m the tasks of a lane.
-local lanes, at = {}, 5
-for i = 1, tonumber(ARGV[4]) do
-  lanes[i] = { name = ARGV[at], adds = {}, first = nil, deadline = nil }
-  at = at + 1
-end
-local FIELDS = 8
-local tasks = (#ARGV - at + 1) / FIELDS
-local keys = {}
-for i = 1, tasks do keys[i] = TASK .. ARGV[at + (i - 1) * FIELDS] end
-local known = {}
-if call('EXISTS', unpack(keys)) > 0 then
-  for i = 1, tasks do known[i] = head_of(ARGV[at + (i - 1) * FIELDS]) end
+local FIELDS, ENTRY_MAX = 3, 100
+local groups, keys, sets, at = {}, {}, {}, 5
+while at <= #ARGV do
+  local group = { lane = ARGV[at], counter = ARGV[at + 1], tasks = tonumber(ARGV[at + 2]), from = at + 3 }
+  groups[#groups + 1] = group
+  for p = group.from, group.from + (group.tasks - 1) * FIELDS, FIELDS do
+    local key = TASK .. ARGV[p]
+    keys[#keys + 1] = key
+    sets[#sets + 1] = key
+    sets[#sets + 1] = ARGV[p + 1]
+  end
+  at = group.from + group.tasks * FIELDS
 end
 
-local sets, expiries, entries, changes = {}, {}, {}, {}
-local reply = { string.format('%.0f', now_us), '' }
-local fresh = 0
-for i = 1, tasks do
-  if not known[i] then fresh = fresh + 1 end
+-- Before anything is written: the numbers, and whether the values carry them already.
+local wanted = tonumber(ARGV[4])
+local first = take_ordinals(wanted, #keys)
+if first ~= wanted then
+  for place = 1, #keys do
+    local value = sets[place * 2]
+    sets[place * 2] = string.sub(value, 1, 63) .. struct.pack('>i8', first + place - 1) .. string.sub(value, 72)
+  end
 end
-local ordinal = fresh > 0 and next_ordinal(fresh) or 0
-reply[2] = string.format('%.0f', ordinal)
-for i = 1, tasks do
-  local p = at + (i - 1) * FIELDS
-  if known[i] then
-    reply[#reply + 1] = i
-    reply[#reply + 1] = known[i]
-  else
-    local id = ARGV[p]
-    sets[#sets + 1] = keys[i]
-    sets[#sets + 1] = ARGV[p + 1] .. struct.pack('>i8', ordinal) .. ARGV[p + 2]
-    local lane = lanes[tonumber(ARGV[p + 3])]
-    if lane then
-      local score = tonumber(ARGV[p + 4]) * 1000 + ordinal % 1000
-      local adds = lane.adds
-      adds[#adds + 1] = score
-      adds[#adds + 1] = id
-      if not lane.first or score < lane.first then lane.first = score end
-      local deadline = tonumber(ARGV[p + 5])
-      if not lane.deadline or deadline < lane.deadline then lane.deadline = deadline end
-    elseif ARGV[p + 6] ~= '' then
-      expiries[#expiries + 1] = ARGV[p + 6]
-      expiries[#expiries + 1] = id
+local reply, known = { string.format('%d', now_us) }, {}
+if call('MSETNX', unpack(sets)) == 0 then
+  local fresh = {}
+  for place, key in ipairs(keys) do
+    known[place] = head_of(string.sub(key, #TASK + 1))
+    if known[place] then
+      reply[#reply + 1] = place
+      reply[#reply + 1] = known[place]
+    else
+      fresh[#fresh + 1] = key
+      fresh[#fresh + 1] = sets[place * 2]
     end
-    changes[ARGV[p + 7]] = (changes[ARGV[p + 7]] or 0) + 1
-    entries[#entries + 1] = id
-    ordinal = ordinal + 1
   end
+  if #fresh == 0 then return reply end
+  call('MSET', unpack(fresh))
 end
-if fresh == 0 then return reply end
 
-call('MSET', unpack(sets))
-local news = ARGV[3]
-for _, lane in ipairs(lanes) do
-  if lane.first then
-    local index, rest, queue = split_lane(lane.name)
-    call('ZADD', LANE .. lane.name, unpack(lane.adds))
-    call('ZADD', LANES .. index, 'LT', lane.first, rest)
-    call('ZADD', BOUNDS, 'LT', lane.deadline, lane.name)
-    news = news .. ' ' .. queue .. ' ' .. string.format('%.0f', math.floor(lane.first / 1000))
+local place, news, changes, expiries, ids = 0, ARGV[3], {}, {}, {}
+for _, group in ipairs(groups) do
+  local adds, waits, created, earliest, bound = {}, group.lane ~= '', 0, nil, nil
+  for p = group.from, group.from + (group.tasks - 1) * FIELDS, FIELDS do
+    place = place + 1
+    local id = ARGV[p]
+    ids[place] = known[place] and '' or id
+    if not known[place] then
+      created = created + 1
+      if waits then
+        local due, deadline = struct.unpack('>I6I6', ARGV[p + 1], 44)
+        local score = due * 1000 + (first + place - 1) % 1000
+        adds[#adds + 1] = string.format('%d', score)
+        adds[#adds + 1] = id
+        if not earliest or score < earliest then earliest = score end
+        if not bound or deadline < bound then bound = deadline end
+      elseif ARGV[p + 2] ~= '' then
+        expiries[#expiries + 1] = ARGV[p + 2]
+        expiries[#expiries + 1] = id
+      end
+    end
   end
+  changes[group.counter] = (changes[group.counter] or 0) + created
+  if earliest then news = news .. add_to_lane(group.lane, adds, earliest, bound) end
 end
 if #expiries > 0 then call('ZADD', EXPIRY, unpack(expiries)) end
-local first = tonumber(reply[2])
-for i, id in ipairs(entries) do
-  call('XADD', LOG, string.format('%.0f-0', first + i - 1), '', id)
+-- Ids of an entry follow each other, with nothing in the place of one that was there: its number is that of its first.
+for from = 1, #ids, ENTRY_MAX do
+  local entry = table.concat(ids, ' ', from, math.min(from + ENTRY_MAX - 1, #ids))
+  call('XADD', LOG, string.format('%d-0', first + from - 1), '', entry)
 end
 count(changes)
 if news ~= ARGV[3] then call('PUBLISH', ARGV[2], news) end

@@ -14,6 +14,6 @@ for i = 2, #ARGV do
       if #head > 0 and (not first or tonumber(head[2]) < first) then first = tonumber(head[2]) end
     end
   end
-  reply[#reply + 1] = first and string.format('%.0f', math.floor(first / 1000)) or ''
+  reply[#reply + 1] = first and string.format('%d', math.floor(first / 1000)) or ''
 end
 return reply

@@ -11,7 +11,7 @@ local function look_again(what, ms)
   if not again[what] or ms < again[what] then again[what] = ms end
 end
 local function said(what)
-  return again[what] and string.format('%.0f', again[what]) or ''
+  return again[what] and string.format('%d', again[what]) or ''
 end
 
 local leases = {}
@@ -95,7 +95,7 @@ local next_bound = call('ZRANGEBYSCORE', BOUNDS, now_ms, '+inf', 'WITHSCORES', '
 if #next_bound > 0 then look_again('deadlines', tonumber(next_bound[2]) + 1) end
 if #bounds == LANES_MAX then look_again('deadlines', now_ms) end
 
-local reply = { string.format('%.0f', now_us), said('leases'), said('deadlines'), #leases / 3 }
+local reply = { string.format('%d', now_us), said('leases'), said('deadlines'), #leases / 3 }
 for _, part in ipairs(leases) do reply[#reply + 1] = part end
 for _, part in ipairs(late) do reply[#reply + 1] = part end
 return reply

@@ -8,7 +8,7 @@ local shard = KEYS[1]
 local TASK, LANE, LANES, BOUNDS = shard .. 't:', shard .. 'l:', shard .. 'L:', shard .. 'D'
 local LEASES, RUNS, NAMES = shard .. 'r:', shard .. 'R', shard .. 'N'
 local EXPIRY, LOG, COUNTS, ORDINAL = shard .. 'x', shard .. 'log', shard .. 'n', shard .. 'o'
-local PAUSED, REQUEST, SWEEPS = shard .. 'p', shard .. 'q:', shard .. 'S'
+local PAUSED, REQUEST, SWEEPS, SWEPT = shard .. 'p', shard .. 'q:', shard .. 'S', shard .. 'logged'
 local VERSION, HEADER = 1, 71
 
 local now_us = tonumber(ARGV[1])
@@ -47,11 +47,20 @@ local function split_lane(lane)
   return rank .. '|' .. queue, rest, queue
 end
 
--- The shard's next number in order: rises by at least one, and follows the clock in µs.
-local function next_ordinal(count)
-  local first = math.max((tonumber(call('GET', ORDINAL) or 0)) + 1, now_us)
-  call('SET', ORDINAL, string.format('%.0f', first + count - 1))
+-- Takes `count` numbers in order that nobody has had: those from `wanted` on, or later ones. They follow the clock in µs.
+local function take_ordinals(wanted, count)
+  local first = math.max(tonumber(call('GET', ORDINAL) or 0) + 1, wanted)
+  call('SET', ORDINAL, string.format('%d', first + count - 1))
   return first
+end
+
+-- Adds pairs of score and id to a lane, whose first is due then; returns what is told of it.
+local function add_to_lane(lane, pairs_to_add, first, deadline)
+  local index, rest, queue = split_lane(lane)
+  call('ZADD', LANE .. lane, unpack(pairs_to_add))
+  call('ZADD', LANES .. index, 'LT', first, rest)
+  call('ZADD', BOUNDS, 'LT', deadline, lane)
+  return ' ' .. queue .. ' ' .. string.format('%d', math.floor(first / 1000))
 end
 
 -- The lane may have lost its first task: what its index says is put right. Scores at or before now are the moment of its

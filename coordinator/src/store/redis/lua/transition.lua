@@ -1,121 +1,90 @@
 -- Writes what the coordinator decided, task by task, where the task is still as it was when that was decided.
 --
--- ARGV: now, channel, origin, lanes n, n × lane, runs n, n × run, then for each task
---   id, guard (what its value must begin with),
---   new header and record; '' : the task is deleted,
---   body: '=' keeps it; '!' .. slot puts that into the place of payload and result; '*' .. body replaces all after the record,
---   a line for the beginning of its history ('' : none),
---   from: 'l' .. place of its lane | 'r' .. place of its run | 'x' (finished) | '-',
---   to: 'l' .. place of a lane | 'x' | '-',
---   score (due in µs for a lane, ms of expiry for 'x'), deadline ms, counter before, counter after ('' : none)
+-- ARGV: now, channel, origin, then groups of tasks that go the same way
+--   from: 'l' .. lane | 'r' .. run | 'x' (finished) | '-',  to: 'l' .. lane | 'x' | '-',
+--   counter before, counter after ('' : the tasks are deleted), tasks n, n × (
+--     id, guard (what its value must begin with), new header and record, or the whole new value,
+--     rest: 'w' (that was the whole) | '=' .. line (keeps the body; the line goes before its history)
+--         | '!' .. length of the slot in 4 bytes .. slot .. line (the slot in the place of payload and result),
+--     score: due in µs for a lane, ms of expiry for 'x' )
 -- Returns: the time in µs, then for each task that was not changed: its place, its head ('' : there is none).
 -- O(n log m): n the batch, m the tasks of a lane.
-local lanes, runs, at = {}, {}, 5
-for i = 1, tonumber(ARGV[4]) do
-  lanes[i] = { name = ARGV[at], adds = {}, removes = {}, first = nil, deadline = nil }
-  at = at + 1
-end
-local many = tonumber(ARGV[at])
-at = at + 1
-for i = 1, many do
-  runs[i] = { name = ARGV[at], removes = {} }
-  at = at + 1
-end
-local FIELDS = 11
-local tasks = (#ARGV - at + 1) / FIELDS
+local FIELDS = 5
+local groups, at = {}, 4
+local reply, place, sets, deleted = { string.format('%d', now_us) }, 0, {}, {}
 
-local reply, values = { string.format('%.0f', now_us) }, {}
-for i = 1, tasks do
-  local p = at + (i - 1) * FIELDS
-  local value = call('GET', TASK .. ARGV[p])
-  if value and string.sub(value, 1, #ARGV[p + 1]) == ARGV[p + 1] then
-    values[i] = value
-  else
-    reply[#reply + 1] = i
-    reply[#reply + 1] = value and head_of(ARGV[p]) or ''
+-- The value of a task whose body stays.
+local function with_body(key, head, rest)
+  local value = call('GET', key)
+  local record, meta, slot = struct.unpack('>I2I2I4', value, 56)
+  local from = HEADER + record
+  if string.byte(rest) == 61 then
+    local ends = from + meta + slot
+    return head .. string.sub(value, from + 1, ends) .. string.sub(rest, 2) .. string.sub(value, ends + 1)
   end
+  return head .. string.sub(value, from + 1, from + meta) .. string.sub(rest, 6) .. string.sub(value, from + meta + slot + 1)
 end
 
--- What Redis refuses when its memory is full comes first: nothing is half done.
-local changes, expiries, finished, deleted, entries = {}, {}, {}, {}, {}
-for i = 1, tasks do
-  local value, p = values[i], at + (i - 1) * FIELDS
-  if value then
-    local id, head, body, line = ARGV[p], ARGV[p + 2], ARGV[p + 3], ARGV[p + 4]
-    if head == '' then
-      deleted[#deleted + 1] = TASK .. id
-      entries[#entries + 1] = string.format('%.0f-0', struct.unpack('>i8', value, 64))
+while at <= #ARGV do
+  local group = { from = ARGV[at], to = ARGV[at + 1], before = ARGV[at + 2], after = ARGV[at + 3], ids = {}, adds = {} }
+  local count, to_lane = tonumber(ARGV[at + 4]), string.byte(ARGV[at + 1]) == 108
+  local ids, adds, goes = group.ids, group.adds, group.to ~= '-'
+  at = at + 5
+  for p = at, at + (count - 1) * FIELDS, FIELDS do
+    place = place + 1
+    local id, guard, value, rest = ARGV[p], ARGV[p + 1], ARGV[p + 2], ARGV[p + 3]
+    local key = TASK .. id
+    if call('GETRANGE', key, 0, #guard - 1) ~= guard then
+      reply[#reply + 1] = place
+      reply[#reply + 1] = head_of(id) or ''
     else
-      local mode = string.byte(body)
-      if mode == 42 then
-        call('SET', TASK .. id, head .. string.sub(body, 2))
+      ids[#ids + 1] = id
+      if group.after == '' then
+        deleted[#deleted + 1] = key
       else
-        local record, meta, slot = struct.unpack('>I2I2I4', value, 56)
-        local from = HEADER + record
-        if mode == 61 then
-          local ends = from + meta + slot
-          call('SET', TASK .. id, head .. string.sub(value, from + 1, ends) .. line .. string.sub(value, ends + 1))
-        else
-          call('SET', TASK .. id, head .. string.sub(value, from + 1, from + meta) .. string.sub(body, 2) .. line
-            .. string.sub(value, from + meta + slot + 1))
+        sets[#sets + 1] = key
+        sets[#sets + 1] = rest == 'w' and value or with_body(key, value, rest)
+        if goes then
+          adds[#adds + 1] = ARGV[p + 4]
+          adds[#adds + 1] = id
+        end
+        if to_lane then
+          local score, deadline = tonumber(ARGV[p + 4]), struct.unpack('>I6', value, 50)
+          if not group.first or score < group.first then group.first = score end
+          if not group.deadline or deadline < group.deadline then group.deadline = deadline end
         end
       end
     end
-    local to, score = ARGV[p + 6], ARGV[p + 7]
-    local kind = string.byte(to)
-    if kind == 108 then
-      local lane = lanes[tonumber(string.sub(to, 2))]
-      local adds = lane.adds
-      adds[#adds + 1] = score
-      adds[#adds + 1] = id
-      score = tonumber(score)
-      if not lane.first or score < lane.first then lane.first = score end
-      local deadline = tonumber(ARGV[p + 8])
-      if not lane.deadline or deadline < lane.deadline then lane.deadline = deadline end
-    elseif kind == 120 then
-      expiries[#expiries + 1] = score
-      expiries[#expiries + 1] = id
-    end
-    local from = ARGV[p + 5]
-    kind = string.byte(from)
-    if kind == 108 then
-      local lane = lanes[tonumber(string.sub(from, 2))]
-      lane.left = true
-      if to ~= from then lane.removes[#lane.removes + 1] = id end
-    elseif kind == 114 then
-      local removes = runs[tonumber(string.sub(from, 2))].removes
-      removes[#removes + 1] = id
-    elseif kind == 120 and string.byte(to) ~= 120 then
-      finished[#finished + 1] = id
-    end
-    changes[ARGV[p + 9]] = (changes[ARGV[p + 9]] or 0) - 1
-    if ARGV[p + 10] ~= '' then changes[ARGV[p + 10]] = (changes[ARGV[p + 10]] or 0) + 1 end
   end
+  at = at + count * FIELDS
+  if #ids > 0 then groups[#groups + 1] = group end
 end
+if #groups == 0 then return reply end
 
-local news = ARGV[3]
-for _, lane in ipairs(lanes) do
-  if lane.first then
-    local index, rest, queue = split_lane(lane.name)
-    call('ZADD', LANE .. lane.name, unpack(lane.adds))
-    call('ZADD', LANES .. index, 'LT', lane.first, rest)
-    call('ZADD', BOUNDS, 'LT', lane.deadline, lane.name)
-    news = news .. ' ' .. queue .. ' ' .. string.format('%.0f', math.floor(lane.first / 1000))
+-- What Redis refuses when its memory is full comes first: nothing is half done.
+if #sets > 0 then call('MSET', unpack(sets)) end
+local news, changes = ARGV[3], {}
+for _, group in ipairs(groups) do
+  if group.first then
+    news = news .. add_to_lane(string.sub(group.to, 2), group.adds, group.first, group.deadline)
+  elseif group.to == 'x' then
+    call('ZADD', EXPIRY, unpack(group.adds))
+  end
+  changes[group.before] = (changes[group.before] or 0) - #group.ids
+  if group.after ~= '' then changes[group.after] = (changes[group.after] or 0) + #group.ids end
+end
+for _, group in ipairs(groups) do
+  local kind, name = string.byte(group.from), string.sub(group.from, 2)
+  if kind == 108 then
+    if group.to ~= group.from then call('ZREM', LANE .. name, unpack(group.ids)) end
+    refresh_lane(name)
+  elseif kind == 114 then
+    call('ZREM', LEASES .. name, unpack(group.ids))
+  elseif kind == 120 and group.to ~= 'x' then
+    call('ZREM', EXPIRY, unpack(group.ids))
   end
 end
-if #expiries > 0 then call('ZADD', EXPIRY, unpack(expiries)) end
-for _, lane in ipairs(lanes) do
-  if #lane.removes > 0 then call('ZREM', LANE .. lane.name, unpack(lane.removes)) end
-  if lane.left then refresh_lane(lane.name) end
-end
-for _, run in ipairs(runs) do
-  if #run.removes > 0 then call('ZREM', LEASES .. run.name, unpack(run.removes)) end
-end
-if #finished > 0 then call('ZREM', EXPIRY, unpack(finished)) end
-if #deleted > 0 then
-  call('UNLINK', unpack(deleted))
-  call('XDEL', LOG, unpack(entries))
-end
+if #deleted > 0 then call('UNLINK', unpack(deleted)) end
 count(changes)
 if news ~= ARGV[3] then call('PUBLISH', ARGV[2], news) end
 return reply
