@@ -124,8 +124,13 @@ impl Pair {
         }
         let too_late: Vec<usize> = claimed.too_late.iter().map(|task| number_of(task)).collect();
         self.check_choice(claim, &leases, &too_late);
-        for task in &too_late {
-            self.model.tasks.get_mut(task).unwrap().too_late(self.bed.now_ms() * 1_000);
+        for number in &too_late {
+            // A store may have leased it before it saw that it is late.
+            let epoch = self.bed.view(IDS[*number]).await.epoch;
+            let task = self.model.tasks.get_mut(number).unwrap();
+            task.too_late(self.bed.now_ms() * 1_000);
+            assert!(task.epoch <= epoch);
+            task.epoch = epoch;
         }
         self.check_leases(claim, &claimed.leases);
         let left = self.model.eligible(&claim.queues, claim.avoid);

@@ -1,15 +1,17 @@
 //! `claim`: due tasks go to workers.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use redis::{Value, cmd};
 use redrive_shared::id::{Name, TaskId};
+use redrive_shared::lifecycle::{Fence, Record};
 use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES};
 use redrive_shared::retry::RetryPolicy;
-use redrive_shared::task::{Lease, Nonce};
+use redrive_shared::task::{Lease, Nonce, TaskState};
 
 use super::Inner;
 use super::enqueue::time_of;
@@ -17,10 +19,16 @@ use super::held::Handed;
 use super::keys::{RunId, run_name};
 use super::lease::read;
 use super::reply::{at, bytes, integer, items, maybe_integer, text};
-use super::scripts::CLAIM;
-use super::transition::{Changed, lane};
-use super::value::{Task, body_of, lines};
+use super::scripts::{CLAIM, UNCLAIM};
+use super::transition::{Changed, Decided, lane};
+use super::value::{Task, body_of, lease_guard, lines};
+use crate::store::format::state_number;
 use crate::store::{Claim, Claimed, Result, StoreError};
+
+/// Bytes of values read at once, about.
+const READ_BYTES: usize = 1024 * 1024;
+/// How often shards are asked for one claim: what they give may be past its deadline, and does not count.
+const ROUNDS_MAX: usize = 64;
 
 /// A claim while shards are asked for it.
 struct Filling {
@@ -35,6 +43,8 @@ struct Filling {
     next_due_ms: Option<i64>,
     /// It was silent for too long: nothing new for it.
     gone: bool,
+    /// How often shards were asked.
+    rounds: usize,
 }
 
 /// What one shard is asked for one claim.
@@ -44,15 +54,35 @@ struct Wish {
     most: usize,
     /// Payload bytes that fit.
     room: usize,
-    nonce: [u8; 8],
+    nonce: Nonce,
 }
 
-/// What a shard gave for one claim.
+/// What a shard gave for one claim, without bodies.
 struct Given {
     replayed: bool,
     next_due_ms: Option<i64>,
-    leases: Vec<(TaskId, Vec<u8>)>,
-    late: Vec<(TaskId, Vec<u8>)>,
+    tasks: Vec<Ticket>,
+    now_ms: i64,
+}
+
+/// A task that a shard gave.
+struct Ticket {
+    id: TaskId,
+    fence: Fence,
+    /// Its lane; an answer that is given again does not tell it.
+    lane: Option<String>,
+}
+
+/// A task with its value.
+type Fetched = (TaskId, Task, Vec<u8>);
+
+/// What came of the tasks given.
+#[derive(Default)]
+struct Sorted {
+    leased: Vec<Fetched>,
+    late: Vec<Fetched>,
+    /// Those that found no room.
+    back: Vec<Ticket>,
 }
 
 impl Filling {
@@ -77,14 +107,11 @@ impl Inner {
                 let filling = &filling;
                 async move { Ok::<_, StoreError>((shard, self.ask(shard, wishes, filling).await?)) }
             });
-            let mut late = Vec::new();
             for (shard, given) in futures_util::future::try_join_all(calls).await? {
-                for (wish, now_us, given) in given {
-                    let found = self.take_in(shard, &wish, now_us, given, &mut filling[wish.place])?;
-                    late.extend(found.into_iter().map(|(id, task)| (wish.place, id, task)));
+                for (wish, given) in given {
+                    self.take_in(shard, &wish, given, &mut filling[wish.place]).await?;
                 }
             }
-            self.escalate_late(late, &mut filling).await?;
         }
         Ok(filling.into_iter().map(Filling::finish).collect())
     }
@@ -103,7 +130,16 @@ impl Inner {
             shards = given;
         }
         let room = BODY_MAX_BYTES;
-        Ok(Filling { claim, run, gone, answer: Claimed::default(), room, shards, next_due_ms: None })
+        Ok(Filling {
+            claim,
+            run,
+            gone,
+            answer: Claimed::default(),
+            room,
+            shards,
+            next_due_ms: None,
+            rounds: 0,
+        })
     }
 
     /// The shards that gave something to the same request before.
@@ -121,15 +157,16 @@ impl Inner {
         let (now_ms, many) = (self.now_ms(), self.keys.shards() > 1);
         let mut wishes: HashMap<u16, Vec<Wish>> = HashMap::new();
         for (place, one) in filling.iter_mut().enumerate() {
-            if one.room == 0 || one.wants() == 0 {
+            if one.room == 0 || one.wants() == 0 || one.rounds == ROUNDS_MAX {
                 continue;
             }
+            one.rounds += 1;
             let mut asked = Vec::new();
             for shard in std::mem::take(&mut one.shards) {
                 match self.due.next(shard, &one.claim.queues).filter(|_| many && !one.gone) {
                     Some(due_ms) if due_ms > now_ms => {
                         if due_ms != i64::MAX {
-                            one.next_due_ms = Some(one.next_due_ms.map_or(due_ms, |next| next.min(due_ms)));
+                            one.comes_due(due_ms);
                         }
                     }
                     _ => asked.push(shard),
@@ -146,9 +183,8 @@ impl Inner {
                     continue;
                 }
                 left -= most;
-                let mut nonce: [u8; 8] = rand::rng().random();
-                // Never zero, which no lease has, whatever is counted up in its last four bytes.
-                nonce[0] |= 1;
+                // Zero is the nonce of no lease.
+                let nonce = Nonce(rand::rng().random_range(1..=u64::MAX));
                 wishes.entry(shard).or_default().push(Wish { place, most, room, nonce });
             }
         }
@@ -156,12 +192,7 @@ impl Inner {
     }
 
     /// Asks one shard, in calls that each give a bounded number of leases.
-    async fn ask(
-        &self,
-        shard: u16,
-        wishes: Vec<Wish>,
-        filling: &[Filling],
-    ) -> Result<Vec<(Wish, i64, Given)>> {
+    async fn ask(&self, shard: u16, wishes: Vec<Wish>, filling: &[Filling]) -> Result<Vec<(Wish, Given)>> {
         let mut answers = Vec::new();
         let mut wishes = wishes.into_iter().peekable();
         while wishes.peek().is_some() {
@@ -178,14 +209,14 @@ impl Inner {
             }
             let asked = Instant::now();
             let reply = self.write(call).await?;
-            let now_us = time_of(&reply).unwrap_or(0);
+            let now_ms = time_of(&reply).unwrap_or(0).div_euclid(1_000);
             for (wish, given) in part.into_iter().zip(items(&reply)?.get(1..).unwrap_or_default()) {
-                let given = read_given(given)?;
+                let given = read_given(given, wish.nonce, now_ms)?;
                 let claim = &filling[wish.place].claim;
-                if claim.avoid.is_empty() && !given.replayed && given.leases.len() < wish.most {
+                if claim.avoid.is_empty() && !given.replayed && given.tasks.len() < wish.most {
                     self.due.learn(shard, &claim.queues, given.next_due_ms, asked);
                 }
-                answers.push((wish, now_us, given));
+                answers.push((wish, given));
             }
         }
         Ok(answers)
@@ -203,9 +234,9 @@ impl Inner {
         call.arg(&RunId::of(&one.run).0[..])
             .arg(&one.run)
             .arg(claim.request_id.as_deref().unwrap_or_default())
+            .arg(u8::from(!one.answer.leases.is_empty() && !one.answer.replayed))
             .arg(wish.most)
-            .arg(wish.room)
-            .arg(&wish.nonce[..])
+            .arg(&wish.nonce.0.to_be_bytes()[..])
             .arg(open.len());
         for (queue, lease_ms) in open {
             call.arg(queue.as_str()).arg(lease_ms);
@@ -216,60 +247,144 @@ impl Inner {
         }
     }
 
-    /// Adds what a shard gave to a claim; returns tasks that were found past their deadline.
-    fn take_in(
-        &self,
-        shard: u16,
-        wish: &Wish,
-        now_us: i64,
-        given: Given,
-        one: &mut Filling,
-    ) -> Result<Vec<(TaskId, Task)>> {
+    /// Adds what a shard gave to a claim. Tasks past their deadline are escalated, and what finds no room is given back.
+    async fn take_in(&self, shard: u16, wish: &Wish, given: Given, one: &mut Filling) -> Result<()> {
         one.answer.replayed |= given.replayed;
         if given.replayed {
             // That is all that this shard has for the request.
-        } else if given.leases.len() >= wish.most {
+        } else if given.tasks.len() >= wish.most {
             // It may have more: what the others cannot give is asked of it again.
             one.shards.push(shard);
         } else if let Some(due_ms) = given.next_due_ms {
-            one.next_due_ms = Some(one.next_due_ms.map_or(due_ms, |next| next.min(due_ms)));
+            one.comes_due(due_ms);
+        }
+        let now_ms = given.now_ms;
+        let sorted = self.fetch(shard, given, wish.room).await?;
+        if !sorted.back.is_empty() {
+            one.room = 0;
+            one.comes_due(now_ms);
+            self.unclaim(shard, &one.run, sorted.back).await?;
         }
         let book = self.books.get();
-        let mut handed: Vec<(TaskId, Handed)> = Vec::with_capacity(given.leases.len());
-        for (place, (id, value)) in given.leases.into_iter().enumerate() {
-            let mut task = read(&id, &value)?;
+        let mut handed: Vec<(TaskId, Handed)> = Vec::with_capacity(sorted.leased.len());
+        for (id, task, value) in sorted.leased {
             let policy = book.policy(task.meta.queue());
             let lease_ms = one.claim.lease_ms.unwrap_or(policy.lease_ms);
-            if !given.replayed {
-                let nonce = nonce_at(wish.nonce, place);
-                // The script did the same to the value, and selected only what is waiting and due.
-                if task.record.claim(lease_ms, nonce, &policy, now_us).is_err() {
-                    return Err(StoreError::Corrupt(format!("task {id} was leased and is not due")));
-                }
-                task.run = RunId::of(&one.run);
-            }
             one.room = one.room.saturating_sub(task.slot_bytes);
             one.answer.leases.push(lease(&id, &task, &value, &policy, lease_ms)?);
             let body = body_of(&value).ok().map(<[u8]>::to_vec);
             handed.push((id, Handed { task, agent: Some(one.claim.agent.clone()), body }));
         }
+        if handed.is_empty() && !sorted.late.is_empty() {
+            self.forget_request(shard, one).await?;
+        }
         self.held.put(handed);
-        given.late.into_iter().map(|(id, head)| Ok((id.clone(), read(&id, &head)?))).collect()
+        self.escalate_late(sorted.late, now_ms, one).await
     }
 
-    /// Escalates what claims found past its deadline.
-    async fn escalate_late(&self, late: Vec<(usize, TaskId, Task)>, filling: &mut [Filling]) -> Result<()> {
+    /// A request that got nothing but late tasks was not answered.
+    async fn forget_request(&self, shard: u16, one: &Filling) -> Result<()> {
+        if let Some(request) = &one.claim.request_id {
+            let key = self.keys.of_shard(shard, &format!("q:{}|{request}", one.run));
+            self.link.query(cmd("DEL").arg(key)).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the tasks that a shard gave, as many as there is room for.
+    async fn fetch(&self, shard: u16, given: Given, mut room: usize) -> Result<Sorted> {
+        let (mut sorted, mut tasks) = (Sorted::default(), given.tasks.into_iter().peekable());
+        while tasks.peek().is_some() {
+            let at_once =
+                (READ_BYTES / self.value_bytes.load(Ordering::Relaxed).max(1)).clamp(1, BATCH_MAX_ITEMS);
+            let part: Vec<Ticket> = tasks.by_ref().take(at_once).collect();
+            let mut query = cmd("MGET");
+            for ticket in &part {
+                query.arg(self.keys.of_shard(shard, &format!("t:{}", ticket.id)));
+            }
+            let reply = self.link.query(&query).await?;
+            let (mut read_bytes, count) = (0, part.len());
+            for (ticket, value) in part.into_iter().zip(items(&reply)?) {
+                if *value == Value::Nil {
+                    continue;
+                }
+                let value = bytes(value)?.to_vec();
+                read_bytes += value.len();
+                let task = read(&ticket.id, &value)?;
+                if !task.is_under(ticket.fence) {
+                    continue;
+                }
+                if !given.replayed && task.record.deadline_ms < given.now_ms {
+                    sorted.late.push((ticket.id, task, value));
+                } else if task.slot_bytes > room && !sorted.leased.is_empty() || !sorted.back.is_empty() {
+                    sorted.back.push(ticket);
+                } else {
+                    room = room.saturating_sub(task.slot_bytes);
+                    sorted.leased.push((ticket.id, task, value));
+                }
+            }
+            self.value_bytes.store(read_bytes / count.max(1), Ordering::Relaxed);
+            if !sorted.back.is_empty() {
+                sorted.back.extend(tasks.by_ref());
+            }
+        }
+        Ok(sorted)
+    }
+
+    /// Gives leases back that nobody has heard of.
+    async fn unclaim(&self, shard: u16, run: &str, tasks: Vec<Ticket>) -> Result<()> {
+        let mut lanes: HashMap<String, Vec<(TaskId, Fence)>> = HashMap::new();
+        for Ticket { id, fence, lane } in tasks {
+            // One that is given again was heard of: it stays leased.
+            if let Some(lane) = lane {
+                lanes.entry(lane).or_default().push((id, fence));
+            }
+        }
+        for (lane, tasks) in lanes {
+            let queue = lane.split('|').nth(1).unwrap_or_default();
+            let counter = |state| format!("{queue}|{}", state_number(state));
+            let mut call = UNCLAIM.on(self.keys.shard(shard));
+            call.arg(self.time.argument()).arg(&RunId::of(run).0[..]);
+            call.arg(counter(TaskState::Leased)).arg(counter(TaskState::Scheduled)).arg(&lane);
+            for (id, fence) in &tasks {
+                call.arg(id.as_str()).arg(&lease_guard(*fence)[..]);
+            }
+            self.link.write(call).await?;
+        }
+        Ok(())
+    }
+
+    /// Escalates what a claim found past its deadline: as if it had not been leased.
+    async fn escalate_late(&self, late: Vec<Fetched>, now_ms: i64, one: &mut Filling) -> Result<()> {
         if late.is_empty() {
             return Ok(());
         }
-        let (mut places, mut changes) = (Vec::new(), Vec::new());
-        for (place, id, task) in late {
-            changes.push(self.miss_deadline(&id, task).await?);
-            places.push((place, id));
+        let (mut ids, mut changes) = (Vec::new(), Vec::new());
+        for (id, mut task, value) in late {
+            let guard = lease_guard(task.fence()).to_vec();
+            task.record.runs = task.record.runs.saturating_sub(1);
+            let before = Record { leased_at_ms: now_ms, ..task.record.clone() };
+            task.record.state = TaskState::Scheduled;
+            let policy = self.books.get().policy(task.meta.queue());
+            let missed = task.record.miss_deadline(&policy, now_ms.saturating_mul(1_000));
+            let verdict =
+                missed.map_err(|refused| StoreError::Corrupt(format!("task {id} is late: {refused}")))?;
+            let decided = Decided {
+                guard,
+                before,
+                verdict,
+                failure: None,
+                agent: None,
+                note: None,
+                result: None,
+                now_ms,
+            };
+            changes.push(self.change(&id, task, body_of(&value).ok(), decided).await?);
+            ids.push(id);
         }
-        for ((place, id), changed) in places.into_iter().zip(self.apply(changes).await?) {
+        for (id, changed) in ids.into_iter().zip(self.apply(changes).await?) {
             if matches!(changed, Changed::Applied) {
-                filling[place].answer.too_late.push(id);
+                one.answer.too_late.push(id);
             }
         }
         Ok(())
@@ -277,6 +392,10 @@ impl Inner {
 }
 
 impl Filling {
+    fn comes_due(&mut self, due_ms: i64) {
+        self.next_due_ms = Some(self.next_due_ms.map_or(due_ms, |next_ms| next_ms.min(due_ms)));
+    }
+
     fn finish(self) -> Claimed {
         let mut answer = self.answer;
         if answer.leases.len() < self.claim.max && !answer.replayed {
@@ -286,25 +405,32 @@ impl Filling {
     }
 }
 
-/// The nonce of a claim's lease by its place, as the script makes it.
-fn nonce_at(nonce: [u8; 8], place: usize) -> Nonce {
-    let [a, b, c, d, e, f, g, h] = nonce;
-    let counter = u32::from_be_bytes([e, f, g, h]).wrapping_add(u32::try_from(place).unwrap_or(0));
-    Nonce(u64::from(u32::from_be_bytes([a, b, c, d])) << 32 | u64::from(counter))
-}
-
-fn read_given(given: &Value) -> Result<Given> {
+fn read_given(given: &Value, nonce: Nonce, now_ms: i64) -> Result<Given> {
     let parts = items(given)?;
-    let tasks = |value: &Value| -> Result<Vec<(TaskId, Vec<u8>)>> {
-        let pairs = items(value)?.chunks_exact(2);
-        pairs.map(|pair| Ok((task_id(text(&pair[0])?)?, bytes(&pair[1])?.to_vec()))).collect()
-    };
-    Ok(Given {
-        replayed: text(at(parts, 0)?)? == "again",
-        next_due_ms: maybe_integer(at(parts, 1)?)?,
-        leases: tasks(at(parts, 2)?)?,
-        late: tasks(at(parts, 3)?)?,
-    })
+    let mut given = Given { replayed: false, next_due_ms: None, tasks: Vec::new(), now_ms };
+    if text(at(parts, 0)?)? == "again" {
+        given.replayed = true;
+        for leases in parts.get(1..).unwrap_or_default() {
+            let leases = items(leases)?;
+            let nonce = bytes(at(leases, 1)?)?.try_into().map(u64::from_be_bytes).unwrap_or_default();
+            let fence = Fence { epoch: integer(at(leases, 0)?)?, nonce: Nonce(nonce) };
+            for id in leases.get(2..).unwrap_or_default() {
+                given.tasks.push(Ticket { id: task_id(text(id)?)?, fence, lane: None });
+            }
+        }
+        return Ok(given);
+    }
+    let fence = Fence { epoch: integer(at(parts, 1)?)?, nonce };
+    given.next_due_ms = maybe_integer(at(parts, 2)?)?;
+    for lane in parts.get(3..).unwrap_or_default() {
+        let lane = items(lane)?;
+        let name = text(at(lane, 0)?)?;
+        for id in &lane[1..] {
+            let lane = Some(name.to_owned());
+            given.tasks.push(Ticket { id: task_id(text(id)?)?, fence, lane });
+        }
+    }
+    Ok(given)
 }
 
 /// An id that the store holds.
@@ -344,16 +470,4 @@ fn lease(id: &TaskId, task: &Task, value: &[u8], policy: &RetryPolicy, lease_ms:
         traceparent: task.meta.traceparent.clone(),
         labels: task.meta.labels.clone(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nonces_count_up_and_wrap_in_their_last_four_bytes() {
-        let nonce = [1, 2, 3, 4, 0xff, 0xff, 0xff, 0xff];
-        assert_eq!(nonce_at(nonce, 0), Nonce(0x0102_0304_ffff_ffff));
-        assert_eq!(nonce_at(nonce, 1), Nonce(0x0102_0304_0000_0000));
-    }
 }

@@ -23,6 +23,7 @@ pub(super) struct New {
     queue: Name,
     state: TaskState,
     due_ms: i64,
+    epoch: i64,
     expires_ms: Option<i64>,
     /// Where it waits, if it does.
     lane: Option<String>,
@@ -70,7 +71,9 @@ impl Inner {
 
     /// Writes one batch of a shard.
     pub async fn write_new(&self, shard: u16, mut tasks: Vec<New>) -> Result<Vec<Enqueued>> {
-        let first = self.shard(shard).ordinals.take(self.time.now_us(), tasks.len());
+        // Above every epoch that is written: leases take theirs from the same row.
+        let above = tasks.iter().map(|task| task.epoch).max().unwrap_or(0).max(self.time.now_us());
+        let first = self.shard(shard).ordinals.take(above, tasks.len());
         for (task, ordinal) in tasks.iter_mut().zip(first..) {
             write_ordinal(&mut task.value, ordinal);
         }
@@ -143,14 +146,14 @@ fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: 
     let payload = task.payload.get().as_bytes();
     let waits = record.state == TaskState::Scheduled;
     let (state, due_ms) = (record.state, record.due_ms);
-    let expires_ms = record.expires_ms;
+    let (expires_ms, epoch) = (record.expires_ms, record.epoch);
     let stored = Task::new(record, meta, u32::from(verdict.is_some()), payload.len());
     let mut value = stored.head();
     stored.write_meta(&mut value);
     value.extend_from_slice(payload);
     value.extend(line.unwrap_or_default());
     let lane = waits.then(|| lane_name(&lane));
-    New { id: task.id, hash, queue: task.queue, state, due_ms, expires_ms, lane, value }
+    New { id: task.id, hash, queue: task.queue, state, due_ms, epoch, expires_ms, lane, value }
 }
 
 /// What it means that the id is known.

@@ -86,6 +86,6 @@ impl Held {
 
 impl Handed {
     fn is_under(&self, fence: Fence) -> bool {
-        (self.task.record.epoch, self.task.record.nonce) == (fence.epoch, fence.nonce)
+        self.task.fence() == fence
     }
 }

@@ -29,7 +29,7 @@ mod transition;
 mod value;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -75,6 +75,8 @@ struct Inner {
     held: Held,
     due: Due,
     gone: Gone,
+    /// Bytes of a task's value, as those read last were: how many to read at once.
+    value_bytes: AtomicUsize,
     /// Before this moment nobody could reach this coordinator: silence up to it proves nothing.
     opened_ms: i64,
     hints: broadcast::Sender<Hint>,

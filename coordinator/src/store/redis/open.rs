@@ -1,5 +1,6 @@
 //! Opening the shared store: what was fixed at its first use is compared.
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock, Weak};
 
 use rand::RngExt;
@@ -28,6 +29,8 @@ pub const SHARDS_MAX: u16 = 1_024;
 const SHARDS_OF_ONE: u16 = 1;
 /// Shards of a store on a cluster: enough for as many masters as most have, to spread evenly.
 const SHARDS_OF_CLUSTER: u16 = 16;
+/// Bytes of a task's value, until some were read: errs on the large side.
+const VALUE_BYTES: usize = 16 * 1024;
 /// Hints that may wait for a slow listener; beyond, it looks at everything.
 const HINTS_KEPT: usize = 1_024;
 
@@ -66,6 +69,7 @@ impl RedisStore {
             held: <_>::default(),
             due: Due::new(shards),
             gone: <_>::default(),
+            value_bytes: AtomicUsize::new(VALUE_BYTES),
             opened_ms: 0,
             hints: broadcast::Sender::new(HINTS_KEPT),
             shards: OnceLock::new(),

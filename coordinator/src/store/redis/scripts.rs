@@ -21,6 +21,10 @@ script!(
     CLAIM, "claim"
 );
 script!(
+    /// Leases that nobody has heard of are given back.
+    UNCLAIM, "unclaim"
+);
+script!(
     /// Leases are started or made longer.
     EXTEND, "extend"
 );

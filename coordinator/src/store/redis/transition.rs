@@ -34,6 +34,8 @@ pub(super) struct Change {
     from: Place,
     to: Place,
     score: i64,
+    /// Its epoch after it, where that was raised.
+    epoch: Option<i64>,
     before: String,
     /// Empty: the task is deleted.
     after: String,
@@ -155,6 +157,7 @@ impl Inner {
             from: place(&task, &before)?,
             to: place(&task, &task.record)?,
             score,
+            epoch: (task.record.epoch != before.epoch).then_some(task.record.epoch),
             before: counter(&task, before.state),
             after: counter(&task, task.record.state),
             queue: lane(&task)?.queue,
@@ -180,6 +183,7 @@ impl Inner {
             from: place(task, &task.record)?,
             to: Place::Nowhere,
             score: 0,
+            epoch: None,
             before: counter(task, task.record.state),
             after: String::new(),
             queue: lane(task)?.queue,
@@ -220,7 +224,9 @@ impl Inner {
             groups[group].push(place);
         }
         let mut call = TRANSITION.on(self.keys.shard(shard));
+        let epoch = changes.iter().filter_map(|change| change.epoch).max();
         call.arg(self.time.argument()).arg(self.keys.channel()).arg(&self.origin);
+        call.arg(epoch.map_or_else(String::new, |epoch| epoch.to_string()));
         for group in &groups {
             let first = &changes[group[0]];
             call.arg(first.from.name())

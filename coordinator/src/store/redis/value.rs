@@ -7,12 +7,13 @@
 //!  slot        the payload, byte for byte; of a succeeded task, its result
 //!  history     its attempts, newest first, each behind its length (protobuf)
 //!
-//!  header:  0 version  1 state  2 epoch(8)  10 nonce(8)  18 started  19 lease until(6)  25 leased at(6)  31 runs(4)
-//!           35 run(8)  43 due(6)  49 deadline(6)  55 record bytes(2)  57 meta bytes(2)  59 slot bytes(4)  63 ordinal(8)
+//!  header:  0 version  1 state  2 epoch(8)  10 nonce(8)  18 started  19 lease until(6)  25 leased at(6)  31 run(8)
+//!           39 runs(4)  43 due(6)  49 deadline(6)  55 record bytes(2)  57 meta bytes(2)  59 slot bytes(4)  63 ordinal(8)
 //! ```
 //!
 //! Times are milliseconds. The first 18 bytes are the *fence*: they decide whether a caller still holds the lease. The
-//! ordinal says in which order tasks came to their shard, in µs. Protobuf may gain fields: a release that does not know
+//! ordinal says in which order tasks came to their shard, in µs; epochs of leases are taken from the same row of numbers, so
+//! that a lease need not know its task's last. Protobuf may gain fields: a release that does not know
 //! them leaves them out when it next writes the record, so a field that must survive that raises the version instead.
 
 use std::collections::BTreeMap;
@@ -223,15 +224,17 @@ impl Task {
         let stored = StoredRecord::decode(value.get(HEADER_BYTES..meta_from).ok_or(Unreadable::Short)?)?;
         let meta = value.get(meta_from..meta_from + meta_bytes).ok_or(Unreadable::Short)?;
         let mut run = RunId::default();
-        run.0.copy_from_slice(&header[35..43]);
+        run.0.copy_from_slice(&header[31..39]);
+        let state = state_from(header[1]).ok_or(Unreadable::Field("state"))?;
+        let runs = u32::try_from(number(39, 4)).unwrap_or(u32::MAX);
         let record = Record {
-            state: state_from(header[1]).ok_or(Unreadable::Field("state"))?,
+            state,
             epoch: number(2, 8).cast_signed(),
             nonce: Nonce(number(10, 8)),
             started: header[18] != 0,
             lease_until_ms: time(19),
             leased_at_ms: time(25),
-            runs: u32::try_from(number(31, 4)).unwrap_or(u32::MAX),
+            runs: runs.saturating_add(u32::from(state == TaskState::Leased)),
             due_ms: time(43),
             deadline_ms: time(49),
             ledger: Ledger {
@@ -293,8 +296,9 @@ impl Task {
         bytes.push(u8::from(record.started));
         bytes.extend(time(record.lease_until_ms));
         bytes.extend(time(record.leased_at_ms));
-        bytes.extend(record.runs.to_be_bytes());
         bytes.extend(self.run.0);
+        // Of a leased task, those before: so that leasing it need not read it.
+        bytes.extend(record.runs.saturating_sub(u32::from(record.state == TaskState::Leased)).to_be_bytes());
         bytes.extend(time(record.due_ms));
         bytes.extend(time(record.deadline_ms));
         bytes.extend(u16::try_from(record_bytes).unwrap_or(u16::MAX).to_be_bytes());
@@ -340,6 +344,16 @@ impl Task {
         let mut head = self.head();
         head.truncate(HEADER_BYTES);
         head
+    }
+
+    /// The fence of its last lease.
+    pub fn fence(&self) -> Fence {
+        Fence { epoch: self.record.epoch, nonce: self.record.nonce }
+    }
+
+    /// Whether it is leased, and under this lease.
+    pub fn is_under(&self, fence: Fence) -> bool {
+        self.record.state == TaskState::Leased && self.fence() == fence
     }
 
     /// Its score in its lane: the due millisecond in µs, and below it the order of arrival.

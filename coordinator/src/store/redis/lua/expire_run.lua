@@ -6,7 +6,7 @@ local ids = call('ZRANGEBYSCORE', LEASES .. ARGV[2], '(' .. now_ms, '+inf')
 local adds = {}
 for _, id in ipairs(ids) do
   local head = call('GETRANGE', TASK .. id, 0, HEADER - 1)
-  if #head == HEADER and string.byte(head, 2) == 1 and string.sub(head, 36, 43) == ARGV[2] then
+  if #head == HEADER and string.byte(head, 2) == 1 and string.sub(head, 32, 39) == ARGV[2] then
     call('SETRANGE', TASK .. id, 19, struct.pack('>I6', now_ms))
     adds[#adds + 1] = now_ms
     adds[#adds + 1] = id

@@ -15,7 +15,7 @@ for at = 2, #ARGV, 3 do
   else
     local ends = math.max(struct.unpack('>I6', head, 20), now_ms + tonumber(ARGV[at + 2]))
     call('SETRANGE', TASK .. id, 18, struct.pack('>BI6', 1, ends))
-    local run = string.sub(head, 36, 43)
+    local run = string.sub(head, 32, 39)
     adds[run] = adds[run] or {}
     table.insert(adds[run], ends)
     table.insert(adds[run], id)

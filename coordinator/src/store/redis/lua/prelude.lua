@@ -38,7 +38,7 @@ end
 -- The run that holds a task, by its header: `agent|boot`, or '' where nobody does.
 local function holder(value)
   if string.byte(value, 2) ~= 1 then return '' end
-  return call('HGET', NAMES, string.sub(value, 36, 43)) or ''
+  return call('HGET', NAMES, string.sub(value, 32, 39)) or ''
 end
 
 -- The first `rank|queue` and the rest `dependency|group` of a lane's name.
@@ -52,6 +52,11 @@ local function take_ordinals(wanted, count)
   local first = math.max(tonumber(call('GET', ORDINAL) or 0) + 1, wanted)
   call('SET', ORDINAL, string.format('%d', first + count - 1))
   return first
+end
+
+-- Numbers taken from now on are above this one: epochs of leases must be above all that their tasks had before.
+local function keep_above(number)
+  if number > tonumber(call('GET', ORDINAL) or 0) then call('SET', ORDINAL, string.format('%d', number)) end
 end
 
 -- Adds pairs of score and id to a lane, whose first is due then; returns what is told of it.

@@ -1,6 +1,6 @@
 -- Writes what the coordinator decided, task by task, where the task is still as it was when that was decided.
 --
--- ARGV: now, channel, origin, then groups of tasks that go the same way
+-- ARGV: now, channel, origin, the highest epoch written ('' : none), then groups of tasks that go the same way
 --   from: 'l' .. lane | 'r' .. run | 'x' (finished) | '-',  to: 'l' .. lane | 'x' | '-',
 --   counter before, counter after ('' : the tasks are deleted), tasks n, n × (
 --     id, guard (what its value must begin with), new header and record, or the whole new value,
@@ -10,7 +10,7 @@
 -- Returns: the time in µs, then for each task that was not changed: its place, its head ('' : there is none).
 -- O(n log m): n the batch, m the tasks of a lane.
 local FIELDS = 5
-local groups, at = {}, 4
+local groups, at = {}, 5
 local reply, place, sets, deleted = { string.format('%d', now_us) }, 0, {}, {}
 
 -- The value of a task whose body stays.
@@ -63,6 +63,7 @@ if #groups == 0 then return reply end
 
 -- What Redis refuses when its memory is full comes first: nothing is half done.
 if #sets > 0 then call('MSET', unpack(sets)) end
+if ARGV[4] ~= '' then keep_above(tonumber(ARGV[4])) end
 local news, changes = ARGV[3], {}
 for _, group in ipairs(groups) do
   if group.first then
