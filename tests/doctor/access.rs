@@ -30,6 +30,14 @@ async fn allow(server: &RedisServer, more: &[&str]) {
     server.command(&words).await;
 }
 
+/// What the server refused anyone, as it noted down itself. The client's name and version are for people, and no part of
+/// the rule: before 7.2 servers do not take them.
+async fn denied(server: &RedisServer) -> Vec<String> {
+    let log = server.command(&["ACL", "LOG", "100"]).await;
+    let objects = log.split("\nobject\n").skip(1).filter_map(|rest| rest.lines().next());
+    objects.filter(|object| !object.starts_with("client")).map(str::to_owned).collect()
+}
+
 fn as_user(url: &str) -> String {
     url.replacen("://", "://redrive:secret@", 1)
 }
@@ -64,7 +72,9 @@ async fn live(bed: &Bed) {
 
 #[tokio::test]
 async fn the_documented_user_can_do_all_that_the_store_does() {
-    let server = RedisServer::with(RedisOptions::default().append_only(AppendFsync::Everysec)).await;
+    let options =
+        RedisOptions::default().append_only(AppendFsync::Everysec).set("repl-diskless-sync-delay", "0");
+    let server = RedisServer::with(options).await;
     let replica = RedisServer::start().await;
     replica.command(&["REPLICAOF", "127.0.0.1", &server.port().to_string()]).await;
     eventually("it follows", Duration::from_secs(20), async || {
@@ -87,8 +97,7 @@ async fn the_documented_user_can_do_all_that_the_store_does() {
     let store = RedisStore::open(&waiting, None).await.unwrap();
     let answers = store.enqueue(vec![task("w")]).await.unwrap();
     assert!(matches!(answers[0], Enqueued::Created { .. }), "{answers:?}");
-    let denied = server.command(&["ACL", "LOG", "10"]).await;
-    assert!(!denied.contains("reason"), "something was refused and hidden: {denied}");
+    assert_eq!(denied(&server).await, [""; 0], "something was refused and hidden");
 }
 
 #[tokio::test]
@@ -103,8 +112,7 @@ async fn the_documented_user_can_work_on_a_cluster() {
     assert!(report.findings().iter().all(|finding| finding.verdict != Verdict::Skipped), "{report:#?}");
     live(&Bed::new(RedisBackend::at(&url, "rd", 4)).await).await;
     for node in cluster.nodes() {
-        let denied = node.command(&["ACL", "LOG", "10"]).await;
-        assert!(!denied.contains("reason"), "something was refused and hidden: {denied}");
+        assert_eq!(denied(node).await, [""; 0], "something was refused and hidden");
     }
 }
 

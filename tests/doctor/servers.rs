@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use redrive_coordinator::store::doctor::Verdict;
-use redrive_coordinator::store::redis::doctor;
+use redrive_coordinator::store::redis::{RedisConfig, RedisStore, doctor};
+use redrive_coordinator::store::{Store, StoreError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::{assert_found, config, examine, found, refused};
 use crate::support::redis::{AppendFsync, RedisCluster, RedisOptions, RedisSentinel, RedisServer};
 use crate::support::wait::eventually;
+use crate::support::{claim_of, task};
 
 #[tokio::test]
 async fn a_server_that_keeps_everything_is_fine() {
@@ -50,8 +52,7 @@ async fn what_loses_tasks_is_refused() {
     assert_found(&examine(&server.url()).await, "persistence", Verdict::Warning, "snapshots only");
     server.command(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
     assert_found(&examine(&server.url()).await, "replication", Verdict::Refused, "takes no writes");
-    let shards =
-        redrive_coordinator::store::redis::RedisConfig { shards: Some(4), ..super::config(&server.url()) };
+    let shards = RedisConfig { shards: Some(4), ..self::config(&server.url()) };
     server.command(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await;
     server.command(&["HSET", "rd:{*}:meta", "shards", "2", "layout", "1"]).await;
     assert_found(&doctor::examine(&shards).await, "layout", Verdict::Refused, "made with 2 shards");
@@ -80,6 +81,7 @@ async fn a_cluster_with_slots_that_nobody_serves_is_refused() {
     let report = examine(&cluster.url()).await;
     assert_found(&report, "cluster", Verdict::Ok, "3 masters");
     assert_eq!(refused(&report), [""; 0], "{report:#?}");
+    one_full_master_is_enough(&cluster).await;
     cluster.node(3).kill();
     cluster.node(0).kill();
     eventually("the cluster knows that slots are lost", Duration::from_secs(30), async || {
@@ -90,6 +92,21 @@ async fn a_cluster_with_slots_that_nobody_serves_is_refused() {
     let report = examine(&cluster.url()).await;
     assert_found(&report, "cluster", Verdict::Refused, "cluster_state fail");
     assert_found(&report, "nodes", Verdict::Warning, "no answer from");
+}
+
+/// New tasks go to every master, so the fullest decides; and the refusal names it.
+async fn one_full_master_is_enough(cluster: &RedisCluster) {
+    let config = RedisConfig { memory_limit_percent: 1, ..config(&cluster.url()) };
+    let store = RedisStore::open(&config, None).await.unwrap();
+    let full = &cluster.nodes()[2];
+    full.command(&["CONFIG", "SET", "maxmemory", "20mb"]).await;
+    let refused = eventually("new tasks are refused", Duration::from_secs(20), async || {
+        store.enqueue(vec![task("a")]).await.err()
+    });
+    let (refused, _) = refused.await;
+    let named = format!("127.0.0.1:{} uses", full.port());
+    assert!(matches!(&refused, StoreError::NearlyFull(said) if said.contains(&named)), "{refused:?}");
+    assert_eq!(store.claim(vec![claim_of(1)]).await.unwrap()[0].leases.len(), 1, "claims go on");
 }
 
 #[tokio::test]
@@ -126,18 +143,18 @@ async fn what_cannot_be_reached_or_is_no_redis_is_told() {
 
 #[tokio::test]
 async fn a_server_that_hangs_ends_the_examination_in_time() {
-    let server = RedisServer::start().await;
-    let pair = RedisServer::start().await;
-    pair.command(&["REPLICAOF", "127.0.0.1", &server.port().to_string()]).await;
+    let server = RedisServer::with(RedisOptions::default().set("repl-diskless-sync-delay", "0")).await;
+    let replica = RedisServer::start().await;
+    replica.command(&["REPLICAOF", "127.0.0.1", &server.port().to_string()]).await;
     eventually("it follows", Duration::from_secs(20), async || {
         let info = server.try_command(&["INFO", "replication"]).await.ok()?;
         info.contains("state=online").then_some(())
     })
     .await;
-    pair.suspend();
+    replica.suspend();
     let report =
         tokio::time::timeout(Duration::from_secs(20), examine(&server.url())).await.expect("bounded");
     assert_found(&report, "nodes", Verdict::Warning, "no answer from replica");
     assert_found(&report, "scripts", Verdict::Ok, "");
-    pair.resume();
+    replica.resume();
 }

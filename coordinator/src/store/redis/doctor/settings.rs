@@ -111,7 +111,7 @@ fn appending(fsync: Option<&str>) -> Finding {
         }
         Some("everysec") => Finding::ok(
             CHECK,
-            "appendonly yes, appendfsync everysec: losing the machine can lose the last second or two, a crash of Redis alone nothing",
+            "appendonly yes, appendfsync everysec: losing the machine can lose the last second or two, a crash of Redis alone nothing unless the disk is slow",
         ),
         Some(fsync) => Finding::bad(
             CHECK,
