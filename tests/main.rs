@@ -8,6 +8,7 @@
 mod api;
 mod cli;
 mod crash;
+mod doctor;
 mod durability;
 mod faults;
 mod fixtures;

@@ -65,6 +65,7 @@ fn without_password(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use redrive_coordinator::StoreConfig;
     use redrive_shared::breaker::BreakerConfig;
 
     #[test]
@@ -85,11 +86,12 @@ mod tests {
 
     #[test]
     fn every_key_is_documented() {
-        let keys = [keys::<CoordinatorConfig>(), keys::<WorkerConfig>(), keys::<BreakerConfig>()].concat();
+        let of_coordinator = [keys::<CoordinatorConfig>(), keys::<StoreConfig>()].concat();
+        let keys = [of_coordinator, keys::<WorkerConfig>(), keys::<BreakerConfig>()].concat();
         for key in keys {
             let stands = |line: &str| {
                 let line = line.strip_prefix('#').unwrap_or(line);
-                line.starts_with(&format!("{key} = ")) || line == format!("[worker.{key}]")
+                line.starts_with(&format!("{key} = ")) || line.ends_with(&format!(".{key}]"))
             };
             assert!(DEFAULTS.lines().any(stands), "{key} is not in config.default.toml");
         }

@@ -50,6 +50,19 @@ pub struct StoreConfig {
     pub response_timeout_ms: u64,
     /// For the replicas, in milliseconds.
     pub wait_timeout_ms: u64,
+    /// Share of a server's maxmemory from which on new tasks are refused, in percent.
+    #[serde(deserialize_with = "percent")]
+    pub memory_limit_percent: u8,
+    /// Start although the store's settings would lose tasks.
+    pub allow_unsafe: bool,
+}
+
+fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    let percent = u8::deserialize(deserializer)?;
+    match percent {
+        1..=100 => Ok(percent),
+        _ => Err(D::Error::custom("memory_limit_percent is a share, from 1 to 100")),
+    }
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Address>, D::Error> {
@@ -67,6 +80,8 @@ impl Default for StoreConfig {
             connect_timeout_ms: 2_000,
             response_timeout_ms: 2_000,
             wait_timeout_ms: 1_000,
+            memory_limit_percent: 85,
+            allow_unsafe: false,
         }
     }
 }
@@ -84,6 +99,7 @@ impl StoreConfig {
                 wait_replicas: self.wait_replicas,
                 wait_timeout: Duration::from_millis(self.wait_timeout_ms),
             },
+            memory_limit_percent: self.memory_limit_percent,
         })
     }
 }

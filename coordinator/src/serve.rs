@@ -16,7 +16,9 @@ use crate::config::CoordinatorConfig;
 use crate::connections::serve;
 use crate::duties::{Forgetter, Listener, Reaper};
 use crate::engine::Engine;
-use crate::store::redis::RedisStore;
+use crate::store::doctor::{Report, Verdict};
+use crate::store::redis::link::Link;
+use crate::store::redis::{RedisConfig, RedisStore, doctor};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
@@ -45,6 +47,12 @@ pub enum CoordinatorError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The store would lose tasks.
+    #[error(
+        "will not start on a store that would lose tasks, or cannot work, unless allow_unsafe is set: {}",
+        refusals(.0)
+    )]
+    Unsafe(Report),
     /// A background duty failed in a way that it must not.
     #[error(
         "a background duty failed: {0}; this is a defect, its trace is in the log; start the coordinator again"
@@ -86,9 +94,15 @@ pub async fn run(
     defect.map_or(Ok(()), |error| Err(CoordinatorError::Defect(error.to_string())))
 }
 
+/// What keeps a coordinator from starting.
+fn refusals(report: &Report) -> String {
+    report.refused().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
 /// Opens the store that the configuration names.
-async fn open(config: &CoordinatorConfig) -> Result<Arc<dyn Store>, StoreError> {
+async fn open(config: &CoordinatorConfig) -> Result<Arc<dyn Store>, CoordinatorError> {
     if let Some(shared) = config.store.redis() {
+        examine(&shared, config.store.allow_unsafe).await?;
         return Ok(Arc::new(RedisStore::open(&shared, None).await?));
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -97,6 +111,24 @@ async fn open(config: &CoordinatorConfig) -> Result<Arc<dyn Store>, StoreError> 
     } else {
         SqliteStore::open(&config.data_dir, clock)?
     }))
+}
+
+/// The checks of `redrive doctor`, before anything is written.
+async fn examine(shared: &RedisConfig, allow_unsafe: bool) -> Result<(), CoordinatorError> {
+    let link = Link::open(&shared.address, shared.link).await?;
+    let report = doctor::examine_over(&link, shared).await;
+    if !allow_unsafe && report.verdict() == Verdict::Refused {
+        return Err(CoordinatorError::Unsafe(report));
+    }
+    for finding in report.findings() {
+        match finding.verdict {
+            Verdict::Ok => tracing::debug!(%finding, "the store was checked"),
+            Verdict::Skipped => tracing::info!(%finding, "the store could not be checked"),
+            Verdict::Warning => tracing::warn!(%finding, "the store was checked"),
+            Verdict::Refused => tracing::warn!(%finding, "unsafe, and allowed"),
+        }
+    }
+    Ok(())
 }
 
 fn start_duties(

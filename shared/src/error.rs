@@ -82,6 +82,8 @@ error_codes! {
     StoreUnavailable = "store_unavailable", 503, "The store does not answer";
     /// The store has no room.
     StoreFull = "store_full", 503, "The store has no room";
+    /// The store has little room: no new tasks.
+    StoreNearlyFull = "store_nearly_full", 429, "The store is nearly full";
     /// The coordinator is stopping.
     ShuttingDown = "shutting_down", 503, "The coordinator is stopping";
     /// A defect.

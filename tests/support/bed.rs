@@ -78,7 +78,13 @@ impl RedisBackend {
 /// A store at that address, with everything else as it is by default.
 pub fn redis_config(url: &str) -> RedisConfig {
     let address = url.parse().expect("an address");
-    RedisConfig { address, prefix: "rd".into(), shards: None, link: LinkOptions::default() }
+    RedisConfig {
+        address,
+        prefix: "rd".into(),
+        shards: None,
+        link: LinkOptions::default(),
+        memory_limit_percent: 85,
+    }
 }
 
 #[async_trait]

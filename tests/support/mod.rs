@@ -10,7 +10,7 @@ pub mod redis;
 pub mod server;
 pub mod wait;
 
-pub use bed::{Bed, RedisBackend, SqliteBackend, fast_directory};
+pub use bed::{Bed, RedisBackend, SqliteBackend, fast_directory, redis_config};
 pub use build::{
     EnqueueExt, START_MS, beat, beat_with, claim_of, failure, fence, fixed_policy, id, ids, name, raw,
     settle_of, task,

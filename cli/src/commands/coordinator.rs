@@ -35,6 +35,9 @@ pub struct Args {
     /// Make queues that are named and do not exist, with the default policy.
     #[arg(long)]
     create_queues: bool,
+    /// Start although the shared store would lose tasks; `redrive doctor` says how.
+    #[arg(long)]
+    allow_unsafe: bool,
     #[command(flatten)]
     store: StoreArgs,
 }
@@ -46,6 +49,9 @@ impl Args {
             section.insert("listen".into(), Value::String(listen.to_string()));
         }
         self.store.write(&mut section);
+        if self.allow_unsafe {
+            StoreArgs::allow_unsafe(&mut section);
+        }
         if self.create_queues {
             section.insert("create_queues".into(), Value::Boolean(true));
         }
@@ -69,10 +75,19 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let ran = redrive_coordinator::run(config, Some(metrics), shutdown, ready).await;
     announce.await??;
     ran.map_err(|error| match error {
-        CoordinatorError::NotLoopback(_) => Usage::new(error.to_string()).into(),
-        CoordinatorError::Listen { .. } | CoordinatorError::Store(_) | CoordinatorError::Defect(_) => {
-            error.into()
+        CoordinatorError::Unsafe(report) => {
+            for finding in report.refused() {
+                output.complain("store", finding);
+            }
+            anyhow::anyhow!(
+                "will not start on a store that would lose tasks, or cannot work; to do so all the same, for trying \
+                 things: --allow-unsafe, or allow_unsafe = true in [coordinator.store]"
+            )
         }
+        CoordinatorError::NotLoopback(_) => Usage::new(error.to_string()).into(),
+        CoordinatorError::Listen { .. }
+        | CoordinatorError::Store(_)
+        | CoordinatorError::Defect(_) => error.into(),
     })
 }
 
@@ -91,7 +106,8 @@ mod tests {
 
     #[test]
     fn only_flags_that_were_given_set_keys() {
-        let none = Args { listen: None, create_queues: false, store: StoreArgs::default() };
+        let none =
+            Args { listen: None, create_queues: false, allow_unsafe: false, store: StoreArgs::default() };
         assert_eq!(none.flags().to_string().trim(), "[coordinator]");
         let store = StoreArgs { data_dir: Some("/data".into()), ..StoreArgs::default() };
         let some = Args { create_queues: true, store, ..none };
@@ -99,5 +115,9 @@ mod tests {
             some.flags().to_string().trim(),
             "[coordinator]\ncreate_queues = true\ndata_dir = \"/data\"\nin_memory = false"
         );
+        let store = StoreArgs { wait_replicas: Some(1), ..StoreArgs::default() };
+        let shared = Args { create_queues: false, allow_unsafe: true, store, ..some };
+        let expected = "[coordinator.store]\nallow_unsafe = true\nwait_replicas = 1";
+        assert!(shared.flags().to_string().contains(expected), "{}", shared.flags());
     }
 }

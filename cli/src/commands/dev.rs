@@ -66,6 +66,8 @@ impl Args {
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut config = context.config(args.flags())?.coordinator;
+    // For trying things: what a coordinator would refuse is only warned about here.
+    config.store.allow_unsafe = true;
     let shutdown = crate::signals::shutdown(&context.impatience)?;
     if args.demo {
         if args.listen.is_none() {
@@ -166,7 +168,11 @@ fn announce(
         return Ok(output.line(ready)?);
     }
     let data = if let Some(shared) = &config.store.url {
-        format!("{shared} (shared: other coordinators may use it too)")
+        format!(
+            "{shared} (shared: other coordinators may use it too)\n         dev starts on settings that would lose tasks; \
+             `{} doctor --store …` says whether these would",
+            program()
+        )
     } else if config.in_memory {
         "in memory: gone when this stops".to_owned()
     } else {

@@ -10,6 +10,7 @@ pub mod classify;
 pub mod config;
 pub mod coordinator;
 pub mod dev;
+pub mod doctor;
 pub mod enqueue;
 pub mod queues;
 pub mod store_args;
@@ -51,6 +52,7 @@ commands! {
     Tasks => tasks, log "warn";
     Queues => queues, log "warn";
     Agents => agents, log "warn";
+    Doctor => doctor, log "off";
     Classify => classify, log "warn";
     Config => config, log "warn";
     Bench => bench, log "warn";

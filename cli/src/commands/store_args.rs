@@ -55,4 +55,12 @@ impl StoreArgs {
             section.insert("store".into(), Value::Table(store));
         }
     }
+
+    /// Lets a coordinator start on a store that would lose tasks.
+    pub fn allow_unsafe(section: &mut Table) {
+        let store = section.entry("store").or_insert_with(|| Value::Table(Table::new()));
+        if let Some(store) = store.as_table_mut() {
+            store.insert("allow_unsafe".into(), Value::Boolean(true));
+        }
+    }
 }

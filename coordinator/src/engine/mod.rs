@@ -148,6 +148,11 @@ impl Engine {
 
 /// A store that failed, as the API says it.
 fn unavailable(error: StoreError) -> Problem {
+    if matches!(error, StoreError::NearlyFull(_)) {
+        // A refusal, not a failure: what the store is for goes on.
+        metrics::counter!("redrive_enqueues_refused_total").increment(1);
+        return error.into();
+    }
     tracing::warn!(%error, "the store failed");
     metrics::counter!("redrive_store_errors_total").increment(1);
     error.into()

@@ -5,6 +5,7 @@
 //! of its item; [`StoreError`] is for a store that cannot do its work, and after it the outcome is unknown: every verb
 //! can be repeated safely.
 
+pub mod doctor;
 mod format;
 pub mod redis;
 pub mod sqlite;
@@ -29,6 +30,10 @@ pub enum StoreError {
     /// Nothing can be written any more.
     #[error("the store has no room: {0}")]
     Full(String),
+    /// There is little room: new tasks are refused, so that those that are there can be claimed and settled. Nothing has
+    /// happened.
+    #[error("the store is nearly full: {0}")]
+    NearlyFull(String),
     /// It does not answer, or another process holds it.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
@@ -43,8 +48,20 @@ pub enum StoreError {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         const RETRY_AFTER_MS: u64 = 1_000;
+        /// Room comes from work that is done, which takes a while.
+        const NEARLY_FULL_RETRY_AFTER_MS: u64 = 5_000;
+        if matches!(error, StoreError::NearlyFull(_)) {
+            return Self::new(
+                ErrorCode::StoreNearlyFull,
+                format!(
+                    "{error}; nothing was taken: repeat it later; claims and settlements go on and make room"
+                ),
+            )
+            .retry_after_ms(NEARLY_FULL_RETRY_AFTER_MS);
+        }
         let code = match &error {
             StoreError::Full(_) => ErrorCode::StoreFull,
+            StoreError::NearlyFull(_) => ErrorCode::StoreNearlyFull,
             StoreError::Unavailable(_) => ErrorCode::StoreUnavailable,
             StoreError::Corrupt(_) | StoreError::Mismatch(_) => ErrorCode::Internal,
         };

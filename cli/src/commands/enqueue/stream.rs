@@ -279,6 +279,7 @@ fn is_about_items(code: ErrorCode) -> bool {
         | ErrorCode::ForbiddenHost
         | ErrorCode::StoreUnavailable
         | ErrorCode::StoreFull
+        | ErrorCode::StoreNearlyFull
         | ErrorCode::ShuttingDown
         | ErrorCode::Internal => false,
     }

@@ -19,6 +19,8 @@
 //! | `rd:{7}:o` | string | the last ordinal |
 //! | `rd:{7}:p` | set | paused queues |
 //! | `rd:{7}:q:<agent\|boot>\|<request>` | string | what a claim with a request id was given, for ten minutes |
+//! | `rd:{7}:check` | string | whether it can be written, for a second |
+//! | `rd:{7}:doctor:…` | any | what `redrive doctor` tries commands on, within one script |
 //!
 //! And what there is once, all under the tag `{*}`:
 //!

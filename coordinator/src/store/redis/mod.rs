@@ -11,6 +11,7 @@ mod agents;
 mod batcher;
 mod claim;
 mod clock;
+pub mod doctor;
 mod due;
 mod enqueue;
 mod held;
@@ -24,6 +25,7 @@ mod queues;
 mod read;
 mod reap;
 mod reply;
+mod room;
 mod scripts;
 mod transition;
 mod value;
@@ -52,6 +54,7 @@ use self::keys::Keys;
 use self::link::{Call, Link};
 pub use self::open::RedisConfig;
 use self::queues::Books;
+use self::room::Room;
 use self::transition::{Change, Changed};
 use super::{
     Acted, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Hint, Listed, Reap, Result,
@@ -77,6 +80,7 @@ struct Inner {
     gone: Gone,
     /// Bytes of a task's value, as those read last were: how many to read at once.
     value_bytes: AtomicUsize,
+    room: Room,
     /// Before this moment nobody could reach this coordinator: silence up to it proves nothing.
     opened_ms: i64,
     hints: broadcast::Sender<Hint>,
@@ -139,6 +143,7 @@ impl Drop for RedisStore {
 #[async_trait]
 impl Store for RedisStore {
     async fn enqueue(&self, batch: Vec<Enqueue>) -> Result<Vec<Enqueued>> {
+        room::require(&self.inner, &batch).await?;
         self.inner.enqueue(batch).await
     }
 

@@ -17,7 +17,8 @@ use super::due::Due;
 use super::keys::Keys;
 use super::link::{Link, LinkOptions};
 use super::queues::Books;
-use super::reply::{integer, text};
+use super::reply::{maybe_integer, text};
+use super::room::Room;
 use super::{Inner, Ordinals, RedisStore, Shard, hints};
 use crate::store::{DEFAULT_QUEUE, Result, StoreError};
 
@@ -46,6 +47,9 @@ pub struct RedisConfig {
     pub shards: Option<u16>,
     /// Time-outs, and replicas to wait for.
     pub link: LinkOptions,
+    /// Share of a server's maxmemory, in percent, from which on new tasks are refused: what is left is for claims and
+    /// settlements, which end in room.
+    pub memory_limit_percent: u8,
 }
 
 impl RedisStore {
@@ -70,6 +74,7 @@ impl RedisStore {
             due: Due::new(shards),
             gone: <_>::default(),
             value_bytes: AtomicUsize::new(VALUE_BYTES),
+            room: Room::new(config.memory_limit_percent),
             opened_ms: 0,
             hints: broadcast::Sender::new(HINTS_KEPT),
             shards: OnceLock::new(),
@@ -129,26 +134,50 @@ where
     })
 }
 
+/// What is fixed at first use.
+pub(super) struct Made {
+    /// The number of shards.
+    pub shards: u16,
+    /// Whether it is there; otherwise that is what it would be made with.
+    pub found: bool,
+}
+
 /// The number of shards: what the store was made with, or what it is made with now.
 async fn fixed(link: &Link, config: &RedisConfig) -> Result<u16> {
-    let meta = Keys::new(&config.prefix, 1).once("meta");
-    let wanted = config.shards.unwrap_or(match config.address.kind {
-        Kind::Cluster => SHARDS_OF_CLUSTER,
-        _ => SHARDS_OF_ONE,
-    });
-    link.query(cmd("HSETNX").arg(&meta).arg("shards").arg(wanted)).await?;
+    let meta = meta(config);
+    link.query(cmd("HSETNX").arg(&meta).arg("shards").arg(wanted(config))).await?;
     link.query(cmd("HSETNX").arg(&meta).arg("layout").arg(LAYOUT)).await?;
-    let layout = integer(&link.query(cmd("HGET").arg(&meta).arg("layout")).await?)?;
-    if layout != LAYOUT {
+    Ok(made(link, config).await?.shards)
+}
+
+fn meta(config: &RedisConfig) -> String {
+    Keys::new(&config.prefix, 1).once("meta")
+}
+
+fn wanted(config: &RedisConfig) -> u16 {
+    config.shards.unwrap_or(match config.address.kind {
+        Kind::Cluster => SHARDS_OF_CLUSTER,
+        Kind::Single | Kind::Sentinel { .. } => SHARDS_OF_ONE,
+    })
+}
+
+/// What the store was made with, compared with the configuration. Changes nothing.
+///
+/// # Errors
+/// [`StoreError::Mismatch`] when they differ.
+pub(super) async fn made(link: &Link, config: &RedisConfig) -> Result<Made> {
+    let meta = meta(config);
+    let layout = maybe_integer(&link.query(cmd("HGET").arg(&meta).arg("layout")).await?)?;
+    if let Some(layout) = layout.filter(|layout| *layout != LAYOUT) {
         return Err(StoreError::Mismatch(format!(
             "the store `{}` has layout {layout}, this release works with layout {LAYOUT}; use the release that made it, \
              or another prefix",
             config.prefix
         )));
     }
-    let shards = match link.query(cmd("HGET").arg(&meta).arg("shards")).await? {
-        Value::Nil => wanted,
-        value => text(&value)?.parse().unwrap_or(0),
+    let (shards, found) = match link.query(cmd("HGET").arg(&meta).arg("shards")).await? {
+        Value::Nil => (wanted(config), false),
+        value => (text(&value)?.parse().unwrap_or(0), true),
     };
     match config.shards {
         Some(wanted) if wanted != shards => Err(StoreError::Mismatch(format!(
@@ -159,6 +188,6 @@ async fn fixed(link: &Link, config: &RedisConfig) -> Result<u16> {
         _ if shards == 0 || shards > SHARDS_MAX => {
             Err(StoreError::Corrupt(format!("{meta} has no sensible number of shards")))
         }
-        _ => Ok(shards),
+        _ => Ok(Made { shards, found }),
     }
 }

@@ -72,3 +72,7 @@ script!(
     /// Agents fell silent, or are forgotten.
     SILENCE, "silence"
 );
+script!(
+    /// What the store's user may do is tried.
+    DOCTOR, "doctor"
+);

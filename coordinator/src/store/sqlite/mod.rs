@@ -4,6 +4,7 @@
 //! line is needed for is a file beside it. What the writer keeps in memory (lanes, queues) is built from the tables.
 
 mod claim;
+pub mod doctor;
 mod enqueue;
 mod lanes;
 mod leases;
@@ -28,7 +29,7 @@ use redrive_shared::wire::{AgentView, Heartbeat, QueueView};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use self::open::{Location, cannot_open, lock_directory, open_reader, open_writer, room_left};
+use self::open::{DATABASE, Location, cannot_open, lock_directory, open_reader, open_writer, room_left};
 use self::queues::Published;
 use self::read::Detail;
 use self::writer::{Writer, WriterHandle, store_error};
@@ -74,7 +75,7 @@ impl SqliteStore {
         scratch: Option<TempDir>,
     ) -> Result<Self> {
         let lock = lock_directory(directory)?;
-        let location = Location { file: directory.join("redrive.sqlite"), durable };
+        let location = Location { file: directory.join(DATABASE), durable };
         let connection = open_writer(&location).map_err(|error| cannot_open(&location, &error))?;
         let published = Published::default();
         let (writer, thread) = Writer::start(location.clone(), connection, clock, published.clone())?;

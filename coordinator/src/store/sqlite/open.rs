@@ -15,7 +15,10 @@ use super::writer::store_error;
 use crate::store::{DEFAULT_QUEUE, StoreError};
 
 /// Version of the tables that this release reads and writes.
-const SCHEMA_VERSION: i64 = 1;
+pub(super) const SCHEMA_VERSION: i64 = 1;
+/// The database's file in the data directory, and the file that is locked.
+pub(super) const DATABASE: &str = "redrive.sqlite";
+pub(super) const LOCK: &str = "lock";
 /// How long to wait for another process's transaction (a backup, a shell) before callers are told.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Statements kept prepared.
@@ -78,7 +81,7 @@ pub(super) fn lock_directory(directory: &Path) -> Result<File, StoreError> {
         .create(true)
         .truncate(false)
         .write(true)
-        .open(directory.join("lock"))
+        .open(directory.join(LOCK))
         .map_err(|error| unavailable("cannot write to the directory", error))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),

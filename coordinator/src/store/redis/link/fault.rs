@@ -129,10 +129,11 @@ pub(super) fn late(at: &str, after: Duration) -> StoreError {
 }
 
 /// What an error says, without the kind that its Display puts before it.
-pub(super) fn text(error: StoreError) -> String {
+pub(in crate::store::redis) fn text(error: StoreError) -> String {
     match error {
         StoreError::Unavailable(said)
         | StoreError::Full(said)
+        | StoreError::NearlyFull(said)
         | StoreError::Corrupt(said)
         | StoreError::Mismatch(said) => said,
     }

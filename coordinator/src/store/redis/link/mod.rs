@@ -23,6 +23,7 @@ use redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::time::Instant;
 
 use self::dial::{Dialer, Wire};
+pub(super) use self::fault::text as said;
 pub use self::hints::{Hint, Hints};
 pub use self::nodes::Node;
 pub use self::replicate::MARK;
@@ -164,6 +165,11 @@ impl Link {
     /// When it failed, or there was no answer within the response timeout.
     pub async fn publish(&self, channel: &str, payload: &[u8]) -> Result<(), StoreError> {
         self.query(redis::cmd("PUBLISH").arg(channel).arg(payload)).await.map(|_| ())
+    }
+
+    /// The address's hosts, for messages.
+    pub fn hosts(&self) -> &str {
+        self.0.seat.hosts()
     }
 
     /// Every server that can be found behind the address, masters first, each with a plain connection of its own, for

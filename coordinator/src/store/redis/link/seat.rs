@@ -95,6 +95,11 @@ impl Seat {
         Err(StoreError::Unavailable(said))
     }
 
+    /// The address's hosts, for messages.
+    pub(super) fn hosts(&self) -> &str {
+        &self.hosts
+    }
+
     /// Says that a connection looks broken, hung or demoted.
     pub(super) fn suspect(&self, generation: u64) {
         raise(&self.suspect, generation);
