@@ -52,6 +52,7 @@ use self::link::{Call, Link};
 pub use self::open::RedisConfig;
 use self::queues::Books;
 use self::transition::{Change, Changed};
+pub use self::value::STORED;
 use super::{
     Acted, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Hint, Listed, Reap, Result,
     Settle, Settled, Store,
