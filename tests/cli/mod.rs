@@ -1,5 +1,6 @@
 //! The command line, as a stranger meets it: the real binary, real processes.
 
+mod bench;
 mod classify;
 mod dev;
 mod work;

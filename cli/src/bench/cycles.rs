@@ -1,22 +1,21 @@
-//! Full cycles: enqueue, claim, retry, claim, succeed, all at once, until every task has succeeded.
+//! Full cycles over the API: enqueue, claim, retry, claim, succeed, all at once, until every task has succeeded.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use redrive_worker::client::Client;
 use tokio::task::JoinSet;
 
 use super::Options;
-use super::fleet::{batch, claim, enqueue, make_queue, payload, settle};
+use super::fleet::{batch, claim, enqueue, finish, make_queue, payload, settle};
 
-/// After this long the run is given up: something is stuck.
-const DEADLINE: Duration = Duration::from_secs(120);
 /// How long a worker waits for more.
 const WAIT_MS: u64 = 1_000;
 
 /// What was measured.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Cycles {
     pub tasks: usize,
     pub elapsed: Duration,
@@ -28,11 +27,21 @@ impl Cycles {
     }
 }
 
-pub(super) async fn measure(client: &Client, options: &Options) -> anyhow::Result<Cycles> {
-    let queue = make_queue(client, "bench-cycles").await?;
+/// Calls of a batch each that make up the options' tasks.
+pub(super) fn calls(options: &Options) -> usize {
+    options.tasks.div_ceil(options.batch).max(1)
+}
+
+/// Tasks in all these calls.
+pub(super) fn tasks(options: &Options) -> usize {
+    calls(options) * options.batch
+}
+
+/// Callers are spread over the clients.
+pub(super) async fn measure(clients: &[Client], options: &Options) -> anyhow::Result<Cycles> {
+    let queue = make_queue(&clients[0], "bench-cycles").await?;
     let body = Arc::new(payload(options.payload_bytes)?);
-    let calls = options.tasks.div_ceil(options.batch).max(1);
-    let tasks = calls * options.batch;
+    let (calls, tasks) = (calls(options), tasks(options));
     let (next_call, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let started = Instant::now();
     // Workers notice that all is done only after their last long poll: that wait is not part of the work.
@@ -40,6 +49,7 @@ pub(super) async fn measure(client: &Client, options: &Options) -> anyhow::Resul
     let mut callers: JoinSet<anyhow::Result<()>> = JoinSet::new();
     for caller in 0..options.callers {
         let size = options.batch;
+        let client = &clients[caller % clients.len()];
         callers.spawn({
             let (client, queue, body) = (client.clone(), queue.clone(), Arc::clone(&body));
             let next_call = Arc::clone(&next_call);
@@ -68,16 +78,9 @@ pub(super) async fn measure(client: &Client, options: &Options) -> anyhow::Resul
             }
         });
     }
-    let finished = async {
-        while let Some(caller) = callers.join_next().await {
-            caller.context("a caller")??;
-        }
-        anyhow::Ok(())
-    };
-    match tokio::time::timeout(DEADLINE, finished).await {
-        Ok(outcome) => outcome?,
-        Err(_) => bail!("{} of {tasks} tasks were done after {DEADLINE:?}", done.load(Ordering::Relaxed)),
-    }
+    finish(callers, tasks)
+        .await
+        .with_context(|| format!("{} of {tasks} were done", done.load(Ordering::Relaxed)))?;
     let last = *last_done.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(Cycles { tasks, elapsed: last.duration_since(started) })
 }

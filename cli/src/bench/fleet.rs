@@ -1,5 +1,7 @@
 //! What the measurements share: queues, tasks, and callers that work at once.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 use redrive_shared::failure::FailureClass;
 use redrive_shared::failure::FailureSignal;
@@ -11,18 +13,52 @@ use redrive_shared::wire::{
 };
 use redrive_worker::client::Client;
 use serde_json::value::RawValue;
+use tokio::task::JoinSet;
 
-/// Makes a queue whose retries are due at once: the cycle measures the machine, not the backoff.
-pub(super) async fn make_queue(client: &Client, name: &str) -> anyhow::Result<Name> {
-    let queue = Name::new(name)?;
+/// After this long, and as much more for each task, callers are given up: something is stuck.
+const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE_PER_TASK: Duration = Duration::from_millis(1);
+
+/// Waits until all callers are through; the first that fails ends the others.
+pub(super) async fn finish<T: 'static>(
+    mut callers: JoinSet<anyhow::Result<T>>,
+    tasks: usize,
+) -> anyhow::Result<Vec<T>> {
+    let deadline = DEADLINE + DEADLINE_PER_TASK * u32::try_from(tasks).unwrap_or(u32::MAX);
+    let all = async {
+        let mut ended = Vec::with_capacity(callers.len());
+        while let Some(caller) = callers.join_next().await {
+            ended.push(caller.context("a caller")??);
+        }
+        Ok(ended)
+    };
+    tokio::time::timeout(deadline, all).await.with_context(|| format!("given up after {deadline:?}"))?
+}
+
+/// Retries are due at once: the cycle measures the machine, not the backoff.
+pub(super) fn at_once() -> RetryPolicy {
     let at_once = Strategy::Fixed { delay_ms: 0 };
     let class = ClassPolicy { strategy: Some(at_once.clone()), ..ClassPolicy::default() };
-    let policy = RetryPolicy {
+    RetryPolicy {
         strategy: at_once,
         overrides: [(FailureClass::ServerError, class)].into(),
         ..RetryPolicy::default()
-    };
-    client.put_queue(&queue, &QueueCreate { policy }).await?;
+    }
+}
+
+/// What the first attempt fails with.
+pub(super) fn failure() -> FailureSignal {
+    FailureSignal {
+        http_status: Some(500),
+        body: Some(r#"{"error":{"message":"The server had an error","type":"server_error"}}"#.into()),
+        ..FailureSignal::default()
+    }
+}
+
+/// Makes a queue whose retries are due at once.
+pub(super) async fn make_queue(client: &Client, name: &str) -> anyhow::Result<Name> {
+    let queue = Name::new(name)?;
+    client.put_queue(&queue, &QueueCreate { policy: at_once() }).await?;
     Ok(queue)
 }
 
@@ -79,11 +115,6 @@ pub(super) async fn claim(
 
 /// Settles leases: a first attempt fails, a later one succeeds. Returns how many succeeded.
 pub(super) async fn settle(client: &Client, leases: Vec<Lease>, first_fails: bool) -> anyhow::Result<usize> {
-    let failure = || FailureSignal {
-        http_status: Some(500),
-        body: Some(r#"{"error":{"message":"The server had an error","type":"server_error"}}"#.into()),
-        ..FailureSignal::default()
-    };
     let mut done = 0;
     let settlements = leases
         .into_iter()

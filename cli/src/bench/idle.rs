@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use redrive_worker::client::Client;
 use tokio::task::JoinSet;
 
 use super::Options;
 use super::fleet::{batch, claim, enqueue, make_queue, payload};
-use super::target::Target;
+use super::target::Targets;
 
 /// Tasks that are not due for an hour.
 const PARKED: usize = 10_000;
@@ -19,11 +18,8 @@ const WAITING: usize = 8;
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// The share of one core that the idle coordinator used, in percent. None where the system does not tell.
-pub(super) async fn measure(
-    client: &Client,
-    target: &Target,
-    options: &Options,
-) -> anyhow::Result<Option<f64>> {
+pub(super) async fn measure(targets: &Targets, options: &Options) -> anyhow::Result<Option<f64>> {
+    let client = &targets.clients()[0];
     let queue = make_queue(client, "bench-idle").await?;
     let body = payload(options.payload_bytes)?;
     for _ in 0..PARKED / options.batch {
@@ -36,25 +32,14 @@ pub(super) async fn measure(
         waiting.spawn(async move { claim(&client, worker, &queue, 1, wait_ms.min(55_000)).await });
     }
     tokio::time::sleep(SETTLE).await;
-    let Some(before) = cpu_time(target) else { return Ok(None) };
+    let Some(before) = targets.cpu_time() else { return Ok(None) };
     let started = Instant::now();
     tokio::time::sleep(Duration::from_secs(options.seconds)).await;
     let elapsed = started.elapsed();
-    let after = cpu_time(target).context("the coordinator is gone")?;
+    let after = targets.cpu_time().context("the coordinator is gone")?;
     waiting.abort_all();
     if after < before {
         bail!("processor time went backwards");
     }
     Ok(Some((after - before).as_secs_f64() / elapsed.as_secs_f64() * 100.0))
-}
-
-/// User and system time of the coordinator, from /proc.
-fn cpu_time(target: &Target) -> Option<Duration> {
-    /// Linux counts in hundredths of a second for every program (`USER_HZ`).
-    const TICK_MS: u64 = 10;
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", target.pid()?)).ok()?;
-    // The second field is the name in brackets, which may contain anything.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    Some(Duration::from_millis(ticks * TICK_MS))
 }

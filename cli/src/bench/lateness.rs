@@ -1,16 +1,17 @@
 //! Dispatch lateness: the moment at which a worker has the task, less the moment at which it was due.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use redrive_shared::clock::{Clock, SystemClock};
+use redrive_shared::id::{Name, TaskId};
 use redrive_worker::client::Client;
 use tokio::task::JoinSet;
 
 use super::Options;
-use super::fleet::{batch, claim, enqueue, make_queue, payload, settle};
+use super::fleet::{batch, claim, enqueue, finish, make_queue, payload, settle};
 
 /// Tasks due a second in the steady measurement.
 const DUE_PER_SECOND: u64 = 200;
@@ -20,8 +21,6 @@ const HEAD_START_MS: u64 = 2_000;
 const WORKERS: usize = 4;
 /// Longest wait of one claim, in milliseconds.
 const WAIT_MS: u64 = 3_000;
-/// After this long beyond the last due time the run is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was measured, in milliseconds, sorted.
 pub(super) struct Lateness {
@@ -40,17 +39,18 @@ impl Lateness {
     pub fn max_ms(&self) -> f64 {
         self.sorted_ms.last().copied().unwrap_or(f64::NAN)
     }
+}
 
-    pub fn tasks(&self) -> usize {
-        self.sorted_ms.len()
-    }
+/// Tasks of the steady measurement.
+pub(super) fn tasks(options: &Options) -> usize {
+    usize::try_from(DUE_PER_SECOND * options.seconds).unwrap_or(usize::MAX)
 }
 
 /// 200 tasks due every second, evenly spread.
-pub(super) async fn steady(client: &Client, options: &Options) -> anyhow::Result<Lateness> {
-    let queue = make_queue(client, "bench-lateness").await?;
+pub(super) async fn steady(clients: &[Client], options: &Options) -> anyhow::Result<Lateness> {
+    let queue = make_queue(&clients[0], "bench-lateness").await?;
     let body = payload(options.payload_bytes)?;
-    let tasks = usize::try_from(DUE_PER_SECOND * options.seconds)?;
+    let tasks = tasks(options);
     let per_call = 500;
     let start_ms = SystemClock.now_ms().saturating_add_unsigned(HEAD_START_MS);
     for first in (0..tasks).step_by(per_call) {
@@ -60,50 +60,45 @@ pub(super) async fn steady(client: &Client, options: &Options) -> anyhow::Result
             let due_ms = start_ms.saturating_add_unsigned((first + place) as u64 * 1_000 / DUE_PER_SECOND);
             u64::try_from(due_ms - sent_ms).unwrap_or(0)
         });
-        enqueue(client, &request).await?;
+        enqueue(&clients[first / per_call % clients.len()], &request).await?;
     }
-    collect(client, &queue, tasks, 20).await
+    collect(clients, &queue, tasks, 20).await
 }
 
 /// Many tasks due at one instant.
-pub(super) async fn storm(client: &Client, options: &Options) -> anyhow::Result<Lateness> {
-    let queue = make_queue(client, "bench-storm").await?;
+pub(super) async fn storm(clients: &[Client], options: &Options) -> anyhow::Result<Lateness> {
+    let queue = make_queue(&clients[0], "bench-storm").await?;
     let body = payload(options.payload_bytes)?;
     let due_ms =
         SystemClock.now_ms().saturating_add_unsigned(HEAD_START_MS + options.storm_tasks as u64 / 10);
     let mut calls = JoinSet::new();
     for first in (0..options.storm_tasks).step_by(options.batch) {
         let count = options.batch.min(options.storm_tasks - first);
-        let (client, queue, body) = (client.clone(), queue.clone(), body.clone());
+        let client = clients[first / options.batch % clients.len()].clone();
+        let (queue, body) = (queue.clone(), body.clone());
         calls.spawn(async move {
             let delay_ms = u64::try_from(due_ms - SystemClock.now_ms()).unwrap_or(0);
             enqueue(&client, &batch(&queue, &body, count, |_| delay_ms)).await
         });
     }
-    while let Some(call) = calls.join_next().await {
-        call.context("a producer")??;
-    }
-    collect(client, &queue, options.storm_tasks, options.batch).await
+    finish(calls, options.storm_tasks).await?;
+    collect(clients, &queue, options.storm_tasks, options.batch).await
 }
 
 /// Lets workers take everything, and notes how late each task reached one.
-async fn collect(
-    client: &Client,
-    queue: &redrive_shared::id::Name,
-    tasks: usize,
-    max: usize,
-) -> anyhow::Result<Lateness> {
+async fn collect(clients: &[Client], queue: &Name, tasks: usize, max: usize) -> anyhow::Result<Lateness> {
     let taken = Arc::new(AtomicUsize::new(0));
-    let mut workers: JoinSet<anyhow::Result<Vec<(i64, i64)>>> = JoinSet::new();
+    let mut workers: JoinSet<anyhow::Result<Vec<(TaskId, i64, i64)>>> = JoinSet::new();
     for worker in 0..WORKERS {
-        let (client, queue, taken) = (client.clone(), queue.clone(), Arc::clone(&taken));
+        let (client, queue, taken) =
+            (clients[worker % clients.len()].clone(), queue.clone(), Arc::clone(&taken));
         workers.spawn(async move {
             let mut seen = Vec::new();
             while taken.load(Ordering::Relaxed) < tasks {
                 let leases = claim(&client, worker, &queue, max, WAIT_MS).await?;
                 let now_us = SystemClock.now_us();
                 taken.fetch_add(leases.len(), Ordering::Relaxed);
-                seen.extend(leases.iter().map(|lease| (lease.due_at_ms * 1_000, now_us)));
+                seen.extend(leases.iter().map(|lease| (lease.id.clone(), lease.due_at_ms * 1_000, now_us)));
                 if !leases.is_empty() {
                     settle(&client, leases, false).await?;
                 }
@@ -111,24 +106,22 @@ async fn collect(
             Ok(seen)
         });
     }
-    let gather = async {
-        let mut seen = Vec::with_capacity(tasks);
-        while let Some(worker) = workers.join_next().await {
-            seen.extend(worker.context("a worker")??);
-        }
-        anyhow::Ok(seen)
-    };
-    let Ok(seen) = tokio::time::timeout(PATIENCE, gather).await else {
-        bail!("{} of {tasks} tasks arrived after {PATIENCE:?}", taken.load(Ordering::Relaxed));
-    };
-    let seen = seen?;
-    if seen.len() != tasks {
-        bail!("{} tasks were handed out, {tasks} were enqueued", seen.len());
+    let seen = finish(workers, tasks)
+        .await
+        .with_context(|| format!("{} of {tasks} tasks arrived", taken.load(Ordering::Relaxed)))?;
+    let seen: Vec<_> = seen.into_iter().flatten().collect();
+    let different: HashSet<&TaskId> = seen.iter().map(|(id, ..)| id).collect();
+    if seen.len() != tasks || different.len() != tasks {
+        bail!(
+            "{} tasks were handed out, {} different ones; {tasks} were enqueued",
+            seen.len(),
+            different.len()
+        );
     }
-    let first_us = seen.iter().map(|(due_us, _)| *due_us).min().unwrap_or_default();
-    let last_us = seen.iter().map(|(_, now_us)| *now_us).max().unwrap_or_default();
+    let first_us = seen.iter().map(|(_, due_us, _)| *due_us).min().unwrap_or_default();
+    let last_us = seen.iter().map(|(_, _, now_us)| *now_us).max().unwrap_or_default();
     let mut sorted_ms: Vec<f64> =
-        seen.iter().map(|(due_us, now_us)| (now_us - due_us) as f64 / 1_000.0).collect();
+        seen.iter().map(|(_, due_us, now_us)| (now_us - due_us) as f64 / 1_000.0).collect();
     sorted_ms.sort_by(f64::total_cmp);
     Ok(Lateness { sorted_ms, drained_ms: (last_us - first_us) as f64 / 1_000.0 })
 }

@@ -1,62 +1,144 @@
-//! `redrive bench`: what this machine does, measured over the real API of a coordinator in a process of its own.
+//! `redrive bench`: what this machine does, measured over the real API of coordinators in processes of their own.
 //!
-//! Three measurements, each bounded in tasks and time: full cycles per second, dispatch lateness, and what an idle
-//! coordinator costs. Load generator and coordinator share the machine, so figures are comparable within one run only.
+//! Each measurement is bounded in tasks and time. Load generator and coordinators share the machine, so figures are
+//! comparable within one run only; on a shared store the run therefore measures what it is to be compared with as well.
 
+mod cpu;
 mod cycles;
 mod fleet;
 mod idle;
 mod lateness;
+mod redis;
 mod report;
+mod talk;
 mod target;
 
 use std::path::PathBuf;
 
 use anyhow::Context;
-use indicatif::ProgressBar;
 
 pub use report::Report;
-use target::Target;
+pub use talk::Talk;
+
+use self::redis::Throwaway;
+use self::report::{Percentiles, Settings};
+use self::target::{Data, Targets};
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Measure {
+    /// Full cycles a second; on Redis also by the store alone, and by plain commands.
+    Cycles,
+    /// How late tasks reach a worker at 200 due a second.
+    Lateness,
+    /// How long many tasks take that are due at one instant.
+    Storm,
+    /// What an idle coordinator uses.
+    Idle,
+    /// Bytes of a parked task, on Redis.
+    Memory,
+    /// Cost of a claim with many tasks parked, on Redis.
+    Claims,
+}
+
+impl Measure {
+    /// Whether it is about Redis itself.
+    pub fn needs_redis(self) -> bool {
+        matches!(self, Self::Memory | Self::Claims)
+    }
+}
+
+/// Which store.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// The embedded one, in this directory; a temporary one when left out.
+    Embedded(Option<PathBuf>),
+    /// The shared one at this address.
+    Shared(String),
+    /// A Redis server that is started for the run.
+    Throwaway,
+}
 
 /// How much to measure.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// What.
+    pub only: Vec<Measure>,
+    /// Where.
+    pub place: Place,
     /// Tasks that go through the full cycle.
     pub tasks: usize,
     /// Tasks in one call.
     pub batch: usize,
     /// Producers, and as many workers, calling at once.
     pub callers: usize,
+    /// Coordinators that full cycles are spread over.
+    pub coordinators: usize,
     /// Bytes of each payload.
     pub payload_bytes: usize,
     /// Tasks due at one instant in the storm.
     pub storm_tasks: usize,
     /// Seconds of lateness and idle measurement each.
     pub seconds: u64,
-    /// Where the coordinator keeps its data; a temporary directory when left out.
-    pub data_dir: Option<PathBuf>,
+    /// Tasks parked for memory and claims.
+    pub parked: usize,
 }
 
-/// Starts a coordinator, measures, stops it.
-pub async fn run(options: &Options, progress: &ProgressBar) -> anyhow::Result<Report> {
-    let scratch = tempfile::tempdir().context("cannot make a temporary directory")?;
-    let data_dir = options.data_dir.clone().unwrap_or_else(|| scratch.path().to_owned());
-    let target = Target::start(&data_dir).await?;
-    let measured = measure(options, &target, progress).await;
-    target.stop().await;
-    measured
+impl Options {
+    fn has(&self, measure: Measure) -> bool {
+        self.only.contains(&measure)
+    }
 }
 
-async fn measure(options: &Options, target: &Target, progress: &ProgressBar) -> anyhow::Result<Report> {
-    let client = target.client()?;
-    progress.set_message("full cycles: enqueue, claim, retry, claim, succeed");
-    let cycles = cycles::measure(&client, options).await.context("measuring cycles")?;
-    progress.set_message("lateness at 200 due tasks a second");
-    let lateness = lateness::steady(&client, options).await.context("measuring lateness")?;
-    progress.set_message("a storm: tasks due at one instant");
-    let storm = lateness::storm(&client, options).await.context("measuring the storm")?;
-    progress.set_message("idle, with parked tasks and waiting workers");
-    let idle = idle::measure(&client, target, options).await.context("measuring idle cost")?;
-    progress.finish_and_clear();
-    Ok(Report::new(options, &cycles, &lateness, &storm, idle))
+/// Starts coordinators, measures, stops them. `stopped` ends it early; it cleans up all the same.
+pub async fn run(
+    options: &Options,
+    talk: &Talk<'_>,
+    stopped: impl Future<Output = ()>,
+) -> anyhow::Result<Report> {
+    match &options.place {
+        Place::Embedded(data_dir) => {
+            let scratch = tempfile::tempdir().context("cannot make a temporary directory")?;
+            let data_dir = data_dir.clone().unwrap_or_else(|| scratch.path().to_owned());
+            tokio::select! {
+                measured = embedded(options, Data::Directory(&data_dir), talk) => measured,
+                () = stopped => Err(anyhow::anyhow!("it was stopped before the end")),
+            }
+        }
+        Place::Shared(url) => redis::run(url, options, talk, stopped).await,
+        Place::Throwaway => {
+            let server = Throwaway::start().await?;
+            let measured = redis::run(server.url(), options, talk, stopped).await;
+            server.stop().await;
+            measured
+        }
+    }
+}
+
+async fn embedded(options: &Options, data: Data<'_>, talk: &Talk<'_>) -> anyhow::Result<Report> {
+    let durability = "WAL, synchronous=FULL: every commit is flushed";
+    let mut report = Report::new(Settings::new(options, "sqlite", durability.to_owned()));
+    let targets = Targets::start(data, 1).await?;
+    let clients = targets.clients();
+    if options.has(Measure::Cycles) {
+        talk.step("full cycles: enqueue, claim, retry, claim, succeed");
+        let cycles = cycles::measure(clients, options).await.context("measuring cycles")?;
+        report.cycles_per_s = Some(cycles.per_second());
+    }
+    if options.has(Measure::Lateness) {
+        talk.step("lateness at 200 due tasks a second");
+        let late = lateness::steady(clients, options).await.context("measuring lateness")?;
+        report.lateness_ms = Some(Percentiles::of(&late));
+    }
+    if options.has(Measure::Storm) {
+        talk.step("a storm: tasks due at one instant");
+        let storm = lateness::storm(clients, options).await.context("measuring the storm")?;
+        report.storm_ms = Some(storm.drained_ms);
+    }
+    if options.has(Measure::Idle) {
+        talk.step("idle, with parked tasks and waiting workers");
+        report.idle_cpu_percent = idle::measure(&targets, options).await.context("measuring idle cost")?;
+    }
+    targets.stop().await;
+    Ok(report)
 }

@@ -2,27 +2,40 @@
 
 use serde::Serialize;
 
-use super::Options;
-use super::cycles::Cycles;
 use super::lateness::Lateness;
+use super::redis::{Claims, Layer, Layers, Memory};
+use super::{Measure, Options};
 
-/// Everything that was measured. Field names are stable: other tools read them.
+/// Everything that was measured; what was not is null, or missing where it is only for Redis. Field names are stable: other
+/// tools read them.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// Full cycles (enqueue, claim, retry, claim, succeed) a second, over the API.
-    pub cycles_per_s: f64,
-    /// Lateness at a steady 200 due tasks a second.
-    pub lateness_ms: Percentiles,
-    /// From the instant at which the storm's tasks were due until the last was in a worker's hands.
-    pub storm_ms: f64,
+    pub cycles_per_s: Option<f64>,
+    /// Lateness at a steady 200 due tasks a second, with one coordinator.
+    pub lateness_ms: Option<Percentiles>,
+    /// From the instant at which the storm's tasks were due until the last was in a worker's hands, with one coordinator.
+    pub storm_ms: Option<f64>,
     /// The idle coordinator's share of one core, in percent.
     pub idle_cpu_percent: Option<f64>,
+    /// Full cycles by the service, by the store alone, and by plain commands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Layers>,
+    /// Lateness and storm by the number of coordinators.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub spread: Vec<Spread>,
+    /// What parked tasks cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
+    /// What claims cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claims: Option<Claims>,
     /// What it was measured with.
     pub settings: Settings,
 }
 
 /// Milliseconds.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub struct Percentiles {
     /// Half of the tasks were no later.
     pub p50: f64,
@@ -32,13 +45,30 @@ pub struct Percentiles {
     pub max: f64,
 }
 
+impl Percentiles {
+    pub(super) fn of(late: &Lateness) -> Self {
+        Self { p50: late.percentile_ms(0.5), p99: late.percentile_ms(0.99), max: late.max_ms() }
+    }
+}
+
+/// Producers and workers spread over so many coordinators. No task came twice: that would have ended the run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Spread {
+    /// How many.
+    pub coordinators: usize,
+    /// Lateness at a steady 200 due tasks a second.
+    pub lateness_ms: Option<Percentiles>,
+    /// From the instant at which the storm's tasks were due until the last was in a worker's hands.
+    pub storm_ms: Option<f64>,
+}
+
 /// What the figures depend on.
 #[derive(Debug, Clone, Serialize)]
 pub struct Settings {
     /// The store.
     pub store: &'static str,
-    /// What is flushed when.
-    pub durability: &'static str,
+    /// What is flushed when; of Redis also which one it is.
+    pub durability: String,
     /// Retry budgets.
     pub budgets: &'static str,
     /// Tasks that went through the cycle.
@@ -55,66 +85,170 @@ pub struct Settings {
     pub storm_tasks: usize,
 }
 
-impl Report {
-    pub(super) fn new(
-        options: &Options,
-        cycles: &Cycles,
-        lateness: &Lateness,
-        storm: &Lateness,
-        idle_cpu_percent: Option<f64>,
-    ) -> Self {
+impl Settings {
+    pub(super) fn new(options: &Options, store: &'static str, durability: String) -> Self {
         Self {
-            cycles_per_s: cycles.per_second(),
-            lateness_ms: Percentiles {
-                p50: lateness.percentile_ms(0.5),
-                p99: lateness.percentile_ms(0.99),
-                max: lateness.max_ms(),
-            },
-            storm_ms: storm.drained_ms,
-            idle_cpu_percent,
-            settings: Settings {
-                store: "sqlite",
-                durability: "WAL, synchronous=FULL: every commit is flushed",
-                budgets: "off",
-                tasks: cycles.tasks,
-                batch: options.batch,
-                callers: options.callers,
-                payload_bytes: options.payload_bytes,
-                lateness_tasks: lateness.tasks(),
-                storm_tasks: storm.tasks(),
-            },
+            store,
+            durability,
+            budgets: "off",
+            tasks: super::cycles::tasks(options),
+            batch: options.batch,
+            callers: options.callers,
+            payload_bytes: options.payload_bytes,
+            lateness_tasks: super::lateness::tasks(options),
+            storm_tasks: options.storm_tasks,
+        }
+    }
+}
+
+type Row = [String; 3];
+
+fn row(what: &str, value: String, how: impl Into<String>) -> Row {
+    [what.to_owned(), value, how.into()]
+}
+
+impl Report {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            cycles_per_s: None,
+            lateness_ms: None,
+            storm_ms: None,
+            idle_cpu_percent: None,
+            layers: None,
+            spread: Vec::new(),
+            memory: None,
+            claims: None,
+            settings,
         }
     }
 
-    /// Rows of the table: what, how much, measured how.
-    pub fn rows(&self) -> Vec<[String; 3]> {
-        let Settings { tasks, batch, callers, payload_bytes, lateness_tasks, storm_tasks, .. } =
-            &self.settings;
-        let row = |what: &str, value: String, how: String| [what.to_owned(), value, how];
-        let idle = self
-            .idle_cpu_percent
-            .map_or("not told here".into(), |percent| format!("{percent:.2} % of a core"));
-        vec![
-            row(
-                "full cycles",
-                format!("{:.0}/s", self.cycles_per_s),
-                format!(
-                    "{tasks} tasks, {payload_bytes} B, batches of {batch}, {callers} producers + {callers} workers"
-                ),
-            ),
-            row(
-                "lateness p50",
-                format!("{:.1} ms", self.lateness_ms.p50),
-                format!("{lateness_tasks} tasks, 200 due/s"),
-            ),
-            row("lateness p99", format!("{:.1} ms", self.lateness_ms.p99), String::new()),
-            row("lateness max", format!("{:.1} ms", self.lateness_ms.max), String::new()),
-            row(
-                "storm",
-                format!("{:.0} ms", self.storm_ms),
-                format!("{storm_tasks} tasks due at one instant"),
-            ),
-            row("idle", idle, "10,000 parked tasks, 8 waiting workers".into()),
-        ]
+    pub(super) fn layers(&mut self, layers: Layers) {
+        self.cycles_per_s = Some(layers.service.per_s);
+        self.layers = Some(layers);
     }
+
+    pub(super) fn spread(&mut self, spread: Spread) {
+        if spread.coordinators == 1 {
+            (self.lateness_ms, self.storm_ms) = (spread.lateness_ms, spread.storm_ms);
+        }
+        self.spread.push(spread);
+    }
+
+    /// Rows of the table: what, how much, measured how. Only of what was asked for.
+    pub fn rows(&self, only: &[Measure]) -> Vec<Row> {
+        let mut rows = Vec::new();
+        match (&self.layers, self.cycles_per_s) {
+            (Some(layers), _) => self.layer_rows(layers, &mut rows),
+            (None, Some(cycles)) => rows.push(row("full cycles", per_second(cycles), self.load())),
+            (None, None) => {}
+        }
+        if self.spread.is_empty() {
+            self.late_rows("", self.lateness_ms, self.storm_ms, &mut rows);
+        }
+        for spread in &self.spread {
+            let with = format!(", coordinators: {}", spread.coordinators);
+            self.late_rows(&with, spread.lateness_ms, spread.storm_ms, &mut rows);
+        }
+        if only.contains(&Measure::Idle) {
+            let idle = self.idle_cpu_percent;
+            let idle = idle.map_or("not told here".into(), |percent| format!("{percent:.2} % of a core"));
+            rows.push(row("idle", idle, "10,000 parked tasks, 8 waiting workers"));
+        }
+        if let Some(memory) = &self.memory {
+            memory_rows(memory, &mut rows);
+        }
+        if let Some(claims) = &self.claims {
+            claim_rows(claims, &mut rows);
+        }
+        rows
+    }
+
+    fn load(&self) -> String {
+        let Settings { tasks, batch, callers, payload_bytes, .. } = &self.settings;
+        format!(
+            "{tasks} tasks, {payload_bytes} B, batches of {batch}, {callers} producers + {callers} workers"
+        )
+    }
+
+    fn layer_rows(&self, layers: &Layers, rows: &mut Vec<Row>) {
+        let Layers { ceiling, store, service, rounds, coordinators, .. } = layers;
+        rows.push(row("full cycles", per_second(service.per_s), self.load()));
+        rows.push(row(
+            "",
+            processor(service),
+            format!("coordinators: {coordinators}; medians of {rounds} rounds"),
+        ));
+        rows.push(row(
+            "store alone",
+            per_second(store.per_s),
+            "the same transitions in this process, no HTTP",
+        ));
+        rows.push(row("", processor(store), ""));
+        let bare = "plain commands: no script, decision, fence, history, counter or listing";
+        rows.push(row("ceiling", per_second(ceiling.per_s), bare));
+        rows.push(row("", processor(ceiling), ""));
+        rows.push(row("store to ceiling", percent(layers.store_to_ceiling), ""));
+        rows.push(row("service to ceiling", percent(layers.service_to_ceiling), ""));
+    }
+
+    fn late_rows(
+        &self,
+        with: &str,
+        lateness: Option<Percentiles>,
+        storm_ms: Option<f64>,
+        rows: &mut Vec<Row>,
+    ) {
+        let Settings { lateness_tasks, storm_tasks, .. } = &self.settings;
+        if let Some(Percentiles { p50, p99, max }) = lateness {
+            let how = format!("{lateness_tasks} tasks, 200 due/s{with}");
+            rows.push(row("lateness p50", format!("{p50:.1} ms"), how));
+            rows.push(row("lateness p99", format!("{p99:.1} ms"), ""));
+            rows.push(row("lateness max", format!("{max:.1} ms"), ""));
+        }
+        if let Some(storm_ms) = storm_ms {
+            let how = format!("{storm_tasks} tasks due at one instant{with}");
+            rows.push(row("storm", format!("{storm_ms:.0} ms"), how));
+        }
+    }
+}
+
+fn memory_rows(memory: &Memory, rows: &mut Vec<Row>) {
+    let bytes = |bytes: f64| format!("{bytes:.0} B");
+    let how = format!("beyond the payload, of {} tasks, id included", memory.tasks);
+    rows.push(row("parked task", bytes(memory.parked_bytes), how));
+    rows.push(row("", bytes(memory.failed_bytes), "the same, with the failure of its first attempt"));
+    rows.push(row("plain string and member", bytes(memory.plain_bytes), "of the same payloads and ids"));
+    let ratios = format!("{:.2}, with a failure {:.2}", memory.ratio, memory.failed_ratio);
+    rows.push(row("parked to plain", ratios, ""));
+    for stored in &memory.stored {
+        rows.push(row(&format!("  stored: {}", stored.part), String::new(), stored.holds));
+    }
+}
+
+fn claim_rows(claims: &Claims, rows: &mut Vec<Row>) {
+    for size in &claims.sizes {
+        let value = format!("{:.0} us, Redis {:.0} us", size.claim_us, size.redis_us);
+        rows.push(row("claim of 100", value, format!("{} tasks parked in the same lane", size.parked)));
+    }
+    let ratios = format!("{:.2}, Redis {:.2}", claims.time_ratio, claims.redis_ratio);
+    rows.push(row("most to fewest", ratios, ""));
+}
+
+fn per_second(value: f64) -> String {
+    format!("{value:.0}/s")
+}
+
+fn percent(ratio: f64) -> String {
+    format!("{:.0} %", ratio * 100.0)
+}
+
+/// Where a cycle's time goes.
+fn processor(layer: &Layer) -> String {
+    let mut text = format!("Redis {:.1} us", layer.redis_us);
+    for (who, used) in [("load", layer.load_us), ("coordinators", layer.coordinator_us)] {
+        if let Some(used) = used {
+            text.push_str(&format!(", {who} {used:.1} us"));
+        }
+    }
+    text
 }

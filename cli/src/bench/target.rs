@@ -1,4 +1,4 @@
-//! The coordinator under measurement: this very binary, in a process of its own.
+//! The coordinators under measurement: this very binary, in processes of its own.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -9,49 +9,89 @@ use redrive_worker::client::Client;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// How long the coordinator may take to come up, and to go.
+use super::cpu;
+
+/// How long a coordinator may take to come up, and to go.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) struct Target {
-    child: Child,
-    url: String,
+/// Where coordinators keep their tasks.
+#[derive(Clone, Copy)]
+pub(super) enum Data<'a> {
+    /// On the embedded store.
+    Directory(&'a Path),
+    /// On a shared one.
+    Shared { url: &'a str, prefix: &'a str },
 }
 
-impl Target {
-    /// Starts a coordinator on a free port.
-    pub async fn start(data_dir: &Path) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("cannot find this program's own file")?;
-        let mut child = Command::new(program)
-            .args(["--json", "coordinator", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(data_dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .env("REDRIVE_LOG", "error")
-            .kill_on_drop(true)
-            .spawn()
-            .context("cannot start a coordinator")?;
-        let stdout = child.stdout.take().context("the coordinator has no stdout")?;
-        let mut lines = BufReader::new(stdout).lines();
-        let line = tokio::time::timeout(PATIENCE, lines.next_line())
-            .await
-            .context("the coordinator did not get ready")??;
-        let Some(line) = line else { bail!("the coordinator stopped before it was ready") };
-        let ready: serde_json::Value = serde_json::from_str(&line).context("the coordinator's ready line")?;
-        let url = ready["url"].as_str().context("the ready line has no url")?.to_owned();
-        Ok(Self { child, url })
+/// Coordinators, and the clients that calls are spread over.
+pub(super) struct Targets {
+    children: Vec<Child>,
+    clients: Vec<Client>,
+}
+
+impl Targets {
+    /// Starts so many coordinators on free ports.
+    pub async fn start(data: Data<'_>, count: usize) -> anyhow::Result<Self> {
+        let mut targets = Self { children: Vec::new(), clients: Vec::new() };
+        for _ in 0..count {
+            let (child, url) = start(data).await?;
+            targets.children.push(child);
+            targets.clients.push(Client::new(&url)?);
+        }
+        Ok(targets)
     }
 
-    pub fn client(&self) -> anyhow::Result<Client> {
-        Ok(Client::new(&self.url)?)
+    /// One a coordinator.
+    pub fn clients(&self) -> &[Client] {
+        &self.clients
     }
 
-    pub fn pid(&self) -> Option<u32> {
-        self.child.id()
+    /// What they have used together. None where the system does not tell.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        self.children.iter().map(|child| cpu::of_process(child.id()?)).sum()
     }
 
-    /// Ends the coordinator; its data is not looked at again.
+    /// Ends them; their data is not looked at again.
     pub async fn stop(mut self) {
-        let _ = self.child.start_kill();
-        let _ = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        for child in &mut self.children {
+            let _ = child.start_kill();
+            let _ = tokio::time::timeout(PATIENCE, child.wait()).await;
+        }
     }
+}
+
+async fn start(data: Data<'_>) -> anyhow::Result<(Child, String)> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let mut command = Command::new(program);
+    command.args(["--json", "coordinator", "--listen", "127.0.0.1:0"]);
+    // A store that is configured for other coordinators is none of ours.
+    command.env_remove("REDRIVE_CONFIG");
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("REDRIVE__COORDINATOR__STORE__") {
+            command.env_remove(name);
+        }
+    }
+    match data {
+        Data::Directory(directory) => command.arg("--data-dir").arg(directory),
+        // Not as an argument: everybody on the machine can read those, and there may be a password in it.
+        Data::Shared { url, prefix } => {
+            command.env("REDRIVE__COORDINATOR__STORE__URL", url).args(["--key-prefix", prefix])
+        }
+    };
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .env("REDRIVE_LOG", "error")
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot start a coordinator")?;
+    let stdout = child.stdout.take().context("the coordinator has no stdout")?;
+    let mut lines = BufReader::new(stdout).lines();
+    let line = tokio::time::timeout(PATIENCE, lines.next_line())
+        .await
+        .context("the coordinator did not get ready")??;
+    let Some(line) = line else { bail!("the coordinator stopped before it was ready") };
+    let ready: serde_json::Value = serde_json::from_str(&line).context("the coordinator's ready line")?;
+    let url = ready["url"].as_str().context("the ready line has no url")?.to_owned();
+    Ok((child, url))
 }

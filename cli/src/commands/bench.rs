@@ -1,26 +1,34 @@
 //! `redrive bench`: what this machine does.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::ValueEnum;
 
-use crate::bench::{Options, run as measure};
+use crate::bench::{Measure, Options, Place, Talk, run as measure};
 use crate::context::Context;
+use crate::failure::Usage;
 use crate::output::{Entry, Rows};
 
 const AFTER_HELP: &str = "\
-It starts a coordinator of its own on a free loopback port, measures over its API, and stops it; about half a minute with
-the defaults. Load and coordinator share the machine: compare figures of one run with one another, not with other
+It starts coordinators of its own on free loopback ports, measures over their API, and stops them; about half a minute with
+the defaults. Load and coordinators share the machine: compare figures of one run with one another, not with other
 machines. With --json, one object on stdout: cycles_per_s, lateness_ms {p50, p99, max}, storm_ms, idle_cpu_percent, settings.
+
+On a shared store, less than two minutes, and more figures: layers {service, store, ceiling}, where `store` is the same
+transitions without HTTP and `ceiling` the same Redis given plain batched commands and nothing else, each with the processor
+time of a cycle; spread, which is lateness and storm with 1 and 3 coordinators; memory of a parked task; claims, by tasks
+parked. Its keys are under prefixes of its own, chosen by chance, and are deleted at the end.
 
 Examples:
   redrive bench
   redrive bench --json | jq .lateness_ms
   redrive bench --tasks 5000 --seconds 3      A quick look
-  redrive bench --data-dir /mnt/fast/bench    On another disk";
+  redrive bench --data-dir /mnt/fast/bench    On another disk
+  redrive bench --store redis://127.0.0.1:6379
+  redrive bench --redis --only cycles --coordinators 2
+  redrive bench --redis --only memory,claims --memory 1000000";
 
-/// Measure cycles per second, dispatch lateness and idle cost.
+/// Measure cycles per second, dispatch lateness and idle cost; on Redis also memory and what the layers cost.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
@@ -45,27 +53,67 @@ pub struct Args {
     /// Where the coordinator keeps its data [default: a temporary directory].
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
+    /// Measure on a shared store: redis://HOST or redis+sentinel://HOST,…/SERVICE.
+    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
+    store: Option<String>,
+    /// The same on a redis-server that is started for the run (from PATH) and stopped after it.
+    #[arg(long, conflicts_with_all = ["data_dir", "store"])]
+    redis: bool,
+    /// Coordinators that full cycles are spread over, on a shared store.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    coordinators: u32,
+    /// Tasks parked to measure memory, and what a claim costs beside them.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    memory: u32,
+    /// Only these, separated by commas [default: all that the store has].
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_enum)]
+    only: Vec<Measure>,
+}
+
+impl Args {
+    fn options(self) -> Result<Options, Usage> {
+        let place = match (self.store, self.redis) {
+            (Some(url), _) => Place::Shared(url),
+            (None, true) => Place::Throwaway,
+            (None, false) => Place::Embedded(self.data_dir),
+        };
+        let is_embedded = matches!(place, Place::Embedded(_));
+        let mut only = self.only;
+        if is_embedded && (self.coordinators > 1 || only.iter().any(|measure| measure.needs_redis())) {
+            return Err(Usage::new(
+                "memory, claims and several coordinators are measured on a shared store: add --store URL or --redis",
+            ));
+        }
+        if only.is_empty() {
+            only = Measure::value_variants().to_vec();
+            only.retain(|measure| !is_embedded || !measure.needs_redis());
+        }
+        Ok(Options {
+            only,
+            place,
+            tasks: self.tasks as usize,
+            batch: self.batch as usize,
+            callers: self.callers as usize,
+            coordinators: self.coordinators as usize,
+            payload_bytes: self.payload as usize,
+            storm_tasks: self.storm as usize,
+            seconds: self.seconds,
+            parked: self.memory as usize,
+        })
+    }
 }
 
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
-    let options = Options {
-        tasks: args.tasks as usize,
-        batch: args.batch as usize,
-        callers: args.callers as usize,
-        payload_bytes: args.payload as usize,
-        storm_tasks: args.storm as usize,
-        seconds: args.seconds,
-        data_dir: args.data_dir,
-    };
-    let progress =
-        ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}  {elapsed}")?);
-    progress.enable_steady_tick(Duration::from_millis(100));
-    let report = measure(&options, &progress).await?;
+    let options = args.options()?;
+    let stopped = crate::signals::shutdown(&context.impatience)?;
+    let talk = Talk::new(&context.output)?;
+    let report = measure(&options, &talk, stopped.cancelled()).await?;
+    drop(talk);
     if context.output.json {
         return context.output.value(&report);
     }
     let mut rows = Rows::new(["measure", "value", "with"]);
-    for row in report.rows() {
+    for row in report.rows(&options.only) {
         rows.push(row.map(Entry::from));
     }
     context.output.table(rows)?;

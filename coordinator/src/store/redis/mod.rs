@@ -56,6 +56,7 @@ pub use self::open::RedisConfig;
 use self::queues::Books;
 use self::room::Room;
 use self::transition::{Change, Changed};
+pub use self::value::STORED;
 use super::{
     Acted, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Hint, Listed, Reap, Result,
     Settle, Settled, Store,

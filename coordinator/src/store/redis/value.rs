@@ -39,6 +39,25 @@ const FENCE_BYTES: usize = 18;
 /// Where the ordinal stands in the header.
 const ORDINAL: std::ops::Range<usize> = 63..HEADER_BYTES;
 
+/// What is kept of a task, for those who weigh it: part, and what is in it.
+pub const STORED: [(&str, &str); 6] = [
+    (
+        "header",
+        "71 bytes: version, state, epoch, nonce, started, lease until, leased at, runs, run, due, deadline, lengths, ordinal",
+    ),
+    (
+        "record",
+        "ledger, failures by class, last delay, most attempts, deadline or expiry, entries of history",
+    ),
+    (
+        "meta",
+        "hash of the contents, queue, rank, dependency, group, type and its version, route, trace context, labels",
+    ),
+    ("slot", "the payload; of a succeeded task its result"),
+    ("history", "an entry an attempt: run, agent, route, start, end, ending, failure, delay, reason"),
+    ("beside it", "its key, a member of its lane (id and due time), an entry of the shard's log"),
+];
+
 /// A value that this release cannot read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unreadable {
