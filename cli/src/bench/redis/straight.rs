@@ -35,7 +35,13 @@ pub(super) struct Straight {
 impl Straight {
     pub async fn open(address: &Address, prefix: &str, payload_bytes: usize) -> anyhow::Result<Self> {
         let link = LinkOptions::default();
-        let config = RedisConfig { address: address.clone(), prefix: prefix.to_owned(), shards: None, link };
+        let config = RedisConfig {
+            address: address.clone(),
+            prefix: prefix.to_owned(),
+            shards: None,
+            link,
+            memory_limit_percent: 100,
+        };
         let store = Arc::new(RedisStore::open(&config, None).await?);
         let queue = Name::new("bench-cycles")?;
         store.put_queue(&queue, at_once()).await?;

@@ -141,9 +141,12 @@ impl<I: Item, O> Gathered<I, O> {
     }
 }
 
+/// Items with their places among all.
+type Round<I> = Vec<(usize, I)>;
+
 /// Splits items so that none holds two of one task, in order.
-pub(super) fn rounds<I: Item>(items: Vec<I>) -> Vec<Vec<(usize, I)>> {
-    let mut rounds: Vec<(HashSet<TaskId>, Vec<(usize, I)>)> = Vec::new();
+pub(super) fn rounds<I: Item>(items: Vec<I>) -> Vec<Round<I>> {
+    let mut rounds: Vec<(HashSet<TaskId>, Round<I>)> = Vec::new();
     for (place, item) in items.into_iter().enumerate() {
         // After the last round that has the task.
         let after = rounds.iter().rposition(|(ids, _)| ids.contains(item.id())).map_or(0, |last| last + 1);
