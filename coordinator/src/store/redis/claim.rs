@@ -1,7 +1,6 @@
 //! `claim`: due tasks go to workers.
 
-use std::collections::HashMap;
-use std::time::Instant;
+use std::collections::{HashMap, HashSet};
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -33,6 +32,11 @@ struct Filling {
     shards: Vec<u16>,
     /// The earliest due time of those that had no more.
     next_due_ms: Option<i64>,
+    /// Shards that gave it something in this call: asked again, they give more, and not the same once more.
+    gave: HashSet<u16>,
+    /// It may only get what the same request was given before: it was answered already, or its agent was silent for too
+    /// long. What is due does not matter then.
+    repeats: bool,
     /// It was silent for too long: nothing new for it.
     gone: bool,
 }
@@ -45,6 +49,8 @@ struct Wish {
     /// Payload bytes that fit.
     room: usize,
     nonce: [u8; 8],
+    /// The shard gave something to this call before.
+    more: bool,
 }
 
 /// What a shard gave for one claim.
@@ -99,11 +105,21 @@ impl Inner {
         if let Some(request) = claim.request_id.as_ref().filter(|_| gone || shards.len() > 1) {
             given = self.holding(&run, request, &shards).await?;
         }
-        if gone || !given.is_empty() {
+        let repeats = gone || !given.is_empty();
+        if repeats {
             shards = given;
         }
-        let room = BODY_MAX_BYTES;
-        Ok(Filling { claim, run, gone, answer: Claimed::default(), room, shards, next_due_ms: None })
+        Ok(Filling {
+            claim,
+            run,
+            answer: Claimed::default(),
+            room: BODY_MAX_BYTES,
+            shards,
+            next_due_ms: None,
+            gave: HashSet::new(),
+            repeats,
+            gone,
+        })
     }
 
     /// The shards that gave something to the same request before.
@@ -126,7 +142,7 @@ impl Inner {
             }
             let mut asked = Vec::new();
             for shard in std::mem::take(&mut one.shards) {
-                match self.due.next(shard, &one.claim.queues).filter(|_| many && !one.gone) {
+                match self.due.next(shard, &one.claim.queues).filter(|_| many && !one.repeats) {
                     Some(due_ms) if due_ms > now_ms => {
                         if due_ms != i64::MAX {
                             one.next_due_ms = Some(one.next_due_ms.map_or(due_ms, |next| next.min(due_ms)));
@@ -149,7 +165,13 @@ impl Inner {
                 let mut nonce: [u8; 8] = rand::rng().random();
                 // Never zero, which no lease has, whatever is counted up in its last four bytes.
                 nonce[0] |= 1;
-                wishes.entry(shard).or_default().push(Wish { place, most, room, nonce });
+                wishes.entry(shard).or_default().push(Wish {
+                    place,
+                    most,
+                    room,
+                    nonce,
+                    more: one.gave.contains(&shard),
+                });
             }
         }
         wishes
@@ -172,18 +194,21 @@ impl Inner {
                 part.push(wish);
             }
             call.arg(self.time.argument()).arg(part.len());
+            let mut asked = Vec::with_capacity(part.len());
             for wish in &part {
+                // Before the queues are looked at: what changes from here on voids what the answer teaches.
+                asked.push(self.due.ask(shard, &filling[wish.place].claim.queues));
                 self.write_wish(&mut call, wish, &filling[wish.place]);
-                self.due.ask(shard, &filling[wish.place].claim.queues);
             }
-            let asked = Instant::now();
             let reply = self.write(call).await?;
             let now_us = time_of(&reply).unwrap_or(0);
-            for (wish, given) in part.into_iter().zip(items(&reply)?.get(1..).unwrap_or_default()) {
+            let answered = items(&reply)?.get(1..).unwrap_or_default();
+            for ((wish, asked), given) in part.into_iter().zip(asked).zip(answered) {
                 let given = read_given(given)?;
-                let claim = &filling[wish.place].claim;
-                if claim.avoid.is_empty() && !given.replayed && given.leases.len() < wish.most {
-                    self.due.learn(shard, &claim.queues, given.next_due_ms, asked);
+                let one = &filling[wish.place];
+                let for_all = one.claim.avoid.is_empty() && !one.gone && !given.replayed;
+                if for_all && given.leases.len() < wish.most {
+                    self.due.learn(&asked, &one.claim.queues, given.next_due_ms);
                 }
                 answers.push((wish, now_us, given));
             }
@@ -203,6 +228,7 @@ impl Inner {
         call.arg(&RunId::of(&one.run).0[..])
             .arg(&one.run)
             .arg(claim.request_id.as_deref().unwrap_or_default())
+            .arg(u8::from(wish.more))
             .arg(wish.most)
             .arg(wish.room)
             .arg(&wish.nonce[..])
@@ -226,6 +252,9 @@ impl Inner {
         one: &mut Filling,
     ) -> Result<Vec<(TaskId, Task)>> {
         one.answer.replayed |= given.replayed;
+        if !given.replayed && !given.leases.is_empty() {
+            one.gave.insert(shard);
+        }
         if given.replayed {
             // That is all that this shard has for the request.
         } else if given.leases.len() >= wish.most {

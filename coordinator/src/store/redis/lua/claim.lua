@@ -1,29 +1,35 @@
 -- Leases what is due, claim by claim: lanes by priority, then in the order of their last visit, each in order of due time.
 --
 -- ARGV: now, claims n, then for each claim
---   run, its name `agent|boot`, request ('' : none), most leases, payload bytes that fit, nonce (8 bytes),
+--   run, its name `agent|boot`, request ('' : none), whether this call of it adds to an earlier one (0 | 1), most leases, payload bytes that fit, nonce (8 bytes),
 --   queues n, n × (queue, length of its leases in ms), avoided n, n × dependency
 -- Returns: the time in µs, then for each claim
 --   { 'new' | 'again', ms when the next is due ('' : none is, or it was filled),
 --     { id, value as it was before the lease | as it is, … }, { id, head of a task past its deadline, … } }
 -- A lease by its place k (from 0) has the nonce whose last four bytes are raised by k.
 -- O(n log m + lanes): n the leases, m the tasks of a lane.
-local PAGE, LATE_MAX, LANES_MAX, REPLAY_MS, SET_ASIDE_US = 100, 1000, 1024, 600000, 60000000
+local PAGE, LATE_MAX, LANES_MAX, REPLAY_MS = 100, 1000, 1024, 600000
 local changes, seen_late = {}, {}
 local stamp = math.max(tonumber(call('GET', ORDINAL) or 0), now_us - 1)
 local first_stamp = stamp
 
--- What the same request was given before, as far as it holds; nil: it was given nothing.
-local function replay(key)
+-- What the same request was given before: ids, each with its fence. Nil: nothing.
+local function given_before(key)
   local kept = call('GET', key)
   if not kept then return nil end
   local given = cmsgpack.unpack(kept)
   if given.at + REPLAY_MS < now_ms then return nil end
+  return given.leases
+end
+
+-- Those of these leases that still hold.
+local function holding(given)
   local leases = {}
-  for i = 1, #given.leases, 2 do
-    local value = call('GET', TASK .. given.leases[i])
-    if value and string.byte(value, 2) == 1 and string.sub(value, 3, 18) == given.leases[i + 1] then
-      leases[#leases + 1] = given.leases[i]
+  for i = 1, #given, 2 do
+    local value = call('GET', TASK .. given[i])
+    if value and string.byte(value) == VERSION and string.byte(value, 2) == 1
+      and string.sub(value, 3, 18) == given[i + 1] then
+      leases[#leases + 1] = given[i]
       leases[#leases + 1] = value
     end
   end
@@ -74,8 +80,9 @@ end
 
 -- Leases one task if it can be; says what became of it.
 local function lease(claim, id, value, ends)
-  if not value or string.byte(value, 2) ~= 0 then return 'gone' end
+  if not value then return 'gone' end
   if string.byte(value) ~= VERSION then return 'unreadable' end
+  if string.byte(value, 2) ~= 0 then return 'gone' end
   local epoch, _, _, _, _, runs, _, _, deadline = struct.unpack('>i8c8BI6I6I4c8I6I6', value, 3)
   if deadline < now_ms then return 'late' end
   local slot = struct.unpack('>I4', value, 60)
@@ -117,7 +124,7 @@ local function visit(claim, lane, wanted)
       elseif became == 'gone' then
         leaves[#leaves + 1] = id
       elseif became == 'unreadable' then
-        aside[#aside + 1] = due_now + SET_ASIDE_US
+        aside[#aside + 1] = due_now + SET_ASIDE_MS * 1000
         aside[#aside + 1] = id
       elseif became == 'late' then
         late = late + 1
@@ -145,13 +152,14 @@ local function visit(claim, lane, wanted)
 end
 
 -- When the next task of the claim's eligible lanes is due.
+local after_now = '(' .. string.format('%.0f', due_now) -- `..` alone keeps 14 digits of a number's 16
 local function next_due(claim)
   local first
   for rank = 0, 2 do
     for _, queue in ipairs(claim.queues) do
       local index, offset, found = rank .. '|' .. queue.name, 0, nil
       repeat
-        local page = call('ZRANGEBYSCORE', LANES .. index, '(' .. due_now, '+inf', 'WITHSCORES', 'LIMIT', offset, 16)
+        local page = call('ZRANGEBYSCORE', LANES .. index, after_now, '+inf', 'WITHSCORES', 'LIMIT', offset, 16)
         for i = 1, #page, 2 do
           if not found and not claim.avoid[string.match(page[i], '^[^|]*')] then found = tonumber(page[i + 1]) end
         end
@@ -192,8 +200,8 @@ end
 
 local reply = { string.format('%.0f', now_us) }
 for _ = 1, tonumber(ARGV[2]) do
-  local claim = { run = take(), name = take(), request = take(), most = tonumber(take()), room = tonumber(take()),
-    leases = {}, late = {}, given = {}, queues = {}, avoid = {} }
+  local claim = { run = take(), name = take(), request = take(), more = take() == '1', most = tonumber(take()),
+    room = tonumber(take()), leases = {}, late = {}, given = {}, queues = {}, avoid = {} }
   claim.nonce, claim.counter = struct.unpack('>c4I4', take())
   for _ = 1, tonumber(take()) do
     local queue = { name = take(), lease_ms = tonumber(take()) }
@@ -201,10 +209,11 @@ for _ = 1, tonumber(ARGV[2]) do
   end
   for _ = 1, tonumber(take()) do claim.avoid[take()] = true end
   local key = REQUEST .. claim.name .. '|' .. claim.request
-  local again = claim.request ~= '' and replay(key)
-  if again then
-    reply[#reply + 1] = { 'again', '', again, {} }
+  local before = claim.request ~= '' and given_before(key) or nil
+  if before and not claim.more then
+    reply[#reply + 1] = { 'again', '', holding(before), {} }
   else
+    claim.given = before or claim.given
     local stopped = fill(claim)
     if claim.ends then
       call('ZADD', RUNS, 'LT', claim.ends, claim.run)
