@@ -8,10 +8,14 @@ mod compare;
 mod judge;
 mod reference;
 
+use std::cell::Cell;
+
 use proptest::prelude::ProptestConfig;
 use proptest::proptest;
+use proptest::test_runner::TestRunner;
 
 use self::compare::Pair;
+use crate::support::redis::{RedisCluster, RedisServer};
 use crate::support::{Bed, RedisBackend, SqliteBackend};
 
 /// Enough for every run to find what a slip in any rule would change, and few enough for every run of the tests.
@@ -19,10 +23,14 @@ const CASES: u32 = 128;
 /// Commands in one run.
 const STEPS: usize = 70;
 
+fn cases(usually: u32) -> u32 {
+    let wanted = std::env::var("REDRIVE_MODEL_CASES").ok().and_then(|text| text.parse().ok());
+    wanted.unwrap_or(usually)
+}
+
 fn config() -> ProptestConfig {
-    let cases = std::env::var("REDRIVE_MODEL_CASES").ok().and_then(|text| text.parse().ok());
     ProptestConfig {
-        cases: cases.unwrap_or(CASES),
+        cases: cases(CASES),
         failure_persistence: None,
         max_shrink_iters: 2_000,
         ..ProptestConfig::default()
@@ -39,6 +47,34 @@ async fn agree(bed: Bed, commands: &[command::Command]) {
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Runs on servers that are started once: each run on a store of its own, in several shards.
+async fn all_agree(url: &str, shards: u16) {
+    const CASES: u32 = 24;
+    let mut runner = TestRunner::new(ProptestConfig { cases: cases(CASES), ..config() });
+    let (runs, runtime) = (Cell::new(0), tokio::runtime::Handle::current());
+    let ran = runner.run(&command::sequences(STEPS), |commands| {
+        runs.set(runs.get() + 1);
+        let backend = RedisBackend::at(url, &format!("run-{}", runs.get()), shards);
+        tokio::task::block_in_place(|| {
+            runtime.block_on(async { agree(Bed::open(backend).await, &commands).await });
+        });
+        Ok(())
+    });
+    ran.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_shared_store_agrees_in_four_shards() {
+    let server = RedisServer::start().await;
+    all_agree(&server.url(), 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_shared_store_agrees_on_a_cluster_in_sixteen_shards() {
+    let cluster = RedisCluster::start().await;
+    all_agree(&cluster.url(), 16).await;
 }
 
 proptest! {
