@@ -166,8 +166,9 @@ impl Inner {
         let Ok(task) = Task::read(value) else { return Ok(None) };
         let Ok((slot, history)) = task.rest(value) else { return Ok(None) };
         let slot = if after.record.state == TaskState::Succeeded { result.unwrap_or_default() } else { slot };
+        let Ok(meta) = task.raw_meta(value) else { return Ok(None) };
         let mut body = vec![b'*'];
-        task.write_meta(&mut body);
+        body.extend_from_slice(meta);
         body.extend_from_slice(slot);
         body.extend_from_slice(line);
         body.extend_from_slice(newest(history, HISTORY_MAX_ENTRIES - 1));

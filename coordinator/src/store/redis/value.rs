@@ -139,6 +139,8 @@ struct StoredAttempt {
 /// A task as its header, record and meta say.
 #[derive(Debug, Clone)]
 pub(super) struct Task {
+    /// Of the record as it was read, which may have fields that this release does not know; 0 of a new task.
+    record_bytes: usize,
     pub record: Record,
     /// Lines of history written so far.
     pub entries: u32,
@@ -202,7 +204,7 @@ impl Task {
     pub fn new(record: Record, meta: Meta, entries: u32, payload_bytes: usize) -> Self {
         let meta_bytes = meta.encoded_len();
         let (run, ordinal) = (RunId::default(), 0);
-        Self { record, entries, run, ordinal, meta, meta_bytes, slot_bytes: payload_bytes }
+        Self { record, record_bytes: 0, entries, run, ordinal, meta, meta_bytes, slot_bytes: payload_bytes }
     }
 
     /// Reads header, record and meta. What comes after them is [`Self::rest`].
@@ -247,6 +249,7 @@ impl Task {
         };
         Ok(Self {
             record,
+            record_bytes,
             entries: stored.entries,
             run,
             ordinal: number(63, 8).cast_signed(),
@@ -306,16 +309,25 @@ impl Task {
         bytes.extend(self.ordinal.to_be_bytes());
     }
 
-    /// Writes what comes between record and slot.
+    /// What lies between record and slot of a whole value, with fields that this release does not know.
+    pub fn raw_meta<'a>(&self, value: &'a [u8]) -> Result<&'a [u8], Unreadable> {
+        if value.len() < HEADER_BYTES {
+            return Err(Unreadable::Short);
+        }
+        let from = HEADER_BYTES + (usize::from(value[55]) << 8 | usize::from(value[56]));
+        value.get(from..from + self.meta_bytes).ok_or(Unreadable::Short)
+    }
+
+    /// Writes what comes between record and slot of a new task.
     pub fn write_meta(&self, bytes: &mut Vec<u8>) {
         self.meta.encode_raw(bytes);
     }
 
     /// What its value begins with as long as nothing has happened to it, an extension of its lease included.
     pub fn whole_header(&self) -> Vec<u8> {
-        let mut head = self.head();
-        head.truncate(HEADER_BYTES);
-        head
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        self.header(&mut header, self.record_bytes);
+        header
     }
 
     /// Its score in its lane: the due millisecond in µs, and below it the order of arrival.

@@ -69,16 +69,12 @@ for _, lane in ipairs(bounds) do
     else
       local deadline = struct.unpack('>I6', head, 50)
       if string.byte(head) ~= VERSION then deadline = now_ms + SET_ASIDE_MS end
-      if deadline < now_ms then
-        if #late / 2 < most_late then
-          late[#late + 1] = id
-          late[#late + 1] = head_of(id)
-        else
-          first = now_ms - 1
-          look_again('deadlines', now_ms)
-        end
-      elseif not first or deadline < first then
-        first = deadline
+      if deadline < now_ms and #late / 2 < most_late then
+        late[#late + 1] = id
+        late[#late + 1] = head_of(id)
+      else
+        if deadline < now_ms then look_again('deadlines', now_ms) end
+        if not first or deadline < first then first = deadline end
       end
     end
   end
