@@ -91,6 +91,11 @@ impl Inner {
                 }
             }
             self.escalate_late(late, &mut filling).await?;
+            for one in filling.iter_mut().filter(|one| one.repeats && !one.gone && !one.answer.replayed) {
+                // What was kept for the request ran out in this moment: it is a new one.
+                one.repeats = false;
+                one.shards = (0..self.keys.shards()).collect();
+            }
         }
         Ok(filling.into_iter().map(Filling::finish).collect())
     }
@@ -141,8 +146,16 @@ impl Inner {
                 continue;
             }
             let mut asked = Vec::new();
+            if one.repeats {
+                // All that it was given, and nothing new.
+                for shard in std::mem::take(&mut one.shards) {
+                    let wish = Wish { place, most: 0, room: 0, nonce: [0; 8], more: false };
+                    wishes.entry(shard).or_default().push(wish);
+                }
+                continue;
+            }
             for shard in std::mem::take(&mut one.shards) {
-                match self.due.next(shard, &one.claim.queues).filter(|_| many && !one.repeats) {
+                match self.due.next(shard, &one.claim.queues).filter(|_| many) {
                     Some(due_ms) if due_ms > now_ms => {
                         if due_ms != i64::MAX {
                             one.next_due_ms = Some(one.next_due_ms.map_or(due_ms, |next| next.min(due_ms)));
@@ -257,7 +270,7 @@ impl Inner {
         }
         if given.replayed {
             // That is all that this shard has for the request.
-        } else if given.leases.len() >= wish.most {
+        } else if given.leases.len() >= wish.most && !one.repeats {
             // It may have more: what the others cannot give is asked of it again.
             one.shards.push(shard);
         } else if let Some(due_ms) = given.next_due_ms {
