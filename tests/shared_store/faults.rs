@@ -25,7 +25,7 @@ async fn a_redis_that_hangs_dies_fills_up_or_is_demoted_is_told_and_survived() {
     let promote = async |redis: &mut RedisServer| drop(redis.command(&["REPLICAOF", "NO", "ONE"]).await);
     outage(front, redis, ("readonly", UNAVAILABLE), demote, promote).await;
     let fill =
-        async |redis: &mut RedisServer| drop(redis.command(&["CONFIG", "SET", "maxmemory", "1mb"]).await);
+        async |redis: &mut RedisServer| drop(redis.command(&["CONFIG", "SET", "maxmemory", "64kb"]).await);
     let drain =
         async |redis: &mut RedisServer| drop(redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await);
     outage(front, redis, ("full", "store_full"), fill, drain).await;
@@ -37,12 +37,11 @@ async fn a_redis_that_hangs_dies_fills_up_or_is_demoted_is_told_and_survived() {
 
 #[tokio::test]
 async fn a_redis_that_loads_its_data_is_waited_for() {
-    let options = durable().set("loading-process-events-interval-bytes", "1024");
-    let mut redis = RedisServer::with(options).await;
+    let mut redis = RedisServer::with(durable().set("rdbcompression", "no")).await;
     let mut front = Front::start(&redis.url(), 0).await;
     front.put_well("before").await;
-    // Two seconds' worth of keys, in the part of the file during whose loading Redis answers.
-    let filling = "for i = 1, 2000 do redis.call('SET', 'filler:' .. i, string.rep('x', 64)) end";
+    // Two seconds' worth of keys, in the part of the file during whose loading Redis answers, after every 2 MiB.
+    let filling = "for i = 1, 4000 do redis.call('SET', 'filler:' .. i, string.rep('x', 4096)) end";
     redis.command(&["EVAL", filling, "0"]).await;
     redis.command(&["BGREWRITEAOF"]).await;
     let rewritten = async || {
@@ -63,7 +62,7 @@ async fn a_redis_that_loads_its_data_is_waited_for() {
         }
         said
     };
-    let ((), said) = tokio::join!(redis.restart_with("key-load-delay", "1000"), loading);
+    let ((), said) = tokio::join!(redis.restart_with("key-load-delay", "500"), loading);
     assert!(said.iter().any(|detail| detail.contains("still loads its data")), "{said:#?}");
     front.put_until_taken("during").await;
     front.finish().await;
