@@ -110,11 +110,13 @@ impl Pair {
             let hold = |(task, fence): &&(usize, Fence)| {
                 self.model.tasks.get(task).is_some_and(|task| task.standing(*fence) == Standing::Holds)
             };
-            assert_eq!(
-                leases,
-                before.leases.iter().filter(hold).copied().collect::<Vec<_>>(),
-                "the same leases again"
-            );
+            let mut again: Vec<_> = before.leases.iter().filter(hold).copied().collect();
+            let mut leases = leases;
+            if !self.bed.order_is_exact() {
+                again.sort_by_key(|(task, _)| *task);
+                leases.sort_by_key(|(task, _)| *task);
+            }
+            assert_eq!(leases, again, "the same leases again");
             return;
         }
         if self.model.agents.get(&claim.agent).is_some_and(|agent| agent.gone) {
@@ -136,7 +138,13 @@ impl Pair {
         let left = self.model.eligible(&claim.queues, claim.avoid);
         let next_due_ms = left.iter().map(|task| self.model.tasks[task].due_ms).min();
         let expected = if leases.len() < claim.max { next_due_ms } else { None };
-        assert_eq!(claimed.next_due_ms, expected, "when to come back");
+        let told = claimed.next_due_ms;
+        // What one shard said a moment ago may be too early since, and is never too late.
+        let early = !self.bed.order_is_exact()
+            && told.is_some_and(|told_ms| {
+                told_ms > self.bed.now_ms() && expected.is_none_or(|due_ms| told_ms < due_ms)
+            });
+        assert!(told == expected || early, "to come back at {told:?}, expected {expected:?}");
         self.given.extend(&leases);
         if let Some(request) = request.filter(|_| !leases.is_empty()) {
             self.model.answered.insert(request, Answer { at_ms: self.bed.now_ms(), leases });
@@ -158,6 +166,9 @@ impl Pair {
         for left in due.iter().filter(|task| !taken(task)) {
             for (given, _) in leases {
                 let (given_task, left_task) = (&self.model.tasks[given], &self.model.tasks[left]);
+                if !self.bed.order_is_exact() {
+                    continue;
+                }
                 assert!(given_task.lane.0 <= left_task.lane.0, "priority first");
                 let same_lane = (given_task.queue, given_task.lane) == (left_task.queue, left_task.lane);
                 assert!(!same_lane || order(given) < order(left), "earliest first within a lane");

@@ -10,7 +10,7 @@ pub async fn tasks_of_a_lane_are_given_in_order_of_due_time(bed: Bed) {
     bed.put_all(vec![task("c").delay(30), task("a").delay(10), task("b").delay(20), task("d").delay(40)])
         .await;
     bed.advance(30);
-    assert_eq!(bed.take_ids(10).await, ["a", "b", "c"]);
+    bed.assert_order(bed.take_ids(10).await, &["a", "b", "c"]);
     bed.advance(10);
     assert_eq!(bed.take_ids(10).await, ["d"]);
 }
@@ -18,7 +18,8 @@ pub async fn tasks_of_a_lane_are_given_in_order_of_due_time(bed: Bed) {
 pub async fn equal_due_times_are_given_in_order_of_arrival(bed: Bed) {
     bed.put_all((0..20).map(|number| task(&format!("t{number:02}"))).collect()).await;
     let expected: Vec<String> = (0..20).map(|number| format!("t{number:02}")).collect();
-    assert_eq!(bed.take_ids(20).await, expected);
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    bed.assert_order(bed.take_ids(20).await, &expected);
 }
 
 pub async fn higher_priority_goes_first(bed: Bed) {
@@ -30,14 +31,16 @@ pub async fn higher_priority_goes_first(bed: Bed) {
     ];
     bed.put_all(batch).await;
     bed.advance(5);
-    assert_eq!(bed.take_ids(10).await, ["high", "normal", "low"]);
+    bed.assert_order(bed.take_ids(10).await, &["high", "normal", "low"]);
 }
 
 pub async fn a_tenant_with_thousands_does_not_starve_one_with_three(bed: Bed) {
     bed.put_all((0..3_000).map(|number| task(&format!("big{number}")).group("big")).collect()).await;
     bed.put_all((0..3).map(|number| task(&format!("small{number}")).group("small")).collect()).await;
-    let first = bed.take_ids(10).await;
-    assert_eq!(first.len(), 10, "what one group cannot fill goes to the others");
+    // Ten of each shard: every shard gives both groups their turn.
+    let wanted = 10 * usize::from(bed.shards());
+    let first = bed.take_ids(wanted).await;
+    assert_eq!(first.len(), wanted, "what one group cannot fill goes to the others");
     assert_eq!(first.iter().filter(|text| text.starts_with("small")).count(), 3, "{first:?}");
 }
 
@@ -49,7 +52,11 @@ pub async fn single_claims_rotate_over_groups(bed: Bed) {
     for _ in 0..30 {
         *served.entry(bed.take_ids(1).await[0][..1].to_owned()).or_default() += 1;
     }
-    assert_eq!(served.into_values().collect::<Vec<_>>(), [10, 10, 10]);
+    let (least, most) = (served.values().min().unwrap(), served.values().max().unwrap());
+    assert!(served.len() == 3 && served.values().sum::<u32>() == 30, "{served:?}");
+    // Of a whole number of rounds in one shard, each gets its part; a shard in the middle of a round adds one.
+    let uneven = if bed.order_is_exact() { 0 } else { u32::from(bed.shards()) };
+    assert!(most - least <= uneven, "{served:?}");
 }
 
 pub async fn avoided_dependencies_are_left_alone(bed: Bed) {
@@ -133,17 +140,25 @@ pub async fn a_claim_learns_when_to_come_back(bed: Bed) {
 pub async fn claims_of_one_batch_share_nothing(bed: Bed) {
     bed.put_all((0..3).map(|number| task(&format!("t{number}"))).collect()).await;
     let claimed = bed.claim(vec![claim_of(2), claim_of(2), claim_of(2)]).await.unwrap();
-    assert_eq!(claimed.iter().map(|one| one.leases.len()).collect::<Vec<_>>(), [2, 1, 0]);
+    let ids: std::collections::BTreeSet<_> =
+        claimed.iter().flat_map(|one| &one.leases).map(|lease| &*lease.id).collect();
+    let shares: Vec<_> = claimed.iter().map(|one| one.leases.len()).collect();
+    assert_eq!((ids.len(), shares.iter().sum::<usize>()), (3, 3));
+    assert!(!bed.order_is_exact() || shares == [2, 1, 0], "who came first is served first: {shares:?}");
 }
 
 pub async fn a_repeated_request_gets_the_same_leases(bed: Bed) {
     bed.put_all((0..4).map(|number| task(&format!("t{number}"))).collect()).await;
     let request = Claim { request_id: Some(name("r-1")), ..claim_of(2) };
-    let first = bed.claim_one(request.clone()).await.leases;
+    let mut first = bed.claim_one(request.clone()).await.leases;
     bed.advance(500);
     let again = bed.claim_one(request.clone()).await;
     assert!(again.replayed);
-    let second = again.leases;
+    let mut second = again.leases;
+    if !bed.order_is_exact() {
+        first.sort_by(|one, other| one.id.cmp(&other.id));
+        second.sort_by(|one, other| one.id.cmp(&other.id));
+    }
     let as_json = |leases: &Vec<_>| serde_json::to_string(leases).unwrap();
     assert_eq!(as_json(&first), as_json(&second));
     assert_eq!(bed.queue("default").await.counts.leased, 2);
@@ -188,7 +203,7 @@ pub async fn a_task_past_its_deadline_is_escalated_and_not_run(bed: Bed) {
     bed.put_all(vec![task("late").deadline(1_000), task("just").deadline(1_001), task("fine")]).await;
     bed.advance(1_001);
     let claimed = bed.claim_one(claim_of(10)).await;
-    assert_eq!(claimed.leases.iter().map(|lease| &*lease.id).collect::<Vec<_>>(), ["just", "fine"]);
+    bed.assert_order(claimed.leases.iter().map(|lease| lease.id.to_string()).collect(), &["just", "fine"]);
     assert_eq!(claimed.too_late.iter().map(|task| &**task).collect::<Vec<_>>(), ["late"]);
     let late = bed.view("late").await;
     assert_eq!((late.state, late.runs, late.agent), (TaskState::Escalated, 0, None));
@@ -203,7 +218,9 @@ pub async fn tasks_past_their_deadline_do_not_use_up_a_claim(bed: Bed) {
     bed.put(task("fine")).await;
     let claimed = bed.claim_one(claim_of(1)).await;
     assert_eq!(claimed.leases.len(), 1);
-    assert_eq!(claimed.too_late.len(), 50);
+    // Shards that were not needed any more were not looked into.
+    let left = usize::from(!bed.order_is_exact()) * 50;
+    assert!((50 - left..=50).contains(&claimed.too_late.len()), "{}", claimed.too_late.len());
 }
 
 pub async fn large_payloads_bound_a_reply(bed: Bed) {
@@ -221,7 +238,8 @@ pub async fn large_payloads_bound_a_reply(bed: Bed) {
         assert!(bytes <= 4 * 1024 * 1024, "{bytes}");
         given.extend(leases.into_iter().map(|lease| lease.id.to_string()));
     }
-    assert_eq!(given, (0..20).map(|number| format!("t{number:02}")).collect::<Vec<_>>());
+    let expected: Vec<String> = (0..20).map(|number| format!("t{number:02}")).collect();
+    bed.assert_order(given, &expected.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 pub async fn the_claim_or_else_the_policy_sets_the_leases_length(bed: Bed) {
@@ -229,7 +247,7 @@ pub async fn the_claim_or_else_the_policy_sets_the_leases_length(bed: Bed) {
     assert_eq!(bed.take(1).await[0].lease_until_ms, START_MS + 30_000);
     let claimed = bed.claim_one(Claim { lease_ms: Some(7_000), ..claim_of(1) }).await;
     assert_eq!(claimed.leases[0].lease_until_ms, START_MS + 7_000);
-    let view = bed.view("b").await;
+    let view = bed.view(&claimed.leases[0].id).await;
     assert_eq!((view.lease_until_ms, view.agent), (Some(START_MS + 7_000), Some(name("a"))));
 }
 

@@ -1,7 +1,8 @@
 //! What every store must do, seen from outside: one small function a behaviour, run against each backend.
 //!
-//! A backend is added with one line at the end of this file. A function that is missing from the list is dead code, which
-//! the linter refuses.
+//! A backend is added with one line at the end of this file: with a test a behaviour, or, where servers are too slow to
+//! start for each, with all behaviours in one test ([`together`]). A function that is missing from the list is dead code,
+//! which the linter refuses.
 
 mod claim;
 mod enqueue;
@@ -10,6 +11,151 @@ mod read;
 mod reap;
 mod reopen;
 mod settle;
+mod together;
+
+/// Hands the list of all behaviours to a macro, behind what that one needs besides.
+macro_rules! with_behaviours {
+    ($then:ident!($($first:tt)*)) => {
+        $then! { $($first)*
+            enqueue {
+                a_new_task_is_due_at_once,
+                a_delayed_task_is_not_due_before_its_delay,
+                the_same_task_again_is_a_duplicate,
+                a_duplicate_of_a_finished_task_says_so_and_does_not_run_it_again,
+                an_id_with_other_contents_is_refused,
+                an_unknown_queue_is_refused,
+                a_batch_is_answered_item_by_item,
+                a_failure_waits_for_the_policys_delay,
+                a_delay_longer_than_the_policys_wins,
+                a_hint_is_the_floor_of_the_first_delay,
+                attempts_made_elsewhere_are_counted_once,
+                attempts_used_up_elsewhere_end_the_task_at_once,
+                attempts_used_up_elsewhere_end_the_task_even_without_a_failure,
+                a_failure_that_no_retry_can_mend_settles_at_once,
+                a_hint_past_the_deadline_escalates,
+                everything_given_is_kept,
+            }
+            claim {
+                tasks_of_a_lane_are_given_in_order_of_due_time,
+                equal_due_times_are_given_in_order_of_arrival,
+                higher_priority_goes_first,
+                a_tenant_with_thousands_does_not_starve_one_with_three,
+                single_claims_rotate_over_groups,
+                avoided_dependencies_are_left_alone,
+                avoided_lanes_hide_no_other_however_many_there_are,
+                a_paused_queue_hands_out_nothing_until_it_is_resumed,
+                a_claim_gets_no_more_than_it_asked_for,
+                a_thousand_tasks_fit_into_one_claim,
+                an_unknown_queue_has_nothing_due,
+                a_claim_takes_from_its_own_queues_only,
+                a_claim_learns_when_to_come_back,
+                claims_of_one_batch_share_nothing,
+                a_repeated_request_gets_the_same_leases,
+                a_repeated_request_does_not_get_a_lease_that_was_lost_and_given_again,
+                a_request_that_got_nothing_may_get_something_later,
+                a_delay_does_not_use_up_the_policys_deadline,
+                a_task_past_its_deadline_is_escalated_and_not_run,
+                tasks_past_their_deadline_do_not_use_up_a_claim,
+                large_payloads_bound_a_reply,
+                the_claim_or_else_the_policy_sets_the_leases_length,
+                every_lease_of_a_task_has_a_higher_epoch,
+                a_lease_tells_its_handler_what_happened_before,
+                callers_at_once_never_share_a_lease,
+            }
+            settle {
+                a_snooze_past_the_deadline_escalates,
+                an_extension_makes_a_lease_longer_and_never_shorter,
+                only_the_holder_can_extend,
+                a_settled_lease_cannot_be_extended,
+                done_keeps_the_result,
+                done_without_a_result_is_done,
+                a_failure_runs_again_after_the_policys_delay,
+                a_hint_is_the_floor_of_every_delay,
+                a_task_whose_attempts_are_used_up_is_dead,
+                failures_of_one_class_are_counted_across_leases,
+                decorrelated_delays_build_on_the_one_before,
+                a_handler_can_rule_out_a_retry_or_ask_for_a_person,
+                an_unretryable_failure_ends_the_task_at_its_first_attempt,
+                a_snooze_charges_no_attempt,
+                a_released_task_is_due_within_a_second_and_charges_no_attempt,
+                a_stale_or_forged_fence_changes_nothing,
+                a_task_that_was_never_leased_cannot_be_settled,
+                an_unknown_task_cannot_be_settled,
+                settling_again_returns_the_first_settlement,
+                settling_done_again_keeps_the_first_result,
+                the_holder_before_cannot_settle_the_lease_after,
+                one_stale_item_does_not_fail_its_neighbours,
+                a_retry_that_would_come_too_late_escalates,
+                a_task_can_fail_while_another_of_its_lane_waits,
+            }
+            reap {
+                nothing_is_reaped_before_its_time,
+                a_lease_that_nobody_started_is_undelivered_and_never_poison,
+                a_lease_that_was_started_is_lost_and_charges_no_attempt,
+                a_task_that_took_three_workers_with_it_is_poison,
+                a_loss_that_the_worker_reports_counts_towards_poison,
+                reaping_goes_on_while_the_queue_is_paused,
+                whoever_lost_a_lease_cannot_settle_or_extend_it,
+                a_late_worker_that_is_not_reaped_yet_may_still_settle,
+                a_deadline_that_passes_while_a_queue_is_paused_is_seen,
+                a_round_is_bounded_and_says_when_to_go_on,
+                leases_of_an_agent_that_went_silent_end,
+                an_agent_that_is_heard_from_keeps_its_leases,
+                an_agent_that_comes_back_is_alive_again,
+                silence_while_the_store_was_closed_proves_nothing,
+                leases_of_one_run_of_an_agent_can_be_ended_early,
+                a_worker_that_comes_back_in_time_keeps_what_was_ended_early,
+                a_clock_that_steps_back_ends_no_lease,
+            }
+            operate {
+                what_is_not_done_can_be_called_off,
+                calling_off_twice_changes_nothing_more,
+                the_worker_of_a_task_called_off_can_do_no_more_with_it,
+                what_happens_to_a_waiting_task_is_not_put_down_to_an_agent,
+                a_settled_failure_that_is_retried_gets_its_attempts_back,
+                poison_that_is_retried_has_its_losses_forgiven,
+                a_waiting_task_that_is_retried_becomes_due,
+                what_runs_or_is_done_cannot_be_retried,
+                every_settled_failure_can_be_retried,
+                a_task_retried_after_its_deadline_gets_a_new_one,
+                a_finished_task_is_forgotten_after_its_retention_and_not_before,
+                a_forgotten_id_runs_again_from_the_start,
+                what_is_not_finished_is_never_forgotten,
+                a_dead_task_that_is_retried_is_not_forgotten,
+                forgetting_is_bounded,
+                a_lane_comes_back_after_all_its_tasks_were_forgotten,
+                a_queues_own_retention_holds,
+            }
+            read {
+                an_unknown_task_is_not_there,
+                status_answers_in_order_and_leaves_out_what_is_unknown,
+                results_are_shown_where_they_are_asked_for_and_bounded,
+                a_history_keeps_its_last_fifty_attempts,
+                lists_are_newest_first_and_filtered,
+                pages_have_neither_duplicates_nor_holes_while_tasks_come_and_change,
+                a_page_of_a_rare_state_is_found_among_many,
+                there_is_always_a_default_queue_and_queues_are_sorted,
+                a_replaced_policy_is_in_force_for_tasks_already_there,
+                pausing_an_unknown_queue_says_so,
+                a_queue_shows_when_its_next_task_is_due,
+                counts_stay_right_whatever_happens,
+                agents_are_shown_as_they_reported,
+                a_heartbeat_can_ask_for_its_own_length,
+                an_agent_that_is_gone_for_an_hour_is_forgotten,
+                an_agent_that_drained_and_says_so_is_gone_at_once,
+                a_heartbeat_extends_its_leases_and_learns_which_are_over,
+                a_store_that_works_says_so,
+            }
+            reopen {
+                everything_is_still_there,
+                lanes_are_claimed_as_before,
+                leases_hold_and_end_as_before,
+                a_repeated_request_still_gets_its_leases,
+                a_paused_queue_stays_paused,
+            }
+        }
+    };
+}
 
 /// One test a behaviour, each on a store of its own.
 macro_rules! tests {
@@ -24,151 +170,47 @@ macro_rules! tests {
     };
 }
 
+/// All behaviours by name.
+macro_rules! named {
+    ($($area:ident { $($behaviour:ident,)* })*) => {
+        vec![$($(
+            $crate::suite::together::Behaviour {
+                name: concat!(stringify!($area), "::", stringify!($behaviour)),
+                run: |bed| Box::pin($crate::suite::$area::$behaviour(bed)),
+            },
+        )*)*]
+    };
+}
+
 /// Runs everything against one backend, in a module named after it.
 macro_rules! conformance {
     ($backend:ident, $fresh:expr) => {
         mod $backend {
-            tests! { $fresh;
-                enqueue {
-                    a_new_task_is_due_at_once,
-                    a_delayed_task_is_not_due_before_its_delay,
-                    the_same_task_again_is_a_duplicate,
-                    a_duplicate_of_a_finished_task_says_so_and_does_not_run_it_again,
-                    an_id_with_other_contents_is_refused,
-                    an_unknown_queue_is_refused,
-                    a_batch_is_answered_item_by_item,
-                    a_failure_waits_for_the_policys_delay,
-                    a_delay_longer_than_the_policys_wins,
-                    a_hint_is_the_floor_of_the_first_delay,
-                    attempts_made_elsewhere_are_counted_once,
-                    attempts_used_up_elsewhere_end_the_task_at_once,
-                    attempts_used_up_elsewhere_end_the_task_even_without_a_failure,
-                    a_failure_that_no_retry_can_mend_settles_at_once,
-                    a_hint_past_the_deadline_escalates,
-                    everything_given_is_kept,
-                }
-                claim {
-                    tasks_of_a_lane_are_given_in_order_of_due_time,
-                    equal_due_times_are_given_in_order_of_arrival,
-                    higher_priority_goes_first,
-                    a_tenant_with_thousands_does_not_starve_one_with_three,
-                    single_claims_rotate_over_groups,
-                    avoided_dependencies_are_left_alone,
-                    avoided_lanes_hide_no_other_however_many_there_are,
-                    a_paused_queue_hands_out_nothing_until_it_is_resumed,
-                    a_claim_gets_no_more_than_it_asked_for,
-                    a_thousand_tasks_fit_into_one_claim,
-                    an_unknown_queue_has_nothing_due,
-                    a_claim_takes_from_its_own_queues_only,
-                    a_claim_learns_when_to_come_back,
-                    claims_of_one_batch_share_nothing,
-                    a_repeated_request_gets_the_same_leases,
-                    a_repeated_request_does_not_get_a_lease_that_was_lost_and_given_again,
-                    a_request_that_got_nothing_may_get_something_later,
-                    a_delay_does_not_use_up_the_policys_deadline,
-                    a_task_past_its_deadline_is_escalated_and_not_run,
-                    tasks_past_their_deadline_do_not_use_up_a_claim,
-                    large_payloads_bound_a_reply,
-                    the_claim_or_else_the_policy_sets_the_leases_length,
-                    every_lease_of_a_task_has_a_higher_epoch,
-                    a_lease_tells_its_handler_what_happened_before,
-                    callers_at_once_never_share_a_lease,
-                }
-                settle {
-                    a_snooze_past_the_deadline_escalates,
-                    an_extension_makes_a_lease_longer_and_never_shorter,
-                    only_the_holder_can_extend,
-                    a_settled_lease_cannot_be_extended,
-                    done_keeps_the_result,
-                    done_without_a_result_is_done,
-                    a_failure_runs_again_after_the_policys_delay,
-                    a_hint_is_the_floor_of_every_delay,
-                    a_task_whose_attempts_are_used_up_is_dead,
-                    failures_of_one_class_are_counted_across_leases,
-                    decorrelated_delays_build_on_the_one_before,
-                    a_handler_can_rule_out_a_retry_or_ask_for_a_person,
-                    an_unretryable_failure_ends_the_task_at_its_first_attempt,
-                    a_snooze_charges_no_attempt,
-                    a_released_task_is_due_within_a_second_and_charges_no_attempt,
-                    a_stale_or_forged_fence_changes_nothing,
-                    a_task_that_was_never_leased_cannot_be_settled,
-                    an_unknown_task_cannot_be_settled,
-                    settling_again_returns_the_first_settlement,
-                    settling_done_again_keeps_the_first_result,
-                    the_holder_before_cannot_settle_the_lease_after,
-                    one_stale_item_does_not_fail_its_neighbours,
-                    a_retry_that_would_come_too_late_escalates,
-                    a_task_can_fail_while_another_of_its_lane_waits,
-                }
-                reap {
-                    nothing_is_reaped_before_its_time,
-                    a_lease_that_nobody_started_is_undelivered_and_never_poison,
-                    a_lease_that_was_started_is_lost_and_charges_no_attempt,
-                    a_task_that_took_three_workers_with_it_is_poison,
-                    a_loss_that_the_worker_reports_counts_towards_poison,
-                    reaping_goes_on_while_the_queue_is_paused,
-                    whoever_lost_a_lease_cannot_settle_or_extend_it,
-                    a_late_worker_that_is_not_reaped_yet_may_still_settle,
-                    a_deadline_that_passes_while_a_queue_is_paused_is_seen,
-                    a_round_is_bounded_and_says_when_to_go_on,
-                    leases_of_an_agent_that_went_silent_end,
-                    an_agent_that_is_heard_from_keeps_its_leases,
-                    an_agent_that_comes_back_is_alive_again,
-                    silence_while_the_store_was_closed_proves_nothing,
-                    leases_of_one_run_of_an_agent_can_be_ended_early,
-                    a_worker_that_comes_back_in_time_keeps_what_was_ended_early,
-                    a_clock_that_steps_back_ends_no_lease,
-                }
-                operate {
-                    what_is_not_done_can_be_called_off,
-                    calling_off_twice_changes_nothing_more,
-                    the_worker_of_a_task_called_off_can_do_no_more_with_it,
-                    what_happens_to_a_waiting_task_is_not_put_down_to_an_agent,
-                    a_settled_failure_that_is_retried_gets_its_attempts_back,
-                    poison_that_is_retried_has_its_losses_forgiven,
-                    a_waiting_task_that_is_retried_becomes_due,
-                    what_runs_or_is_done_cannot_be_retried,
-                    every_settled_failure_can_be_retried,
-                    a_task_retried_after_its_deadline_gets_a_new_one,
-                    a_finished_task_is_forgotten_after_its_retention_and_not_before,
-                    a_forgotten_id_runs_again_from_the_start,
-                    what_is_not_finished_is_never_forgotten,
-                    a_dead_task_that_is_retried_is_not_forgotten,
-                    forgetting_is_bounded,
-                    a_lane_comes_back_after_all_its_tasks_were_forgotten,
-                    a_queues_own_retention_holds,
-                }
-                read {
-                    an_unknown_task_is_not_there,
-                    status_answers_in_order_and_leaves_out_what_is_unknown,
-                    results_are_shown_where_they_are_asked_for_and_bounded,
-                    a_history_keeps_its_last_fifty_attempts,
-                    lists_are_newest_first_and_filtered,
-                    pages_have_neither_duplicates_nor_holes_while_tasks_come_and_change,
-                    a_page_of_a_rare_state_is_found_among_many,
-                    there_is_always_a_default_queue_and_queues_are_sorted,
-                    a_replaced_policy_is_in_force_for_tasks_already_there,
-                    pausing_an_unknown_queue_says_so,
-                    a_queue_shows_when_its_next_task_is_due,
-                    counts_stay_right_whatever_happens,
-                    agents_are_shown_as_they_reported,
-                    a_heartbeat_can_ask_for_its_own_length,
-                    an_agent_that_is_gone_for_an_hour_is_forgotten,
-                    an_agent_that_drained_and_says_so_is_gone_at_once,
-                    a_heartbeat_extends_its_leases_and_learns_which_are_over,
-                    a_store_that_works_says_so,
-                }
-                reopen {
-                    everything_is_still_there,
-                    lanes_are_claimed_as_before,
-                    leases_hold_and_end_as_before,
-                    a_repeated_request_still_gets_its_leases,
-                    a_paused_queue_stays_paused,
-                }
-            }
+            with_behaviours! { tests!($fresh;) }
+        }
+    };
+}
+
+/// Runs everything in one test: on servers that it starts once, each behaviour on a store of its own.
+macro_rules! conformance_together {
+    ($backend:ident, $servers:expr, $shards:expr) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $backend() {
+            let servers = $servers.await;
+            $crate::suite::together::run(&servers.url(), $shards, with_behaviours! { named!() }).await;
         }
     };
 }
 
 conformance!(sqlite, crate::support::SqliteBackend::new());
 conformance!(redis, crate::support::RedisBackend::new().await);
+
+/// The shared store on more than one Redis, and in more than one shard.
+mod redis_together {
+    use crate::support::redis::{RedisCluster, RedisSentinel, RedisServer};
+
+    conformance_together!(one_redis_in_four_shards, RedisServer::start(), 4);
+    conformance_together!(a_cluster_in_one_shard, RedisCluster::start(), 1);
+    conformance_together!(a_cluster_in_sixteen_shards, RedisCluster::start(), 16);
+    conformance_together!(a_master_under_sentinel, RedisSentinel::start(), 1);
+}

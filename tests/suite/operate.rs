@@ -120,7 +120,7 @@ pub async fn a_waiting_task_that_is_retried_becomes_due(bed: Bed) {
     let due_ms = START_MS + 5;
     assert_eq!(bed.retry_one("later").await, Acted::Now { state: TaskState::Scheduled, due_ms });
     assert_eq!(bed.retry_one("now").await, Acted::Now { state: TaskState::Scheduled, due_ms: START_MS });
-    assert_eq!(bed.take_ids(9).await, ["now", "later"]);
+    bed.assert_order(bed.take_ids(9).await, &["now", "later"]);
 }
 
 pub async fn what_runs_or_is_done_cannot_be_retried(bed: Bed) {

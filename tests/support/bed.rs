@@ -24,6 +24,11 @@ use super::redis::RedisServer;
 pub trait Backend: Send + Sync {
     /// Opens it, anew or again.
     async fn open(&self, clock: Arc<dyn Clock>) -> Arc<dyn Store>;
+
+    /// Parts of the store that know nothing of each other. What is said of order and turns holds within each of them.
+    fn shards(&self) -> u16 {
+        1
+    }
 }
 
 /// The embedded store in a directory that ends with the test.
@@ -92,6 +97,10 @@ impl Backend for RedisBackend {
     async fn open(&self, clock: Arc<dyn Clock>) -> Arc<dyn Store> {
         Arc::new(RedisStore::open(&self.config, Some(clock)).await.expect("the store opens"))
     }
+
+    fn shards(&self) -> u16 {
+        self.config.shards.unwrap_or(1)
+    }
 }
 
 /// A directory where flushing costs nothing, if there is one: what flushes are for is tested in `durability`.
@@ -143,6 +152,26 @@ impl Bed {
         self.clock.now_ms()
     }
 
+    /// See [`Backend::shards`].
+    pub fn shards(&self) -> u16 {
+        self.backend.shards()
+    }
+
+    /// Whether the order of tasks holds across the whole store: a claim takes from several shards in no order.
+    pub fn order_is_exact(&self) -> bool {
+        self.shards() == 1
+    }
+
+    /// Compares ids, with their order where that is exact.
+    pub fn assert_order(&self, mut given: Vec<String>, expected: &[&str]) {
+        let mut expected = expected.to_vec();
+        if !self.order_is_exact() {
+            given.sort_unstable();
+            expected.sort_unstable();
+        }
+        assert_eq!(given, expected);
+    }
+
     pub fn advance(&self, by_ms: i64) {
         self.clock.advance_ms(by_ms);
     }
@@ -178,6 +207,13 @@ impl Bed {
         let mut leases = self.take(2).await;
         assert_eq!(leases.len(), 1, "exactly one task is due");
         leases.remove(0)
+    }
+
+    /// Claims up to `max` tasks of the queue `default`; their leases in order of the ids.
+    pub async fn take_by_id(&self, max: usize) -> Vec<Lease> {
+        let mut leases = self.take(max).await;
+        leases.sort_by(|one, other| one.id.cmp(&other.id));
+        leases
     }
 
     /// Claims and returns ids, in the order given.

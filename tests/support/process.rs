@@ -1,5 +1,6 @@
 //! Real processes: this project's own binary, started, killed and started again.
 
+use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
@@ -25,24 +26,36 @@ pub fn redrive() -> Command {
     command
 }
 
-/// `redrive dev`, a coordinator on the embedded store, that can be killed and started again at the same address.
+/// A coordinator that can be killed, suspended and started again at the same address.
 pub struct Coordinator {
-    data_dir: std::path::PathBuf,
+    /// How it is started, but for its address.
+    command: Vec<OsString>,
     address: SocketAddr,
     child: Child,
 }
 
 impl Coordinator {
+    /// `redrive dev`, on the embedded store.
     pub async fn start(data_dir: &Path) -> Self {
-        let address = free_address();
-        let child = Self::spawn(data_dir, address).await;
-        Self { data_dir: data_dir.to_owned(), address, child }
+        Self::with(["dev".into(), "--data-dir".into(), data_dir.into()].to_vec()).await
     }
 
-    async fn spawn(data_dir: &Path, address: SocketAddr) -> Child {
+    /// `redrive coordinator`, on a shared store.
+    pub async fn on(store: &str) -> Self {
+        Self::with(["coordinator", "--store", store].map(OsString::from).to_vec()).await
+    }
+
+    async fn with(command: Vec<OsString>) -> Self {
+        let address = free_address();
+        let child = Self::spawn(&command, address).await;
+        Self { command, address, child }
+    }
+
+    async fn spawn(command: &[OsString], address: SocketAddr) -> Child {
         let mut child = redrive()
-            .args(["--json", "dev", "--listen", &address.to_string(), "--data-dir"])
-            .arg(data_dir)
+            .arg("--json")
+            .args(command)
+            .args(["--listen", &address.to_string()])
             .stdout(Stdio::piped())
             .spawn()
             .expect("the coordinator starts");
@@ -63,18 +76,33 @@ impl Coordinator {
         kill(&mut self.child).await;
     }
 
+    /// SIGSTOP: the kernel goes on to accept its connections, and nobody answers.
+    pub fn suspend(&self) {
+        signal(&self.child, "-STOP");
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        signal(&self.child, "-CONT");
+    }
+
     /// Starts it again on the same data at the same address.
     pub async fn restart(&mut self) {
-        self.child = Self::spawn(&self.data_dir, self.address).await;
+        self.child = Self::spawn(&self.command, self.address).await;
     }
 }
 
 impl Coordinator {
     /// Calls with a stale epoch that it refused since its start.
     pub async fn stale_epochs(&self) -> u64 {
+        self.metric("redrive_stale_epochs_total").await
+    }
+
+    /// A metric without labels; 0 before it was first counted.
+    pub async fn metric(&self, name: &str) -> u64 {
         let metrics = reqwest::get(format!("{}/metrics", self.url())).await.expect("an answer");
         let metrics = metrics.text().await.expect("a body");
-        let counts = metrics.lines().filter_map(|line| line.strip_prefix("redrive_stale_epochs_total "));
+        let counts = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         counts.filter_map(|count| count.trim().parse::<u64>().ok()).sum()
     }
 }

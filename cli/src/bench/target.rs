@@ -74,9 +74,11 @@ async fn start(data: Data<'_>) -> anyhow::Result<(Child, String)> {
     match data {
         Data::Directory(directory) => command.arg("--data-dir").arg(directory),
         // Not as an argument: everybody on the machine can read those, and there may be a password in it.
-        Data::Shared { url, prefix } => {
-            command.env("REDRIVE__COORDINATOR__STORE__URL", url).args(["--key-prefix", prefix, "--allow-unsafe"])
-        }
+        Data::Shared { url, prefix } => command.env("REDRIVE__COORDINATOR__STORE__URL", url).args([
+            "--key-prefix",
+            prefix,
+            "--allow-unsafe",
+        ]),
     };
     let mut child = command
         .stdin(Stdio::null())

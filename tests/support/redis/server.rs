@@ -177,7 +177,7 @@ impl RedisServer {
     }
 
     /// Starts it again with a setting that it keeps until the next start.
-    pub(super) async fn restart_with(&mut self, name: &str, value: &str) {
+    pub async fn restart_with(&mut self, name: &str, value: &str) {
         self.start_again(&self.options.clone().set(name, value)).await;
     }
 

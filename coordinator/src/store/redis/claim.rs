@@ -1,8 +1,7 @@
 //! `claim`: due tasks go to workers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -41,6 +40,11 @@ struct Filling {
     shards: Vec<u16>,
     /// The earliest due time of those that had no more.
     next_due_ms: Option<i64>,
+    /// Shards that gave it something in this call: asked again, they give more, and not the same once more.
+    gave: HashSet<u16>,
+    /// It may only get what the same request was given before: it was answered already, or its agent was silent for too
+    /// long. What is due does not matter then.
+    repeats: bool,
     /// It was silent for too long: nothing new for it.
     gone: bool,
     /// How often shards were asked.
@@ -55,6 +59,8 @@ struct Wish {
     /// Payload bytes that fit.
     room: usize,
     nonce: Nonce,
+    /// The shard gave something to this call before.
+    more: bool,
 }
 
 /// What a shard gave for one claim, without bodies.
@@ -112,6 +118,11 @@ impl Inner {
                     self.take_in(shard, &wish, given, &mut filling[wish.place]).await?;
                 }
             }
+            for one in filling.iter_mut().filter(|one| one.repeats && !one.gone && !one.answer.replayed) {
+                // What was kept for the request ran out in this moment: it is a new one.
+                one.repeats = false;
+                one.shards = (0..self.keys.shards()).collect();
+            }
         }
         Ok(filling.into_iter().map(Filling::finish).collect())
     }
@@ -126,18 +137,20 @@ impl Inner {
         if let Some(request) = claim.request_id.as_ref().filter(|_| gone || shards.len() > 1) {
             given = self.holding(&run, request, &shards).await?;
         }
-        if gone || !given.is_empty() {
+        let repeats = gone || !given.is_empty();
+        if repeats {
             shards = given;
         }
-        let room = BODY_MAX_BYTES;
         Ok(Filling {
             claim,
             run,
-            gone,
             answer: Claimed::default(),
-            room,
+            room: BODY_MAX_BYTES,
             shards,
             next_due_ms: None,
+            gave: HashSet::new(),
+            repeats,
+            gone,
             rounds: 0,
         })
     }
@@ -161,9 +174,17 @@ impl Inner {
                 continue;
             }
             one.rounds += 1;
+            if one.repeats {
+                // All that it was given, and nothing new.
+                for shard in std::mem::take(&mut one.shards) {
+                    let wish = Wish { place, most: 0, room: BODY_MAX_BYTES, nonce: Nonce(0), more: false };
+                    wishes.entry(shard).or_default().push(wish);
+                }
+                continue;
+            }
             let mut asked = Vec::new();
             for shard in std::mem::take(&mut one.shards) {
-                match self.due.next(shard, &one.claim.queues).filter(|_| many && !one.gone) {
+                match self.due.next(shard, &one.claim.queues).filter(|_| many) {
                     Some(due_ms) if due_ms > now_ms => {
                         if due_ms != i64::MAX {
                             one.comes_due(due_ms);
@@ -185,7 +206,13 @@ impl Inner {
                 left -= most;
                 // Zero is the nonce of no lease.
                 let nonce = Nonce(rand::rng().random_range(1..=u64::MAX));
-                wishes.entry(shard).or_default().push(Wish { place, most, room, nonce });
+                wishes.entry(shard).or_default().push(Wish {
+                    place,
+                    most,
+                    room,
+                    nonce,
+                    more: one.gave.contains(&shard),
+                });
             }
         }
         wishes
@@ -203,18 +230,21 @@ impl Inner {
                 part.push(wish);
             }
             call.arg(self.time.argument()).arg(part.len());
+            let mut asked = Vec::with_capacity(part.len());
             for wish in &part {
+                // Before the queues are looked at: what changes from here on voids what the answer teaches.
+                asked.push(self.due.ask(shard, &filling[wish.place].claim.queues));
                 self.write_wish(&mut call, wish, &filling[wish.place]);
-                self.due.ask(shard, &filling[wish.place].claim.queues);
             }
-            let asked = Instant::now();
             let reply = self.write(call).await?;
             let now_ms = time_of(&reply).unwrap_or(0).div_euclid(1_000);
-            for (wish, given) in part.into_iter().zip(items(&reply)?.get(1..).unwrap_or_default()) {
+            let answered = items(&reply)?.get(1..).unwrap_or_default();
+            for ((wish, asked), given) in part.into_iter().zip(asked).zip(answered) {
                 let given = read_given(given, wish.nonce, now_ms)?;
-                let claim = &filling[wish.place].claim;
-                if claim.avoid.is_empty() && !given.replayed && given.tasks.len() < wish.most {
-                    self.due.learn(shard, &claim.queues, given.next_due_ms, asked);
+                let one = &filling[wish.place];
+                let for_all = one.claim.avoid.is_empty() && !one.repeats && !given.replayed;
+                if for_all && given.tasks.len() < wish.most {
+                    self.due.learn(&asked, &one.claim.queues, given.next_due_ms);
                 }
                 answers.push((wish, given));
             }
@@ -234,7 +264,7 @@ impl Inner {
         call.arg(&RunId::of(&one.run).0[..])
             .arg(&one.run)
             .arg(claim.request_id.as_deref().unwrap_or_default())
-            .arg(u8::from(!one.answer.leases.is_empty() && !one.answer.replayed))
+            .arg(u8::from(wish.more))
             .arg(wish.most)
             .arg(&wish.nonce.0.to_be_bytes()[..])
             .arg(open.len());
@@ -250,7 +280,7 @@ impl Inner {
     /// Adds what a shard gave to a claim. Tasks past their deadline are escalated, and what finds no room is given back.
     async fn take_in(&self, shard: u16, wish: &Wish, given: Given, one: &mut Filling) -> Result<()> {
         one.answer.replayed |= given.replayed;
-        if given.replayed {
+        if given.replayed || one.repeats {
             // That is all that this shard has for the request.
         } else if given.tasks.len() >= wish.most {
             // It may have more: what the others cannot give is asked of it again.
@@ -275,7 +305,9 @@ impl Inner {
             let body = body_of(&value).ok().map(<[u8]>::to_vec);
             handed.push((id, Handed { task, agent: Some(one.claim.agent.clone()), body }));
         }
-        if handed.is_empty() && !sorted.late.is_empty() {
+        if !handed.is_empty() {
+            one.gave.insert(shard);
+        } else if !sorted.late.is_empty() && !one.gave.contains(&shard) {
             self.forget_request(shard, one).await?;
         }
         self.held.put(handed);

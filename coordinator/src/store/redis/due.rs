@@ -2,6 +2,10 @@
 //!
 //! A lower bound for each queue and shard, learnt from claims that were not filled, and lowered by every enqueue and every
 //! hint. Hints can be lost, so a bound holds for a second only; then the shard is asked again.
+//!
+//! What is announced while a claim is under way may have come after the script looked, and be heard of before its answer:
+//! so announcements are counted, and an answer teaches nothing about a queue of which something was announced since the
+//! claim was sent.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -14,12 +18,28 @@ const BELIEVED: Duration = Duration::from_secs(1);
 
 /// The bounds of all shards.
 #[derive(Debug)]
-pub(super) struct Due(Vec<Mutex<HashMap<Name, Bound>>>);
+pub(super) struct Due(Vec<Mutex<HashMap<Name, Known>>>);
+
+/// What is known of a queue in a shard.
+#[derive(Debug, Default)]
+struct Known {
+    bound: Option<Bound>,
+    /// How often something was announced.
+    announced: u64,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Bound {
     due_ms: i64,
     until: Instant,
+}
+
+/// A question on its way to a shard.
+pub(super) struct Asked {
+    shard: u16,
+    at: Instant,
+    /// Announcements before it, for each queue.
+    announced: Vec<u64>,
 }
 
 impl Due {
@@ -29,9 +49,13 @@ impl Due {
 
     /// Something of the queue is due then.
     pub fn announce(&self, shard: u16, queue: &Name, due_ms: i64) {
-        self.with(shard, |bounds| {
-            if let Some(bound) = bounds.get_mut(queue) {
-                bound.due_ms = bound.due_ms.min(due_ms);
+        self.with(shard, |queues| {
+            // A queue that nobody has asked for is not known, and will be asked for.
+            if let Some(known) = queues.get_mut(queue) {
+                known.announced += 1;
+                if let Some(bound) = &mut known.bound {
+                    bound.due_ms = bound.due_ms.min(due_ms);
+                }
             }
         });
     }
@@ -43,22 +67,23 @@ impl Due {
         }
     }
 
-    /// Nothing of these queues is due before that; asked at `asked`, so that what was announced since is not overwritten
-    /// by an older answer: the bound only falls until it is forgotten.
-    pub fn learn(&self, shard: u16, queues: &[Name], due_ms: Option<i64>, asked: Instant) {
-        let due_ms = due_ms.unwrap_or(i64::MAX);
-        self.with(shard, |bounds| {
-            for queue in queues {
-                bounds.insert(queue.clone(), Bound { due_ms, until: asked + BELIEVED });
-            }
+    /// Before a claim asks a shard.
+    pub fn ask(&self, shard: u16, queues: &[Name]) -> Asked {
+        let announced = self.with(shard, |known| {
+            queues.iter().map(|queue| known.entry(queue.clone()).or_default().announced).collect()
         });
+        Asked { shard, at: Instant::now(), announced }
     }
 
-    /// Before a claim asks a shard: what is announced from now on is not to be lost under its answer.
-    pub fn ask(&self, shard: u16, queues: &[Name]) {
-        self.with(shard, |bounds| {
-            for queue in queues {
-                bounds.remove(queue);
+    /// Nothing of these queues is due before that.
+    pub fn learn(&self, asked: &Asked, queues: &[Name], due_ms: Option<i64>) {
+        let bound = Bound { due_ms: due_ms.unwrap_or(i64::MAX), until: asked.at + BELIEVED };
+        self.with(asked.shard, |known| {
+            for (queue, announced) in queues.iter().zip(&asked.announced) {
+                let known = known.entry(queue.clone()).or_default();
+                if known.announced == *announced {
+                    known.bound = Some(bound);
+                }
             }
         });
     }
@@ -66,23 +91,60 @@ impl Due {
     /// When a shard may have something of these queues; `None`: ask it.
     pub fn next(&self, shard: u16, queues: &[Name]) -> Option<i64> {
         let now = Instant::now();
-        self.with(shard, |bounds| {
-            let known = queues.iter().map(|queue| bounds.get(queue).filter(|bound| bound.until > now));
-            known.map(|bound| bound.map(|bound| bound.due_ms)).collect::<Option<Vec<_>>>()?.into_iter().min()
+        let bound = |known: &Known| known.bound.filter(|bound| bound.until > now);
+        self.with(shard, |known| {
+            let bounds = queues.iter().map(|queue| Some(bound(known.get(queue)?)?.due_ms));
+            bounds.collect::<Option<Vec<_>>>()?.into_iter().min()
         })
     }
 
-    /// Nothing is known any more.
+    /// Nothing is known any more, nor from claims that are under way.
     pub fn clear(&self) {
-        for bounds in &self.0 {
-            bounds.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for shard in &self.0 {
+            for known in shard.lock().unwrap_or_else(PoisonError::into_inner).values_mut() {
+                *known = Known { bound: None, announced: known.announced + 1 };
+            }
         }
     }
 
-    fn with<T: Default>(&self, shard: u16, work: impl FnOnce(&mut HashMap<Name, Bound>) -> T) -> T {
-        let bounds = self.0.get(usize::from(shard));
-        bounds
-            .map(|bounds| work(&mut bounds.lock().unwrap_or_else(PoisonError::into_inner)))
-            .unwrap_or_default()
+    fn with<T: Default>(&self, shard: u16, work: impl FnOnce(&mut HashMap<Name, Known>) -> T) -> T {
+        let shard = self.0.get(usize::from(shard));
+        shard.map(|known| work(&mut known.lock().unwrap_or_else(PoisonError::into_inner))).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queues() -> Vec<Name> {
+        Name::new("q").into_iter().collect()
+    }
+
+    #[test]
+    fn a_bound_falls_with_what_is_announced() {
+        let (due, queues) = (Due::new(2), queues());
+        assert_eq!(due.next(1, &queues), None);
+        let asked = due.ask(1, &queues);
+        due.learn(&asked, &queues, Some(70));
+        assert_eq!((due.next(0, &queues), due.next(1, &queues)), (None, Some(70)));
+        due.announce_anywhere(&queues[0], 50);
+        due.announce(1, &queues[0], 60);
+        assert_eq!(due.next(1, &queues), Some(50));
+        due.clear();
+        assert_eq!(due.next(1, &queues), None);
+    }
+
+    #[test]
+    fn an_answer_from_before_an_announcement_teaches_nothing() {
+        let (due, queues) = (Due::new(1), queues());
+        let asked = due.ask(0, &queues);
+        due.announce(0, &queues[0], 50);
+        due.learn(&asked, &queues, None);
+        assert_eq!(due.next(0, &queues), None);
+        let asked = due.ask(0, &queues);
+        due.clear();
+        due.learn(&asked, &queues, None);
+        assert_eq!(due.next(0, &queues), None);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use redis::cmd;
 use redrive_shared::id::TaskId;
 use redrive_shared::lifecycle::{Refused, Verdict};
 use redrive_shared::retry::RetryPolicy;
@@ -13,7 +12,7 @@ use super::claim::task_id;
 use super::held::Handed;
 use super::lease::read;
 use super::reply::{bytes, items, text};
-use super::scripts::{EXPIRED, SWEEP_LOG};
+use super::scripts::{CHECK, EXPIRED, SWEEP_LOG};
 use super::transition::{Change, Changed, Decided, TRIES};
 use super::value::Task;
 use crate::store::{Acted, Result, StoreError};
@@ -148,12 +147,12 @@ impl Inner {
         Ok(forgotten)
     }
 
-    /// Whether every shard can be written.
+    /// Whether every shard can be written, and replicas confirm it where they have to.
     pub async fn check(&self) -> Result<()> {
-        const KEPT_MS: u64 = 1_000;
         let writes = (0..self.keys.shards()).map(|shard| async move {
-            let key = self.keys.of_shard(shard, "check");
-            self.link.query(cmd("SET").arg(key).arg(1).arg("PX").arg(KEPT_MS)).await
+            let mut call = CHECK.on(self.keys.shard(shard));
+            call.arg(self.time.argument());
+            self.link.write(call).await
         });
         futures_util::future::try_join_all(writes).await.map(|_| ())
     }

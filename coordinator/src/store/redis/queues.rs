@@ -77,6 +77,8 @@ impl Inner {
             book.queues.insert(name, Queue { paused, policy: Arc::new(policy) });
         }
         self.books.set(book);
+        // What was learnt of queues that were paused or not known says nothing of them now.
+        self.due.clear();
         Ok(true)
     }
 

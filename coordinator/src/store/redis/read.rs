@@ -126,7 +126,15 @@ impl Inner {
                 if head.is_empty() {
                     continue;
                 }
-                let mut view = self.view(id, &read(id, head)?, bytes(&parts[3])?)?;
+                let task = match read(id, head) {
+                    Ok(task) => task,
+                    // One that cannot be read must not hide the others.
+                    Err(error) => {
+                        tracing::error!(%error, "a task is left out of a list; was a newer release here?");
+                        continue;
+                    }
+                };
+                let mut view = self.view(id, &task, bytes(&parts[3])?)?;
                 view.agent = agent_of(text(&parts[1])?);
                 let result = text(&parts[2])?;
                 if !result.is_empty() {

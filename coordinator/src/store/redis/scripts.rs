@@ -65,6 +65,10 @@ script!(
     QUEUES, "queues"
 );
 script!(
+    /// Can it be written?
+    CHECK, "check"
+);
+script!(
     /// An agent was heard from.
     BEAT, "beat"
 );

@@ -160,6 +160,8 @@ struct StoredAttempt {
 /// A task as its header, record and meta say.
 #[derive(Debug, Clone)]
 pub(super) struct Task {
+    /// Of the record as it was read, which may have fields that this release does not know; 0 of a new task.
+    record_bytes: usize,
     pub record: Record,
     /// Lines of history written so far.
     pub entries: u32,
@@ -223,7 +225,7 @@ impl Task {
     pub fn new(record: Record, meta: Meta, entries: u32, payload_bytes: usize) -> Self {
         let meta_bytes = meta.encoded_len();
         let (run, ordinal) = (RunId::default(), 0);
-        Self { record, entries, run, ordinal, meta, meta_bytes, slot_bytes: payload_bytes }
+        Self { record, record_bytes: 0, entries, run, ordinal, meta, meta_bytes, slot_bytes: payload_bytes }
     }
 
     /// Reads header, record and meta. What comes after them is [`Self::rest`].
@@ -270,6 +272,7 @@ impl Task {
         };
         Ok(Self {
             record,
+            record_bytes,
             entries: stored.entries,
             run,
             ordinal: number(63, 8).cast_signed(),
@@ -360,9 +363,9 @@ impl Task {
 
     /// What its value begins with as long as nothing has happened to it, an extension of its lease included.
     pub fn whole_header(&self) -> Vec<u8> {
-        let mut head = self.head();
-        head.truncate(HEADER_BYTES);
-        head
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        self.header(&mut header, self.record_bytes);
+        header
     }
 
     /// The fence of its last lease.

@@ -24,7 +24,9 @@ for _, run in ipairs(passed) do
     local name = call('HGET', NAMES, run) or ''
     for _, id in ipairs(ids) do
       local head = head_of(id)
-      if not head or string.byte(head, 2) ~= 1 then
+      if head and string.byte(head) ~= VERSION then
+        call('ZADD', LEASES .. run, now_ms + SET_ASIDE_MS, id)
+      elseif not head or string.byte(head, 2) ~= 1 then
         call('ZREM', LEASES .. run, id)
       elseif struct.unpack('>I6', head, 26) < spared_ms or room <= 0 then
         left = left + 1
@@ -66,16 +68,13 @@ for _, lane in ipairs(bounds) do
       call('ZREM', LANE .. lane, id)
     else
       local deadline = struct.unpack('>I6', head, 50)
-      if deadline < now_ms and string.byte(head) == VERSION then
-        if #late / 2 < most_late then
-          late[#late + 1] = id
-          late[#late + 1] = head_of(id)
-        else
-          first = now_ms - 1
-          look_again('deadlines', now_ms)
-        end
-      elseif deadline >= now_ms and (not first or deadline < first) then
-        first = deadline
+      if string.byte(head) ~= VERSION then deadline = now_ms + SET_ASIDE_MS end
+      if deadline < now_ms and #late / 2 < most_late then
+        late[#late + 1] = id
+        late[#late + 1] = head_of(id)
+      else
+        if deadline < now_ms then look_again('deadlines', now_ms) end
+        if not first or deadline < first then first = deadline end
       end
     end
   end
