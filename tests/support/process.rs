@@ -42,7 +42,7 @@ impl Coordinator {
 
     /// `redrive coordinator`, on a shared store.
     pub async fn on(store: &str) -> Self {
-        Self::with(["coordinator", "--store", store].map(OsString::from).to_vec()).await
+        Self::with(["coordinator", "--allow-unsafe", "--store", store].map(OsString::from).to_vec()).await
     }
 
     async fn with(command: Vec<OsString>) -> Self {
