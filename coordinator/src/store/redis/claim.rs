@@ -29,12 +29,16 @@ struct Filling {
     answer: Claimed,
     /// Payload bytes that still fit.
     room: usize,
-    /// Shards not asked yet.
+    /// Shards to ask.
     shards: Vec<u16>,
+    /// Those of them that gave as much as they were asked for: asking them for more repeats nothing.
+    gave: Vec<u16>,
     /// The earliest due time of those that had no more.
     next_due_ms: Option<i64>,
     /// It was silent for too long: nothing new for it.
     gone: bool,
+    /// It was given something before: the shards that gave it are asked, whether more is due there or not.
+    repeats: bool,
 }
 
 /// What one shard is asked for one claim.
@@ -44,6 +48,8 @@ struct Wish {
     most: usize,
     /// Payload bytes that fit.
     room: usize,
+    /// More, of a shard that this very claim has asked before. Not to be taken for its repetition.
+    more: bool,
     nonce: [u8; 8],
 }
 
@@ -99,11 +105,13 @@ impl Inner {
         if let Some(request) = claim.request_id.as_ref().filter(|_| gone || shards.len() > 1) {
             given = self.holding(&run, request, &shards).await?;
         }
-        if gone || !given.is_empty() {
+        let repeats = !given.is_empty();
+        if gone || repeats {
             shards = given;
         }
         let room = BODY_MAX_BYTES;
-        Ok(Filling { claim, run, gone, answer: Claimed::default(), room, shards, next_due_ms: None })
+        let (answer, gave) = (Claimed::default(), Vec::new());
+        Ok(Filling { claim, run, gone, answer, repeats, room, shards, gave, next_due_ms: None })
     }
 
     /// The shards that gave something to the same request before.
@@ -126,7 +134,7 @@ impl Inner {
             }
             let mut asked = Vec::new();
             for shard in std::mem::take(&mut one.shards) {
-                match self.due.next(shard, &one.claim.queues).filter(|_| many && !one.gone) {
+                match self.due.next(shard, &one.claim.queues).filter(|_| many && !one.gone && !one.repeats) {
                     Some(due_ms) if due_ms > now_ms => {
                         if due_ms != i64::MAX {
                             one.next_due_ms = Some(one.next_due_ms.map_or(due_ms, |next| next.min(due_ms)));
@@ -149,7 +157,8 @@ impl Inner {
                 let mut nonce: [u8; 8] = rand::rng().random();
                 // Never zero, which no lease has, whatever is counted up in its last four bytes.
                 nonce[0] |= 1;
-                wishes.entry(shard).or_default().push(Wish { place, most, room, nonce });
+                let more = one.gave.contains(&shard);
+                wishes.entry(shard).or_default().push(Wish { place, most, room, more, nonce });
             }
         }
         wishes
@@ -203,6 +212,7 @@ impl Inner {
         call.arg(&RunId::of(&one.run).0[..])
             .arg(&one.run)
             .arg(claim.request_id.as_deref().unwrap_or_default())
+            .arg(u8::from(wish.more))
             .arg(wish.most)
             .arg(wish.room)
             .arg(&wish.nonce[..])
@@ -231,6 +241,7 @@ impl Inner {
         } else if given.leases.len() >= wish.most {
             // It may have more: what the others cannot give is asked of it again.
             one.shards.push(shard);
+            one.gave.push(shard);
         } else if let Some(due_ms) = given.next_due_ms {
             one.next_due_ms = Some(one.next_due_ms.map_or(due_ms, |next| next.min(due_ms)));
         }

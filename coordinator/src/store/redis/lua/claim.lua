@@ -1,7 +1,7 @@
 -- Leases what is due, claim by claim: lanes by priority, then in the order of their last visit, each in order of due time.
 --
 -- ARGV: now, claims n, then for each claim
---   run, its name `agent|boot`, request ('' : none), most leases, payload bytes that fit, nonce (8 bytes),
+--   run, its name `agent|boot`, request ('' : none), more (1: not a repetition, it was given some a moment ago), most leases, payload bytes that fit, nonce (8 bytes),
 --   queues n, n × (queue, length of its leases in ms), avoided n, n × dependency
 -- Returns: the time in µs, then for each claim
 --   { 'new' | 'again', ms when the next is due ('' : none is, or it was filled),
@@ -28,6 +28,12 @@ local function replay(key)
     end
   end
   return leases
+end
+
+-- What this very claim was given a moment ago: a repetition must find that as well.
+local function before(key)
+  local kept = call('GET', key)
+  return kept and cmsgpack.unpack(kept).leases or {}
 end
 
 -- Up to `wanted` lanes of a priority that are due and eligible, longest since their turn first.
@@ -192,8 +198,8 @@ end
 
 local reply = { string.format('%.0f', now_us) }
 for _ = 1, tonumber(ARGV[2]) do
-  local claim = { run = take(), name = take(), request = take(), most = tonumber(take()), room = tonumber(take()),
-    leases = {}, late = {}, given = {}, queues = {}, avoid = {} }
+  local claim = { run = take(), name = take(), request = take(), more = take() == '1', most = tonumber(take()),
+    room = tonumber(take()), leases = {}, late = {}, given = {}, queues = {}, avoid = {} }
   claim.nonce, claim.counter = struct.unpack('>c4I4', take())
   for _ = 1, tonumber(take()) do
     local queue = { name = take(), lease_ms = tonumber(take()) }
@@ -201,7 +207,8 @@ for _ = 1, tonumber(ARGV[2]) do
   end
   for _ = 1, tonumber(take()) do claim.avoid[take()] = true end
   local key = REQUEST .. claim.name .. '|' .. claim.request
-  local again = claim.request ~= '' and replay(key)
+  local again = claim.request ~= '' and not claim.more and replay(key)
+  if claim.request ~= '' and claim.more then claim.given = before(key) end
   if again then
     reply[#reply + 1] = { 'again', '', again, {} }
   else
