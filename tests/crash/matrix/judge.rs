@@ -8,12 +8,13 @@ use redrive::upstream::Entry;
 use redrive_shared::id::TaskId;
 use redrive_shared::task::{AttemptEnd, AttemptRecord, TaskState, TaskView};
 use redrive_shared::wire::StatusRequest;
-use redrive_worker::client::Client;
+use redrive_worker::client::{Client, ClientError};
 
 use super::super::HANDOVER;
 use super::kind::{Kind, On};
 use super::load::{Acknowledged, lock};
 use super::scene::{Scene, Strike};
+use crate::support::wait::eventually;
 
 /// For everything that was acknowledged to end.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -103,7 +104,8 @@ async fn until_all_end(client: &Client, ids: &[TaskId], scene: &Scene) -> HashMa
     let waiting = async {
         for some in ids.chunks(CHUNK) {
             loop {
-                let reply = client.status(&StatusRequest { ids: some.to_vec() }).await.expect("a status");
+                let request = StatusRequest { ids: some.to_vec() };
+                let reply = answered(async || client.status(&request).await).await;
                 let Some(open) = reply.tasks.iter().find(|task| !task.state.is_settled()) else {
                     known.extend(reply.tasks.into_iter().map(|task| (task.id.clone(), task)));
                     break;
@@ -116,6 +118,11 @@ async fn until_all_end(client: &Client, ids: &[TaskId], scene: &Scene) -> HashMa
     let ended = tokio::time::timeout(PATIENCE, waiting).await.is_ok();
     assert!(ended, "{}: tasks do not end\n{}", scene.on.words(), scene.fleet.logs());
     known
+}
+
+/// An answer: on a busy machine a question may take longer than the coordinator waits for Redis, and is asked again.
+async fn answered<T>(mut ask: impl AsyncFnMut() -> Result<T, ClientError>) -> T {
+    eventually("a question is answered", PATIENCE, async || ask().await.ok()).await.0
 }
 
 impl<'a> Judge<'a> {
@@ -151,7 +158,7 @@ impl<'a> Judge<'a> {
         if plain && view.state == wanted {
             return;
         }
-        let history = client.task(&task.id, None).await.expect("a task").history;
+        let history = answered(async || client.task(&task.id, None).await).await.history;
         if view.state != wanted {
             self.violated(task, &format!("it should be {wanted} and is {}", view.state), &history, seen);
         }

@@ -1,12 +1,13 @@
 //! Producers, and the ledger of what was acknowledged to them.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redrive::upstream::Progress;
 use redrive_shared::clock::{Clock, SystemClock};
 use redrive_shared::id::TaskId;
-use redrive_shared::wire::{EnqueueReply, EnqueueRequest, EnqueueStatus, NewTask};
+use redrive_shared::wire::{EnqueueReply, EnqueueRequest, EnqueueStatus, NewTask, StatusRequest};
 use redrive_worker::client::{Client, ClientError};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
@@ -14,26 +15,23 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 const PRODUCERS: usize = 2;
-const BATCH: usize = 10;
+/// Into how many enqueues what a producer may be ahead is cut.
+const BATCHES: usize = 3;
 /// In the enqueue that a coordinator does not survive.
 const SUDDEN: usize = 50;
-/// Executions that may be outstanding: enough for all slots, and few enough that a fault finds what was just enqueued.
-const AHEAD: u64 = 60;
+/// A producer asks after its tasks when the endpoint has ended one, and after this long: the settlement comes a little later.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Between two tries of a call that failed.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// How a task is meant to go. Scripts have replies to spare, for executions that are cut off.
-#[derive(Clone, Copy)]
-struct Script {
-    replies: &'static str,
-    executions: u64,
-}
+type Script = &'static str;
 
-const FAILS_ONCE: Script = Script { replies: r#""500@20","ok@50","ok@50","ok@50""#, executions: 2 };
-const IS_REFUSED: Script = Script { replies: r#""422","422","422","422","422","422""#, executions: 1 };
+const FAILS_ONCE: Script = r#""500@20","ok@50","ok@50","ok@50""#;
+const IS_REFUSED: Script = r#""422","422","422","422","422","422""#;
 /// Longer than a short lease: it has to be extended.
-const IS_SLOW: Script = Script { replies: r#""ok@2500","ok@2500","ok@2500","ok@2500""#, executions: 1 };
-const SUCCEEDS: Script = Script { replies: r#""ok@100","ok@100","ok@100","ok@100""#, executions: 1 };
+const IS_SLOW: Script = r#""ok@2500","ok@2500","ok@2500","ok@2500""#;
+const SUCCEEDS: Script = r#""ok@100","ok@100","ok@100","ok@100""#;
 
 fn script(number: usize) -> Script {
     match number {
@@ -57,7 +55,6 @@ pub struct Acknowledged {
 #[derive(Default)]
 pub struct Ledger {
     pub acknowledged: Vec<Acknowledged>,
-    expected_executions: u64,
     /// Answers that no fault explains.
     pub odd: Vec<String>,
 }
@@ -76,13 +73,16 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn start(client: &Client, progress: &watch::Receiver<Progress>) -> Self {
+    /// So that no more than `ahead` tasks of each producer have not ended.
+    pub fn start(client: &Client, progress: &watch::Receiver<Progress>, ahead: usize) -> Self {
         let (ledger, stop) = (SharedLedger::default(), CancellationToken::new());
         let producers = (0..PRODUCERS).map(|number| {
             let producer = Producer {
                 client: client.clone(),
                 number,
                 progress: progress.clone(),
+                ahead,
+                open: Vec::new(),
                 ledger: Arc::clone(&ledger),
             };
             AbortOnDropHandle::new(tokio::spawn(producer.run(stop.clone())))
@@ -103,18 +103,21 @@ struct Producer {
     client: Client,
     number: usize,
     progress: watch::Receiver<Progress>,
+    ahead: usize,
+    /// Acknowledged, and not known to have ended.
+    open: Vec<TaskId>,
     ledger: SharedLedger,
 }
 
 impl Producer {
     async fn run(mut self, stop: CancellationToken) {
-        for batch in 0.. {
-            let ahead = lock(&self.ledger).expected_executions.saturating_sub(AHEAD);
-            tokio::select! {
-                () = stop.cancelled() => return,
-                seen = self.progress.wait_for(|seen| seen.arrived >= ahead) => drop(seen),
+        let batch = self.ahead.div_ceil(BATCHES);
+        for number in 0.. {
+            stop.run_until_cancelled(self.until_room(batch)).await;
+            if stop.is_cancelled() {
+                return;
             }
-            let numbers = batch * BATCH..(batch + 1) * BATCH;
+            let numbers = number * batch..(number + 1) * batch;
             let of = |n| task(format!("p{}-{n}", self.number), script(n));
             let tasks: Vec<NewTask> = numbers.clone().map(of).collect();
             let ids: Vec<TaskId> = tasks.iter().filter_map(|task| task.id.clone()).collect();
@@ -122,16 +125,31 @@ impl Producer {
             let mut ledger = lock(&self.ledger);
             let at_ms = SystemClock.now_ms();
             for (n, id) in numbers.zip(ids) {
-                let dies = script(n).replies == IS_REFUSED.replies;
-                ledger.acknowledged.push(Acknowledged { id, at_ms, dies });
-                ledger.expected_executions += script(n).executions;
+                self.open.push(id.clone());
+                ledger.acknowledged.push(Acknowledged { id, at_ms, dies: script(n) == IS_REFUSED });
+            }
+        }
+    }
+
+    /// Waits until one more batch is not too much.
+    async fn until_room(&mut self, batch: usize) {
+        while self.open.len() + batch > self.ahead {
+            let request = StatusRequest { ids: self.open.clone() };
+            // Those that nobody knows have not ended here: they are the judge's business.
+            if let Ok(reply) = self.client.status(&request).await {
+                let ended = reply.tasks.iter().filter(|task| task.state.is_settled());
+                let ended: HashSet<&TaskId> = ended.map(|task| &task.id).collect();
+                self.open.retain(|id| !ended.contains(id));
+            }
+            if self.open.len() + batch > self.ahead {
+                drop(tokio::time::timeout(LOOK_AGAIN, self.progress.changed()).await);
             }
         }
     }
 }
 
 fn task(id: String, script: Script) -> NewTask {
-    let payload = format!(r#"{{"script": [{}]}}"#, script.replies);
+    let payload = format!(r#"{{"script": [{}]}}"#, script);
     NewTask { id: TaskId::new(id).ok(), payload: RawValue::from_string(payload).ok(), ..NewTask::default() }
 }
 
@@ -146,7 +164,6 @@ pub fn acknowledge(tasks: &[NewTask], ledger: &SharedLedger) {
     let at_ms = SystemClock.now_ms();
     for id in tasks.iter().filter_map(|task| task.id.clone()) {
         ledger.acknowledged.push(Acknowledged { id, at_ms, dies: false });
-        ledger.expected_executions += SUCCEEDS.executions;
     }
 }
 

@@ -80,7 +80,7 @@ async fn everysec() -> Loss {
 /// The master is killed while its replica lags behind by so much.
 async fn failover(wait_replicas: u32, lag: Duration) -> Loss {
     let words = match lag.as_millis() {
-        0 => "no proxy between master and replica".to_owned(),
+        0 => "the replica right behind".to_owned(),
         ms => format!("the replica {ms} ms behind"),
     };
     let mut loss = Loss::new(format!("failover, `wait_replicas = {wait_replicas}`, {words}"));

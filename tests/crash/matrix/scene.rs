@@ -29,7 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Executions between two faults, at random.
 const BETWEEN: std::ops::Range<u64> = 10..60;
 /// A worker's cut-off tasks run again before the next worker is killed, at default settings.
-const BETWEEN_DEFAULTS: std::ops::Range<u64> = 80..120;
+const BETWEEN_DEFAULTS: std::ops::Range<u64> = 60..90;
+/// Tasks of one of the two producers under way: together a few times what the 16 slots hold. At default settings fewer than
+/// they hold, so that a task that is due again does not wait for a slot.
+const AHEAD: usize = 30;
+const AHEAD_DEFAULTS: usize = 7;
 /// Losses are what this is about: three of them must not end a task here, as they do by default.
 const POLICY: &str = r#"{"overrides": {
     "server_error": {"strategy": {"strategy": "fixed", "delay_ms": 20}},
@@ -89,7 +93,8 @@ impl Scene {
         let fleet = Fleet::start(&servers.store(), &sink.url, lease_ms).await;
         let policy = serde_json::from_str(POLICY).expect("a policy");
         fleet.client().put_queue(&name("default"), &QueueCreate { policy }).await.expect("a queue");
-        let load = Load::start(&fleet.client(), &sink.handle.progress());
+        let ahead = if on == On::Defaults { AHEAD_DEFAULTS } else { AHEAD };
+        let load = Load::start(&fleet.client(), &sink.handle.progress(), ahead);
         Self { on, servers, fleet, sink, sink_started_ms, load, rng, strikes: Vec::new(), late: Vec::new() }
     }
 

@@ -64,7 +64,9 @@ const LEGEND: &str = "\
   it broke); for a failover, from the master's death, the restart of the dead one as a replica included: with
   `wait_replicas = 1` and one replica nothing can be acknowledged before.
 - **runs again**: from the fault until a task that was being executed, and whose lease it cut off, is executed again. Faults
-  follow each other within seconds: some of these tasks met the next one on their way.
+  follow each other within seconds: some of these tasks met the next one on their way, and all wait behind what was due
+  before them. Not so at default lease: there slots are free, and the time is the 2 s of grace, a delay of up to 1 s (2 s for
+  a task that is lost a second time) and what Redrive itself takes.
 - Leases are 2 s, heartbeats a third of that; where it says *default lease*, everything about leases and presence is as it is
   by default (lease 30 s, heartbeat 5 s, presence grace 2 s).
 ";
@@ -78,8 +80,8 @@ least one, the table above has none.
 
 const LOSSES_LEGEND: &str = "\
 `appendfsync everysec` loses nothing when only the process dies: the kernel has what was written. A machine that dies loses up
-to about a second, which cannot be shown on one that goes on. An asynchronous failover loses what the replica had not yet
-received; the more it lags behind, the more. With `wait_replicas = 1` nothing is acknowledged before the replica has it.
+to about a second, which cannot be shown on one that goes on. An asynchronous failover loses what was still on
+its way to the replica; the more it lags behind, the more. With `wait_replicas = 1` nothing is acknowledged before the replica has it.
 ";
 
 pub fn render(machine: &Machine, rows: &Rows, judged: &[Judged], losses: &[Loss], seed: u64) -> String {
