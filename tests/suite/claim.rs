@@ -4,7 +4,8 @@ use redrive_coordinator::store::{Claim, Ending};
 use redrive_shared::failure::FailureClass;
 use redrive_shared::task::{Priority, TaskState};
 
-use crate::support::{Bed, EnqueueExt, START_MS, claim_of, failure, fixed_policy, name, task};
+use crate::support::redis::RedisServer;
+use crate::support::{Bed, EnqueueExt, RedisBackend, START_MS, claim_of, failure, fixed_policy, name, task};
 
 pub async fn tasks_of_a_lane_are_given_in_order_of_due_time(bed: Bed) {
     bed.put_all(vec![task("c").delay(30), task("a").delay(10), task("b").delay(20), task("d").delay(40)])
@@ -171,6 +172,35 @@ pub async fn a_repeated_request_gets_the_same_leases(bed: Bed) {
         2,
         "another agent's request is another request"
     );
+}
+
+pub async fn a_claim_with_a_request_is_filled_and_gets_no_task_twice(bed: Bed) {
+    bed.put_all((0..40).map(|n| task(&format!("t{n}"))).collect()).await;
+    let mut all = Vec::new();
+    for (number, size) in [7, 7, 7, 7, 7, 5].into_iter().enumerate() {
+        let request = Claim { request_id: Some(name(&format!("r-{number}"))), ..claim_of(7) };
+        let mut ids: Vec<String> = Vec::new();
+        for _repeated in 0..2 {
+            let leases = bed.claim_one(request.clone()).await.leases;
+            let mut given: Vec<String> = leases.iter().map(|lease| lease.id.to_string()).collect();
+            given.sort();
+            assert_eq!(given.len(), size);
+            assert!(ids.is_empty() || ids == given, "the repeated request got {given:?} and not {ids:?}");
+            ids = given;
+        }
+        all.extend(ids);
+    }
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 40, "each was given once");
+}
+
+/// A claim asks the shards that gave it something again, for what the others could not give.
+#[tokio::test]
+async fn a_claim_over_several_shards_gets_no_task_twice() {
+    let server = RedisServer::start().await;
+    let sharded = RedisBackend::at(&server.url(), "rd", 4);
+    a_claim_with_a_request_is_filled_and_gets_no_task_twice(Bed::new(sharded).await).await;
 }
 
 pub async fn a_repeated_request_does_not_get_a_lease_that_was_lost_and_given_again(bed: Bed) {

@@ -51,6 +51,7 @@ macro_rules! with_behaviours {
                 a_claim_learns_when_to_come_back,
                 claims_of_one_batch_share_nothing,
                 a_repeated_request_gets_the_same_leases,
+                a_claim_with_a_request_is_filled_and_gets_no_task_twice,
                 a_repeated_request_does_not_get_a_lease_that_was_lost_and_given_again,
                 a_request_that_got_nothing_may_get_something_later,
                 a_delay_does_not_use_up_the_policys_deadline,
