@@ -17,8 +17,12 @@ async fn without_its_replica_nothing_is_acknowledged_and_with_it_all_goes_on() {
     let port = master.port().to_string();
     let follow = async |replica: &mut RedisServer| {
         replica.command(&["REPLICAOF", "127.0.0.1", &port]).await;
-        let follows =
-            async || master.command(&["INFO", "replication"]).await.contains("state=online").then_some(());
+        // Online, and it has confirmed all there is: from then on it answers at once when it is waited for.
+        let follows = async || {
+            let state = master.command(&["INFO", "replication"]).await;
+            let offset = state.lines().find_map(|line| line.trim().strip_prefix("master_repl_offset:"))?;
+            state.contains(&format!("state=online,offset={offset},")).then_some(())
+        };
         eventually("the replica follows", PATIENCE, follows).await;
     };
     follow(&mut replica).await;

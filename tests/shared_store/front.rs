@@ -14,9 +14,9 @@ use crate::support::server::Server;
 use crate::support::wait::eventually;
 
 /// How long this coordinator waits for a connection, for an answer, and for replicas.
-const GIVES_UP_MS: u64 = 500;
+const GIVES_UP_MS: u64 = 1_000;
 /// What a refusal may take: the time-outs, and as much again on a machine that is busy.
-const REFUSED_WITHIN: Duration = Duration::from_millis(2_000);
+const REFUSED_WITHIN: Duration = Duration::from_millis(4_000);
 /// Far longer than anything here takes to come back.
 const PATIENCE: Duration = Duration::from_secs(30);
 
