@@ -26,24 +26,30 @@ fn message(signal: &FailureSignal) -> String {
         .map(|text| text.trim())
         .find(|text| !text.is_empty());
     let stop = signal.finish_reason.as_ref().or(signal.stop_reason.as_ref());
-    let whole = match (status, text, stop, signal.exit_code) {
-        (Some(status), Some(text), _, _) => format!("{status}: {text}"),
-        (None, Some(text), _, _) => text.to_owned(),
-        (_, None, Some(stop), _) => format!("stopped: {stop}"),
-        (Some(status), None, None, _) => status,
-        (None, None, None, Some(code)) => format!("exit code {code}"),
-        (None, None, None, None) => signal.class.map_or("no details", |class| class.as_str()).to_owned(),
+    let (lead, text) = match (status, text, stop, signal.exit_code) {
+        (Some(status), Some(text), _, _) => (format!("{status}: "), text),
+        (None, Some(text), _, _) => (String::new(), text),
+        (_, None, Some(stop), _) => ("stopped: ".to_owned(), stop.as_str()),
+        (Some(status), None, None, _) => (status, ""),
+        (None, None, None, Some(code)) => (format!("exit code {code}"), ""),
+        (None, None, None, None) => {
+            (String::new(), signal.class.map_or("no details", |class| class.as_str()))
+        }
     };
-    cut(whole)
+    cut(lead, text)
 }
 
-fn cut(mut text: String) -> String {
+/// A short lead and its text, whose end is cut off where it would be too long: a body may have megabytes.
+fn cut(mut lead: String, text: &str) -> String {
     const MARK: &str = " …";
-    if text.len() > MESSAGE_MAX_BYTES {
-        text.truncate(text.floor_char_boundary(MESSAGE_MAX_BYTES - MARK.len()));
-        text.push_str(MARK);
+    if lead.len() + text.len() <= MESSAGE_MAX_BYTES {
+        lead.push_str(text);
+    } else {
+        let room = MESSAGE_MAX_BYTES - MARK.len() - lead.len();
+        lead.push_str(&text[..text.floor_char_boundary(room)]);
+        lead.push_str(MARK);
     }
-    text
+    lead
 }
 
 #[cfg(test)]

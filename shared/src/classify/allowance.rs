@@ -4,16 +4,16 @@
 //! your plan and billing details", and daily limits come with an offer to buy credits. So the kind of limit is decided here,
 //! in one place, by the most lasting thing that is *stated* and not by what is offered.
 
-use super::codes;
 use super::evidence::Evidence;
-use super::rules::{by_code, says_any};
+use super::lexicon::{Codes, Topic};
 use crate::failure::FailureClass;
 
 /// The allowance itself is zero: no waiting helps.
-const NOTHING_ALLOWED: &str = "limit: 0|; limit of 0|; limit 0,; quota of 0|; limit is 0|; limit: 0,";
+pub(super) const NOTHING_ALLOWED: &str =
+    "limit: 0|; limit of 0|; limit 0,; quota of 0|; limit is 0|; limit: 0,";
 
 /// Money, credits, or a plan that does not include this.
-const NO_MONEY: &str = "credit balance; insufficient*balance; insufficient*credit; insufficient*quota; out of credits; \
+pub(super) const NO_MONEY: &str = "credit balance; insufficient*balance; insufficient*credit; insufficient*quota; out of credits; \
          out of funds; billing hard limit; hard limit*reached; spend limit; spending limit; spend cap; \
          spending cap; payment required; budget has been exceeded; exceeded*budget; budget limit; \
          budget exceeded; over budget; no credits; have any credits; no remaining credits; \
@@ -32,7 +32,7 @@ const NO_MONEY: &str = "credit balance; insufficient*balance; insufficient*credi
          solde insuffisant; 크레딧";
 
 /// A period that is longer than a retry can wait out, and that ends by itself.
-const WINDOW: &str = "per day; *perday; */day; */ day; per 24 hours; daily; *-per-day; *(tpd); *(rpd); tpd|; rpd|; \
+pub(super) const WINDOW: &str = "per day; *perday; */day; */ day; per 24 hours; daily; *-per-day; *(tpd); *(rpd); tpd|; rpd|; \
          requests a day; per week; weekly; *perweek; 5-hour; 5 hour; five-hour; five hour; hour limit; \
          hourly usage limit; session limit; usage limit; usage cap; limit*resets ; limit will reset; \
          hit your limit; for today; today's; call volume quota; per month; */month; */ month; monthly; \
@@ -41,7 +41,7 @@ const WINDOW: &str = "per day; *perday; */day; */ day; per 24 hours; daily; *-pe
          1日あたり; pro tag; por día; par jour; в день";
 
 /// A short period, or plain words for going too fast.
-const RATE: &str = "per minute; *perminute; */min; / min; per second; *persecond; per-minute; *(tpm); *(rpm); tpm|; \
+pub(super) const RATE: &str = "per minute; *perminute; */min; / min; per second; *persecond; per-minute; *(tpm); *(rpm); tpm|; \
          rpm|; itpm|; tokens per min; requests per min; *rate limit; *rate-limit; *ratelimit; \
          *rate_limit; too many requests; too many tokens; request rate; *throttl; requests too frequent; \
          concurrent requests; concurrent connections; concurrency limit; too many concurrent; \
@@ -55,30 +55,34 @@ const RATE: &str = "per minute; *perminute; */min; / min; per second; *persecond
          слишком много запросов; muitas solicita; troppe richieste";
 
 /// Words that make it a limit at all, before asking which one.
-const LIMIT: &str =
+pub(super) const LIMIT: &str =
     "limit; quota; credit; balance; billing; budget; exceeded; allowance; usage; payment; spend";
 
+/// What is left, owed or topped up, in Chinese and Japanese: about an allowance in any sentence.
+pub(super) const CJK_LIMIT: &str = "余额; 欠费; 额度; 充值; 残高";
+
 /// Google's per-minute limits speak of plans and billing as well.
-const GOOGLE: &str = "generativelanguage; quota exceeded for metric; please retry in; aiplatform.googleapis";
+pub(super) const GOOGLE: &str =
+    "generativelanguage; quota exceeded for metric; please retry in; aiplatform.googleapis";
 
 /// From this hint on, a limit without a name is a window: nothing per minute takes an hour to clear.
 const WINDOW_FROM_MS: u64 = 3_600_000;
 
 /// A window, or an allowance that is gone; `None` leaves room for other causes and at last for [`mentioned`].
 pub(super) fn lasting(evidence: &Evidence, hint_ms: Option<u64>) -> Option<FailureClass> {
-    let prose = evidence.prose.as_str();
+    let heard = evidence.heard;
     if !about_limits(evidence) {
         return None;
     }
-    if says_any(prose, NOTHING_ALLOWED) || zero_quota(evidence) {
+    if heard.about(Topic::NothingAllowed) || zero_quota(evidence) {
         return Some(FailureClass::QuotaExhausted);
     }
-    let code = by_code(codes::LIMITS, &evidence.codes);
+    let code = evidence.named.class(Codes::Limits);
     let window =
-        subscription_spent(evidence) || says_any(prose, WINDOW) || code == Some(FailureClass::QuotaWindow);
-    let google = says_any(prose, GOOGLE)
+        subscription_spent(evidence) || heard.about(Topic::Window) || code == Some(FailureClass::QuotaWindow);
+    let google = heard.about(Topic::Google)
         || evidence.fields.iter().any(|(key, _)| key == "quotaid" || key == "retrydelay");
-    let no_money = code == Some(FailureClass::QuotaExhausted) || says_any(prose, NO_MONEY);
+    let no_money = code == Some(FailureClass::QuotaExhausted) || heard.about(Topic::NoMoney);
     if no_money && !google {
         return Some(FailureClass::QuotaExhausted);
     }
@@ -94,19 +98,19 @@ pub(super) fn mentioned(evidence: &Evidence) -> Option<FailureClass> {
     let exhausted_bucket = evidence.status == Some(403)
         && evidence.headers.get("x-ratelimit-remaining").is_some_and(|left| left == "0");
     let paced = evidence.status == Some(403) && evidence.headers.contains_key("retry-after");
-    (exhausted_bucket || paced || says_any(&evidence.prose, RATE)).then_some(FailureClass::RateLimited)
+    (exhausted_bucket || paced || evidence.heard.about(Topic::Rate)).then_some(FailureClass::RateLimited)
 }
 
 /// A limit is at issue where the status says so, a code does, or the words do; the word "monthly" alone is no limit.
 fn about_limits(evidence: &Evidence) -> bool {
-    let prose = evidence.prose.as_str();
+    let heard = evidence.heard;
     let by_status = matches!(evidence.status, Some(402 | 429));
     by_status
-        || by_code(codes::LIMITS, &evidence.codes).is_some()
-        || by_code(codes::GENERAL, &evidence.codes) == Some(FailureClass::RateLimited)
-        || says_any(prose, RATE)
-        || (says_any(prose, LIMIT) && (says_any(prose, WINDOW) || says_any(prose, NO_MONEY)))
-        || says_any(prose, "余额; 欠费; 额度; 充值; 残高")
+        || evidence.named.class(Codes::Limits).is_some()
+        || evidence.named.class(Codes::General) == Some(FailureClass::RateLimited)
+        || heard.about(Topic::Rate)
+        || (heard.about(Topic::Limit) && (heard.about(Topic::Window) || heard.about(Topic::NoMoney)))
+        || heard.about(Topic::CjkLimit)
 }
 
 /// Subscriptions count in windows of hours and weeks, and tell which one is full in headers only.

@@ -1,8 +1,8 @@
 //! From evidence to a class, strongest evidence first.
 
 use super::evidence::Evidence;
-use super::rules::{by_code, by_phrase, says_any};
-use super::{allowance, codes, phrases, stream};
+use super::lexicon::{Codes, Heard, Named, Phrases, Topic};
+use super::{allowance, stream};
 use crate::failure::FailureClass;
 
 /// A class and what it rests on.
@@ -25,22 +25,26 @@ pub(super) fn decide(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Optio
     if let Some(class) = evidence.status.and_then(|status| by_status(status, evidence)) {
         return Verdict { class, from_status: true };
     }
-    let class = by_phrase(phrases::TRANSPORT, &evidence.prose)
+    let class = evidence
+        .heard
+        .class(Phrases::Transport)
         .or_else(|| stream::broken_off(evidence))
         .or_else(|| stream::empty_answer(evidence))
         .or_else(|| refused(evidence))
-        .or_else(|| by_phrase(phrases::NAMES, &evidence.prose))
+        .or_else(|| evidence.heard.class(Phrases::Names))
         .unwrap_or(FailureClass::Unknown);
     Verdict { class, from_status: false }
 }
 
 /// What codes and sentences say, regardless of the status.
 fn specific(evidence: &Evidence, hint_ms: Option<u64>) -> Option<FailureClass> {
-    let prose = evidence.prose.as_str();
-    by_code(codes::STOPS, &evidence.stops)
-        .or_else(|| by_code(codes::SPECIFIC, &evidence.codes))
+    Named::by(&evidence.stops)
+        .class(Codes::Stops)
+        .or_else(|| evidence.named.class(Codes::Specific))
         .or_else(|| allowance::lasting(evidence, hint_ms))
-        .or_else(|| by_phrase(phrases::TELLING, prose).filter(|class| fits_status(*class, evidence.status)))
+        .or_else(|| {
+            evidence.heard.class(Phrases::Telling).filter(|class| fits_status(*class, evidence.status))
+        })
         .or_else(|| allowance::mentioned(evidence))
         .or_else(|| general(evidence))
 }
@@ -67,7 +71,7 @@ fn fits_status(class: FailureClass, status: Option<u16>) -> bool {
 
 /// General codes yield to a status that is more precise than they are: `invalid_request_error` is also sent with a 401.
 fn general(evidence: &Evidence) -> Option<FailureClass> {
-    let class = by_code(codes::GENERAL, &evidence.codes)?;
+    let class = evidence.named.class(Codes::General)?;
     let vague = matches!(
         class,
         FailureClass::InvalidRequest
@@ -77,7 +81,7 @@ fn general(evidence: &Evidence) -> Option<FailureClass> {
     );
     let status_class = evidence.status.and_then(|status| by_status(status, evidence));
     if vague {
-        status_class.or_else(|| by_phrase(phrases::TRANSPORT, &evidence.prose)).or(Some(class))
+        status_class.or_else(|| evidence.heard.class(Phrases::Transport)).or(Some(class))
     } else {
         Some(class)
     }
@@ -86,12 +90,11 @@ fn general(evidence: &Evidence) -> Option<FailureClass> {
 /// What a status means when nothing else speaks.
 fn by_status(status: u16, evidence: &Evidence) -> Option<FailureClass> {
     use FailureClass as C;
-    let prose = evidence.prose.as_str();
     let class = match status {
         401 | 407 => C::Auth,
         402 => C::QuotaExhausted,
         403 | 451 => C::Permission,
-        404 | 410 if says_any(prose, "model; deployment; engine") => C::ModelUnavailable,
+        404 | 410 if evidence.heard.about(Topic::Model) => C::ModelUnavailable,
         408 | 504 | 522 | 524 | 598 | 599 => C::Timeout,
         409 | 412 => C::Conflict,
         413 => C::ContextOverflow,
@@ -109,8 +112,8 @@ fn by_status(status: u16, evidence: &Evidence) -> Option<FailureClass> {
 
 /// The model's own words of refusal, where nothing else went wrong.
 fn refused(evidence: &Evidence) -> Option<FailureClass> {
-    let says_no = |text: &str| says_any(text, phrases::REFUSING);
-    (says_no(&evidence.said) || says_no(&evidence.prose)).then_some(FailureClass::Refusal)
+    let says_no = |heard: Heard| heard.about(Topic::Refusing);
+    (says_no(evidence.heard) || says_no(Heard::listen(&evidence.said))).then_some(FailureClass::Refusal)
 }
 
 /// Codes from 129 to 159 are `128 + signal`: somebody killed the process. Negative ones are Python's way to say the same. An
@@ -126,7 +129,7 @@ fn by_exit_code(code: i32) -> Option<FailureClass> {
 /// Whether the same request may succeed later with no person acting.
 pub(super) fn is_retryable(verdict: Verdict, evidence: &Evidence) -> bool {
     use FailureClass as C;
-    let prose = evidence.prose.as_str();
+    let heard = evidence.heard;
     let by_class = match verdict.class {
         C::RateLimited
         | C::Overloaded
@@ -135,9 +138,9 @@ pub(super) fn is_retryable(verdict: Verdict, evidence: &Evidence) -> bool {
         | C::PartialResponse
         | C::QuotaWindow => true,
         C::WorkerLost | C::LockTimeout | C::Unknown => true,
-        C::Network => !says_any(prose, phrases::LASTING_NETWORK),
-        C::Conflict => !says_any(prose, phrases::LASTING_CONFLICT),
-        C::ToolError => says_any(prose, phrases::PASSING_TOOL_ERROR),
+        C::Network => !heard.about(Topic::LastingNetwork),
+        C::Conflict => !heard.about(Topic::LastingConflict),
+        C::ToolError => heard.about(Topic::PassingToolError),
         C::BadOutput => !ran_out_of_tokens(evidence),
         C::QuotaExhausted | C::Auth | C::Permission | C::ModelUnavailable | C::ContextOverflow => false,
         C::ContentPolicy | C::Refusal | C::InvalidRequest | C::BusinessRule => false,
@@ -156,8 +159,5 @@ pub(super) fn is_retryable(verdict: Verdict, evidence: &Evidence) -> bool {
 fn ran_out_of_tokens(evidence: &Evidence) -> bool {
     const LIMITS: &[&str] = &["length", "maxtokens", "maxoutputtokens"];
     evidence.stops.iter().any(|stop| LIMITS.contains(&stop.as_str()))
-        || says_any(
-            &evidence.prose,
-            "length limit was reached; max_tokens; output token limit; *lengthfinishreason",
-        )
+        || evidence.heard.about(Topic::OutOfTokens)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::lexicon::{Heard, Named};
 use super::scan::{Sink, scan};
 use crate::failure::FailureSignal;
 
@@ -121,10 +122,14 @@ pub(super) struct Evidence {
     pub stops: Vec<String>,
     /// Machine-readable names, squeezed to letters and digits.
     pub codes: Vec<String>,
+    /// What the codes name.
+    pub named: Named,
     /// All pairs, keys squeezed, values as they were: where hints are looked for.
     pub fields: Vec<(String, String)>,
     /// What is said in words: single-spaced, without URLs and echoed prompts.
     pub prose: String,
+    /// What the prose is about.
+    pub heard: Heard,
     /// The first thing that is said, for the fingerprint.
     pub message: String,
     /// What the model or the user said. It decides nothing except that an answer is a refusal.
@@ -170,12 +175,14 @@ impl Evidence {
         }
         evidence.prose = tidy(&evidence.prose);
         evidence.note_spoken_codes();
+        evidence.named = Named::by(&evidence.codes);
+        evidence.heard = Heard::listen(&evidence.prose);
         evidence.status = effective_status(signal.http_status, evidence.inner_status, &evidence.prose);
         evidence
     }
 
     fn say(&mut self, text: &str) {
-        if self.message.is_empty() && text.chars().filter(|c| c.is_alphabetic()).count() > 3 {
+        if self.message.is_empty() && text.chars().filter(|c| c.is_alphabetic()).nth(3).is_some() {
             self.message = head(text, 512).to_owned();
         }
         if self.prose.len() < MAX_PROSE_BYTES {
@@ -276,31 +283,45 @@ pub(super) fn head(text: &str, limit: usize) -> &str {
 
 /// Letters and digits in lower case: `RESOURCE_EXHAUSTED`, `resource-exhausted` and `ResourceExhausted` are one code.
 fn squeeze(text: &str) -> String {
-    text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+    let mut out = String::with_capacity(text.len());
+    let letters = text.chars().filter(|c| c.is_alphanumeric());
+    letters.for_each(|letter| push_lower(&mut out, letter));
+    out
 }
 
 /// Lower case, plain quotation marks, single spaces, no URLs: their paths are full of words like `rate-limits`.
 fn tidy(text: &str) -> String {
-    let plain: String = text
-        .chars()
-        .map(|c| match c {
-            '\u{2018}' | '\u{2019}' | '`' => '\'',
-            '\u{201c}' | '\u{201d}' => '"',
-            '\u{2011}'..='\u{2015}' => '-',
-            other => other,
-        })
-        .flat_map(char::to_lowercase)
-        .collect();
-    let mut out = String::with_capacity(plain.len());
-    for word in plain.split_whitespace() {
-        let kept =
-            word.find("://").map_or(word, |at| word[..at].trim_end_matches("https").trim_end_matches("http"));
-        if !kept.is_empty() {
-            out.push_str(kept);
+    let mut out = String::with_capacity(text.len() + 1);
+    for word in text.split_whitespace() {
+        let start = out.len();
+        for c in word.chars() {
+            match c {
+                '\u{2018}' | '\u{2019}' | '`' => out.push('\''),
+                '\u{201c}' | '\u{201d}' => out.push('"'),
+                '\u{2011}'..='\u{2015}' => out.push('-'),
+                other => push_lower(&mut out, other),
+            }
+        }
+        if word.contains(':')
+            && let Some(at) = out[start..].find("://")
+        {
+            let kept = out[start..start + at].trim_end_matches("https").trim_end_matches("http").len();
+            out.truncate(start + kept);
+        }
+        if out.len() > start {
             out.push(' ');
         }
     }
     out
+}
+
+/// Most of what is said is ASCII, for which no table of Unicode has to be searched.
+fn push_lower(out: &mut String, c: char) {
+    if c.is_ascii() {
+        out.push(c.to_ascii_lowercase());
+    } else {
+        out.extend(c.to_lowercase());
+    }
 }
 
 /// An error inside a 200, or inside a gateway's own error, is the one that tells what happened.

@@ -10,7 +10,10 @@ const MAX_NORMAL_BYTES: usize = 256;
 /// First 16 hexadecimal digits of SHA-256 over class and normalised message, and then over that and the dependency.
 pub(super) fn fingerprint(class: FailureClass, dependency: Option<&str>, message: &str) -> String {
     let base = hash([class.as_str(), &normalise(message)]);
-    dependency.map_or(base.clone(), |dependency| at_dependency(&base, dependency))
+    match dependency {
+        Some(dependency) => at_dependency(&base, dependency),
+        None => base,
+    }
 }
 
 /// The fingerprint of a failure that was classified before its dependency was known.
@@ -25,7 +28,8 @@ fn hash(parts: [&str; 2]) -> String {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let digits = hash.finalize().iter().take(8).fold(0_u64, |digits, byte| digits << 8 | u64::from(*byte));
+    format!("{digits:016x}")
 }
 
 /// Drops what differs from one occurrence to the next: quoted text, paths, URLs, and every word with a digit in it.
@@ -61,7 +65,7 @@ fn without_quotes(text: &str) -> String {
         rest = &rest[c.len_utf8()..];
         let opens = matches!(c, '"' | '`') || (c == '\'' && !before.is_alphanumeric());
         before = c;
-        match rest.find(c).filter(|_| opens) {
+        match opens.then(|| rest.find(c)).flatten() {
             Some(end) => {
                 out.push(' ');
                 rest = &rest[end + c.len_utf8()..];

@@ -3,6 +3,10 @@
 //! The order is that of trust: headers made for the purpose, structured fields, prose, and last the reset time of a bucket
 //! that is used up. Whatever is negative, not finite, unreadable or absurd is no hint: a wrong one parks a task for nothing.
 
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use aho_corasick::AhoCorasick;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
@@ -88,9 +92,8 @@ const TIME_FIELDS: &[&str] = &[
 ];
 
 fn from_fields(evidence: &Evidence, now_ms: i64) -> Option<u64> {
-    let values = |name: &str| {
-        let name = name.to_owned();
-        evidence.fields.iter().filter(move |(key, _)| *key == name).map(|(_, value)| value.as_str())
+    let values = |name: &'static str| {
+        evidence.fields.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     };
     let delay = DELAY_FIELDS.iter().find_map(|(name, unit_ms)| {
         values(name)
@@ -151,43 +154,71 @@ const ASKING: &[&str] = &[
 const OWN_PLAN: &[&str] =
     &["will ", "we'll ", "i'll ", "auto-", "automatically ", "going to ", "then ", "sdk ", "client "];
 
+/// Words right before a point in time.
+const TIMING: &[&str] = &[
+    "reset at ",
+    "resets at ",
+    "try again at ",
+    "retry at ",
+    "until ",
+    "again after ",
+    "retry after ",
+    "reset on ",
+];
+/// Behind its bar, Claude Code prints an epoch.
+const BAR: &str = "limit reached|";
+/// How often the same words are followed up.
+const MAX_ASKED: usize = 16;
+const MAX_TIMED: usize = 4;
+
+/// Finds the words of all three in one pass, numbered in this order.
+static CUES: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    AhoCorasick::new(ASKING.iter().chain(TIMING).chain([&BAR]))
+        .unwrap_or_else(|error| unreachable!("constant tables are within bounds: {error}"))
+});
+
+/// Words that were found: their number and their place in the text.
+type Cue = (usize, Range<usize>);
+
 fn from_prose(prose: &str, now_ms: i64) -> Option<u64> {
-    let asked =
-        ASKING.iter().flat_map(|words| prose.match_indices(words).take(16)).filter_map(|(start, words)| {
-            let lead = &prose[..start];
-            if lead.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-                || OWN_PLAN.iter().any(|plan| lead.ends_with(plan))
-            {
-                return None;
-            }
-            let tail = prose[start + words.len()..].trim_start();
-            let tail = ["about ", "approximately ", "at least ", "another ", "around ", "~"]
-                .iter()
-                .fold(tail, |t, w| t.strip_prefix(w).unwrap_or(t));
-            leading_duration(tail).map(|millis| (start, millis))
-        });
+    let found = CUES.find_overlapping_iter(prose);
+    let mut cues: Vec<Cue> = found.map(|cue| (cue.pattern().as_usize(), cue.range())).collect();
+    // The order of the tables, and for the same words that of the text.
+    cues.sort_unstable_by_key(|(words, at)| (*words, at.start));
+    let (asking, timing) = cues.split_at(cues.partition_point(|(words, _)| *words < ASKING.len()));
+    let asked = each_at_most(asking, MAX_ASKED).filter_map(|at| {
+        let lead = &prose[..at.start];
+        if lead.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            || OWN_PLAN.iter().any(|plan| lead.ends_with(plan))
+        {
+            return None;
+        }
+        let tail = prose[at.end..].trim_start();
+        let tail = ["about ", "approximately ", "at least ", "another ", "around ", "~"]
+            .iter()
+            .fold(tail, |t, w| t.strip_prefix(w).unwrap_or(t));
+        leading_duration(tail).map(|millis| (at.start, millis))
+    });
     let first = asked.min_by_key(|(start, _)| *start).and_then(|(_, millis)| bounded(millis));
-    first.or_else(|| spoken_time(prose, now_ms))
+    first.or_else(|| spoken_time(prose, timing, now_ms))
+}
+
+/// Where the words occur, each at most so often.
+fn each_at_most(cues: &[Cue], limit: usize) -> impl Iterator<Item = &Range<usize>> {
+    cues.chunk_by(|(one, _), (other, _)| one == other)
+        .flat_map(move |same| same.iter().take(limit).map(|(_, at)| at))
 }
 
 /// "reset at 2025-11-05T12:00:00Z", or the epoch that Claude Code puts behind a bar.
-fn spoken_time(prose: &str, now_ms: i64) -> Option<u64> {
-    const BEFORE: &[&str] = &[
-        "reset at ",
-        "resets at ",
-        "try again at ",
-        "retry at ",
-        "until ",
-        "again after ",
-        "retry after ",
-        "reset on ",
-    ];
-    if let Some((_, epoch)) = prose.split_once("limit reached|") {
-        let digits = epoch.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+fn spoken_time(prose: &str, cues: &[Cue], now_ms: i64) -> Option<u64> {
+    let (timing, bars) =
+        cues.split_at(cues.partition_point(|(words, _)| *words < ASKING.len() + TIMING.len()));
+    if let Some((_, bar)) = bars.first() {
+        let digits = prose[bar.end..].split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
         return number(digits).filter(|n| *n >= EPOCH_SECONDS_FROM).and_then(|n| plain_number(n, now_ms));
     }
-    BEFORE.iter().flat_map(|words| prose.match_indices(words).take(4)).find_map(|(start, words)| {
-        let mut parts = prose[start + words.len()..].split_whitespace();
+    each_at_most(timing, MAX_TIMED).find_map(|at| {
+        let mut parts = prose[at.end..].split_whitespace();
         let first = parts.next()?.trim_end_matches(['.', ',', ')', ';']);
         let time = point_in_time(&first.to_ascii_uppercase()).or_else(|| {
             let clock = parts.next()?.trim_end_matches(['.', ',', ')', ';']);
@@ -336,4 +367,17 @@ fn dotnet_timespan(text: &str) -> Option<f64> {
         .is_none()
         .then(|| number(days))?
         .map(|days| ((days * 24.0 + hours) * 60.0 + minutes) * 60e3 + seconds * 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ASKING, BAR, TIMING};
+
+    /// Else a pass that finds overlapping words would count more than one that goes on behind each.
+    #[test]
+    fn no_words_before_a_hint_overlap_themselves() {
+        for words in ASKING.iter().chain(TIMING).chain([&BAR]) {
+            assert!((1..words.len()).all(|at| !words.starts_with(&words[at..])), "{words}");
+        }
+    }
 }

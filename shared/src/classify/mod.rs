@@ -3,7 +3,8 @@
 //! [`classify`] is a pure function that reads as a pipeline: gather the evidence, decide the class, look for the server's
 //! hint, name the cluster. Evidence comes from structured places first (stop reasons, codes, types), since prose is written
 //! for people and transports; the status decides only where neither speaks. The knowledge of what providers say lives in two
-//! tables, `codes` and `phrases`, and in `allowance`, which tells a rate from a window from an empty purse.
+//! tables, `codes` and `phrases`, and in `allowance`, which tells a rate from a window from an empty purse;
+//! `lexicon` compiles them, so that a text is read once for all of them.
 //!
 //! Work is bounded by constants in `evidence`, `scan` and `rules`; no input makes it panic.
 
@@ -13,6 +14,7 @@ mod decide;
 mod evidence;
 mod fingerprint;
 mod hints;
+mod lexicon;
 mod phrases;
 mod rules;
 mod scan;

@@ -1,4 +1,4 @@
-//! What failures say in words. All patterns are lower case; see `rules::says` for `*` and `|`.
+//! What failures say in words. All patterns are lower case; see `rules::Phrase` for `*` and `|`.
 //!
 //! The tables are ordered: a rule further up wins. More peculiar causes come before those whose words turn up everywhere.
 
@@ -395,6 +395,13 @@ pub(super) const LASTING_CONFLICT: &str = "already exists; already in use; alrea
 pub(super) const PASSING_TOOL_ERROR: &str = "try again; temporar; timed out; timeout; unavailable; browser*closed; target*closed; \
          page crashed; connection; network; busy; execution context was destroyed; internal error; \
          -32603; crashed; econn; overloaded; 500|; 502|; 503|; rate limit";
+
+/// An answer that hit its own limit.
+pub(super) const OUT_OF_TOKENS: &str =
+    "length limit was reached; max_tokens; output token limit; *lengthfinishreason";
+
+/// What a 404 has to speak of to be about a model and not about a path.
+pub(super) const MODEL: &str = "model; deployment; engine";
 
 /// How a model says no, in the first words of an answer.
 pub(super) const REFUSING: &str = "i can't assist; i cannot assist; i can't help with; i cannot help with; i'm unable to; \

@@ -37,23 +37,25 @@ const ENDINGS: &[&str] = &[
 
 /// `PartialResponse` where a successful response is an event stream without its last event, or JSON without its end.
 pub(super) fn broken_off(evidence: &Evidence) -> Option<FailureClass> {
+    if evidence.status.is_some_and(|status| status >= 400) {
+        return None;
+    }
     let body = evidence.body.as_deref()?.trim();
-    let success = evidence.status.is_none_or(|status| status < 400);
     let is_stream = EVENT_MARKS.iter().any(|mark| body.contains(mark));
     let broken = if is_stream {
         !ENDINGS.iter().any(|ending| body.contains(ending))
     } else {
         evidence.status == Some(200) && (body.is_empty() || is_cut_json(body))
     };
-    (success && broken).then_some(FailureClass::PartialResponse)
+    broken.then_some(FailureClass::PartialResponse)
 }
 
 /// `BadOutput` where a whole answer has nothing in it.
 pub(super) fn empty_answer(evidence: &Evidence) -> Option<FailureClass> {
-    let body = evidence.body.as_deref()?;
+    let body = evidence.body.as_deref().filter(|_| evidence.status == Some(200))?;
     let start: String = body.chars().take(4096).filter(|c| !c.is_whitespace()).collect();
     let empty = ["\"choices\":[]", "\"candidates\":[]"].iter().any(|mark| start.contains(mark));
-    (empty && evidence.status == Some(200)).then_some(FailureClass::BadOutput)
+    empty.then_some(FailureClass::BadOutput)
 }
 
 fn is_cut_json(body: &str) -> bool {
