@@ -43,6 +43,8 @@ impl Front {
             connect_timeout_ms: GIVES_UP_MS,
             response_timeout_ms: GIVES_UP_MS,
             wait_timeout_ms: GIVES_UP_MS,
+            // These servers keep nothing on disk.
+            allow_unsafe: true,
             ..StoreConfig::default()
         };
         let server = Server::with(CoordinatorConfig { store, ..CoordinatorConfig::default() }).await;

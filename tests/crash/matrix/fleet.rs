@@ -77,7 +77,15 @@ async fn spawn(port: &Port, store: &Store, log: &PathBuf) -> Child {
     let output = File::options().create(true).append(true).open(log).expect("a log file");
     let mut child = redrive()
         .env("REDRIVE_LOG", "warn")
-        .args(["--json", "coordinator", "--allow-unsafe", "--create-queues", "--store", &store.url, "--listen"])
+        .args([
+            "--json",
+            "coordinator",
+            "--allow-unsafe",
+            "--create-queues",
+            "--store",
+            &store.url,
+            "--listen",
+        ])
         .arg(format!("127.0.0.1:{}", port.number()))
         .args(["--wait-replicas", &store.wait_replicas.to_string()])
         .stdout(Stdio::piped())

@@ -14,6 +14,7 @@ mod clock;
 pub mod doctor;
 mod due;
 mod enqueue;
+mod fetch;
 mod held;
 mod hints;
 mod keys;
