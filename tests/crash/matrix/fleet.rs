@@ -77,6 +77,8 @@ async fn spawn(port: &Port, store: &Store, log: &PathBuf) -> Child {
     let output = File::options().create(true).append(true).open(log).expect("a log file");
     let mut child = redrive()
         .env("REDRIVE_LOG", "warn")
+        // Redis itself is to say that it is full.
+        .env("REDRIVE__COORDINATOR__STORE__MEMORY_LIMIT_PERCENT", "100")
         .args([
             "--json",
             "coordinator",

@@ -148,7 +148,7 @@ pub async fn fill(redis: &RedisServer, client: &Client) -> Vec<String> {
         let queue = Some(crate::support::name("probe"));
         let request = EnqueueRequest { tasks: vec![NewTask { queue, ..NewTask::default() }] };
         let refused = client.enqueue(&request).await.err()?;
-        (refused.code() == Some(ErrorCode::StoreFull)).then_some(())
+        matches!(refused.code(), Some(ErrorCode::StoreFull | ErrorCode::StoreNearlyFull)).then_some(())
     })
     .await;
     names
