@@ -1,9 +1,9 @@
 //! The shared store: tasks in Redis, one key each, and sorted sets by due time. Any number of coordinators work on it at
 //! once; none of them leads.
 //!
-//! The keys are in [`keys`], a task's value in [`value`], the scripts in `lua/`. Who may change a task is decided where it
+//! The keys are in `keys`, a task's value in `value`, the scripts in `lua/`. Who may change a task is decided where it
 //! is written: [`crate::store::Store::claim`] is one script; everything else is decided by the pure
-//! lifecycle from what was read (or handed out by this coordinator: [`held`]) and written by one script that first
+//! lifecycle from what was read (or handed out by this coordinator: `held`) and written by one script that first
 //! compares the fence. The clock is Redis's.
 
 pub mod address;

@@ -1,7 +1,7 @@
 //! Whether a Redis can be trusted with tasks: what would lose them, what would stop them, what is worth knowing.
 //!
-//! [`facts`] asks each server once; what they mean is decided by pure functions ([`settings`], [`health`], [`cluster`]).
-//! [`access`] tries what the store does, over the store's own link. Every question is bounded in time; one without an
+//! `facts` asks each server once; what they mean is decided by pure functions (`settings`, `health`, `cluster`).
+//! `access` tries what the store does, over the store's own link. Every question is bounded in time; one without an
 //! answer is a finding, and the others go on.
 
 mod access;
