@@ -56,12 +56,13 @@ async fn agree_beside(bed: Bed, commands: &[command::Command], other: impl Async
 pub const NEWER_RELEASE: &str = r"
 for _, key in ipairs(redis.call('KEYS', KEYS[1] .. '*')) do
   local value = redis.call('GET', key)
-  local record, meta = struct.unpack('>I2I2', value, 56)
+  local record, meta = struct.unpack('>I2I2', value, 35)
   local field = '\160\006\001'
-  local ends = 71 + record
-  if string.byte(value, 2) ~= 1 and string.sub(value, ends + meta - 2, ends + meta) ~= field then
-    redis.call('SET', key, string.sub(value, 1, 55) .. struct.pack('>I2I2', record + 3, meta + 3)
-      .. string.sub(value, 60, ends) .. field .. string.sub(value, ends + 1, ends + meta) .. field
+  local ends = 50 + record
+  local leased = redis.call('ZSCORE', string.sub(KEYS[1], 1, -3) .. 'r', string.sub(key, #KEYS[1] + 1))
+  if not leased and string.sub(value, ends + meta - 2, ends + meta) ~= field then
+    redis.call('SET', key, string.sub(value, 1, 34) .. struct.pack('>I2I2', record + 3, meta + 3)
+      .. string.sub(value, 39, ends) .. field .. string.sub(value, ends + 1, ends + meta) .. field
       .. string.sub(value, ends + meta + 1))
   end
 end";

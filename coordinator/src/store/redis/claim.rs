@@ -1,6 +1,7 @@
 //! `claim`: due tasks go to workers.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -14,11 +15,11 @@ use super::Inner;
 use super::enqueue::time_of;
 use super::fetch::{Fetched, Ticket, lease};
 use super::held::Handed;
-use super::keys::{RunId, run_name};
+use super::keys::run_name;
 use super::reply::{at, bytes, integer, items, maybe_integer, text};
 use super::scripts::CLAIM;
 use super::transition::{Changed, Decided};
-use super::value::{body_of, lease_guard};
+use super::value::{Lease, body_of};
 use crate::store::{Claim, Claimed, Result, StoreError};
 
 /// How often shards are asked for one claim: what they give may be past its deadline, and does not count.
@@ -215,8 +216,8 @@ impl Inner {
             let now_ms = time_of(&reply).unwrap_or(0).div_euclid(1_000);
             let answered = items(&reply)?.get(1..).unwrap_or_default();
             for ((wish, asked), given) in part.into_iter().zip(asked).zip(answered) {
-                let given = read_given(given, wish.nonce, now_ms)?;
                 let one = &filling[wish.place];
+                let given = read_given(given, wish.nonce, &one.claim.agent, now_ms)?;
                 let for_all = one.claim.avoid.is_empty() && !one.repeats && !given.replayed;
                 if for_all && given.tasks.len() < wish.most {
                     self.due.learn(&asked, &one.claim.queues, given.next_due_ms);
@@ -236,8 +237,7 @@ impl Inner {
             .filter(|(_, queue)| !queue.paused && !one.gone)
             .map(|(name, queue)| (name, claim.lease_ms.unwrap_or(queue.policy.lease_ms)))
             .collect();
-        call.arg(&RunId::of(&one.run).0[..])
-            .arg(&one.run)
+        call.arg(&one.run)
             .arg(claim.request_id.as_deref().unwrap_or_default())
             .arg(u8::from(wish.more))
             .arg(wish.most)
@@ -271,7 +271,7 @@ impl Inner {
             for queue in &one.claim.queues {
                 self.due.announce(shard, queue, now_ms);
             }
-            self.unclaim(shard, &one.run, sorted.back).await?;
+            self.unclaim(shard, sorted.back).await?;
         }
         let book = self.books.get();
         let mut handed: Vec<(TaskId, Handed)> = Vec::with_capacity(sorted.leased.len());
@@ -308,7 +308,6 @@ impl Inner {
         }
         let (mut ids, mut changes) = (Vec::new(), Vec::new());
         for (id, mut task, value) in late {
-            let guard = lease_guard(task.fence()).to_vec();
             task.record.runs = task.record.runs.saturating_sub(1);
             let before = Record { leased_at_ms: now_ms, ..task.record.clone() };
             task.record.state = TaskState::Scheduled;
@@ -317,7 +316,7 @@ impl Inner {
             let verdict =
                 missed.map_err(|refused| StoreError::Corrupt(format!("task {id} is late: {refused}")))?;
             let decided = Decided {
-                guard,
+                guard: None,
                 before,
                 verdict,
                 failure: None,
@@ -352,29 +351,37 @@ impl Filling {
     }
 }
 
-fn read_given(given: &Value, nonce: Nonce, now_ms: i64) -> Result<Given> {
+fn read_given(given: &Value, nonce: Nonce, agent: &Name, now_ms: i64) -> Result<Given> {
     let parts = items(given)?;
-    let mut given = Given { replayed: false, next_due_ms: None, tasks: Vec::new(), now_ms };
-    if text(at(parts, 0)?)? == "again" {
-        given.replayed = true;
+    let replayed = text(at(parts, 0)?)? == "again";
+    let mut given = Given { replayed, next_due_ms: None, tasks: Vec::new(), now_ms };
+    let lease = |epoch, nonce, leased_at_ms, until_ms| Lease {
+        fence: Fence { epoch, nonce },
+        leased_at_ms,
+        until_ms,
+        extended: false,
+        agent: Some(agent.clone()),
+    };
+    if replayed {
         for leases in parts.get(1..).unwrap_or_default() {
             let leases = items(leases)?;
             let nonce = bytes(at(leases, 1)?)?.try_into().map(u64::from_be_bytes).unwrap_or_default();
-            let fence = Fence { epoch: integer(at(leases, 0)?)?, nonce: Nonce(nonce) };
-            for id in leases.get(2..).unwrap_or_default() {
-                given.tasks.push(Ticket { id: task_id(text(id)?)?, fence, lane: None });
+            let (epoch, leased_at_ms) = (integer(at(leases, 0)?)?, integer(at(leases, 2)?)?);
+            let lease = lease(epoch, Nonce(nonce), leased_at_ms, integer(at(leases, 3)?)?);
+            for id in leases.get(4..).unwrap_or_default() {
+                given.tasks.push(Ticket { id: task_id(text(id)?)?, lease: lease.clone(), lane: None });
             }
         }
         return Ok(given);
     }
-    let fence = Fence { epoch: integer(at(parts, 1)?)?, nonce };
-    given.next_due_ms = maybe_integer(at(parts, 2)?)?;
-    for lane in parts.get(3..).unwrap_or_default() {
-        let lane = items(lane)?;
-        let name = text(at(lane, 0)?)?;
-        for id in &lane[1..] {
-            let lane = Some(name.to_owned());
-            given.tasks.push(Ticket { id: task_id(text(id)?)?, fence, lane });
+    given.next_due_ms = maybe_integer(at(parts, 1)?)?;
+    for leases in parts.get(2..).unwrap_or_default() {
+        let leases = items(leases)?;
+        let lane: Arc<str> = text(at(leases, 0)?)?.into();
+        let lease = lease(integer(at(leases, 1)?)?, nonce, now_ms, integer(at(leases, 2)?)?);
+        for id in leases.get(3..).unwrap_or_default() {
+            let lane = Some(Arc::clone(&lane));
+            given.tasks.push(Ticket { id: task_id(text(id)?)?, lease: lease.clone(), lane });
         }
     }
     Ok(given)

@@ -12,7 +12,8 @@ use super::batcher::Item;
 use super::keys::lane_name;
 use super::reply::{at, bytes, integer, items};
 use super::scripts::ENQUEUE;
-use super::value::{Meta, Task, write_line, write_ordinal};
+use super::transition::read;
+use super::value::{Meta, Task, score, write_line, write_ordinal};
 use crate::store::format::{HASH_BYTES, contents_hash, state_number};
 use crate::store::{Enqueue, Enqueued, Result, StoreError};
 
@@ -23,6 +24,7 @@ pub(super) struct New {
     queue: Name,
     state: TaskState,
     due_ms: i64,
+    deadline_ms: i64,
     epoch: i64,
     expires_ms: Option<i64>,
     /// Where it waits, if it does.
@@ -77,38 +79,62 @@ impl Inner {
         for (task, ordinal) in tasks.iter_mut().zip(first..) {
             write_ordinal(&mut task.value, ordinal);
         }
-        // What follows each other into the same lane is told together; the order of arrival stays.
-        let alike = |one: &New, next: &New| {
-            (&one.lane, &one.queue, one.state) == (&next.lane, &next.queue, next.state)
+        let of_task = self.keys.of_shard(shard, "t:");
+        let values: Vec<(String, &[u8])> =
+            tasks.iter().map(|task| (format!("{of_task}{}", task.id), task.value.as_slice())).collect();
+        let gated = self.enqueuing(shard, first, &tasks, true);
+        let reply = match self.write_past(shard, &gated, &values).await? {
+            Some(reply) => reply,
+            // Some are known, or another coordinator took the ordinals.
+            None => self.write(self.enqueuing(shard, first, &tasks, false)).await?,
         };
-        let groups: Vec<&[New]> = tasks.chunk_by(alike).collect();
-        let mut call = ENQUEUE.on(self.keys.shard(shard));
-        call.arg(self.time.argument()).arg(self.keys.channel()).arg(&self.origin).arg(first);
-        for group in &groups {
-            let Some(first) = group.first() else { continue };
-            call.arg(first.lane.as_deref().unwrap_or_default());
-            call.arg(format!("{}|{}", first.queue, state_number(first.state))).arg(group.len());
-            for task in *group {
-                call.arg(task.id.as_str()).arg(&task.value);
-                call.arg(task.expires_ms.map_or_else(String::new, |ms| ms.to_string()));
-            }
-        }
-        let reply = self.write(call).await?;
         let mut answers: Vec<Enqueued> =
             tasks.iter().map(|task| Enqueued::Created { state: task.state, due_ms: task.due_ms }).collect();
-        for known in items(&reply)?.get(1..).unwrap_or_default().chunks_exact(2) {
+        for known in items(&reply)?.get(1..).unwrap_or_default().chunks_exact(3) {
             let place = usize::try_from(integer(&known[0])?).unwrap_or(0).wrapping_sub(1);
             let (Some(answer), Some(task)) = (answers.get_mut(place), tasks.get(place)) else {
                 return Err(StoreError::Corrupt(
                     "a script answered for a task that it was not asked about".into(),
                 ));
             };
-            *answer = compare(task, bytes(&known[1])?)?;
+            *answer = compare(task, &read(&task.id, bytes(&known[1])?, bytes(&known[2])?)?);
         }
         for task in tasks.iter().filter(|task| task.lane.is_some()) {
             self.due.announce(shard, &task.queue, task.due_ms);
         }
         Ok(answers)
+    }
+
+    /// The call for a batch whose ordinals begin with `first`; gated: without values.
+    fn enqueuing(&self, shard: u16, first: i64, tasks: &[New], gated: bool) -> super::Call {
+        let mut call = ENQUEUE.on(self.keys.shard(shard));
+        call.arg(self.time.argument()).arg(self.keys.channel()).arg(&self.origin);
+        call.arg(first).arg(u8::from(gated));
+        let mut numbered = tasks.iter().zip(first..);
+        // What follows each other into the same lane is told together; the order of arrival stays.
+        let alike = |one: &New, next: &New| {
+            (&one.lane, &one.queue, one.state) == (&next.lane, &next.queue, next.state)
+        };
+        for group in tasks.chunk_by(alike) {
+            let Some(one) = group.first() else { continue };
+            call.arg(one.lane.as_deref().unwrap_or_default());
+            call.arg(format!("{}|{}", one.queue, state_number(one.state)));
+            let due_ms = group.iter().map(|task| task.due_ms).min().unwrap_or(0);
+            call.arg(due_ms.saturating_mul(1_000)).arg(group.iter().map(|task| task.deadline_ms).min());
+            call.arg(group.len());
+            for (task, ordinal) in numbered.by_ref().take(group.len()) {
+                call.arg(task.id.as_str());
+                match (&task.lane, task.expires_ms) {
+                    (Some(_), _) => call.arg(score(task.due_ms, ordinal)),
+                    (None, Some(expires_ms)) => call.arg(expires_ms),
+                    (None, None) => call.arg(""),
+                };
+                if !gated {
+                    call.arg(&task.value);
+                }
+            }
+        }
+        call
     }
 }
 
@@ -145,7 +171,7 @@ fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: 
     let meta = Meta::of(&task, &lane, &hash);
     let payload = task.payload.get().as_bytes();
     let waits = record.state == TaskState::Scheduled;
-    let (state, due_ms) = (record.state, record.due_ms);
+    let (state, due_ms, deadline_ms) = (record.state, record.due_ms, record.deadline_ms);
     let (expires_ms, epoch) = (record.expires_ms, record.epoch);
     let stored = Task::new(record, meta, u32::from(verdict.is_some()), payload.len());
     let mut value = stored.head();
@@ -153,15 +179,13 @@ fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: 
     value.extend_from_slice(payload);
     value.extend(line.unwrap_or_default());
     let lane = waits.then(|| lane_name(&lane));
-    New { id: task.id, hash, queue: task.queue, state, due_ms, epoch, expires_ms, lane, value }
+    New { id: task.id, hash, queue: task.queue, state, due_ms, deadline_ms, epoch, expires_ms, lane, value }
 }
 
 /// What it means that the id is known.
-fn compare(task: &New, head: &[u8]) -> Result<Enqueued> {
-    let known = Task::read(head)
-        .map_err(|error| StoreError::Corrupt(format!("task {} cannot be read: {error}", task.id)))?;
+fn compare(task: &New, known: &Task) -> Enqueued {
     let (state, due_ms) = (known.record.state, known.record.due_ms);
-    Ok(if known.meta.hash == task.hash { Enqueued::Duplicate { state, due_ms } } else { Enqueued::IdReused })
+    if known.meta.hash == task.hash { Enqueued::Duplicate { state, due_ms } } else { Enqueued::IdReused }
 }
 
 /// The time that a script's reply begins with.

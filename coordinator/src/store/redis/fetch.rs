@@ -1,23 +1,21 @@
 //! The tasks of a claim: read after they were leased, and given back where there is no room for them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use redis::{Value, cmd};
 use redrive_shared::id::TaskId;
-use redrive_shared::lifecycle::Fence;
 use redrive_shared::limits::BATCH_MAX_ITEMS;
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{Lease, TaskState};
 
 use super::Inner;
 use super::claim::Given;
-use super::keys::RunId;
-use super::lease::read;
 use super::reply::{bytes, items};
 use super::scripts::UNCLAIM;
 use super::transition::lane;
-use super::value::{Task, lease_guard, lines};
+use super::value::{self, Task, lines};
 use crate::store::format::state_number;
 use crate::store::{Result, StoreError};
 
@@ -27,9 +25,9 @@ const READ_BYTES: usize = 1024 * 1024;
 /// A task that a shard gave.
 pub(super) struct Ticket {
     pub id: TaskId,
-    pub fence: Fence,
+    pub lease: value::Lease,
     /// Its lane; an answer that is given again does not tell it.
-    pub lane: Option<String>,
+    pub lane: Option<Arc<str>>,
 }
 
 /// A task with its value.
@@ -64,17 +62,16 @@ impl Inner {
                 }
                 let value = bytes(value)?.to_vec();
                 read_bytes += value.len();
-                let task = match read(&ticket.id, &value) {
-                    Ok(task) => task,
+                let task = match Task::read(&value) {
+                    // Whatever has become of it since it was leased left an epoch as high in it.
+                    Ok(task) if task.record.epoch >= ticket.lease.fence.epoch => continue,
+                    Ok(task) => task.leased(Some(ticket.lease.clone())),
                     // It must not hold up its neighbours: it stays leased until the reaper puts it off.
                     Err(error) => {
-                        tracing::error!(%error, "a task is passed over; was a newer release here?");
+                        tracing::error!(%error, id = %ticket.id, "a task is passed over; was a newer release here?");
                         continue;
                     }
                 };
-                if !task.is_under(ticket.fence) {
-                    continue;
-                }
                 if !given.replayed && task.record.deadline_ms < given.now_ms {
                     sorted.late.push((ticket.id, task, value));
                 } else if task.slot_bytes > room && !sorted.leased.is_empty() || !sorted.back.is_empty() {
@@ -93,22 +90,22 @@ impl Inner {
     }
 
     /// Gives leases back that nobody has heard of.
-    pub async fn unclaim(&self, shard: u16, run: &str, tasks: Vec<Ticket>) -> Result<()> {
-        let mut lanes: HashMap<String, Vec<(TaskId, Fence)>> = HashMap::new();
-        for Ticket { id, fence, lane } in tasks {
+    pub async fn unclaim(&self, shard: u16, tasks: Vec<Ticket>) -> Result<()> {
+        let mut lanes: HashMap<(Arc<str>, i64), Vec<TaskId>> = HashMap::new();
+        for Ticket { id, lease, lane } in tasks {
             // One that is given again was heard of: it stays leased.
             if let Some(lane) = lane {
-                lanes.entry(lane).or_default().push((id, fence));
+                lanes.entry((lane, lease.fence.epoch)).or_default().push(id);
             }
         }
-        for (lane, tasks) in lanes {
+        for ((lane, epoch), tasks) in lanes {
             let queue = lane.split('|').nth(1).unwrap_or_default();
             let counter = |state| format!("{queue}|{}", state_number(state));
             let mut call = UNCLAIM.on(self.keys.shard(shard));
-            call.arg(self.time.argument()).arg(&RunId::of(run).0[..]);
-            call.arg(counter(TaskState::Leased)).arg(counter(TaskState::Scheduled)).arg(&lane);
-            for (id, fence) in &tasks {
-                call.arg(id.as_str()).arg(&lease_guard(*fence)[..]);
+            call.arg(self.time.argument()).arg(epoch);
+            call.arg(counter(TaskState::Leased)).arg(counter(TaskState::Scheduled)).arg(&*lane);
+            for id in &tasks {
+                call.arg(id.as_str());
             }
             self.link.write(call).await?;
         }

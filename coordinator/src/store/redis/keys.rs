@@ -9,9 +9,11 @@
 //! | `rd:{7}:L:<rank>\|<queue>` | zset | its lanes, by the moment of their next turn: the next due time, or the last visit |
 //! | `rd:{7}:D` | zset | lanes, by a lower bound of their tasks' deadlines |
 //! | `rd:{7}:S` | hash | how far the look for late tasks has come in a large lane |
-//! | `rd:{7}:r:<run>` | zset | the leases of one run of an agent, by their end |
-//! | `rd:{7}:R` | zset | runs, by a lower bound of when one of their leases ends |
-//! | `rd:{7}:N` | hash | runs by id: `agent\|boot` |
+//! | `rd:{7}:r` | zset | the tasks that are leased, by the epoch of their lease |
+//! | `rd:{7}:G` | hash | grants by epoch: what one claim was given of leases that end together, and who claimed |
+//! | `rd:{7}:E` | zset | grants, by a lower bound of when one of their leases ends |
+//! | `rd:{7}:u` | hash | when leases end that were extended |
+//! | `rd:{7}:gate` | string | lets values in that belong to a script which found that all is well ([`super::link`]) |
 //! | `rd:{7}:x` | zset | finished tasks, by when they are forgotten |
 //! | `rd:{7}:log` | stream | every task, in order of arrival: an entry names up to 100, its id is the first one's ordinal |
 //! | `rd:{7}:logged` | string | the entry up to which the log was swept of forgotten tasks |
@@ -37,36 +39,8 @@
 
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::task::Lane;
-use sha2::{Digest, Sha256};
 
 use crate::store::format::rank;
-
-/// A run of an agent, in eight characters: what stands in a task's header.
-///
-/// 48 bits of a hash: among 10,000 runs at once, two share one with a chance of 2·10⁻⁷; they would lose their leases
-/// together when one of them dies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct RunId(pub [u8; 8]);
-
-impl Default for RunId {
-    /// Nobody.
-    fn default() -> Self {
-        Self(*b"--------")
-    }
-}
-
-impl RunId {
-    /// Of a run's name.
-    pub fn of(run: &str) -> Self {
-        const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        let hash = Sha256::digest(run);
-        let mut id = [0; 8];
-        for (place, letter) in id.iter_mut().enumerate() {
-            *letter = LETTERS[usize::from(hash[place] & 63)];
-        }
-        Self(id)
-    }
-}
 
 /// A run as it is named: `agent|boot`.
 pub(super) fn run_name(agent: &str, boot_id: Option<&Name>) -> String {

@@ -3,16 +3,14 @@
 use std::collections::HashMap;
 
 use redrive_shared::id::TaskId;
-use redrive_shared::lifecycle::Refused;
+use redrive_shared::lifecycle::{Record, Refused};
 
 use super::Inner;
 use super::batcher::{Item, rounds};
 use super::held::Handed;
-use super::keys::agent_of;
 use super::reply::{bytes, integer, items, text};
 use super::scripts::{EXTEND, HEADS};
-use super::transition::{Changed, Decided, lane};
-use super::value::{Task, lease_guard};
+use super::transition::{Changed, Decided, lane, read};
 use crate::store::format::state_from;
 use crate::store::{Ending, Extend, Extended, Result, Settle, Settled, StoreError};
 
@@ -83,7 +81,8 @@ impl Inner {
         let mut call = EXTEND.on(self.keys.shard(shard));
         call.arg(self.time.argument());
         for item in &batch {
-            call.arg(item.id.as_str()).arg(&lease_guard(item.fence)[..]).arg(item.lease_ms.unwrap_or(0));
+            call.arg(item.id.as_str()).arg(item.fence.epoch).arg(&item.fence.nonce.0.to_be_bytes()[..]);
+            call.arg(item.lease_ms.unwrap_or(0));
         }
         let reply = self.link.write(call).await?;
         items(&reply)?.iter().map(extended).collect()
@@ -126,7 +125,7 @@ impl Inner {
             match changed {
                 Changed::Applied => {}
                 Changed::Unknown => answers[place] = Settled::Unknown,
-                Changed::Otherwise(head) => answers[place] = refused(&head, &batch[place])?,
+                Changed::Otherwise(task) => answers[place] = refused(&task.record, &batch[place]),
             }
         }
         Ok(answers)
@@ -155,7 +154,7 @@ impl Inner {
             _ => None,
         };
         let decided = Decided {
-            guard: lease_guard(item.fence).to_vec(),
+            guard: None,
             before: task.record.clone(),
             verdict,
             failure: item.ending.failure(),
@@ -190,18 +189,14 @@ impl Inner {
             for (id, parts) in ids.into_iter().zip(items(&reply)?.chunks_exact(2)) {
                 let head = bytes(&parts[0])?;
                 if !head.is_empty() {
-                    let (task, agent) = (read(id, head)?, agent_of(text(&parts[1])?));
+                    let task = read(id, head, bytes(&parts[1])?)?;
+                    let agent = task.lease.as_ref().and_then(|lease| lease.agent.clone());
                     found.insert(id.clone(), Handed { task, agent, body: None });
                 }
             }
         }
         Ok(found)
     }
-}
-
-/// Reads a task's head.
-pub(super) fn read(id: &TaskId, head: &[u8]) -> Result<Task> {
-    Task::read(head).map_err(|error| StoreError::Corrupt(format!("task {id} cannot be read: {error}")))
 }
 
 fn refusal(refused: Refused, due_ms: i64) -> Settled {
@@ -212,15 +207,12 @@ fn refusal(refused: Refused, due_ms: i64) -> Settled {
 }
 
 /// What the task says that the settlement did not fit.
-fn refused(head: &[u8], item: &Settle) -> Result<Settled> {
-    let task = read(&item.id, head)?;
-    let fence = (item.fence.epoch, item.fence.nonce);
-    let state = task.record.state;
-    Ok(if (task.record.epoch, task.record.nonce) == fence {
-        Settled::Repeated { state, due_ms: task.record.due_ms }
+fn refused(record: &Record, item: &Settle) -> Settled {
+    if (record.epoch, record.nonce) == (item.fence.epoch, item.fence.nonce) {
+        Settled::Repeated { state: record.state, due_ms: record.due_ms }
     } else {
-        Settled::Stale(state)
-    })
+        Settled::Stale(record.state)
+    }
 }
 
 fn extended(answer: &redis::Value) -> Result<Extended> {

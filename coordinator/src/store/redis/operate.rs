@@ -10,10 +10,9 @@ use redrive_shared::task::{AttemptEnd, TaskState};
 use super::Inner;
 use super::claim::task_id;
 use super::held::Handed;
-use super::lease::read;
 use super::reply::{bytes, items, text};
 use super::scripts::{CHECK, EXPIRED, SWEEP_LOG};
-use super::transition::{Change, Changed, Decided, TRIES};
+use super::transition::{Change, Changed, Decided, TRIES, read};
 use super::value::Task;
 use crate::store::{Acted, Result, StoreError};
 
@@ -105,7 +104,8 @@ impl Inner {
             return Ok((answer, None));
         }
         let decided = Decided {
-            guard: task.whole_header(),
+            // A lease that was extended meanwhile is the same lease.
+            guard: task.lease.is_none().then(|| task.whole_header()),
             before: task.record.clone(),
             verdict: Verdict { state, end, delay_ms: None, why: "" },
             failure: None,
@@ -132,7 +132,7 @@ impl Inner {
             let mut changes = Vec::new();
             for found in items(&reply)?.chunks_exact(2) {
                 let id = task_id(text(&found[0])?)?;
-                changes.push(self.forgetting(&id, &read(&id, bytes(&found[1])?)?)?);
+                changes.push(self.forgetting(&id, &read(&id, bytes(&found[1])?, b"")?)?);
             }
             let changed = self.apply(changes).await?;
             let gone = changed.iter().filter(|changed| matches!(changed, Changed::Applied)).count();

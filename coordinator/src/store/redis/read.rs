@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use redis::{Value, cmd};
+use redis::cmd;
 use redrive_shared::id::TaskId;
 use redrive_shared::limits::{BODY_MAX_BYTES, HISTORY_MAX_ENTRIES, PAGE_SCAN_MAX_ROWS};
 use redrive_shared::task::{AttemptRecord, StateCounts, TaskState, TaskView};
@@ -11,11 +11,9 @@ use serde_json::value::RawValue;
 
 use super::Inner;
 use super::claim::task_id;
-use super::keys::agent_of;
-use super::lease::read;
 use super::reply::{at, bytes, integer, items, maybe_integer, pairs, text};
-use super::scripts::{NEXT_DUE, VIEWS};
-use super::transition::lane;
+use super::scripts::{NEXT_DUE, VIEWS, WHOLE};
+use super::transition::{lane, read};
 use super::value::{Task, lines};
 use crate::store::format::{state_from, state_number};
 use crate::store::{Filter, Listed, Result, StoreError};
@@ -32,26 +30,16 @@ fn corrupt(id: &TaskId, error: &dyn std::fmt::Display) -> StoreError {
 impl Inner {
     /// Everything about one task.
     pub async fn get(&self, id: &TaskId) -> Result<Option<TaskView>> {
-        let value = self.link.query(cmd("GET").arg(self.task_key(id))).await?;
-        if value == Value::Nil {
-            return Ok(None);
-        }
-        let value = bytes(&value)?;
-        let task = read(id, value)?;
-        let agent = if task.record.state == TaskState::Leased {
-            let names = self.keys.of_shard(self.keys.shard_of(id), "N");
-            match self.link.query(cmd("HGET").arg(names).arg(&task.run.0[..])).await? {
-                Value::Nil => None,
-                run => agent_of(text(&run)?),
-            }
-        } else {
-            None
-        };
+        let mut call = WHOLE.on(self.keys.shard(self.keys.shard_of(id)));
+        call.arg(self.time.argument()).arg(id.as_str());
+        let reply = self.link.run(call).await?;
+        let [value, lease] = items(&reply)? else { return Ok(None) };
+        let value = bytes(value)?;
+        let task = read(id, value, bytes(lease)?)?;
         let (slot, history) = task.rest(value).map_err(|error| corrupt(id, &error))?;
         let slot = std::str::from_utf8(slot).map_err(|error| corrupt(id, &error))?;
         let json = |text: &str| RawValue::from_string(text.to_owned()).map_err(|error| corrupt(id, &error));
         let mut view = self.view(id, &task, history)?;
-        view.agent = agent;
         match task.record.state {
             TaskState::Succeeded if slot.is_empty() => {}
             TaskState::Succeeded => view.result = Some(json(slot)?),
@@ -83,7 +71,7 @@ impl Inner {
             due_at_ms: record.due_ms,
             deadline_at_ms: record.deadline_ms,
             epoch: record.epoch,
-            agent: None,
+            agent: task.lease.as_ref().and_then(|lease| lease.agent.clone()),
             lease_until_ms: (record.state == TaskState::Leased).then_some(record.lease_until_ms),
             runs: record.runs,
             max_attempts: policy.attempts_allowed(record.max_attempts),
@@ -126,7 +114,7 @@ impl Inner {
                 if head.is_empty() {
                     continue;
                 }
-                let task = match read(id, head) {
+                let task = match read(id, head, bytes(&parts[1])?) {
                     Ok(task) => task,
                     // One that cannot be read must not hide the others.
                     Err(error) => {
@@ -135,7 +123,6 @@ impl Inner {
                     }
                 };
                 let mut view = self.view(id, &task, bytes(&parts[3])?)?;
-                view.agent = agent_of(text(&parts[1])?);
                 let result = text(&parts[2])?;
                 if !result.is_empty() {
                     view.result =

@@ -10,13 +10,15 @@ use redrive_shared::task::TaskState;
 use super::Inner;
 use super::claim::task_id;
 use super::enqueue::time_of;
-use super::keys::{RunId, agent_of};
-use super::lease::read;
+use super::keys::agent_of;
 use super::reply::{at, bytes, integer, items, maybe_integer, text};
 use super::scripts::{EXPIRE_RUN, OVER};
-use super::transition::{Change, Changed, Decided, lane};
+use super::transition::{Change, Changed, Decided, lane, read};
 use super::value::Task;
 use crate::store::{Reap, Reaped, Result, StoreError};
+
+/// Grants looked at in one call for those of a run.
+const GRANTS_AT_ONCE: i64 = 2_000;
 
 /// What one shard says is over.
 #[derive(Default)]
@@ -24,7 +26,7 @@ struct Over {
     now_ms: i64,
     next_lease_ms: Option<i64>,
     next_deadline_ms: Option<i64>,
-    leases: Vec<(TaskId, Task, Option<Name>)>,
+    leases: Vec<(TaskId, Task)>,
     late: Vec<(TaskId, Task)>,
 }
 
@@ -78,12 +80,12 @@ impl Inner {
         let (leases, late) = parts.get(4..).unwrap_or_default().split_at_checked(leases).unwrap_or_default();
         for lease in leases.chunks_exact(3) {
             let id = task_id(text(&lease[0])?)?;
-            let task = read(&id, bytes(&lease[1])?)?;
-            over.leases.push((id, task, agent_of(text(&lease[2])?)));
+            let task = read(&id, bytes(&lease[1])?, bytes(&lease[2])?)?;
+            over.leases.push((id, task));
         }
         for task in late.chunks_exact(2) {
             let id = task_id(text(&task[0])?)?;
-            let task = read(&id, bytes(&task[1])?)?;
+            let task = read(&id, bytes(&task[1])?, b"")?;
             over.late.push((id, task));
         }
         Ok(over)
@@ -92,13 +94,15 @@ impl Inner {
     /// Ends leases; returns tasks that wait again though their deadline has passed.
     async fn lose(
         &self,
-        leases: Vec<(TaskId, Task, Option<Name>)>,
+        leases: Vec<(TaskId, Task)>,
         now_ms: i64,
         reap: &mut Reap,
     ) -> Result<Vec<(TaskId, Task)>> {
         let (mut lost, mut late, mut changes) = (Vec::new(), Vec::new(), Vec::new());
-        for (id, task, agent) in leases {
-            let (guard, before) = (task.whole_header(), task.record.clone());
+        for (id, task) in leases {
+            let Some(lease) = &task.lease else { continue };
+            // Who extends it in this moment keeps it.
+            let (guard, agent, before) = (Some(lease.extension()), lease.agent.clone(), task.record.clone());
             let mut after = task;
             let policy = self.books.get().policy(after.meta.queue());
             let Ok(verdict) = after.record.lose(&policy, now_ms.saturating_mul(1_000), &mut rand::rng())
@@ -136,7 +140,7 @@ impl Inner {
 
     /// The change that escalates a waiting task whose deadline has passed.
     pub async fn miss_deadline(&self, id: &TaskId, task: Task) -> Result<Change> {
-        let (guard, before) = (task.whole_header(), task.record.clone());
+        let (guard, before) = (Some(task.whole_header()), task.record.clone());
         let now_us = self.time.now_us();
         let mut after = task;
         let policy = self.books.get().policy(after.meta.queue());
@@ -155,13 +159,25 @@ impl Inner {
 
     /// Lets the leases of one run end now.
     pub async fn expire_run(&self, run: &str) -> Result<usize> {
-        let asked = (0..self.keys.shards()).map(|shard| async move {
-            let mut call = EXPIRE_RUN.on(self.keys.shard(shard));
-            call.arg(self.time.argument()).arg(&RunId::of(run).0[..]);
-            integer(&self.link.write(call).await?)
-        });
+        let asked = (0..self.keys.shards()).map(|shard| self.expire_run_in(shard, run));
         let ended = futures_util::future::try_join_all(asked).await?;
         Ok(usize::try_from(ended.into_iter().sum::<i64>()).unwrap_or(0))
+    }
+
+    async fn expire_run_in(&self, shard: u16, run: &str) -> Result<i64> {
+        let (mut ended, mut looked_at) = (0, 0);
+        loop {
+            let mut call = EXPIRE_RUN.on(self.keys.shard(shard));
+            call.arg(self.time.argument()).arg(run).arg(looked_at).arg(GRANTS_AT_ONCE);
+            let reply = self.link.write(call).await?;
+            let parts = items(&reply)?;
+            ended += integer(at(parts, 0)?)?;
+            let seen = integer(at(parts, 1)?)?;
+            if seen < GRANTS_AT_ONCE {
+                return Ok(ended);
+            }
+            looked_at += seen;
+        }
     }
 
     /// Lets the leases of agents end that were silent for too long, and says when the next will have been. Silence from

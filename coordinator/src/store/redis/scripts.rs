@@ -37,6 +37,10 @@ script!(
     HEADS, "heads"
 );
 script!(
+    /// A task with everything.
+    WHOLE, "whole"
+);
+script!(
     /// What time has ended.
     OVER, "over"
 );

@@ -7,14 +7,14 @@ use redis::cmd;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Record, Verdict};
 use redrive_shared::limits::HISTORY_MAX_ENTRIES;
-use redrive_shared::task::{AttemptRecord, FailureRecord, TaskState};
+use redrive_shared::task::{AttemptRecord, FailureRecord, Nonce, TaskState};
 
 use super::Inner;
 use super::batcher::Item;
-use super::keys::{RunId, lane_name};
+use super::keys::lane_name;
 use super::reply::{bytes, integer, items};
 use super::scripts::TRANSITION;
-use super::value::{Task, Unreadable, body_of, write_line};
+use super::value::{Lease, Task, Unreadable, body_of, write_line};
 use crate::store::format::state_number;
 use crate::store::{Result, StoreError};
 
@@ -26,14 +26,16 @@ pub(super) const TRIES: usize = 8;
 /// A change of one task.
 pub(super) struct Change {
     id: TaskId,
-    /// What the task's value must begin with.
-    guard: Vec<u8>,
+    /// What must still be so, beside the lease: its extension, or the header. None: the fence suffices.
+    guard: Option<Vec<u8>>,
+    nonce: Nonce,
     /// Header and record after it, or the whole value.
     value: Vec<u8>,
     rest: Vec<u8>,
     from: Place,
     to: Place,
     score: i64,
+    deadline_ms: i64,
     /// Its epoch after it, where that was raised.
     epoch: Option<i64>,
     before: String,
@@ -47,8 +49,8 @@ pub(super) struct Change {
 #[derive(Debug)]
 pub(super) enum Changed {
     Applied,
-    /// The task is not what it was; this is its head.
-    Otherwise(Vec<u8>),
+    /// The task is not what it was, but this.
+    Otherwise(Box<Task>),
     Unknown,
 }
 
@@ -56,7 +58,8 @@ pub(super) enum Changed {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Place {
     Lane(String),
-    Run(RunId),
+    /// Among the leases, by the epoch of its own.
+    Lease(i64),
     Finished,
     Nowhere,
 }
@@ -73,8 +76,8 @@ impl Item for Change {
 
 /// A transition that was decided, and how its line of history reads.
 pub(super) struct Decided<'a> {
-    /// What the task's value must begin with.
-    pub guard: Vec<u8>,
+    /// What must still be so, beside the lease: its extension, or the header. None: the fence suffices.
+    pub guard: Option<Vec<u8>>,
     pub before: Record,
     pub verdict: Verdict,
     pub failure: Option<&'a FailureRecord>,
@@ -85,10 +88,13 @@ pub(super) struct Decided<'a> {
     pub now_ms: i64,
 }
 
+/// What the rest of a change says whose value is the whole of it.
+const WHOLE: &[u8] = b"w";
+
 fn place(task: &Task, record: &Record) -> Result<Place> {
     Ok(match record.state {
         TaskState::Scheduled => Place::Lane(lane_name(&lane(task)?)),
-        TaskState::Leased => Place::Run(task.run),
+        TaskState::Leased => Place::Lease(record.epoch),
         TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled => Place::Finished,
         TaskState::Escalated => Place::Nowhere,
     })
@@ -135,7 +141,7 @@ impl Inner {
         let done = task.record.state == TaskState::Succeeded && before.state != TaskState::Succeeded;
         let slot = done.then(|| result.unwrap_or_default());
         let (value, rest) = match body.or(fetched.as_deref()) {
-            Some(body) => (task.rewritten(body, slot, &line).map_err(unreadable(id))?, b"w".to_vec()),
+            Some(body) => (task.rewritten(body, slot, &line).map_err(unreadable(id))?, WHOLE.to_vec()),
             None => {
                 let rest = match slot {
                     Some(slot) => [b"!".as_slice(), &length(slot), slot, &line].concat(),
@@ -152,11 +158,13 @@ impl Inner {
         Ok(Change {
             id: id.clone(),
             guard,
+            nonce: before.nonce,
             value,
             rest,
             from: place(&task, &before)?,
             to: place(&task, &task.record)?,
             score,
+            deadline_ms: task.record.deadline_ms,
             epoch: (task.record.epoch != before.epoch).then_some(task.record.epoch),
             before: counter(&task, before.state),
             after: counter(&task, task.record.state),
@@ -177,12 +185,14 @@ impl Inner {
     pub fn forgetting(&self, id: &TaskId, task: &Task) -> Result<Change> {
         Ok(Change {
             id: id.clone(),
-            guard: task.whole_header(),
+            guard: Some(task.whole_header()),
+            nonce: task.record.nonce,
             value: Vec::new(),
             rest: Vec::new(),
             from: place(task, &task.record)?,
             to: Place::Nowhere,
             score: 0,
+            deadline_ms: 0,
             epoch: None,
             before: counter(task, task.record.state),
             after: String::new(),
@@ -213,42 +223,22 @@ impl Inner {
 
     /// Writes one batch of a shard.
     pub async fn write_changes(&self, shard: u16, changes: Vec<Change>) -> Result<Vec<Changed>> {
-        let mut groups: Vec<Vec<usize>> = Vec::new();
-        let mut known: HashMap<(&Place, &Place, &str, &str), usize> = HashMap::new();
-        for (place, change) in changes.iter().enumerate() {
-            let way = (&change.from, &change.to, change.before.as_str(), change.after.as_str());
-            let group = *known.entry(way).or_insert_with(|| {
-                groups.push(Vec::new());
-                groups.len() - 1
-            });
-            groups[group].push(place);
-        }
-        let mut call = TRANSITION.on(self.keys.shard(shard));
-        let epoch = changes.iter().filter_map(|change| change.epoch).max();
-        call.arg(self.time.argument()).arg(self.keys.channel()).arg(&self.origin);
-        call.arg(epoch.map_or_else(String::new, |epoch| epoch.to_string()));
-        for group in &groups {
-            let first = &changes[group[0]];
-            call.arg(first.from.name())
-                .arg(first.to.name())
-                .arg(&first.before)
-                .arg(&first.after)
-                .arg(group.len());
-            for change in group.iter().map(|place| &changes[*place]) {
-                call.arg(change.id.as_str()).arg(&change.guard).arg(&change.value).arg(&change.rest);
-                call.arg(change.score);
-            }
-        }
-        let order: Vec<usize> = groups.into_iter().flatten().collect();
-        let reply = self.write(call).await?;
+        let groups = groups(&changes);
+        let order: Vec<usize> = groups.iter().flatten().copied().collect();
+        let reply = match self.write_gated(shard, &changes, &groups).await? {
+            Some(reply) => reply,
+            None => self.write(self.transition(shard, &changes, &groups, false)).await?,
+        };
         let mut answers: Vec<Changed> = changes.iter().map(|_| Changed::Applied).collect();
-        for other in items(&reply)?.get(1..).unwrap_or_default().chunks_exact(2) {
+        for other in items(&reply)?.get(1..).unwrap_or_default().chunks_exact(3) {
             let place = usize::try_from(integer(&other[0])?).unwrap_or(0).wrapping_sub(1);
-            let answer = order.get(place).and_then(|place| answers.get_mut(*place)).ok_or_else(|| {
+            let place = *order.get(place).ok_or_else(|| {
                 StoreError::Corrupt("a script answered for a task that it was not asked about".into())
             })?;
-            let head = bytes(&other[1])?;
-            *answer = if head.is_empty() { Changed::Unknown } else { Changed::Otherwise(head.to_vec()) };
+            answers[place] = match bytes(&other[1])? {
+                [] => Changed::Unknown,
+                head => Changed::Otherwise(Box::new(read(&changes[place].id, head, bytes(&other[2])?)?)),
+            };
         }
         for change in changes.iter().filter(|change| matches!(change.to, Place::Lane(_))) {
             self.due.announce(shard, &change.queue, change.score.div_euclid(1_000));
@@ -256,9 +246,74 @@ impl Inner {
         Ok(answers)
     }
 
+    /// Writes a batch of whole values past the script. None: one of the tasks changed, and nothing was done.
+    async fn write_gated(
+        &self,
+        shard: u16,
+        changes: &[Change],
+        groups: &[Vec<usize>],
+    ) -> Result<Option<redis::Value>> {
+        if changes.iter().any(|change| change.rest != WHOLE) {
+            return Ok(None);
+        }
+        let of_task = self.keys.of_shard(shard, "t:");
+        let values: Vec<(String, &[u8])> = changes
+            .iter()
+            .map(|change| (format!("{of_task}{}", change.id), change.value.as_slice()))
+            .collect();
+        self.write_past(shard, &self.transition(shard, changes, groups, true), &values).await
+    }
+
+    fn transition(&self, shard: u16, changes: &[Change], groups: &[Vec<usize>], gated: bool) -> super::Call {
+        let mut call = TRANSITION.on(self.keys.shard(shard));
+        let epoch = changes.iter().filter_map(|change| change.epoch).max();
+        call.arg(self.time.argument()).arg(self.keys.channel()).arg(&self.origin);
+        call.arg(epoch.map_or_else(String::new, |epoch| epoch.to_string())).arg(u8::from(gated));
+        for group in groups {
+            let tasks = || group.iter().map(|place| &changes[*place]);
+            let Some(one) = tasks().next() else { continue };
+            call.arg(one.from.name()).arg(one.to.name()).arg(&one.before).arg(&one.after);
+            call.arg(tasks().map(|change| change.score).min())
+                .arg(tasks().map(|change| change.deadline_ms).min());
+            call.arg(&one.nonce.0.to_be_bytes()[..]).arg(u8::from(one.guard.is_some())).arg(group.len());
+            for change in tasks() {
+                call.arg(change.id.as_str()).arg(change.score);
+                if let Some(guard) = &change.guard {
+                    call.arg(guard);
+                }
+                if !gated {
+                    call.arg(&change.value).arg(&change.rest);
+                }
+            }
+        }
+        call
+    }
+
     pub fn task_key(&self, id: &TaskId) -> String {
         self.keys.of_shard(self.keys.shard_of(id), &format!("t:{id}"))
     }
+}
+
+/// The places of those changes together that go the same way.
+fn groups(changes: &[Change]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut known: HashMap<(&Place, &Place, &str, &str, bool), usize> = HashMap::new();
+    for (place, change) in changes.iter().enumerate() {
+        let (before, after) = (change.before.as_str(), change.after.as_str());
+        let way = (&change.from, &change.to, before, after, change.guard.is_some());
+        let group = *known.entry(way).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[group].push(place);
+    }
+    groups
+}
+
+/// Reads what scripts say of a task: its head, or its whole value, and who holds it.
+pub(super) fn read(id: &TaskId, head: &[u8], lease: &[u8]) -> Result<Task> {
+    let task = Task::read(head).and_then(|task| Ok(task.leased(Lease::read(lease)?)));
+    task.map_err(|error| StoreError::Corrupt(format!("task {id} cannot be read: {error}")))
 }
 
 impl Place {
@@ -266,7 +321,7 @@ impl Place {
     fn name(&self) -> Vec<u8> {
         match self {
             Self::Lane(lane) => format!("l{lane}").into_bytes(),
-            Self::Run(run) => [b"r".as_slice(), &run.0].concat(),
+            Self::Lease(epoch) => format!("r{epoch}").into_bytes(),
             Self::Finished => b"x".to_vec(),
             Self::Nowhere => b"-".to_vec(),
         }

@@ -1,20 +1,23 @@
 //! How a task lies in its one Redis key: a string of five parts.
 //!
 //! ```text
-//!  header      71 bytes, fixed, big-endian: what scripts compare and patch
+//!  header      50 bytes, fixed, big-endian: what scripts read and compare
 //!  record      what only the lifecycle changes (protobuf)
 //!  meta        what never changes: queue, type, dependency, … (protobuf)
 //!  slot        the payload, byte for byte; of a succeeded task, its result
 //!  history     its attempts, newest first, each behind its length (protobuf)
 //!
-//!  header:  0 version  1 state  2 epoch(8)  10 nonce(8)  18 started  19 lease until(6)  25 leased at(6)  31 run(8)
-//!           39 runs(4)  43 due(6)  49 deadline(6)  55 record bytes(2)  57 meta bytes(2)  59 slot bytes(4)  63 ordinal(8)
+//!  header:  0 version  1 state  2 epoch(8)  10 nonce(8)  18 runs(4)  22 due(6)  28 deadline(6)
+//!           34 record bytes(2)  36 meta bytes(2)  38 slot bytes(4)  42 ordinal(8)
 //! ```
 //!
-//! Times are milliseconds. The first 18 bytes are the *fence*: they decide whether a caller still holds the lease. The
-//! ordinal says in which order tasks came to their shard, in µs; epochs of leases are taken from the same row of numbers, so
-//! that a lease need not know its task's last. Protobuf may gain fields: a release that does not know
-//! them leaves them out when it next writes the record, so a field that must survive that raises the version instead.
+//! Times are milliseconds. The ordinal says in which order tasks came to their shard, in µs; epochs of leases are taken from
+//! the same row of numbers, so that a lease need not know its task's last. Protobuf may gain fields: a release that does
+//! not know them leaves them out when it next writes the record, so a field that must survive that raises the version
+//! instead.
+//!
+//! A lease is not in the value: leasing a task moves its id from its lane to the leases, and what it was before stays as it
+//! is written here. A task is leased if and only if it is among the leases; [`Lease`] is what the store says of it then.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +27,7 @@ use redrive_shared::lifecycle::{Fence, Record};
 use redrive_shared::limits::HISTORY_MAX_ENTRIES;
 use redrive_shared::task::{AttemptRecord, FailureRecord, Lane, Ledger, Nonce, TaskState};
 
-use super::keys::RunId;
+use super::keys::agent_of;
 use crate::store::format::{
     ENDINGS, class_counts, class_counts_from, class_from, class_number, priority_from, state_from,
     state_number,
@@ -33,18 +36,13 @@ use crate::store::format::{
 /// The version that this release writes, and the only one that it reads.
 pub(super) const VERSION: u8 = 1;
 /// Bytes of a header.
-pub(super) const HEADER_BYTES: usize = 71;
-/// Bytes at the beginning that fence a lease.
-const FENCE_BYTES: usize = 18;
+pub(super) const HEADER_BYTES: usize = 50;
 /// Where the ordinal stands in the header.
-const ORDINAL: std::ops::Range<usize> = 63..HEADER_BYTES;
+const ORDINAL: std::ops::Range<usize> = 42..HEADER_BYTES;
 
 /// What is kept of a task, for those who weigh it: part, and what is in it.
 pub const STORED: [(&str, &str); 6] = [
-    (
-        "header",
-        "71 bytes: version, state, epoch, nonce, started, lease until, leased at, runs, run, due, deadline, lengths, ordinal",
-    ),
+    ("header", "50 bytes: version, state, epoch, nonce, runs, due, deadline, lengths, ordinal"),
     (
         "record",
         "ledger, failures by class, last delay, most attempts, deadline or expiry, entries of history",
@@ -157,16 +155,51 @@ struct StoredAttempt {
     why: Option<String>,
 }
 
+/// A lease as the store keeps it beside its task.
+#[derive(Debug, Clone)]
+pub(super) struct Lease {
+    pub fence: Fence,
+    pub leased_at_ms: i64,
+    pub until_ms: i64,
+    /// It was extended at least once: its work began.
+    pub extended: bool,
+    pub agent: Option<Name>,
+}
+
+impl Lease {
+    /// Reads what scripts say of a lease. None: nobody holds the task.
+    pub fn read(bytes: &[u8]) -> Result<Option<Self>, Unreadable> {
+        const FIXED_BYTES: usize = 29;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let (fixed, run) = bytes.split_at_checked(FIXED_BYTES).ok_or(Unreadable::Short)?;
+        let run = std::str::from_utf8(run).map_err(|_| Unreadable::Field("run"))?;
+        Ok(Some(Self {
+            fence: Fence { epoch: number(fixed, 0, 8).cast_signed(), nonce: Nonce(number(fixed, 8, 8)) },
+            leased_at_ms: number(fixed, 16, 6).cast_signed(),
+            until_ms: number(fixed, 22, 6).cast_signed(),
+            extended: fixed[28] != 0,
+            agent: agent_of(run),
+        }))
+    }
+
+    /// What the store keeps of its extension.
+    pub fn extension(&self) -> Vec<u8> {
+        if self.extended { time_bytes(self.until_ms).to_vec() } else { Vec::new() }
+    }
+}
+
 /// A task as its header, record and meta say.
 #[derive(Debug, Clone)]
 pub(super) struct Task {
-    /// Of the record as it was read, which may have fields that this release does not know; 0 of a new task.
-    record_bytes: usize,
     pub record: Record,
     /// Lines of history written so far.
     pub entries: u32,
-    /// The run of an agent that holds it, or held it last.
-    pub run: RunId,
+    /// What its value began with as it was read; zeros of a new task.
+    header: [u8; HEADER_BYTES],
+    /// Who holds it.
+    pub lease: Option<Lease>,
     /// Its place in the order of arrival.
     pub ordinal: i64,
     pub meta: Meta,
@@ -224,8 +257,16 @@ impl Task {
     /// A new task, whose ordinal the store will give.
     pub fn new(record: Record, meta: Meta, entries: u32, payload_bytes: usize) -> Self {
         let meta_bytes = meta.encoded_len();
-        let (run, ordinal) = (RunId::default(), 0);
-        Self { record, record_bytes: 0, entries, run, ordinal, meta, meta_bytes, slot_bytes: payload_bytes }
+        Self {
+            record,
+            header: [0; HEADER_BYTES],
+            entries,
+            lease: None,
+            ordinal: 0,
+            meta,
+            meta_bytes,
+            slot_bytes: payload_bytes,
+        }
     }
 
     /// Reads header, record and meta. What comes after them is [`Self::rest`].
@@ -234,30 +275,25 @@ impl Task {
         if version != VERSION {
             return Err(Unreadable::Version(version));
         }
-        let header = value.get(..HEADER_BYTES).ok_or(Unreadable::Short)?;
-        let number = |from: usize, bytes: usize| {
-            header[from..from + bytes].iter().fold(0_u64, |all, byte| all << 8 | u64::from(*byte))
-        };
-        let time = |from: usize| number(from, 6).cast_signed();
-        let length = |from: usize, bytes: usize| usize::try_from(number(from, bytes)).unwrap_or(usize::MAX);
-        let (record_bytes, meta_bytes) = (length(55, 2), length(57, 2));
+        let header: [u8; HEADER_BYTES] =
+            value.get(..HEADER_BYTES).and_then(|bytes| bytes.try_into().ok()).ok_or(Unreadable::Short)?;
+        let time = |from: usize| number(&header, from, 6).cast_signed();
+        let length =
+            |from: usize, bytes: usize| usize::try_from(number(&header, from, bytes)).unwrap_or(usize::MAX);
+        let (record_bytes, meta_bytes) = (length(34, 2), length(36, 2));
         let meta_from = HEADER_BYTES + record_bytes;
         let stored = StoredRecord::decode(value.get(HEADER_BYTES..meta_from).ok_or(Unreadable::Short)?)?;
         let meta = value.get(meta_from..meta_from + meta_bytes).ok_or(Unreadable::Short)?;
-        let mut run = RunId::default();
-        run.0.copy_from_slice(&header[31..39]);
-        let state = state_from(header[1]).ok_or(Unreadable::Field("state"))?;
-        let runs = u32::try_from(number(39, 4)).unwrap_or(u32::MAX);
         let record = Record {
-            state,
-            epoch: number(2, 8).cast_signed(),
-            nonce: Nonce(number(10, 8)),
-            started: header[18] != 0,
-            lease_until_ms: time(19),
-            leased_at_ms: time(25),
-            runs: runs.saturating_add(u32::from(state == TaskState::Leased)),
-            due_ms: time(43),
-            deadline_ms: time(49),
+            state: state_from(header[1]).ok_or(Unreadable::Field("state"))?,
+            epoch: number(&header, 2, 8).cast_signed(),
+            nonce: Nonce(number(&header, 10, 8)),
+            started: false,
+            lease_until_ms: 0,
+            leased_at_ms: 0,
+            runs: u32::try_from(number(&header, 18, 4)).unwrap_or(u32::MAX),
+            due_ms: time(22),
+            deadline_ms: time(28),
             ledger: Ledger {
                 failed: stored.failed,
                 lost: stored.lost,
@@ -272,14 +308,32 @@ impl Task {
         };
         Ok(Self {
             record,
-            record_bytes,
             entries: stored.entries,
-            run,
-            ordinal: number(63, 8).cast_signed(),
+            lease: None,
+            ordinal: number(&header, 42, 8).cast_signed(),
             meta: Meta::decode(meta)?,
             meta_bytes,
-            slot_bytes: length(59, 4),
+            slot_bytes: length(38, 4),
+            header,
         })
+    }
+
+    /// The task while somebody holds it.
+    pub fn leased(mut self, lease: Option<Lease>) -> Self {
+        if let Some(lease) = lease {
+            self.record = Record {
+                state: TaskState::Leased,
+                epoch: lease.fence.epoch,
+                nonce: lease.fence.nonce,
+                started: lease.extended,
+                lease_until_ms: lease.until_ms,
+                leased_at_ms: lease.leased_at_ms,
+                runs: self.record.runs.saturating_add(1),
+                ..self.record
+            };
+            self.lease = Some(lease);
+        }
+        self
     }
 
     /// Slot and history of a whole value.
@@ -310,19 +364,12 @@ impl Task {
 
     fn header(&self, bytes: &mut Vec<u8>, record_bytes: usize) {
         let record = &self.record;
-        let time = |ms: i64| -> [u8; 6] {
-            let all = ms.max(0).to_be_bytes();
-            [all[2], all[3], all[4], all[5], all[6], all[7]]
-        };
-        bytes.extend(fence_bytes(record.state, Fence { epoch: record.epoch, nonce: record.nonce }));
-        bytes.push(u8::from(record.started));
-        bytes.extend(time(record.lease_until_ms));
-        bytes.extend(time(record.leased_at_ms));
-        bytes.extend(self.run.0);
-        // Of a leased task, those before: so that leasing it need not read it.
-        bytes.extend(record.runs.saturating_sub(u32::from(record.state == TaskState::Leased)).to_be_bytes());
-        bytes.extend(time(record.due_ms));
-        bytes.extend(time(record.deadline_ms));
+        bytes.extend([VERSION, state_number(record.state)]);
+        bytes.extend(record.epoch.to_be_bytes());
+        bytes.extend(record.nonce.0.to_be_bytes());
+        bytes.extend(record.runs.to_be_bytes());
+        bytes.extend(time_bytes(record.due_ms));
+        bytes.extend(time_bytes(record.deadline_ms));
         bytes.extend(u16::try_from(record_bytes).unwrap_or(u16::MAX).to_be_bytes());
         bytes.extend(u16::try_from(self.meta_bytes).unwrap_or(u16::MAX).to_be_bytes());
         bytes.extend(u32::try_from(self.slot_bytes).unwrap_or(u32::MAX).to_be_bytes());
@@ -361,11 +408,9 @@ impl Task {
         self.meta.encode_raw(bytes);
     }
 
-    /// What its value begins with as long as nothing has happened to it, an extension of its lease included.
+    /// What its value begins with as long as nothing but a lease has happened to it.
     pub fn whole_header(&self) -> Vec<u8> {
-        let mut header = Vec::with_capacity(HEADER_BYTES);
-        self.header(&mut header, self.record_bytes);
-        header
+        self.header.to_vec()
     }
 
     /// The fence of its last lease.
@@ -373,15 +418,15 @@ impl Task {
         Fence { epoch: self.record.epoch, nonce: self.record.nonce }
     }
 
-    /// Whether it is leased, and under this lease.
-    pub fn is_under(&self, fence: Fence) -> bool {
-        self.record.state == TaskState::Leased && self.fence() == fence
-    }
-
-    /// Its score in its lane: the due millisecond in µs, and below it the order of arrival.
+    /// Its score in its lane.
     pub fn score(&self) -> i64 {
-        self.record.due_ms.saturating_mul(1_000) + self.ordinal.rem_euclid(1_000)
+        score(self.record.due_ms, self.ordinal)
     }
+}
+
+/// A score in a lane: the due millisecond in µs, and below it the order of arrival.
+pub(super) fn score(due_ms: i64, ordinal: i64) -> i64 {
+    due_ms.saturating_mul(1_000) + ordinal.rem_euclid(1_000)
 }
 
 /// Writes the ordinal into a value.
@@ -393,23 +438,18 @@ pub(super) fn write_ordinal(value: &mut [u8], ordinal: i64) {
 
 /// Everything after the record of a whole value.
 pub(super) fn body_of(value: &[u8]) -> Result<&[u8], Unreadable> {
-    let length = value.get(55..57).ok_or(Unreadable::Short)?;
+    let length = value.get(34..36).ok_or(Unreadable::Short)?;
     let record_bytes = usize::from(length[0]) << 8 | usize::from(length[1]);
     value.get(HEADER_BYTES + record_bytes..).ok_or(Unreadable::Short)
 }
 
-/// What a task's value begins with while this lease holds.
-pub(super) fn lease_guard(fence: Fence) -> [u8; FENCE_BYTES] {
-    fence_bytes(TaskState::Leased, fence)
+fn number(bytes: &[u8], from: usize, count: usize) -> u64 {
+    bytes[from..from + count].iter().fold(0, |all, byte| all << 8 | u64::from(*byte))
 }
 
-fn fence_bytes(state: TaskState, fence: Fence) -> [u8; FENCE_BYTES] {
-    let mut bytes = [0; FENCE_BYTES];
-    bytes[0] = VERSION;
-    bytes[1] = state_number(state);
-    bytes[2..10].copy_from_slice(&fence.epoch.to_be_bytes());
-    bytes[10..18].copy_from_slice(&fence.nonce.0.to_be_bytes());
-    bytes
+fn time_bytes(ms: i64) -> [u8; 6] {
+    let all = ms.max(0).to_be_bytes();
+    [all[2], all[3], all[4], all[5], all[6], all[7]]
 }
 
 /// A line of history behind its length.

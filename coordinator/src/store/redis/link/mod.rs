@@ -6,6 +6,7 @@
 
 mod dial;
 mod fault;
+mod gate;
 mod hints;
 mod nodes;
 mod pool;
@@ -135,6 +136,36 @@ impl Link {
             )));
         }
         Ok(reply)
+    }
+
+    /// Runs a script that writes values without having them pass through it, which costs more than all else: they follow it
+    /// in the same transaction, and are let in only if the script opens the gate. `gate` is a key beside the script's own.
+    /// None: nothing was done, because the script would not, or because it cannot be done this way now; the caller runs a
+    /// script that takes the values itself, which says why.
+    ///
+    /// # Errors
+    /// As [`Link::run`].
+    pub async fn gated(
+        &self,
+        call: &Call,
+        gate: &str,
+        values: &[(String, &[u8])],
+    ) -> Result<Option<Value>, StoreError> {
+        if self.0.options.wait_replicas > 0 {
+            return Ok(None);
+        }
+        let mut sent = call.by_hash().clone();
+        loop {
+            let replies = self.pipeline(&gate::transaction(&sent, gate, values)).await?;
+            match gate::outcome(replies) {
+                gate::Outcome::NoScript => sent = call.with_source(),
+                gate::Outcome::Refused => return Ok(None),
+                gate::Outcome::Done(reply) => return Ok(Some(reply)),
+                gate::Outcome::Failed(error) => {
+                    return Err(fault::explain(self.hosts(), &error));
+                }
+            }
+        }
     }
 
     /// Sends a command; in a cluster to where its key is.

@@ -2,12 +2,12 @@
 -- Bodies are not touched: the coordinator reads them afterwards.
 --
 -- ARGV: now, claims n, then for each claim
---   run, its name `agent|boot`, request ('' : none), whether it goes on with what it was given before (0 | 1),
---   most leases, nonce (8 bytes),
+--   its name `agent|boot`, request ('' : none), whether it goes on with what it was given before (0 | 1), most leases,
+--   nonce (8 bytes),
 --   queues n, n × (queue, length of its leases in ms), avoided n, n × dependency
 -- Returns: the time in µs, then for each claim
---   { 'new', epoch of its leases, ms when the next is due ('' : none is, or it was filled), { lane, id, id, … }, … }
---   { 'again', { epoch, nonce, id, id, … }, … } where the request was answered before
+--   { 'new', ms when the next is due ('' : none is, or it was filled), { lane, epoch, ms of its end, id, id, … }, … }
+--   { 'again', { epoch, nonce, leased at, ms of its end, id, id, … }, … } where the request was answered before
 -- O(n log m + lanes): n the leases, m the tasks of a lane.
 local LANES_MAX, REPLAY_MS = 1024, 600000
 local changes = {}
@@ -20,13 +20,29 @@ local function next_stamp()
   return stamp
 end
 
--- What the same request was given before: { at, leases = { { epoch, nonce, id, … }, … } }; nil: nothing.
+-- What the same request was given before: { at, leases = { { epoch, id, … }, … } }; nil: nothing.
 local function replay(key)
   local kept = call('GET', key)
   if not kept then return nil end
   local given = cmsgpack.unpack(kept)
   if given.at + REPLAY_MS < now_ms then return nil end
   return given
+end
+
+-- Those of the leases given before that still hold.
+local function still_held(given)
+  local reply = { 'again' }
+  for _, lease in ipairs(given.leases) do
+    local epoch = lease[1]
+    local nonce, at, ends = struct.unpack('>c8I6I6', grant_of(epoch))
+    local scores = call('ZMSCORE', LEASES, unpack(lease, 2))
+    local held = { epoch, nonce, string.format('%d', at), string.format('%d', ends) }
+    for i, score in ipairs(scores) do
+      if score == epoch then held[#held + 1] = lease[i + 1] end
+    end
+    reply[#reply + 1] = held
+  end
+  return reply
 end
 
 -- Up to `wanted` lanes of a priority that are due and eligible, longest since their turn first.
@@ -67,40 +83,40 @@ local function turn(lane, key)
   end
 end
 
--- Leases up to `wanted` tasks of a lane; returns how many.
+-- The grant of a claim's leases that end then.
+local function grant_until(claim, ends)
+  local grant = claim.by_end[ends]
+  if not grant then
+    grant = { epoch = string.format('%d', next_stamp()), ends = string.format('%d', ends), ids = {}, count = 0 }
+    grant.kept = struct.pack('>c8I6I6', claim.nonce, now_ms, ends) .. claim.name
+    claim.by_end[ends] = grant
+    claim.grants[#claim.grants + 1] = grant
+  end
+  return grant
+end
+
+-- Leases up to `wanted` tasks of a lane: moves them from it to the leases. Returns how many. Tables are filled by a counter
+-- and numbers given to Redis as text: that is most of what a task costs here.
 local function visit(claim, lane, wanted)
   local key = LANE .. lane.index .. '|' .. lane.rest
   local ids = call('ZRANGEBYSCORE', key, '-inf', string.format('%d', due_now), 'LIMIT', 0, wanted)
-  if #ids == 0 then
-    turn(lane, key)
-    return 0
-  end
-  local ends = now_ms + lane.queue.lease_ms
-  local score = string.format('%d', ends)
-  local lease = struct.pack('>Bi8c8BI6I6c8', 1, claim.epoch, claim.nonce, 0, ends, now_ms, claim.run)
-  local keys, adds, given = {}, {}, { lane.index .. '|' .. lane.rest }
-  for i, id in ipairs(ids) do keys[i] = TASK .. id end
-  -- Writing into what is not there would make it: members without a task are dropped.
-  local whole = call('EXISTS', unpack(keys)) == #keys
-  for i, id in ipairs(ids) do
-    if whole or call('EXISTS', keys[i]) == 1 then
-      call('SETRANGE', keys[i], 1, lease)
-      adds[#adds + 1] = score
-      adds[#adds + 1] = id
-      given[#given + 1] = id
-      claim.ids[#claim.ids + 1] = id
-    end
-  end
-  local leased = #given - 1
+  local leased = #ids
   if leased > 0 then
-    call('ZADD', LEASES .. claim.run, unpack(adds))
+    local grant = grant_until(claim, now_ms + lane.queue.lease_ms)
+    local epoch, adds, given = grant.epoch, {}, { lane.index .. '|' .. lane.rest, grant.epoch, grant.ends }
+    for i, id in ipairs(ids) do
+      adds[i * 2 - 1], adds[i * 2] = epoch, id
+      given[i + 3] = id
+      grant.ids[grant.count + i] = id
+    end
+    grant.count, claim.count = grant.count + leased, claim.count + leased
+    call('ZADD', LEASES, unpack(adds))
+    call('ZREM', key, unpack(ids))
     claim.lanes[#claim.lanes + 1] = given
-    if not claim.ends or ends < claim.ends then claim.ends = ends end
     local queue = lane.queue.name
     changes[queue .. '|0'] = (changes[queue .. '|0'] or 0) - leased
     changes[queue .. '|1'] = (changes[queue .. '|1'] or 0) + leased
   end
-  call('ZREM', key, unpack(ids))
   turn(lane, key)
   return leased
 end
@@ -128,17 +144,17 @@ end
 -- Fills a claim: lanes of one priority share what is wanted; what some cannot fill, the next round gives to the others.
 local function fill(claim)
   for rank = 0, 2 do
-    while #claim.ids < claim.most do
-      local before, left = #claim.ids, claim.most - #claim.ids
+    while claim.count < claim.most do
+      local before, left = claim.count, claim.most - claim.count
       local lanes = due_lanes(claim, rank, left)
       if #lanes == 0 then break end
       local share = math.ceil(left / #lanes)
       for _, lane in ipairs(lanes) do
-        left = claim.most - #claim.ids
+        left = claim.most - claim.count
         if left == 0 then break end
         visit(claim, lane, math.min(share, left))
       end
-      if #claim.ids == before then break end
+      if claim.count == before then break end
     end
   end
 end
@@ -151,9 +167,8 @@ end
 
 local reply = { string.format('%d', now_us) }
 for _ = 1, tonumber(ARGV[2]) do
-  local claim = { run = take(), name = take(), request = take(), goes_on = take() == '1', most = tonumber(take()),
-    nonce = take(),
-    ids = {}, lanes = {}, queues = {}, avoid = {} }
+  local claim = { name = take(), request = take(), goes_on = take() == '1', most = tonumber(take()), nonce = take(),
+    count = 0, grants = {}, by_end = {}, lanes = {}, queues = {}, avoid = {} }
   for _ = 1, tonumber(take()) do
     local queue = { name = take(), lease_ms = tonumber(take()) }
     if call('SISMEMBER', PAUSED, queue.name) == 0 then claim.queues[#claim.queues + 1] = queue end
@@ -162,22 +177,21 @@ for _ = 1, tonumber(ARGV[2]) do
   local key = REQUEST .. claim.name .. '|' .. claim.request
   local again = claim.request ~= '' and replay(key) or nil
   if again and not claim.goes_on then
-    reply[#reply + 1] = { 'again', unpack(again.leases) }
+    reply[#reply + 1] = still_held(again)
   else
-    claim.epoch = next_stamp()
     fill(claim)
-    if claim.ends then
-      call('ZADD', RUNS, 'LT', claim.ends, claim.run)
-      call('HSET', NAMES, claim.run, claim.name)
-      if claim.request ~= '' then
-        local given = again or { leases = {} }
-        given.at = now_ms
-        given.leases[#given.leases + 1] = { string.format('%d', claim.epoch), claim.nonce, unpack(claim.ids) }
-        call('SET', key, cmsgpack.pack(given), 'PX', REPLAY_MS)
-      end
+    local given = again or { leases = {} }
+    for _, grant in ipairs(claim.grants) do
+      call('ZADD', ENDS, grant.ends, grant.epoch)
+      call('HSET', GRANTS, grant.epoch, grant.kept)
+      given.leases[#given.leases + 1] = { grant.epoch, unpack(grant.ids) }
     end
-    local due = #claim.ids < claim.most and next_due(claim) or ''
-    reply[#reply + 1] = { 'new', string.format('%d', claim.epoch), due, unpack(claim.lanes) }
+    if claim.count > 0 and claim.request ~= '' then
+      given.at = now_ms
+      call('SET', key, cmsgpack.pack(given), 'PX', REPLAY_MS)
+    end
+    local due = claim.count < claim.most and next_due(claim) or ''
+    reply[#reply + 1] = { 'new', due, unpack(claim.lanes) }
   end
 end
 if stamp > first_stamp then call('SET', ORDINAL, string.format('%d', stamp)) end

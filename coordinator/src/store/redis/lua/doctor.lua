@@ -6,13 +6,13 @@
 local at = shard .. 'doctor:'
 local text, hash, set, zset, stream = at .. 'text', at .. 'hash', at .. 'set', at .. 'zset', at .. 'stream'
 local trials = {
-  { 'SET', text, '7', 'PX', '60000' }, { 'GET', text }, { 'INCR', text }, { 'SETRANGE', text, 0, '1' },
+  { 'SET', text, '7', 'PX', '60000' }, { 'GET', text }, { 'INCR', text },
   { 'GETRANGE', text, 0, 1 }, { 'MSET', text, '7' }, { 'MSETNX', text, '7' }, { 'MGET', text }, { 'EXISTS', text },
   { 'HSET', hash, 'f', '7' }, { 'HSETNX', hash, 'f', '7' }, { 'HGET', hash, 'f' }, { 'HGETALL', hash },
-  { 'HEXISTS', hash, 'f' }, { 'HINCRBY', hash, 'f', 1 }, { 'HDEL', hash, 'f' },
+  { 'HEXISTS', hash, 'f' }, { 'HMGET', hash, 'f' }, { 'HINCRBY', hash, 'f', 1 }, { 'HDEL', hash, 'f' },
   { 'SADD', set, 'm' }, { 'SISMEMBER', set, 'm' }, { 'SMEMBERS', set }, { 'SREM', set, 'm' },
   { 'ZADD', zset, 'LT', 7, 'm' }, { 'ZRANGE', zset, 0, -1 }, { 'ZRANGEBYSCORE', zset, '-inf', '+inf', 'LIMIT', 0, 1 },
-  { 'ZCARD', zset }, { 'ZCOUNT', zset, '-inf', '+inf' }, { 'ZSCORE', zset, 'm' }, { 'ZREM', zset, 'm' },
+  { 'ZCARD', zset }, { 'ZCOUNT', zset, '-inf', '+inf' }, { 'ZMSCORE', zset, 'm' }, { 'ZSCORE', zset, 'm' }, { 'ZREM', zset, 'm' },
   { 'XADD', stream, '1-0', '', 'm' }, { 'XREVRANGE', stream, '+', '-' }, { 'XRANGE', stream, '-', '+' }, { 'XDEL', stream, '1-0' },
   { 'DEL', text },
   { 'UNLINK', text, hash, set, zset, stream },

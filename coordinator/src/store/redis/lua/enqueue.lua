@@ -1,41 +1,52 @@
 -- Puts new tasks on their lanes; tasks whose id is known are left as they are.
 --
--- ARGV: now, channel, origin, the ordinal of the first (each next one's is one more), then groups of tasks of one lane (or
---   of none, for those that end at once)
---   lane ('' : none), counter, tasks n, n × (id, value, expires ms ('' : never))
--- Returns: the time in µs, then for each task that is there already: its place among all, its head.
+-- ARGV: now, channel, origin, the ordinal of the first (each next one's is one more), gated (1: the values follow in the
+--   same transaction behind the gate, and all is done or nothing; 0: they are here), then groups of tasks of one lane (or of
+--   none, for those that end at once)
+--   lane ('' : none), counter,
+--   first, deadline: lower bounds of when one of them is due (µs) and of their deadlines (ms), for a lane,
+--   tasks n, n × (id, due in µs with the order of arrival below it for a lane, else ms of expiry ('' : never), not gated: value)
+-- Returns: the time in µs, then for each task that is there already: its place among all, its head, its lease.
+--   Gated: 0 where one is there already or the ordinals are taken, and nothing is done.
 -- O(n log m): n the batch, m the tasks of a lane.
-local FIELDS, ENTRY_MAX = 3, 100
-local groups, keys, sets, at = {}, {}, {}, 5
+local ENTRY_MAX = 100
+local gated = ARGV[5] == '1'
+local fields = gated and 2 or 3
+local groups, keys, sets, total, at = {}, {}, {}, 0, 6
 while at <= #ARGV do
-  local group = { lane = ARGV[at], counter = ARGV[at + 1], tasks = tonumber(ARGV[at + 2]), from = at + 3 }
+  local group = { lane = ARGV[at], counter = ARGV[at + 1], first = tonumber(ARGV[at + 2]), deadline = ARGV[at + 3],
+    tasks = tonumber(ARGV[at + 4]), from = at + 5 }
   groups[#groups + 1] = group
-  for p = group.from, group.from + (group.tasks - 1) * FIELDS, FIELDS do
-    local key = TASK .. ARGV[p]
-    keys[#keys + 1] = key
-    sets[#sets + 1] = key
-    sets[#sets + 1] = ARGV[p + 1]
+  at = group.from + group.tasks * fields
+  for p = group.from, at - 1, fields do
+    total = total + 1
+    keys[total] = TASK .. ARGV[p]
+    if not gated then sets[total * 2 - 1], sets[total * 2] = keys[total], ARGV[p + 2] end
   end
-  at = group.from + group.tasks * FIELDS
 end
 
 -- Before anything is written: the numbers, and whether the values carry them already.
-local wanted = tonumber(ARGV[4])
-local first = take_ordinals(wanted, #keys)
+local wanted, known = tonumber(ARGV[4]), {}
+local reply = { string.format('%d', now_us) }
+if gated then
+  if tonumber(call('GET', ORDINAL) or 0) >= wanted or call('EXISTS', unpack(keys)) > 0 then return 0 end
+end
+local first = take_ordinals(wanted, total)
 if first ~= wanted then
-  for place = 1, #keys do
+  for place = 1, total do
     local value = sets[place * 2]
-    sets[place * 2] = string.sub(value, 1, 63) .. struct.pack('>i8', first + place - 1) .. string.sub(value, 72)
+    sets[place * 2] = string.sub(value, 1, 42) .. struct.pack('>i8', first + place - 1) .. string.sub(value, 51)
   end
 end
-local reply, known = { string.format('%d', now_us) }, {}
-if call('MSETNX', unpack(sets)) == 0 then
+if not gated and call('MSETNX', unpack(sets)) == 0 then
   local fresh = {}
   for place, key in ipairs(keys) do
-    known[place] = head_of(string.sub(key, #TASK + 1))
+    local id = string.sub(key, #TASK + 1)
+    known[place] = head_of(id)
     if known[place] then
       reply[#reply + 1] = place
       reply[#reply + 1] = known[place]
+      reply[#reply + 1] = leases_of({ id })[1]
     else
       fresh[#fresh + 1] = key
       fresh[#fresh + 1] = sets[place * 2]
@@ -47,28 +58,31 @@ end
 
 local place, news, changes, expiries, ids = 0, ARGV[3], {}, {}, {}
 for _, group in ipairs(groups) do
-  local adds, waits, created, earliest, bound = {}, group.lane ~= '', 0, nil, nil
-  for p = group.from, group.from + (group.tasks - 1) * FIELDS, FIELDS do
+  local adds, created = {}, 0
+  for p = group.from, group.from + (group.tasks - 1) * fields, fields do
     place = place + 1
-    local id = ARGV[p]
+    local id, score = ARGV[p], ARGV[p + 1]
     ids[place] = known[place] and '' or id
     if not known[place] then
       created = created + 1
-      if waits then
-        local due, deadline = struct.unpack('>I6I6', ARGV[p + 1], 44)
-        local score = due * 1000 + (first + place - 1) % 1000
-        adds[#adds + 1] = string.format('%d', score)
-        adds[#adds + 1] = id
-        if not earliest or score < earliest then earliest = score end
-        if not bound or deadline < bound then bound = deadline end
-      elseif ARGV[p + 2] ~= '' then
-        expiries[#expiries + 1] = ARGV[p + 2]
-        expiries[#expiries + 1] = id
+      if group.lane == '' then
+        if score ~= '' then
+          expiries[#expiries + 1] = score
+          expiries[#expiries + 1] = id
+        end
+      else
+        if first ~= wanted then
+          score = tonumber(score)
+          score = string.format('%d', score - score % 1000 + (first + place - 1) % 1000)
+        end
+        adds[created * 2 - 1], adds[created * 2] = score, id
       end
     end
   end
   changes[group.counter] = (changes[group.counter] or 0) + created
-  if earliest then news = news .. add_to_lane(group.lane, adds, earliest, bound) end
+  if group.lane ~= '' and created > 0 then
+    news = news .. add_to_lane(group.lane, adds, group.first, group.deadline)
+  end
 end
 if #expiries > 0 then call('ZADD', EXPIRY, unpack(expiries)) end
 -- Ids of an entry follow each other, with nothing in the place of one that was there: its number is that of its first.
@@ -78,4 +92,6 @@ for from = 1, #ids, ENTRY_MAX do
 end
 count(changes)
 if news ~= ARGV[3] then call('PUBLISH', ARGV[2], news) end
+-- Last: what goes wrong before it lets no value in.
+if gated then call('DEL', GATE) end
 return reply

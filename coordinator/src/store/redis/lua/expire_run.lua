@@ -1,19 +1,30 @@
 -- Lets the leases of one run of an agent end now; the next look at what is over finds them.
 --
--- ARGV: now, run
--- Returns: how many. O(n log n): n the leases of the run, which its capacity bounds.
-local ids = call('ZRANGEBYSCORE', LEASES .. ARGV[2], '(' .. now_ms, '+inf')
-local adds = {}
-for _, id in ipairs(ids) do
-  local head = call('GETRANGE', TASK .. id, 0, HEADER - 1)
-  if #head == HEADER and string.byte(head, 2) == 1 and string.sub(head, 32, 39) == ARGV[2] then
-    call('SETRANGE', TASK .. id, 19, struct.pack('>I6', now_ms))
-    adds[#adds + 1] = now_ms
-    adds[#adds + 1] = id
+-- ARGV: now, run as `agent|boot`, how many grants were looked at before, most
+-- Returns: how many leases end that did not yet, how many grants were looked at. O(most + n): n the leases of the run, which
+-- its capacity bounds.
+-- Grants stand by a lower bound of their end. Those of the run move forward, so none of the others is missed.
+local epochs = call('ZRANGE', ENDS, ARGV[3], ARGV[3] + ARGV[4] - 1)
+if #epochs == 0 then return { 0, 0 } end
+local ended, ends = 0, struct.pack('>I6', now_ms)
+for i, grant in ipairs(call('HMGET', GRANTS, unpack(epochs))) do
+  if grant and string.sub(grant, 21) == ARGV[2] then
+    local epoch = epochs[i]
+    local ids, sets = call('ZRANGEBYSCORE', LEASES, epoch, epoch), {}
+    for at, lease in ipairs(leases_of(ids)) do
+      if struct.unpack('>I6', lease, 23) > now_ms then
+        ended = ended + 1
+        if string.byte(lease, 29) == 1 then
+          sets[#sets + 1] = ids[at]
+          sets[#sets + 1] = ends
+        end
+      end
+    end
+    if #sets > 0 then call('HSET', EXTENDED, unpack(sets)) end
+    if struct.unpack('>I6', grant, 15) > now_ms then
+      call('HSET', GRANTS, epoch, string.sub(grant, 1, 14) .. ends .. ARGV[2])
+    end
+    call('ZADD', ENDS, 'LT', string.format('%d', now_ms), epoch)
   end
 end
-for from = 1, #adds, 2000 do
-  call('ZADD', LEASES .. ARGV[2], unpack(adds, from, math.min(from + 1999, #adds)))
-end
-if #adds > 0 then call('ZADD', RUNS, now_ms, ARGV[2]) end
-return #adds / 2
+return { ended, #epochs }

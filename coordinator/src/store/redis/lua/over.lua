@@ -2,7 +2,7 @@
 -- lower bounds by which it looks.
 --
 -- ARGV: now, most leases, most late tasks, spared ms (leases given before it are left alone)
--- Returns: the time in µs; ms when to look again for leases, and for deadlines ('' : never); leases n; n × (id, head, run); then tasks: id, head.
+-- Returns: the time in µs; ms when to look again for leases, and for deadlines ('' : never); leases n; n × (id, head, lease); then tasks: id, head.
 -- O(n log m + lanes whose bound has passed × PAGE).
 local PAGE, EXACT, LANES_MAX, AGAIN_MS, LATER_MS = 1000, 64, 64, 100, 1000
 local most, most_late, spared_ms = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -15,42 +15,41 @@ local function said(what)
 end
 
 local leases = {}
-local passed = call('ZRANGEBYSCORE', RUNS, '-inf', now_ms, 'LIMIT', 0, PAGE)
-for _, run in ipairs(passed) do
-  local room = most - #leases / 3
-  local left = room > 0 and 0 or call('ZCOUNT', LEASES .. run, '-inf', now_ms)
-  if room > 0 then
-    local ids = call('ZRANGEBYSCORE', LEASES .. run, '-inf', now_ms, 'LIMIT', 0, PAGE)
-    local name = call('HGET', NAMES, run) or ''
-    for _, id in ipairs(ids) do
-      local head = head_of(id)
-      if head and string.byte(head) ~= VERSION then
-        call('ZADD', LEASES .. run, now_ms + SET_ASIDE_MS, id)
-      elseif not head or string.byte(head, 2) ~= 1 then
-        call('ZREM', LEASES .. run, id)
-      elseif struct.unpack('>I6', head, 26) < spared_ms or room <= 0 then
-        left = left + 1
-      else
-        leases[#leases + 1] = id
-        leases[#leases + 1] = head
-        leases[#leases + 1] = name
-        room = room - 1
-      end
+local passed = call('ZRANGEBYSCORE', ENDS, '-inf', now_ms, 'LIMIT', 0, PAGE)
+for _, epoch in ipairs(passed) do
+  local ids = call('ZRANGEBYSCORE', LEASES, epoch, epoch)
+  local held, next_end, left, is_over = leases_of(ids), nil, false, false
+  for i, id in ipairs(ids) do
+    local leased_at, ends = struct.unpack('>I6I6', held[i], 17)
+    local head = ends <= now_ms and head_of(id)
+    if ends > now_ms then
+      if not next_end or ends < next_end then next_end = ends end
+    elseif not head then
+      end_leases(epoch, { id })
+    elseif string.byte(head) ~= VERSION then
+      call('HSET', EXTENDED, id, struct.pack('>I6', now_ms + SET_ASIDE_MS))
+    elseif leased_at < spared_ms or #leases / 3 >= most then
+      left = true
+    else
+      is_over = true
+      leases[#leases + 1] = id
+      leases[#leases + 1] = head
+      leases[#leases + 1] = held[i]
     end
   end
-  local later = call('ZRANGEBYSCORE', LEASES .. run, '(' .. now_ms, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  if call('ZCARD', LEASES .. run) == 0 then
-    call('ZREM', RUNS, run)
-    call('HDEL', NAMES, run)
-  elseif call('ZCOUNT', LEASES .. run, '-inf', now_ms) == 0 then
-    call('ZADD', RUNS, later[2], run)
+  if #ids == 0 then
+    call('ZREM', ENDS, epoch)
+    call('HDEL', GRANTS, epoch)
+  elseif left then
+    look_again('leases', now_ms)
+  elseif next_end and not is_over then
+    call('ZADD', ENDS, next_end, epoch)
   end
-  if left > 0 then look_again('leases', now_ms) end
-  if #later > 0 then look_again('leases', tonumber(later[2])) end
+  if next_end then look_again('leases', next_end) end
 end
 if #passed == PAGE then look_again('leases', now_ms) end
-local next_run = call('ZRANGEBYSCORE', RUNS, '(' .. now_ms, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-if #next_run > 0 then look_again('leases', tonumber(next_run[2])) end
+local next_grant = call('ZRANGEBYSCORE', ENDS, '(' .. now_ms, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+if #next_grant > 0 then look_again('leases', tonumber(next_grant[2])) end
 
 local late = {}
 local bounds = call('ZRANGEBYSCORE', BOUNDS, '-inf', '(' .. now_ms, 'LIMIT', 0, LANES_MAX)
@@ -67,7 +66,7 @@ for _, lane in ipairs(bounds) do
     if #head < HEADER then
       call('ZREM', LANE .. lane, id)
     else
-      local deadline = struct.unpack('>I6', head, 50)
+      local deadline = struct.unpack('>I6', head, 29)
       if string.byte(head) ~= VERSION then deadline = now_ms + SET_ASIDE_MS end
       if deadline < now_ms and #late / 2 < most_late then
         late[#late + 1] = id

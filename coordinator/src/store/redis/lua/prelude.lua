@@ -6,10 +6,11 @@
 local call = redis.call
 local shard = KEYS[1]
 local TASK, LANE, LANES, BOUNDS = shard .. 't:', shard .. 'l:', shard .. 'L:', shard .. 'D'
-local LEASES, RUNS, NAMES = shard .. 'r:', shard .. 'R', shard .. 'N'
+local LEASES, GRANTS, ENDS, EXTENDED = shard .. 'r', shard .. 'G', shard .. 'E', shard .. 'u'
 local EXPIRY, LOG, COUNTS, ORDINAL = shard .. 'x', shard .. 'log', shard .. 'n', shard .. 'o'
 local PAUSED, REQUEST, SWEEPS, SWEPT = shard .. 'p', shard .. 'q:', shard .. 'S', shard .. 'logged'
-local VERSION, HEADER = 1, 71
+local GATE = shard .. 'gate'
+local VERSION, HEADER = 1, 50
 -- For how long a task is left alone that this release cannot read, so that it does not hold up its neighbours.
 local SET_ASIDE_MS = 60000
 
@@ -24,7 +25,7 @@ local due_now = now_ms * 1000 + 999
 
 -- Lengths of record and meta from a header.
 local function lengths(value)
-  return struct.unpack('>I2I2', value, 56)
+  return struct.unpack('>I2I2', value, 35)
 end
 
 -- A task's header, record and meta; nil without such a task.
@@ -37,10 +38,36 @@ local function head_of(id)
   return string.sub(head, 1, wanted)
 end
 
--- The run that holds a task, by its header: `agent|boot`, or '' where nobody does.
-local function holder(value)
-  if string.byte(value, 2) ~= 1 then return '' end
-  return call('HGET', NAMES, string.sub(value, 32, 39)) or ''
+-- A grant is what one claim was given of leases that end together: nonce(8) leased at(6) until(6), then who claimed.
+local function grant_of(epoch)
+  return call('HGET', GRANTS, epoch) or string.rep('\0', 20)
+end
+
+-- Who holds each task: '' : nobody; else epoch(8) nonce(8) leased at(6) until(6) extended(1), then the run as `agent|boot`.
+local function leases_of(ids)
+  local leases, grants, extended = {}, {}, nil
+  if #ids == 0 then return leases end
+  for i, epoch in ipairs(call('ZMSCORE', LEASES, unpack(ids))) do
+    leases[i] = ''
+    if epoch then
+      extended = extended or call('HMGET', EXTENDED, unpack(ids))
+      local grant = grants[epoch] or grant_of(epoch)
+      grants[epoch] = grant
+      leases[i] = struct.pack('>i8', tonumber(epoch)) .. string.sub(grant, 1, 14)
+        .. (extended[i] or string.sub(grant, 15, 20)) .. (extended[i] and '\1' or '\0') .. string.sub(grant, 21)
+    end
+  end
+  return leases
+end
+
+-- Leases of a grant are no more.
+local function end_leases(epoch, ids)
+  call('ZREM', LEASES, unpack(ids))
+  call('HDEL', EXTENDED, unpack(ids))
+  if call('ZCOUNT', LEASES, epoch, epoch) == 0 then
+    call('ZREM', ENDS, epoch)
+    call('HDEL', GRANTS, epoch)
+  end
 end
 
 -- The first `rank|queue` and the rest `dependency|group` of a lane's name.

@@ -1,22 +1,27 @@
 -- Writes what the coordinator decided, task by task, where the task is still as it was when that was decided.
 --
--- ARGV: now, channel, origin, the highest epoch written ('' : none), then groups of tasks that go the same way
---   from: 'l' .. lane | 'r' .. run | 'x' (finished) | '-',  to: 'l' .. lane | 'x' | '-',
---   counter before, counter after ('' : the tasks are deleted), tasks n, n × (
---     id, guard (what its value must begin with), new header and record, or the whole new value,
---     rest: 'w' (that was the whole) | '=' .. line (keeps the body; the line goes before its history)
---         | '!' .. length of the slot in 4 bytes .. slot .. line (the slot in the place of payload and result),
---     score: due in µs for a lane, ms of expiry for 'x' )
--- Returns: the time in µs, then for each task that was not changed: its place, its head ('' : there is none).
+-- ARGV: now, channel, origin, the highest epoch written ('' : none), gated (1: what is written follows in the same
+--   transaction behind the gate, and all is done or nothing; 0: it is here), then groups of tasks that go the same way
+--   from: 'l' .. lane | 'r' .. epoch of the lease | 'x' (finished) | '-',  to: 'l' .. lane | 'x' | '-',
+--   counter before, counter after ('' : the tasks are deleted),
+--   first, deadline: lower bounds of when one of them is due (µs) and of their deadlines (ms), for a lane,
+--   nonce of the lease, guarded (0 | 1), tasks n, n × (
+--     id, score: due in µs for a lane, ms of expiry for 'x',
+--     guarded: of a lease, what its extension was; else the header
+--     not gated: new header and record, or the whole new value,
+--       rest: 'w' (that was the whole) | '=' .. line (keeps the body; the line goes before its history)
+--         | '!' .. length of the slot in 4 bytes .. slot .. line (the slot in the place of payload and result) )
+-- Returns: the time in µs, then for each task that was not changed: its place, its head ('' : there is none), its lease.
+--   Gated: 0 where one was not, and nothing is done.
 -- O(n log m): n the batch, m the tasks of a lane.
-local FIELDS = 5
-local groups, at = {}, 5
-local reply, place, sets, deleted = { string.format('%d', now_us) }, 0, {}, {}
+local gated = ARGV[5] == '1'
+local groups, at, place = {}, 6, 0
+local reply, sets, written, deleted = { string.format('%d', now_us) }, {}, 0, {}
 
 -- The value of a task whose body stays.
 local function with_body(key, head, rest)
   local value = call('GET', key)
-  local record, meta, slot = struct.unpack('>I2I2I4', value, 56)
+  local record, meta, slot = struct.unpack('>I2I2I4', value, 35)
   local from = HEADER + record
   if string.byte(rest) == 61 then
     local ends = from + meta + slot
@@ -25,54 +30,81 @@ local function with_body(key, head, rest)
   return head .. string.sub(value, from + 1, from + meta) .. string.sub(rest, 6) .. string.sub(value, from + meta + slot + 1)
 end
 
+-- For each of the tasks, whether it is as it was.
+local function unchanged(group, ids, guards)
+  local same, kind, name = {}, string.byte(group.from), string.sub(group.from, 2)
+  if kind == 114 then
+    local good = string.sub(grant_of(name), 1, 8) == group.nonce
+    local extended = guards and call('HMGET', EXTENDED, unpack(ids))
+    for i, epoch in ipairs(call('ZMSCORE', LEASES, unpack(ids))) do
+      same[i] = good and epoch == name and (not guards or (extended[i] or '') == guards[i])
+    end
+    return same
+  end
+  -- What waits is in its lane: a lease does not change its header.
+  local waits = kind == 108 and call('ZMSCORE', LANE .. name, unpack(ids))
+  for i, id in ipairs(ids) do
+    same[i] = (not waits or waits[i]) and call('GETRANGE', TASK .. id, '0', HEADER - 1) == guards[i]
+  end
+  return same
+end
+
 while at <= #ARGV do
-  local group = { from = ARGV[at], to = ARGV[at + 1], before = ARGV[at + 2], after = ARGV[at + 3], ids = {}, adds = {} }
-  local count, to_lane = tonumber(ARGV[at + 4]), string.byte(ARGV[at + 1]) == 108
-  local ids, adds, goes = group.ids, group.adds, group.to ~= '-'
-  at = at + 5
-  for p = at, at + (count - 1) * FIELDS, FIELDS do
+  local group = { from = ARGV[at], to = ARGV[at + 1], before = ARGV[at + 2], after = ARGV[at + 3],
+    first = tonumber(ARGV[at + 4]), deadline = ARGV[at + 5], nonce = ARGV[at + 6], ids = {}, adds = {}, count = 0 }
+  local guards, n, asked = ARGV[at + 7] == '1' and {} or nil, tonumber(ARGV[at + 8]), {}
+  local fields = (guards and 3 or 2) + (gated and 0 or 2)
+  at = at + 9
+  for i = 1, n do
+    asked[i] = ARGV[at + (i - 1) * fields]
+    if guards then guards[i] = ARGV[at + (i - 1) * fields + 2] end
+  end
+  local same = unchanged(group, asked, guards)
+  for i, id in ipairs(asked) do
     place = place + 1
-    local id, guard, value, rest = ARGV[p], ARGV[p + 1], ARGV[p + 2], ARGV[p + 3]
-    local key = TASK .. id
-    if call('GETRANGE', key, 0, #guard - 1) ~= guard then
-      reply[#reply + 1] = place
-      reply[#reply + 1] = head_of(id) or ''
-    else
-      ids[#ids + 1] = id
+    if same[i] then
+      local key, count = TASK .. id, group.count
+      group.count, group.ids[count + 1] = count + 1, id
+      group.adds[count * 2 + 1], group.adds[count * 2 + 2] = ARGV[at + 1], id
       if group.after == '' then
         deleted[#deleted + 1] = key
+      elseif gated then
+        written = written + 1
+        sets[written] = key
       else
-        sets[#sets + 1] = key
-        sets[#sets + 1] = rest == 'w' and value or with_body(key, value, rest)
-        if goes then
-          adds[#adds + 1] = ARGV[p + 4]
-          adds[#adds + 1] = id
-        end
-        if to_lane then
-          local score, deadline = tonumber(ARGV[p + 4]), struct.unpack('>I6', value, 50)
-          if not group.first or score < group.first then group.first = score end
-          if not group.deadline or deadline < group.deadline then group.deadline = deadline end
-        end
+        local value, rest = ARGV[at + fields - 2], ARGV[at + fields - 1]
+        sets[written + 1], sets[written + 2] = key, rest == 'w' and value or with_body(key, value, rest)
+        written = written + 2
       end
+    elseif gated then
+      return 0
+    else
+      reply[#reply + 1] = place
+      reply[#reply + 1] = head_of(id) or ''
+      reply[#reply + 1] = leases_of({ id })[1]
     end
+    at = at + fields
   end
-  at = at + count * FIELDS
-  if #ids > 0 then groups[#groups + 1] = group end
+  if group.count > 0 then groups[#groups + 1] = group end
 end
 if #groups == 0 then return reply end
 
--- What Redis refuses when its memory is full comes first: nothing is half done.
-if #sets > 0 then call('MSET', unpack(sets)) end
+-- What Redis refuses when its memory is full comes first: nothing is half done. (A transaction is refused as a whole.)
+if gated then
+  call('DEL', GATE, unpack(sets))
+elseif written > 0 then
+  call('MSET', unpack(sets))
+end
 if ARGV[4] ~= '' then keep_above(tonumber(ARGV[4])) end
 local news, changes = ARGV[3], {}
 for _, group in ipairs(groups) do
-  if group.first then
+  if string.byte(group.to) == 108 then
     news = news .. add_to_lane(string.sub(group.to, 2), group.adds, group.first, group.deadline)
   elseif group.to == 'x' then
     call('ZADD', EXPIRY, unpack(group.adds))
   end
-  changes[group.before] = (changes[group.before] or 0) - #group.ids
-  if group.after ~= '' then changes[group.after] = (changes[group.after] or 0) + #group.ids end
+  changes[group.before] = (changes[group.before] or 0) - group.count
+  if group.after ~= '' then changes[group.after] = (changes[group.after] or 0) + group.count end
 end
 for _, group in ipairs(groups) do
   local kind, name = string.byte(group.from), string.sub(group.from, 2)
@@ -80,7 +112,7 @@ for _, group in ipairs(groups) do
     if group.to ~= group.from then call('ZREM', LANE .. name, unpack(group.ids)) end
     refresh_lane(name)
   elseif kind == 114 then
-    call('ZREM', LEASES .. name, unpack(group.ids))
+    end_leases(name, group.ids)
   elseif kind == 120 and group.to ~= 'x' then
     call('ZREM', EXPIRY, unpack(group.ids))
   end

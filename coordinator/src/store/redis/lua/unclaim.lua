@@ -1,27 +1,24 @@
 -- Gives leases back that were just given and that nobody has heard of: the tasks wait again as they did.
 --
--- ARGV: now, run, counter of what is leased, counter of what waits, lane, n × (id, guard (what the task's value must begin
---   with))
+-- ARGV: now, epoch, counter of what is leased, counter of what waits, lane, ids
 -- Returns: how many. O(n log m): n the batch, m the tasks of the lane.
-local lane, adds, ids, first, bound = ARGV[5], {}, {}, nil, nil
-for at = 6, #ARGV, 2 do
-  local id = ARGV[at]
-  local head = call('GETRANGE', TASK .. id, 0, HEADER - 1)
-  if #head == HEADER and string.sub(head, 1, #ARGV[at + 1]) == ARGV[at + 1] then
-    -- The epoch stays, and belongs to no lease any more.
-    call('SETRANGE', TASK .. id, 1, struct.pack('>Bc8I8', 0, string.sub(head, 3, 10), 0))
-    local due, deadline = struct.unpack('>I6I6', head, 44)
-    local score = due * 1000 + struct.unpack('>i8', head, 64) % 1000
+local epoch, lane = ARGV[2], ARGV[5]
+local asked, adds, ids, first, bound = { unpack(ARGV, 6) }, {}, {}, nil, nil
+for i, score in ipairs(call('ZMSCORE', LEASES, unpack(asked))) do
+  local head = score == epoch and call('GETRANGE', TASK .. asked[i], '0', HEADER - 1)
+  if head and #head == HEADER then
+    local due, deadline = struct.unpack('>I6I6', head, 23)
+    local score = due * 1000 + struct.unpack('>i8', head, 43) % 1000
     adds[#adds + 1] = string.format('%d', score)
-    adds[#adds + 1] = id
-    ids[#ids + 1] = id
+    adds[#adds + 1] = asked[i]
+    ids[#ids + 1] = asked[i]
     if not first or score < first then first = score end
     if not bound or deadline < bound then bound = deadline end
   end
 end
 if #ids > 0 then
   add_to_lane(lane, adds, first, bound)
-  call('ZREM', LEASES .. ARGV[2], unpack(ids))
+  end_leases(epoch, ids)
   count({ [ARGV[3]] = -#ids, [ARGV[4]] = #ids })
 end
 return #ids

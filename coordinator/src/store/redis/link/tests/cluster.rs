@@ -8,12 +8,12 @@ use crate::store::redis::address::Address;
 use crate::store::redis::link::{Link, LinkOptions};
 
 /// Three masters, each with a replica.
-struct Cluster {
+pub(super) struct Cluster {
     nodes: Vec<Server>,
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let options = [
             "--cluster-enabled",
             "yes",
@@ -54,7 +54,7 @@ impl Cluster {
         all
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         let hosts: Vec<_> = self.nodes.iter().take(3).map(|one| format!("127.0.0.1:{}", one.port)).collect();
         format!("redis+cluster://{}", hosts.join(","))
     }

@@ -1,6 +1,7 @@
 //! The link against real servers, each test with its own.
 
 mod cluster;
+mod gate;
 mod hints;
 mod replicas;
 mod sentinel;
