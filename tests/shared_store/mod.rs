@@ -5,4 +5,6 @@ mod coordinators;
 mod failover;
 mod faults;
 mod front;
+mod moving;
+mod unreached;
 mod versions;

@@ -93,7 +93,7 @@ impl Inner {
                 call.arg(task.expires_ms.map_or_else(String::new, |ms| ms.to_string()));
             }
         }
-        let reply = self.write(call).await?;
+        let reply = self.write(shard, call).await?;
         let mut answers: Vec<Enqueued> =
             tasks.iter().map(|task| Enqueued::Created { state: task.state, due_ms: task.due_ms }).collect();
         for known in items(&reply)?.get(1..).unwrap_or_default().chunks_exact(2) {

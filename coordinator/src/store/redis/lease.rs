@@ -9,6 +9,7 @@ use super::Inner;
 use super::batcher::{Item, rounds};
 use super::held::Handed;
 use super::keys::agent_of;
+use super::reach::Part;
 use super::reply::{bytes, integer, items, text};
 use super::scripts::{EXTEND, HEADS};
 use super::transition::{Changed, Decided, lane};
@@ -85,7 +86,7 @@ impl Inner {
         for item in &batch {
             call.arg(item.id.as_str()).arg(&lease_guard(item.fence)[..]).arg(item.lease_ms.unwrap_or(0));
         }
-        let reply = self.link.write(call).await?;
+        let reply = self.noted(Part::Shard(shard), self.link.write(call)).await?;
         items(&reply)?.iter().map(extended).collect()
     }
 

@@ -240,7 +240,7 @@ impl Inner {
             }
         }
         let order: Vec<usize> = groups.into_iter().flatten().collect();
-        let reply = self.write(call).await?;
+        let reply = self.write(shard, call).await?;
         let mut answers: Vec<Changed> = changes.iter().map(|_| Changed::Applied).collect();
         for other in items(&reply)?.get(1..).unwrap_or_default().chunks_exact(2) {
             let place = usize::try_from(integer(&other[0])?).unwrap_or(0).wrapping_sub(1);
