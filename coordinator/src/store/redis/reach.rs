@@ -40,6 +40,8 @@ struct Side {
     failed_ms: AtomicI64,
     /// Its last failure, in ms since the beginning; at least 1.
     last_failure: AtomicU64,
+    /// When the reaper tried it last though it failed, in ms since the beginning.
+    tried: AtomicU64,
     /// The store's ms since when it has answered.
     reached_ms: AtomicI64,
 }
@@ -109,6 +111,18 @@ impl Reach {
         if out.len() == self.shards.len() { Vec::new() } else { out }
     }
 
+    /// Whether the reaper should try a shard that fails: now and then also where calls of others go on failing, which may
+    /// have reasons of their own.
+    pub fn is_to_be_tried(&self, shard: u16) -> bool {
+        let (now_ms, side) = (self.elapsed_ms(), self.side(Part::Shard(shard)));
+        let since_ms = now_ms.saturating_sub(side.tried.load(Ordering::Relaxed));
+        let now = u128::from(since_ms) >= LEFT_OUT.as_millis() || !self.left_out().contains(&shard);
+        if now {
+            side.tried.store(now_ms, Ordering::Relaxed);
+        }
+        now
+    }
+
     fn elapsed_ms(&self) -> u64 {
         u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -151,8 +165,10 @@ mod tests {
         let reach = Reach::new(2);
         reach.note(Part::Shard(1), 1, 2, &gone());
         assert_eq!(reach.left_out(), [1]);
+        assert!(!reach.is_to_be_tried(1), "it has just failed");
         reach.note(Part::Shard(0), 1, 2, &gone());
         assert!(reach.left_out().is_empty());
+        assert!(reach.is_to_be_tried(1));
         reach.note(Part::Shard(1), 1, 2, &Ok(()));
         assert_eq!(reach.left_out(), [0]);
     }

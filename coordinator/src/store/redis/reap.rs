@@ -39,11 +39,10 @@ impl Inner {
         let mut reap = Reap::default();
         // Who cannot be reached was told when that was noticed.
         let silence = self.silence(&mut reap).await.err();
-        let left_out = self.reach.left_out();
         let failing = |shard: &u16| self.reach.is_failing(Part::Shard(*shard));
         let (failed_before, open): (Vec<u16>, Vec<u16>) = (0..self.keys.shards()).partition(failing);
         let tried: Vec<u16> =
-            failed_before.iter().copied().filter(|shard| !left_out.contains(shard)).collect();
+            failed_before.iter().copied().filter(|shard| self.reach.is_to_be_tried(*shard)).collect();
         let reaping = self.reap_shards(open.into_iter(), limit, &mut reap);
         let (mut failed, ()) = tokio::join!(reaping, self.probe(&tried));
         // Those that answer again: from here on their time counts.
