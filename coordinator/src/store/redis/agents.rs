@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use redis::cmd;
+use redis::{Value, cmd};
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::limits::AGENT_REMEMBERED_MS;
 use redrive_shared::wire::{AgentStatus, AgentView, Heartbeat};
 
 use super::Inner;
 use super::keys::run_name;
+use super::reach::Part;
 use super::reply::{items, maybe_integer, pairs, text, texts};
 use super::scripts::{BEAT, SILENCE};
 use crate::store::{Beaten, Extend, Result, StoreError};
@@ -63,7 +64,7 @@ impl Inner {
             fence: Fence { epoch: lease.epoch, nonce: lease.nonce },
             lease_ms: beat.lease_ms,
         });
-        let leases = self.extend(extends.collect()).await?;
+        let extends: Vec<Extend> = extends.collect();
         let farewell = beat.draining && beat.in_flight == 0;
         let run = run_name(&beat.agent, Some(&beat.boot_id));
         let summary = Heartbeat { leases: Vec::new(), ..beat };
@@ -71,9 +72,14 @@ impl Inner {
             .map_err(|error| StoreError::Corrupt(format!("a heartbeat: {error}")))?;
         let mut call = BEAT.on(self.keys.once(""));
         call.arg(self.time.argument()).arg(&run).arg(summary).arg(u8::from(farewell));
-        self.link.write(call).await?;
-        self.gone.set(run, farewell);
-        Ok(Beaten { leases })
+        // That it lives is noted first, so that nobody ends for its silence what it extends; and even where a shard of its
+        // tasks cannot be reached.
+        let heard = self.noted(Part::Once, self.link.write(call)).await;
+        if heard.is_ok() {
+            self.gone.set(run, farewell);
+        }
+        let leases = self.extend(extends).await?;
+        heard.map(|_| Beaten { leases })
     }
 
     /// Runs that were last heard from before that.
@@ -83,6 +89,18 @@ impl Inner {
         let mut runs = texts(&self.link.query(query.arg("LIMIT").arg(0).arg(SILENT_MAX)).await?)?;
         runs.sort();
         Ok(runs)
+    }
+
+    /// Whether a run was still last heard from before that.
+    pub async fn is_silent(&self, run: &str, before_ms: i64) -> Result<bool> {
+        let query = cmd("ZSCORE").arg(self.keys.once("seen")).arg(run).to_owned();
+        let seen_ms = match self.link.query(&query).await? {
+            // As RESP3 tells scores.
+            Value::Double(score) => Some(score),
+            Value::Nil => None,
+            score => text(&score)?.parse().ok(),
+        };
+        Ok(seen_ms.is_some_and(|seen_ms| seen_ms < before_ms as f64))
     }
 
     /// Marks those of the runs as gone that are still silent; returns them, and when the one was heard from that has been

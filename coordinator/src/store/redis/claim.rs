@@ -16,6 +16,7 @@ use super::enqueue::time_of;
 use super::fetch::{Fetched, Ticket, lease};
 use super::held::Handed;
 use super::keys::run_name;
+use super::reach::{Part, pass_over};
 use super::reply::{at, bytes, integer, items, maybe_integer, text};
 use super::scripts::CLAIM;
 use super::transition::{Changed, Decided};
@@ -24,6 +25,9 @@ use crate::store::{Claim, Claimed, Result, StoreError};
 
 /// How often shards are asked for one claim: what they give may be past its deadline, and does not count.
 const ROUNDS_MAX: usize = 64;
+
+/// When a claim looks again at a shard that could not be reached.
+const MISSED_AGAIN_MS: i64 = 1_000;
 
 /// A claim while shards are asked for it.
 struct Filling {
@@ -45,6 +49,10 @@ struct Filling {
     gone: bool,
     /// How often shards were asked.
     rounds: usize,
+    /// A shard answered, or had answered a moment ago.
+    heard: bool,
+    /// A shard could not be reached.
+    missed: bool,
 }
 
 /// What one shard is asked for one claim.
@@ -76,7 +84,7 @@ impl Filling {
 impl Inner {
     /// Leases what is due, claim by claim.
     pub async fn claim(&self, batch: Vec<Claim>) -> Result<Vec<Claimed>> {
-        let mut filling = Vec::with_capacity(batch.len());
+        let (mut filling, mut failure) = (Vec::with_capacity(batch.len()), None);
         for claim in batch {
             filling.push(self.begin(claim).await?);
         }
@@ -87,20 +95,37 @@ impl Inner {
             }
             let calls = wishes.into_iter().map(|(shard, wishes)| {
                 let filling = &filling;
-                async move { Ok::<_, StoreError>((shard, self.ask(shard, wishes, filling).await?)) }
+                async move {
+                    let places: Vec<usize> = wishes.iter().map(|wish| wish.place).collect();
+                    let mut given = Vec::new();
+                    let asked = self.ask(shard, wishes, filling, &mut given).await;
+                    (shard, places, given, asked)
+                }
             });
-            for (shard, given) in futures_util::future::try_join_all(calls).await? {
+            // What one shard gave is not lost because another cannot be reached.
+            for (shard, places, given, mut asked) in futures_util::future::join_all(calls).await {
                 for (wish, given) in given {
-                    self.take_in(shard, &wish, given, &mut filling[wish.place]).await?;
+                    let taken = self.take_in(shard, &wish, given, &mut filling[wish.place]).await;
+                    filling[wish.place].heard |= taken.is_ok();
+                    asked = asked.and(taken);
+                }
+                if let Err(error) = asked {
+                    pass_over(shard, &error);
+                    places.into_iter().for_each(|place| filling[place].misses(self.now_ms()));
+                    failure.get_or_insert(error);
                 }
             }
-            for one in filling.iter_mut().filter(|one| one.repeats && !one.gone && !one.answer.replayed) {
+            let ran_out = |one: &Filling| one.repeats && !one.gone && !one.answer.replayed && !one.missed;
+            for one in filling.iter_mut().filter(|one| ran_out(one)) {
                 // What was kept for the request ran out in this moment: it is a new one.
                 one.repeats = false;
                 one.shards = (0..self.keys.shards()).collect();
             }
         }
-        Ok(filling.into_iter().map(Filling::finish).collect())
+        match failure {
+            Some(error) if !filling.iter().any(|one| one.heard) => Err(error),
+            _ => Ok(filling.into_iter().map(Filling::finish).collect()),
+        }
     }
 
     async fn begin(&self, claim: Claim) -> Result<Filling> {
@@ -109,41 +134,64 @@ impl Inner {
         let gone = self.gone.contains(&run);
         let mut shards: Vec<u16> = (0..self.keys.shards()).collect();
         shards.shuffle(&mut rand::rng());
-        let mut given = Vec::new();
+        let (mut given, mut unknown) = (Vec::new(), Vec::new());
         if let Some(request) = claim.request_id.as_ref().filter(|_| gone || shards.len() > 1) {
-            given = self.holding(&run, request, &shards).await?;
+            (given, unknown) = self.holding(&run, request, &shards).await?;
         }
-        let repeats = gone || !given.is_empty();
+        let (repeats, missed) = (gone || !given.is_empty(), !unknown.is_empty());
         if repeats {
             shards = given;
         }
+        // They may have answered this request: asked for more, they would give too much.
+        shards.retain(|shard| !unknown.contains(shard));
         Ok(Filling {
             claim,
             run,
             answer: Claimed::default(),
             room: BODY_MAX_BYTES,
             shards,
-            next_due_ms: None,
+            next_due_ms: missed.then(|| self.now_ms().saturating_add(MISSED_AGAIN_MS)),
             gave: HashSet::new(),
             repeats,
             gone,
             rounds: 0,
+            heard: false,
+            missed,
         })
     }
 
-    /// The shards that gave something to the same request before.
-    async fn holding(&self, run: &str, request: &Name, shards: &[u16]) -> Result<Vec<u16>> {
-        let asked = shards.iter().map(|shard| async move {
+    /// The shards that gave something to the same request before, and those that cannot be reached: an error means that
+    /// none can.
+    async fn holding(&self, run: &str, request: &Name, shards: &[u16]) -> Result<(Vec<u16>, Vec<u16>)> {
+        let (left_out, asked): (Vec<u16>, Vec<u16>) = {
+            let out = self.reach.left_out();
+            shards.iter().partition(|shard| out.contains(shard))
+        };
+        let answers = asked.iter().map(|shard| async move {
             let key = self.keys.of_shard(*shard, &format!("q:{run}|{request}"));
-            Ok::<_, StoreError>((*shard, integer(&self.link.query(cmd("EXISTS").arg(key)).await?)? == 1))
+            let exists = self.noted(Part::Shard(*shard), self.link.query(cmd("EXISTS").arg(key))).await;
+            (*shard, exists.and_then(|exists| Ok(integer(&exists)? == 1)))
         });
-        let known = futures_util::future::try_join_all(asked).await?;
-        Ok(known.into_iter().filter(|(_, known)| *known).map(|(shard, _)| shard).collect())
+        let (mut given, mut unknown, mut first) = (Vec::new(), left_out, None);
+        for (shard, answer) in futures_util::future::join_all(answers).await {
+            match answer {
+                Ok(true) => given.push(shard),
+                Ok(false) => {}
+                Err(error) => {
+                    unknown.push(shard);
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        match first {
+            Some(error) if unknown.len() == shards.len() => Err(error),
+            _ => Ok((given, unknown)),
+        }
     }
 
     /// What to ask which shards next: each claim's wish is spread over those that may have something due.
     fn wishes(&self, filling: &mut [Filling]) -> HashMap<u16, Vec<Wish>> {
-        let (now_ms, many) = (self.now_ms(), self.keys.shards() > 1);
+        let (now_ms, many, left_out) = (self.now_ms(), self.keys.shards() > 1, self.reach.left_out());
         let mut wishes: HashMap<u16, Vec<Wish>> = HashMap::new();
         for (place, one) in filling.iter_mut().enumerate() {
             if one.room == 0 || one.wants() == 0 || one.rounds == ROUNDS_MAX {
@@ -160,8 +208,13 @@ impl Inner {
             }
             let mut asked = Vec::new();
             for shard in std::mem::take(&mut one.shards) {
+                if left_out.contains(&shard) {
+                    one.misses(now_ms);
+                    continue;
+                }
                 match self.due.next(shard, &one.claim.queues).filter(|_| many) {
                     Some(due_ms) if due_ms > now_ms => {
+                        one.heard = true;
                         if due_ms != i64::MAX {
                             one.comes_due(due_ms);
                         }
@@ -195,8 +248,13 @@ impl Inner {
     }
 
     /// Asks one shard, in calls that each give a bounded number of leases.
-    async fn ask(&self, shard: u16, wishes: Vec<Wish>, filling: &[Filling]) -> Result<Vec<(Wish, Given)>> {
-        let mut answers = Vec::new();
+    async fn ask(
+        &self,
+        shard: u16,
+        wishes: Vec<Wish>,
+        filling: &[Filling],
+        answers: &mut Vec<(Wish, Given)>,
+    ) -> Result<()> {
         let mut wishes = wishes.into_iter().peekable();
         while wishes.peek().is_some() {
             let (mut call, mut part, mut leases) = (CLAIM.on(self.keys.shard(shard)), Vec::new(), 0);
@@ -212,7 +270,7 @@ impl Inner {
                 asked.push(self.due.ask(shard, &filling[wish.place].claim.queues));
                 self.write_wish(&mut call, wish, &filling[wish.place]);
             }
-            let reply = self.write(call).await?;
+            let reply = self.write(shard, call).await?;
             let now_ms = time_of(&reply).unwrap_or(0).div_euclid(1_000);
             let answered = items(&reply)?.get(1..).unwrap_or_default();
             for ((wish, asked), given) in part.into_iter().zip(asked).zip(answered) {
@@ -225,7 +283,7 @@ impl Inner {
                 answers.push((wish, given));
             }
         }
-        Ok(answers)
+        Ok(())
     }
 
     fn write_wish(&self, call: &mut super::Call, wish: &Wish, one: &Filling) {
@@ -340,6 +398,12 @@ impl Inner {
 impl Filling {
     fn comes_due(&mut self, due_ms: i64) {
         self.next_due_ms = Some(self.next_due_ms.map_or(due_ms, |next_ms| next_ms.min(due_ms)));
+    }
+
+    /// A shard could not be reached, and may have something.
+    fn misses(&mut self, now_ms: i64) {
+        self.missed = true;
+        self.comes_due(now_ms.saturating_add(MISSED_AGAIN_MS));
     }
 
     fn finish(self) -> Claimed {

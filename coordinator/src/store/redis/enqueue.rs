@@ -86,7 +86,7 @@ impl Inner {
         let reply = match self.write_past(shard, &gated, &values).await? {
             Some(reply) => reply,
             // Some are known, or another coordinator took the ordinals.
-            None => self.write(self.enqueuing(shard, first, &tasks, false)).await?,
+            None => self.write(shard, self.enqueuing(shard, first, &tasks, false)).await?,
         };
         let mut answers: Vec<Enqueued> =
             tasks.iter().map(|task| Enqueued::Created { state: task.state, due_ms: task.due_ms }).collect();

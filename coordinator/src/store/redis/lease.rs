@@ -8,6 +8,7 @@ use redrive_shared::lifecycle::{Record, Refused};
 use super::Inner;
 use super::batcher::{Item, rounds};
 use super::held::Handed;
+use super::reach::Part;
 use super::reply::{bytes, integer, items, text};
 use super::scripts::{EXTEND, HEADS};
 use super::transition::{Changed, Decided, lane, read};
@@ -84,7 +85,7 @@ impl Inner {
             call.arg(item.id.as_str()).arg(item.fence.epoch).arg(&item.fence.nonce.0.to_be_bytes()[..]);
             call.arg(item.lease_ms.unwrap_or(0));
         }
-        let reply = self.link.write(call).await?;
+        let reply = self.noted(Part::Shard(shard), self.link.write(call)).await?;
         items(&reply)?.iter().map(extended).collect()
     }
 
@@ -104,7 +105,8 @@ impl Inner {
         let mut tasks = self.held.take(batch.iter().map(|item| (&item.id, item.fence)));
         let missing: Vec<TaskId> =
             batch.iter().filter(|item| !tasks.contains_key(&item.id)).map(|item| item.id.clone()).collect();
-        tasks.extend(self.heads(&missing).await?);
+        // A repeat is answered from here.
+        tasks.extend(self.sure_heads(&missing).await?);
         let now_ms = self.now_ms();
         let (mut answers, mut changes, mut decided) = (Vec::new(), Vec::new(), Vec::new());
         for (place, item) in batch.iter_mut().enumerate() {
@@ -169,6 +171,15 @@ impl Inner {
 
     /// Those of the tasks that there are, without bodies, and who holds them.
     pub async fn heads(&self, ids: &[TaskId]) -> Result<HashMap<TaskId, Handed>> {
+        self.read_heads(ids, false).await
+    }
+
+    /// The same, for answers that say that something was done: it is told when the replicas that must have it do.
+    pub async fn sure_heads(&self, ids: &[TaskId]) -> Result<HashMap<TaskId, Handed>> {
+        self.read_heads(ids, true).await
+    }
+
+    async fn read_heads(&self, ids: &[TaskId], sure: bool) -> Result<HashMap<TaskId, Handed>> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
@@ -182,7 +193,8 @@ impl Inner {
             for id in &ids {
                 call.arg(id.as_str());
             }
-            Ok::<_, StoreError>((ids, self.link.run(call).await?))
+            let reply = if sure { self.link.write(call).await? } else { self.link.run(call).await? };
+            Ok::<_, StoreError>((ids, reply))
         });
         let mut found = HashMap::new();
         for (ids, reply) in futures_util::future::try_join_all(calls).await? {

@@ -23,6 +23,7 @@ pub mod link;
 mod open;
 mod operate;
 mod queues;
+mod reach;
 mod read;
 mod reap;
 mod reply;
@@ -55,6 +56,7 @@ use self::keys::Keys;
 use self::link::{Call, Link};
 pub use self::open::RedisConfig;
 use self::queues::Books;
+use self::reach::{Part, Reach};
 use self::room::Room;
 use self::transition::{Change, Changed};
 pub use self::value::STORED;
@@ -83,8 +85,8 @@ struct Inner {
     /// Bytes of a task's value, as those read last were: how many to read at once.
     value_bytes: AtomicUsize,
     room: Room,
-    /// Before this moment nobody could reach this coordinator: silence up to it proves nothing.
-    opened_ms: i64,
+    /// Since when each part of the store could be reached: silence before that proves nothing.
+    reach: Reach,
     hints: broadcast::Sender<Hint>,
     shards: std::sync::OnceLock<Vec<Shard>>,
 }
@@ -112,22 +114,35 @@ impl Ordinals {
 }
 
 impl Inner {
-    /// Runs a script that writes, and learns the time from it.
-    async fn write(&self, call: Call) -> Result<Value> {
+    /// Runs a shard's script that writes, and learns the time from it.
+    async fn write(&self, shard: u16, call: Call) -> Result<Value> {
         let sent = Instant::now();
-        let reply = self.link.write(call).await?;
+        let reply = self.noted(Part::Shard(shard), self.link.write(call)).await?;
         self.learn_time(sent, &reply);
         Ok(reply)
     }
 
     /// The same, with values that go past the script. None: nothing was done.
     async fn write_past(&self, shard: u16, call: &Call, values: &[(String, &[u8])]) -> Result<Option<Value>> {
-        let sent = Instant::now();
-        let reply = self.link.gated(call, &self.keys.of_shard(shard, "gate"), values).await?;
+        let (sent, sent_ms) = (Instant::now(), self.now_ms());
+        let outcome = self.link.gated(call, &self.keys.of_shard(shard, "gate"), values).await;
+        // One that was refused says nothing of whether the shard can be reached; what comes after it does.
+        if !matches!(outcome, Ok(None)) {
+            self.reach.note(Part::Shard(shard), sent_ms, self.now_ms(), &outcome);
+        }
+        let reply = outcome?;
         if let Some(reply) = &reply {
             self.learn_time(sent, reply);
         }
         Ok(reply)
+    }
+
+    /// Makes a call, and notes whether the part of the store could be reached.
+    async fn noted<T>(&self, part: Part, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let sent_ms = self.now_ms();
+        let outcome = call.await;
+        self.reach.note(part, sent_ms, self.now_ms(), &outcome);
+        outcome
     }
 
     fn learn_time(&self, sent: Instant, reply: &Value) {

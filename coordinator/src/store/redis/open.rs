@@ -17,6 +17,7 @@ use super::due::Due;
 use super::keys::Keys;
 use super::link::{Link, LinkOptions};
 use super::queues::Books;
+use super::reach::Reach;
 use super::reply::{maybe_integer, text};
 use super::room::Room;
 use super::{Inner, Ordinals, RedisStore, Shard, hints};
@@ -65,7 +66,7 @@ impl RedisStore {
         let time = clock.map_or_else(|| Time::Redis(Arc::new(RedisClock::default())), Time::Given);
         let heard = link.hints(&keys.channel());
         let number: u64 = rand::rng().random();
-        let mut inner = Inner {
+        let inner = Inner {
             link,
             time,
             origin: format!("{number:016x}"),
@@ -75,13 +76,13 @@ impl RedisStore {
             gone: <_>::default(),
             value_bytes: AtomicUsize::new(VALUE_BYTES),
             room: Room::new(config.memory_limit_percent),
-            opened_ms: 0,
+            reach: Reach::new(shards),
             hints: broadcast::Sender::new(HINTS_KEPT),
             shards: OnceLock::new(),
             keys,
         };
         inner.ask_time().await?;
-        inner.opened_ms = inner.now_ms();
+        inner.reach.opened(inner.now_ms());
         inner.refresh_book().await?;
         inner.learn_gone().await?;
         let inner = Arc::new(inner);

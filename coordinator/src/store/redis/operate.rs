@@ -10,6 +10,7 @@ use redrive_shared::task::{AttemptEnd, TaskState};
 use super::Inner;
 use super::claim::task_id;
 use super::held::Handed;
+use super::reach::{Part, pass_over};
 use super::reply::{bytes, items, text};
 use super::scripts::{CHECK, EXPIRED, SWEEP_LOG};
 use super::transition::{Change, Changed, Decided, TRIES, read};
@@ -46,7 +47,8 @@ impl Inner {
         open.sort();
         open.dedup();
         for _ in 0..TRIES {
-            let known = self.heads(&open).await?;
+            // What needs no change is answered from here.
+            let known = self.sure_heads(&open).await?;
             let (mut acted, mut changes) = (Vec::new(), Vec::new());
             for id in ids.iter().filter(|id| open.contains(id)) {
                 if acted.iter().any(|(known, _)| *known == id) {
@@ -118,33 +120,48 @@ impl Inner {
         Ok((answer, Some(self.change(id, after, None, decided).await?)))
     }
 
-    /// Forgets finished tasks whose retention is over, and agents that were gone for long.
+    /// Forgets finished tasks whose retention is over, and agents that were gone for long. A shard that cannot be reached
+    /// does not stop the others: an error means that none could.
     pub async fn forget(&self, limit: usize) -> Result<usize> {
-        let mut forgotten = 0;
+        let (mut forgotten, mut failed, mut first) = (0, 0, None);
         for shard in 0..self.keys.shards() {
             let left = limit - forgotten;
             if left == 0 {
                 break;
             }
-            let mut call = EXPIRED.on(self.keys.shard(shard));
-            call.arg(self.time.argument()).arg(left);
-            let reply = self.link.write(call).await?;
-            let mut changes = Vec::new();
-            for found in items(&reply)?.chunks_exact(2) {
-                let id = task_id(text(&found[0])?)?;
-                changes.push(self.forgetting(&id, &read(&id, bytes(&found[1])?, b"")?)?);
+            match self.forget_in(shard, left).await {
+                Ok(gone) => forgotten += gone,
+                Err(error) => {
+                    pass_over(shard, &error);
+                    failed += 1;
+                    first.get_or_insert(error);
+                }
             }
-            let changed = self.apply(changes).await?;
-            let gone = changed.iter().filter(|changed| matches!(changed, Changed::Applied)).count();
-            forgotten += gone;
-            if gone > 0 {
-                let mut call = SWEEP_LOG.on(self.keys.shard(shard));
-                call.arg(self.time.argument()).arg(LOG_ENTRIES_SWEPT);
-                self.link.write(call).await?;
-            }
+        }
+        if let Some(error) = first.filter(|_| failed == self.keys.shards()) {
+            return Err(error);
         }
         self.forget_agents().await?;
         Ok(forgotten)
+    }
+
+    async fn forget_in(&self, shard: u16, limit: usize) -> Result<usize> {
+        let mut call = EXPIRED.on(self.keys.shard(shard));
+        call.arg(self.time.argument()).arg(limit);
+        let reply = self.noted(Part::Shard(shard), self.link.write(call)).await?;
+        let mut changes = Vec::new();
+        for found in items(&reply)?.chunks_exact(2) {
+            let id = task_id(text(&found[0])?)?;
+            changes.push(self.forgetting(&id, &read(&id, bytes(&found[1])?, b"")?)?);
+        }
+        let changed = self.apply(changes).await?;
+        let gone = changed.iter().filter(|changed| matches!(changed, Changed::Applied)).count();
+        if gone > 0 {
+            let mut call = SWEEP_LOG.on(self.keys.shard(shard));
+            call.arg(self.time.argument()).arg(LOG_ENTRIES_SWEPT);
+            self.noted(Part::Shard(shard), self.link.write(call)).await?;
+        }
+        Ok(gone)
     }
 
     /// Whether every shard can be written, and replicas confirm it where they have to.
@@ -152,8 +169,8 @@ impl Inner {
         let writes = (0..self.keys.shards()).map(|shard| async move {
             let mut call = CHECK.on(self.keys.shard(shard));
             call.arg(self.time.argument());
-            self.link.write(call).await
+            self.noted(Part::Shard(shard), self.link.write(call)).await.map(|_| ())
         });
-        futures_util::future::try_join_all(writes).await.map(|_| ())
+        futures_util::future::join_all(writes).await.into_iter().collect()
     }
 }

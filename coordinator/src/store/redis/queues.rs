@@ -100,6 +100,8 @@ impl Inner {
             let key = self.keys.of_shard(shard, "p");
             self.link.query(cmd(if paused { "SADD" } else { "SREM" }).arg(key).arg(name.as_str())).await?;
         }
+        // Those were writes that wait for no replica: this one waits for them.
+        self.check().await?;
         self.change_queue(if paused { "pause" } else { "resume" }, name, "").await
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use redrive_shared::id::{Name, TaskId};
+use redrive_shared::id::TaskId;
 use redrive_shared::lifecycle::Refused;
 use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, RESTART_GRACE_MS};
 use redrive_shared::task::TaskState;
@@ -11,6 +11,7 @@ use super::Inner;
 use super::claim::task_id;
 use super::enqueue::time_of;
 use super::keys::agent_of;
+use super::reach::{Part, pass_over};
 use super::reply::{at, bytes, integer, items, maybe_integer, text};
 use super::scripts::{EXPIRE_RUN, OVER};
 use super::transition::{Change, Changed, Decided, lane, read};
@@ -19,6 +20,8 @@ use crate::store::{Reap, Reaped, Result, StoreError};
 
 /// Grants looked at in one call for those of a run.
 const GRANTS_AT_ONCE: i64 = 2_000;
+/// When to look again at what could not be looked at.
+const AGAIN_MS: i64 = 1_000;
 
 /// What one shard says is over.
 #[derive(Default)]
@@ -31,40 +34,97 @@ struct Over {
 }
 
 impl Inner {
-    /// Ends what is over.
+    /// Ends what is over. A part of the store that cannot be reached does not stop the others: an error means that no
+    /// shard could.
     pub async fn reap(&self, limit: usize) -> Result<Reap> {
-        let (gone, next_silence_ms) = self.silence().await?;
-        let mut reap = Reap { gone, next_ms: next_silence_ms, ..Reap::default() };
-        for shard in 0..self.keys.shards() {
-            let over = self.over(shard, limit - reap.reaped.len(), limit - reap.too_late.len()).await?;
-            for next_ms in [over.next_lease_ms, over.next_deadline_ms].into_iter().flatten() {
-                reap.look_again(next_ms);
-            }
-            let late = self.lose(over.leases, over.now_ms, &mut reap).await?;
-            let (mut ids, mut changes, room) = (Vec::new(), Vec::new(), limit - reap.too_late.len());
-            if over.late.len() + late.len() > room {
-                reap.look_again(over.now_ms);
-            }
-            for (id, task) in over.late.into_iter().chain(late).take(room) {
-                changes.push(self.miss_deadline(&id, task).await?);
-                ids.push(id);
-            }
-            for (id, changed) in ids.into_iter().zip(self.apply(changes).await?) {
-                if matches!(changed, Changed::Applied) {
-                    reap.too_late.push(id);
-                }
-            }
+        let mut reap = Reap::default();
+        // Who cannot be reached was told when that was noticed.
+        let silence = self.silence(&mut reap).await.err();
+        let failing = |shard: &u16| self.reach.is_failing(Part::Shard(*shard));
+        let (failed_before, open): (Vec<u16>, Vec<u16>) = (0..self.keys.shards()).partition(failing);
+        let tried: Vec<u16> =
+            failed_before.iter().copied().filter(|shard| self.reach.is_to_be_tried(*shard)).collect();
+        let reaping = self.reap_shards(open.into_iter(), limit, &mut reap);
+        let (mut failed, ()) = tokio::join!(reaping, self.probe(&tried));
+        // Those that answer again: from here on their time counts.
+        let (gone, back): (Vec<u16>, Vec<u16>) = failed_before.into_iter().partition(failing);
+        failed.extend(self.reap_shards(back.into_iter(), limit, &mut reap).await);
+        if silence.is_some() || !failed.is_empty() || !gone.is_empty() {
+            reap.look_again(self.now_ms().saturating_add(AGAIN_MS));
+        }
+        if failed.len() + gone.len() == usize::from(self.keys.shards()) {
+            let first = failed.into_iter().next().or(silence);
+            return Err(first.unwrap_or_else(|| StoreError::Unavailable("no shard can be reached".into())));
         }
         Ok(reap)
     }
 
+    /// Ends what is over in these shards; returns why some could not be looked at.
+    async fn reap_shards(
+        &self,
+        shards: impl Iterator<Item = u16> + Clone,
+        limit: usize,
+        reap: &mut Reap,
+    ) -> Vec<StoreError> {
+        let (mut failed, mut shards) = (Vec::new(), shards);
+        while let Some(shard) = shards.next() {
+            let known = failed.first().cloned();
+            if let Some(error) = known.filter(|_| self.reach.is_failing(Part::Shard(shard))) {
+                failed.push(error);
+                continue;
+            }
+            let Err(error) = self.reap_shard(shard, limit, reap).await else { continue };
+            pass_over(shard, &error);
+            if failed.is_empty() {
+                // Its node may have had others: they are found all at once, not one time-out after the other.
+                let rest: Vec<u16> = shards.clone().collect();
+                self.probe(&rest).await;
+            }
+            failed.push(error);
+        }
+        failed
+    }
+
+    async fn reap_shard(&self, shard: u16, limit: usize, reap: &mut Reap) -> Result<()> {
+        let over = self.over(shard, limit - reap.reaped.len(), limit - reap.too_late.len()).await?;
+        for next_ms in [over.next_lease_ms, over.next_deadline_ms].into_iter().flatten() {
+            reap.look_again(next_ms);
+        }
+        let late = self.lose(over.leases, over.now_ms, reap).await?;
+        let (mut ids, mut changes, room) = (Vec::new(), Vec::new(), limit - reap.too_late.len());
+        if over.late.len() + late.len() > room {
+            reap.look_again(over.now_ms);
+        }
+        for (id, task) in over.late.into_iter().chain(late).take(room) {
+            changes.push(self.miss_deadline(&id, task).await?);
+            ids.push(id);
+        }
+        for (id, changed) in ids.into_iter().zip(self.apply(changes).await?) {
+            if matches!(changed, Changed::Applied) {
+                reap.too_late.push(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes which of the shards can be reached.
+    async fn probe(&self, shards: &[u16]) {
+        futures_util::future::join_all(shards.iter().map(|shard| self.over(*shard, 0, 0))).await;
+    }
+
     async fn over(&self, shard: u16, leases: usize, late: usize) -> Result<Over> {
-        let grace_ends_ms = self.opened_ms.saturating_add_unsigned(RESTART_GRACE_MS);
-        // Leases from before this coordinator was there: their workers may have had nobody to report to.
-        let spared_ms = if self.now_ms() < grace_ends_ms { self.opened_ms } else { 0 };
+        let part = Part::Shard(shard);
+        let grace_ends = || self.reach.since_ms(part).saturating_add_unsigned(RESTART_GRACE_MS);
+        // Leases from before the shard could be reached: their workers may have had nobody to report to.
+        let spared_ms = match self.reach.is_failing(part) {
+            // Only the answer tells since when it can be.
+            true => i64::MAX,
+            false if self.now_ms() < grace_ends() => self.reach.since_ms(part),
+            false => 0,
+        };
         let mut call = OVER.on(self.keys.shard(shard));
         call.arg(self.time.argument()).arg(leases).arg(late).arg(spared_ms);
-        let reply = self.write(call).await?;
+        let reply = self.write(shard, call).await?;
         let parts = items(&reply)?;
         let now_ms = time_of(&reply).unwrap_or(0).div_euclid(1_000);
         let mut over = Over {
@@ -73,8 +133,8 @@ impl Inner {
             next_deadline_ms: maybe_integer(at(parts, 2)?)?,
             ..Over::default()
         };
-        if over.next_lease_ms.is_some_and(|ms| ms <= now_ms) && now_ms < grace_ends_ms {
-            over.next_lease_ms = Some(grace_ends_ms);
+        if over.next_lease_ms.is_some_and(|ms| ms <= now_ms) && now_ms < grace_ends() {
+            over.next_lease_ms = Some(grace_ends());
         }
         let leases = usize::try_from(integer(at(parts, 3)?)?).unwrap_or(0) * 3;
         let (leases, late) = parts.get(4..).unwrap_or_default().split_at_checked(leases).unwrap_or_default();
@@ -159,12 +219,17 @@ impl Inner {
 
     /// Lets the leases of one run end now.
     pub async fn expire_run(&self, run: &str) -> Result<usize> {
-        let asked = (0..self.keys.shards()).map(|shard| self.expire_run_in(shard, run));
-        let ended = futures_util::future::try_join_all(asked).await?;
-        Ok(usize::try_from(ended.into_iter().sum::<i64>()).unwrap_or(0))
+        self.expire_run_in(run, 0..self.keys.shards()).await
     }
 
-    async fn expire_run_in(&self, shard: u16, run: &str) -> Result<i64> {
+    /// Asks all of these shards, and fails when one of them does.
+    async fn expire_run_in(&self, run: &str, shards: impl Iterator<Item = u16>) -> Result<usize> {
+        let asked = shards.map(|shard| self.noted(Part::Shard(shard), self.expire_run_of(shard, run)));
+        let ended = futures_util::future::join_all(asked).await.into_iter().sum::<Result<i64>>()?;
+        Ok(usize::try_from(ended).unwrap_or(0))
+    }
+
+    async fn expire_run_of(&self, shard: u16, run: &str) -> Result<i64> {
         let (mut ended, mut looked_at) = (0, 0);
         loop {
             let mut call = EXPIRE_RUN.on(self.keys.shard(shard));
@@ -181,26 +246,56 @@ impl Inner {
     }
 
     /// Lets the leases of agents end that were silent for too long, and says when the next will have been. Silence from
-    /// before this coordinator was there does not count: they may have had nobody to talk to.
-    async fn silence(&self) -> Result<(Vec<Name>, Option<i64>)> {
+    /// before they could be heard does not count: they may have had nobody to talk to.
+    async fn silence(&self, reap: &mut Reap) -> Result<()> {
         let now_ms = self.now_ms();
         let silent_before_ms = now_ms.saturating_sub_unsigned(AGENT_DEAD_AFTER_MS);
-        let silent = if silent_before_ms > self.opened_ms {
-            self.silent_runs(silent_before_ms).await?
-        } else {
-            Vec::new()
-        };
-        for run in &silent {
-            // Before it is marked: a coordinator that ends in between leaves the rest to another.
-            self.expire_run(run).await?;
+        let mut silent = self.noted(Part::Once, self.silent_runs(silent_before_ms)).await?;
+        // That may have been the first answer after a long while.
+        if silent_before_ms <= self.reach.since_ms(Part::Once) {
+            silent.clear();
         }
-        let (gone, oldest_ms) = self.mark_gone(silent_before_ms, &silent).await?;
+        let mut ended = Vec::new();
+        for run in silent {
+            if !self.is_silent(&run, silent_before_ms).await? {
+                continue;
+            }
+            if self.end_leases(&run).await? {
+                ended.push(run);
+            } else {
+                // Nothing new for it meanwhile.
+                self.gone.set(run, true);
+            }
+        }
+        // Marked after that: a coordinator that ends in between leaves the rest to another.
+        let (gone, oldest_ms) = self.mark_gone(silent_before_ms, &ended).await?;
         for run in &gone {
             self.gone.set(run.clone(), true);
         }
-        let next_ms = oldest_ms
-            .map(|seen_ms| seen_ms.max(self.opened_ms).saturating_add_unsigned(AGENT_DEAD_AFTER_MS) + 1);
-        Ok((gone.iter().filter_map(|run| agent_of(run)).collect(), next_ms))
+        reap.gone = gone.iter().filter_map(|run| agent_of(run)).collect();
+        if let Some(seen_ms) = oldest_ms {
+            let since_ms = seen_ms.max(self.reach.since_ms(Part::Once));
+            let next_ms = since_ms.saturating_add_unsigned(AGENT_DEAD_AFTER_MS) + 1;
+            // In the past where a shard could not be reached: those runs wait for it.
+            reap.look_again(next_ms.max(now_ms.saturating_add(if next_ms <= now_ms { AGAIN_MS } else { 0 })));
+        }
+        Ok(())
+    }
+
+    /// Lets a silent run's leases end wherever that can be done. False: a shard could not be reached, so its turn comes
+    /// again.
+    ///
+    /// Who is silent is known in one slot, and the leases are in others: no script sees both. What is left is a moment, the
+    /// way of this call: leases of a run that reports within it, after all that silence, are ended all the same, and its
+    /// work is fenced off and runs again.
+    async fn end_leases(&self, run: &str) -> Result<bool> {
+        let open = (0..self.keys.shards()).filter(|shard| !self.reach.is_failing(Part::Shard(*shard)));
+        let open: Vec<u16> = open.collect();
+        match self.expire_run_in(run, open.iter().copied()).await {
+            Ok(_) => Ok(open.len() == usize::from(self.keys.shards())),
+            Err(StoreError::Unavailable(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Asks Redis for its time, so that the estimate holds while nothing else is asked.

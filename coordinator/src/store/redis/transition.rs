@@ -227,7 +227,7 @@ impl Inner {
         let order: Vec<usize> = groups.iter().flatten().copied().collect();
         let reply = match self.write_gated(shard, &changes, &groups).await? {
             Some(reply) => reply,
-            None => self.write(self.transition(shard, &changes, &groups, false)).await?,
+            None => self.write(shard, self.transition(shard, &changes, &groups, false)).await?,
         };
         let mut answers: Vec<Changed> = changes.iter().map(|_| Changed::Applied).collect();
         for other in items(&reply)?.get(1..).unwrap_or_default().chunks_exact(3) {

@@ -9,6 +9,7 @@
 use redis::{Arg, Cmd, RedisResult, Value};
 
 use super::dial::Wire;
+use super::script::beside;
 use super::{Call, LinkOptions, fault};
 
 /// Ends the name of the key that marks the last write that was to reach replicas: one for each key that scripts are called
@@ -27,7 +28,7 @@ pub(super) async fn replicate(
 ) -> RedisResult<(Value, i64)> {
     // 0 would be for ever.
     let wait_ms = u64::try_from(options.wait_timeout.as_millis()).unwrap_or(u64::MAX).max(1);
-    let mark = mark(key(call));
+    let mark = beside(key(call), MARK);
     let mut together = async |cmd: Cmd| -> RedisResult<Replies> {
         let mut pipe = redis::pipe();
         pipe.add_command(cmd).cmd("SET").arg(&mark).arg(1);
@@ -48,31 +49,5 @@ fn key(call: &Call) -> &[u8] {
     match call.by_hash().args_iter().nth(NAME_HASH_AND_COUNT) {
         Some(Arg::Simple(key)) => key,
         _ => &[],
-    }
-}
-
-/// A key in the same slot.
-fn mark(key: &[u8]) -> Vec<u8> {
-    let open = key.iter().position(|byte| *byte == b'{');
-    let tag = open.and_then(|open| key[open + 1..].iter().position(|byte| *byte == b'}'));
-    match tag {
-        Some(length) if length > 0 => [key, MARK.as_bytes()].concat(),
-        _ => [b"{", key, b"}", MARK.as_bytes()].concat(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::mark;
-
-    #[test]
-    fn a_mark_is_in_its_key_s_slot() {
-        assert_eq!(mark(b"redrive:{7}:shard"), b"redrive:{7}:shard:replicated");
-        assert_eq!(mark(b"plain"), b"{plain}:replicated");
-        assert_eq!(
-            mark(b"x{}y"),
-            b"{x{}y}:replicated",
-            "hashed as a whole, this would be another slot: see below"
-        );
     }
 }

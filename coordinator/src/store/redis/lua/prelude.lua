@@ -1,6 +1,7 @@
 -- Before every script: the names of keys, the layout of a task's value, and the clock.
 --
 -- KEYS[1]  what every key of the shard begins with, such as `rd:{7}:`; it names the slot
+-- KEYS[2]  never used: two keys that do not exist keep scripts from a slot that is half moved (`link/script.rs`)
 -- ARGV[1]  the store's time in µs, or 0 for Redis's own
 -- The layout is described in `value.rs`, the keys in `keys.rs`; tests hold that they agree.
 local call = redis.call
