@@ -51,7 +51,9 @@ impl Pair {
             }
             Command::Heartbeat(agent, leases) => self.heartbeat(*agent, leases).await,
             Command::ExpireLeases(agent) => {
-                let ended = self.bed.expire_leases(&name(AGENTS[*agent]), &boot_of(*agent)).await.unwrap();
+                let (agent_name, boot_id) = (name(AGENTS[*agent]), boot_of(*agent));
+                let arrival = self.bed.arrive(&agent_name, &boot_id).await.unwrap();
+                let ended = self.bed.expire_leases(&agent_name, &boot_id, arrival).await.unwrap();
                 assert_eq!(ended, self.model.expire(*agent, self.bed.now_ms()));
             }
             Command::Advance(by_ms) => self.bed.advance(*by_ms),

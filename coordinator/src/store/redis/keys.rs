@@ -31,6 +31,7 @@
 //! | `rd:{*}:paused` | set | paused queues |
 //! | `rd:{*}:changes` | string | counts changes of the two above |
 //! | `rd:{*}:agents` | hash | the last heartbeat of each run |
+//! | `rd:{*}:arrived` | zset | runs, by when their presence connection was opened last, in µs |
 //! | `rd:{*}:seen`, `rd:{*}:gone` | zset | runs that are heard from, and those that are not, by when they last were |
 //!
 //! Names hold no `|`, so it separates them.

@@ -59,8 +59,8 @@ use self::room::Room;
 use self::transition::{Change, Changed};
 pub use self::value::STORED;
 use super::{
-    Acted, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Hint, Listed, Reap, Result,
-    Settle, Settled, Store,
+    Acted, Arrival, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Hint, Listed, Reap,
+    Result, Settle, Settled, Store,
 };
 
 /// A handle to the shared store.
@@ -165,8 +165,12 @@ impl Store for RedisStore {
         self.inner.reap(limit).await
     }
 
-    async fn expire_leases(&self, agent: &Name, boot_id: &Name) -> Result<usize> {
-        self.inner.expire_run(&keys::run_name(agent, Some(boot_id))).await
+    async fn arrive(&self, agent: &Name, boot_id: &Name) -> Result<Arrival> {
+        self.inner.arrive(&keys::run_name(agent, Some(boot_id))).await
+    }
+
+    async fn expire_leases(&self, agent: &Name, boot_id: &Name, arrival: Arrival) -> Result<usize> {
+        self.inner.expire_departed(&keys::run_name(agent, Some(boot_id)), arrival).await
     }
 
     async fn forget(&self, limit: usize) -> Result<usize> {

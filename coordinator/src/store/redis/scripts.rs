@@ -73,6 +73,10 @@ script!(
     BEAT, "beat"
 );
 script!(
+    /// An agent's presence connection was opened.
+    ARRIVE, "arrive"
+);
+script!(
     /// Agents fell silent, or are forgotten.
     SILENCE, "silence"
 );
