@@ -22,6 +22,7 @@ mod lease;
 pub mod link;
 mod open;
 mod operate;
+mod pauses;
 mod queues;
 mod read;
 mod reap;
@@ -66,7 +67,8 @@ use super::{
 /// A handle to the shared store.
 pub struct RedisStore {
     inner: Arc<Inner>,
-    listener: JoinHandle<()>,
+    /// What listens and looks, until the store is closed.
+    looking: [JoinHandle<()>; 2],
 }
 
 /// What the verbs need.
@@ -138,7 +140,7 @@ impl Inner {
 
 impl Drop for RedisStore {
     fn drop(&mut self) {
-        self.listener.abort();
+        self.looking.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -218,7 +220,7 @@ impl Store for RedisStore {
     }
 
     async fn learn_queues(&self) -> Result<()> {
-        self.inner.refresh_book().await.map(|_| ())
+        self.inner.refresh_book().await
     }
 
     async fn queues(&self) -> Result<Vec<QueueView>> {

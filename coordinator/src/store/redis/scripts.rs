@@ -65,6 +65,10 @@ script!(
     QUEUES, "queues"
 );
 script!(
+    /// Claims of a shard learn which queues are paused.
+    SHOW_PAUSES, "show_pauses"
+);
+script!(
     /// Can it be written?
     CHECK, "check"
 );

@@ -9,6 +9,7 @@ local TASK, LANE, LANES, BOUNDS = shard .. 't:', shard .. 'l:', shard .. 'L:', s
 local LEASES, RUNS, NAMES = shard .. 'r:', shard .. 'R', shard .. 'N'
 local EXPIRY, LOG, COUNTS, ORDINAL = shard .. 'x', shard .. 'log', shard .. 'n', shard .. 'o'
 local PAUSED, REQUEST, SWEEPS, SWEPT = shard .. 'p', shard .. 'q:', shard .. 'S', shard .. 'logged'
+local SHOWN = shard .. 'shown'
 local VERSION, HEADER = 1, 71
 -- For how long a task is left alone that this release cannot read, so that it does not hold up its neighbours.
 local SET_ASIDE_MS = 60000
