@@ -1,9 +1,12 @@
 //! The shared store in adversity, as callers of the API see it: faults of Redis and of the way to it ([`faults`],
-//! [`failover`]), several coordinators ([`coordinators`], [`presence`]), and values of another release ([`versions`]).
+//! [`failover`]), several coordinators ([`coordinators`], [`presence`]), copies that went
+//! astray ([`queues`]), leases that found no room in an answer ([`given_back`]), and values of another release ([`versions`]).
 
 mod coordinators;
 mod failover;
 mod faults;
 mod front;
+mod given_back;
 mod presence;
+mod queues;
 mod versions;

@@ -268,9 +268,6 @@ impl Inner {
         if !sorted.back.is_empty() {
             one.room = 0;
             one.comes_due(now_ms);
-            for queue in &one.claim.queues {
-                self.due.announce(shard, queue, now_ms);
-            }
             self.unclaim(shard, &one.run, sorted.back).await?;
         }
         let book = self.books.get();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use redis::{Value, cmd};
-use redrive_shared::id::TaskId;
+use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::limits::BATCH_MAX_ITEMS;
 use redrive_shared::retry::RetryPolicy;
@@ -14,12 +14,12 @@ use super::Inner;
 use super::claim::Given;
 use super::keys::RunId;
 use super::lease::read;
-use super::reply::{bytes, items};
+use super::reply::{bytes, items, maybe_integer};
 use super::scripts::UNCLAIM;
 use super::transition::lane;
 use super::value::{Task, lease_guard, lines};
 use crate::store::format::state_number;
-use crate::store::{Result, StoreError};
+use crate::store::{Hint, Result, StoreError};
 
 /// Bytes of values read at once, about.
 const READ_BYTES: usize = 1024 * 1024;
@@ -105,12 +105,19 @@ impl Inner {
             let queue = lane.split('|').nth(1).unwrap_or_default();
             let counter = |state| format!("{queue}|{}", state_number(state));
             let mut call = UNCLAIM.on(self.keys.shard(shard));
-            call.arg(self.time.argument()).arg(&RunId::of(run).0[..]);
+            call.arg(self.time.argument()).arg(self.keys.channel()).arg(&self.origin);
+            call.arg(&RunId::of(run).0[..]);
             call.arg(counter(TaskState::Leased)).arg(counter(TaskState::Scheduled)).arg(&lane);
             for (id, fence) in &tasks {
                 call.arg(id.as_str()).arg(&lease_guard(*fence)[..]);
             }
-            self.link.write(call).await?;
+            let due_ms = maybe_integer(&self.link.write(call).await?)?;
+            if let (Ok(queue), Some(due_ms)) = (Name::new(queue), due_ms) {
+                // After they are back: whoever asks for them from now on finds them. Others have been told by the script.
+                self.due.announce(shard, &queue, due_ms);
+                // Nobody listens: nobody waits.
+                let _ = self.hints.send(Hint::Due { queue, due_ms });
+            }
         }
         Ok(())
     }

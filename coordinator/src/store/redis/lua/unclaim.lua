@@ -1,10 +1,10 @@
 -- Gives leases back that were just given and that nobody has heard of: the tasks wait again as they did.
 --
--- ARGV: now, run, counter of what is leased, counter of what waits, lane, n × (id, guard (what the task's value must begin
---   with))
--- Returns: how many. O(n log m): n the batch, m the tasks of the lane.
-local lane, adds, ids, first, bound = ARGV[5], {}, {}, nil, nil
-for at = 6, #ARGV, 2 do
+-- ARGV: now, channel, origin, run, counter of what is leased, counter of what waits, lane, n × (id, guard (what the task's
+--   value must begin with))
+-- Returns: when the first of them is due, in ms ('' : none was given back). O(n log m): n the batch, m the tasks of the lane.
+local lane, adds, ids, first, bound = ARGV[7], {}, {}, nil, nil
+for at = 8, #ARGV, 2 do
   local id = ARGV[at]
   local head = call('GETRANGE', TASK .. id, 0, HEADER - 1)
   if #head == HEADER and string.sub(head, 1, #ARGV[at + 1]) == ARGV[at + 1] then
@@ -19,9 +19,9 @@ for at = 6, #ARGV, 2 do
     if not bound or deadline < bound then bound = deadline end
   end
 end
-if #ids > 0 then
-  add_to_lane(lane, adds, first, bound)
-  call('ZREM', LEASES .. ARGV[2], unpack(ids))
-  count({ [ARGV[3]] = -#ids, [ARGV[4]] = #ids })
-end
-return #ids
+if #ids == 0 then return '' end
+local news = add_to_lane(lane, adds, first, bound)
+call('ZREM', LEASES .. ARGV[4], unpack(ids))
+count({ [ARGV[5]] = -#ids, [ARGV[6]] = #ids })
+call('PUBLISH', ARGV[2], ARGV[3] .. news)
+return string.format('%d', math.floor(first / 1000))
