@@ -11,6 +11,7 @@ mod presence;
 mod read;
 mod reap;
 mod reopen;
+mod repeat;
 mod settle;
 mod together;
 
@@ -117,6 +118,11 @@ macro_rules! with_behaviours {
                 arrivals_of_one_moment_differ,
                 a_heartbeat_before_the_break_saves_no_leases,
                 an_arrival_that_is_forgotten_by_now_still_ends_leases,
+            }
+            repeat {
+                a_repeated_request_starts_nothing_that_is_too_late_by_now,
+                a_repeated_request_gets_what_is_late_but_at_work,
+                a_repeated_request_that_finds_all_too_late_stays_answered,
             }
             operate {
                 what_is_not_done_can_be_called_off,

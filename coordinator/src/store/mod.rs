@@ -162,7 +162,8 @@ pub struct Claimed {
     pub next_due_ms: Option<i64>,
     /// Tasks that were found past their deadline and escalated.
     pub too_late: Vec<TaskId>,
-    /// This is the answer that the same request was given before, as far as it still holds.
+    /// This is the answer that the same request was given before, as far as it still holds: without what is over by now, and
+    /// without what nobody started before its deadline, which is among those too late.
     pub replayed: bool,
 }
 

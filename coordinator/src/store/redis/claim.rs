@@ -8,7 +8,7 @@ use redis::{Value, cmd};
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Fence, Record};
 use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES};
-use redrive_shared::task::{Nonce, TaskState};
+use redrive_shared::task::Nonce;
 
 use super::Inner;
 use super::enqueue::time_of;
@@ -263,7 +263,7 @@ impl Inner {
         } else if let Some(due_ms) = given.next_due_ms {
             one.comes_due(due_ms);
         }
-        let now_ms = given.now_ms;
+        let (now_ms, replayed) = (given.now_ms, given.replayed);
         let sorted = self.fetch(shard, given, wish.room).await?;
         if !sorted.back.is_empty() {
             one.room = 0;
@@ -282,7 +282,7 @@ impl Inner {
         }
         if !handed.is_empty() {
             one.gave.insert(shard);
-        } else if !sorted.late.is_empty() && !one.gave.contains(&shard) {
+        } else if !sorted.late.is_empty() && !replayed && !one.gave.contains(&shard) {
             self.forget_request(shard, one).await?;
         }
         self.held.put(handed);
@@ -306,9 +306,8 @@ impl Inner {
         let (mut ids, mut changes) = (Vec::new(), Vec::new());
         for (id, mut task, value) in late {
             let guard = lease_guard(task.fence()).to_vec();
-            task.record.runs = task.record.runs.saturating_sub(1);
-            let before = Record { leased_at_ms: now_ms, ..task.record.clone() };
-            task.record.state = TaskState::Scheduled;
+            let runs = task.record.runs.saturating_sub(1);
+            let before = Record { leased_at_ms: now_ms, runs, ..task.record.clone() };
             let policy = self.books.get().policy(task.meta.queue());
             let missed = task.record.miss_deadline(&policy, now_ms.saturating_mul(1_000));
             let verdict =

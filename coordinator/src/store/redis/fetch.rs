@@ -75,7 +75,8 @@ impl Inner {
                 if !task.is_under(ticket.fence) {
                     continue;
                 }
-                if !given.replayed && task.record.deadline_ms < given.now_ms {
+                // What is given again may be at work already; otherwise it must not start any more, as if it were new.
+                if task.record.deadline_ms < given.now_ms && !task.record.started {
                     sorted.late.push((ticket.id, task, value));
                 } else if task.slot_bytes > room && !sorted.leased.is_empty() || !sorted.back.is_empty() {
                     sorted.back.push(ticket);
