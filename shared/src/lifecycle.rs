@@ -237,12 +237,14 @@ impl Record {
         Ok(None)
     }
 
-    /// Escalates a waiting task whose deadline has passed.
+    /// Escalates a task whose deadline has passed, if it waits, or was leased and nobody started it: that lease counts not.
     pub fn miss_deadline(&mut self, policy: &RetryPolicy, now_us: i64) -> Result<Verdict, Refused> {
         let now_ms = now_us.div_euclid(1_000);
-        if self.state != TaskState::Scheduled || now_ms <= self.deadline_ms {
+        let unstarted = self.state == TaskState::Leased && !self.started;
+        if !(unstarted || self.state == TaskState::Scheduled) || now_ms <= self.deadline_ms {
             return Err(Refused::WrongState(self.state));
         }
+        self.runs = self.runs.saturating_sub(u32::from(unstarted));
         self.raise_epoch(now_us);
         self.settle_in(TaskState::Escalated, policy, now_ms);
         Ok(self.verdict(AttemptEnd::Undelivered, None, "its deadline passed while it waited"))
@@ -316,11 +318,8 @@ impl Record {
             self.ledger.undelivered = self.ledger.undelivered.saturating_add(1);
             let delay_ms = UNDELIVERED_DELAY_MS + rng.random_range(0..=RELEASE_SPREAD_MS);
             self.schedule(delay_ms, now_ms);
-            return Ok(self.verdict(
-                AttemptEnd::Undelivered,
-                Some(delay_ms),
-                "leased, and nobody started it",
-            ));
+            let why = "leased, and nobody started it";
+            return Ok(self.verdict(AttemptEnd::Undelivered, Some(delay_ms), why));
         }
         let seen = self.charge(FailureClass::WorkerLost, policy);
         let loss = Loss { class: FailureClass::WorkerLost, retryable: true, hint_ms: None, seen };

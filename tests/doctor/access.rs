@@ -57,7 +57,9 @@ async fn live(bed: &Bed) {
     bed.cancel_one("b").await;
     assert_eq!(bed.list(Filter { limit: 10, ..Filter::default() }).await.unwrap().tasks.len(), 2);
     let lost = bed.put_and_take(task("c")).await;
-    bed.expire_leases(&crate::support::name("worker"), &crate::support::name("boot")).await.unwrap();
+    let (agent, boot_id) = (crate::support::name("worker"), crate::support::name("boot"));
+    let arrival = bed.arrive(&agent, &boot_id).await.unwrap();
+    bed.expire_leases(&agent, &boot_id, arrival).await.unwrap();
     bed.advance(120_000);
     assert_eq!(bed.reap(100).await.unwrap().reaped.len(), 1, "{lost:?}");
     bed.pause(&crate::support::name("default"), true).await.unwrap();

@@ -51,7 +51,9 @@ impl Pair {
             }
             Command::Heartbeat(agent, leases) => self.heartbeat(*agent, leases).await,
             Command::ExpireLeases(agent) => {
-                let ended = self.bed.expire_leases(&name(AGENTS[*agent]), &boot_of(*agent)).await.unwrap();
+                let (agent_name, boot_id) = (name(AGENTS[*agent]), boot_of(*agent));
+                let arrival = self.bed.arrive(&agent_name, &boot_id).await.unwrap();
+                let ended = self.bed.expire_leases(&agent_name, &boot_id, arrival).await.unwrap();
                 assert_eq!(ended, self.model.expire(*agent, self.bed.now_ms()));
             }
             Command::Advance(by_ms) => self.bed.advance(*by_ms),
@@ -106,34 +108,18 @@ impl Pair {
         let before = request.and_then(|request| self.model.answered.get(&request));
         let before = before.filter(|answer| answer.at_ms >= since_ms);
         assert_eq!(claimed.replayed, before.is_some());
+        let too_late: Vec<usize> = claimed.too_late.iter().map(|task| number_of(task)).collect();
         if let Some(before) = before {
-            let hold = |(task, fence): &&(usize, Fence)| {
-                self.model.tasks.get(task).is_some_and(|task| task.standing(*fence) == Standing::Holds)
-            };
-            let mut again: Vec<_> = before.leases.iter().filter(hold).copied().collect();
-            let mut leases = leases;
-            if !self.bed.order_is_exact() {
-                again.sort_by_key(|(task, _)| *task);
-                leases.sort_by_key(|(task, _)| *task);
-            }
-            assert_eq!(leases, again, "the same leases again");
-            return;
+            let before = before.leases.clone();
+            return self.check_again(before, leases, too_late).await;
         }
         if self.model.agents.get(&claim.agent).is_some_and(|agent| agent.gone) {
             // Nothing for who was silent for too long, until it is heard from again.
             assert!(leases.is_empty() && claimed.too_late.is_empty() && claimed.next_due_ms.is_none());
             return;
         }
-        let too_late: Vec<usize> = claimed.too_late.iter().map(|task| number_of(task)).collect();
         self.check_choice(claim, &leases, &too_late);
-        for number in &too_late {
-            // A store may have leased it before it saw that it is late.
-            let epoch = self.bed.view(IDS[*number]).await.epoch;
-            let task = self.model.tasks.get_mut(number).unwrap();
-            task.too_late(self.bed.now_ms() * 1_000);
-            assert!(task.epoch <= epoch);
-            task.epoch = epoch;
-        }
+        self.miss(&too_late).await;
         self.check_leases(claim, &claimed.leases);
         let left = self.model.eligible(&claim.queues, claim.avoid);
         let next_due_ms = left.iter().map(|task| self.model.tasks[task].due_ms).min();
@@ -152,6 +138,45 @@ impl Pair {
     }
 
     /// Which tasks a claim may get: as many as there are, of the highest priority, the earliest of each lane.
+    /// Tasks were escalated whose deadline had passed before they started.
+    async fn miss(&mut self, too_late: &[usize]) {
+        for number in too_late {
+            // A store may have leased it before it saw that it is late.
+            let epoch = self.bed.view(IDS[*number]).await.epoch;
+            let task = self.model.tasks.get_mut(number).unwrap();
+            task.too_late(self.bed.now_ms() * 1_000);
+            assert!(task.epoch <= epoch);
+            task.epoch = epoch;
+        }
+    }
+
+    /// The same request again: the leases that still hold, but for what must not start any more.
+    async fn check_again(
+        &mut self,
+        before: Vec<(usize, Fence)>,
+        mut leases: Vec<(usize, Fence)>,
+        mut too_late: Vec<usize>,
+    ) {
+        let now_ms = self.bed.now_ms();
+        let holds = |(task, fence): &(usize, Fence)| {
+            self.model.tasks.get(task).is_some_and(|task| task.standing(*fence) == Standing::Holds)
+        };
+        let is_late = |(task, _): &(usize, Fence)| {
+            let task = &self.model.tasks[task];
+            task.deadline_ms < now_ms && task.lease.is_some_and(|lease| !lease.started)
+        };
+        let (late, mut again): (Vec<_>, Vec<_>) = before.into_iter().filter(holds).partition(is_late);
+        let mut late: Vec<usize> = late.into_iter().map(|(task, _)| task).collect();
+        if !self.bed.order_is_exact() {
+            again.sort_by_key(|(task, _)| *task);
+            leases.sort_by_key(|(task, _)| *task);
+        }
+        late.sort_unstable();
+        too_late.sort_unstable();
+        assert_eq!((leases, &too_late), (again, &late), "the same leases again");
+        self.miss(&too_late).await;
+    }
+
     fn check_choice(&self, claim: &Claim, leases: &[(usize, Fence)], too_late: &[usize]) {
         let now_ms = self.bed.now_ms();
         let mut due = self.model.eligible(&claim.queues, claim.avoid);

@@ -118,7 +118,9 @@ impl Task {
         self.lease = Some(lease);
     }
 
+    /// Its deadline passed before anybody started it: as if it had not been leased.
     pub fn too_late(&mut self, now_us: i64) {
+        self.runs -= u32::from(self.lease.is_some());
         self.turn(now_us);
         self.history += 1;
         self.end(TaskState::Escalated, now_us / 1_000);

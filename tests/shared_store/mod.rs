@@ -1,11 +1,15 @@
 //! The shared store in adversity, as callers of the API see it: faults of Redis and of the way to it ([`faults`],
-//! [`failover`]), several coordinators ([`coordinators`]), and values of another release ([`versions`]).
+//! [`failover`]), several coordinators ([`coordinators`], [`presence`]), copies that went
+//! astray ([`queues`]), leases that found no room in an answer ([`given_back`]), and values of another release ([`versions`]).
 
 mod acknowledged;
 mod coordinators;
 mod failover;
 mod faults;
 mod front;
+mod given_back;
 mod moving;
+mod presence;
+mod queues;
 mod unreached;
 mod versions;

@@ -7,9 +7,11 @@
 mod claim;
 mod enqueue;
 mod operate;
+mod presence;
 mod read;
 mod reap;
 mod reopen;
+mod repeat;
 mod settle;
 mod together;
 
@@ -107,6 +109,20 @@ macro_rules! with_behaviours {
                 leases_of_one_run_of_an_agent_can_be_ended_early,
                 a_worker_that_comes_back_in_time_keeps_what_was_ended_early,
                 a_clock_that_steps_back_ends_no_lease,
+            }
+            presence {
+                the_leases_of_a_run_whose_presence_is_over_end,
+                a_run_that_arrived_again_since_keeps_its_leases,
+                whoever_knows_the_last_arrival_ends_the_leases,
+                an_arrival_is_one_run_s_own,
+                arrivals_of_one_moment_differ,
+                a_heartbeat_before_the_break_saves_no_leases,
+                an_arrival_that_is_forgotten_by_now_still_ends_leases,
+            }
+            repeat {
+                a_repeated_request_starts_nothing_that_is_too_late_by_now,
+                a_repeated_request_gets_what_is_late_but_at_work,
+                a_repeated_request_that_finds_all_too_late_stays_answered,
             }
             operate {
                 what_is_not_done_can_be_called_off,

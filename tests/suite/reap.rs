@@ -210,8 +210,9 @@ pub async fn leases_of_one_run_of_an_agent_can_be_ended_early(bed: Bed) {
     for answer in &claimed {
         bed.start(&answer.leases[0]).await;
     }
-    assert_eq!(bed.expire_leases(&name("a"), &name("a-1")).await.unwrap(), 1);
-    assert_eq!(bed.expire_leases(&name("a"), &name("a-1")).await.unwrap(), 0);
+    let arrival = bed.arrive(&name("a"), &name("a-1")).await.unwrap();
+    assert_eq!(bed.expire_leases(&name("a"), &name("a-1"), arrival).await.unwrap(), 1);
+    assert_eq!(bed.expire_leases(&name("a"), &name("a-1"), arrival).await.unwrap(), 0);
     let round = bed.reap(10).await.unwrap();
     let of_the_run = &claimed[0].leases[0].id;
     assert_eq!(round.reaped.iter().map(|one| &one.id).collect::<Vec<_>>(), [of_the_run]);
@@ -221,7 +222,8 @@ pub async fn leases_of_one_run_of_an_agent_can_be_ended_early(bed: Bed) {
 pub async fn a_worker_that_comes_back_in_time_keeps_what_was_ended_early(bed: Bed) {
     let lease = bed.put_and_take(task("t")).await;
     bed.start(&lease).await;
-    bed.expire_leases(&name("a"), &name("a-1")).await.unwrap();
+    let arrival = bed.arrive(&name("a"), &name("a-1")).await.unwrap();
+    bed.expire_leases(&name("a"), &name("a-1"), arrival).await.unwrap();
     assert_eq!(bed.extend_one(&lease, None).await, Extended::Until(START_MS + 30_000));
     assert!(bed.reap(10).await.unwrap().reaped.is_empty());
 }

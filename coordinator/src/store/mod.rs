@@ -87,6 +87,10 @@ pub enum Hint {
     Look,
 }
 
+/// The opening of a run's presence connection, as the store knows it: no two of a run are equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival(i64);
+
 /// What verbs return.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
@@ -158,7 +162,8 @@ pub struct Claimed {
     pub next_due_ms: Option<i64>,
     /// Tasks that were found past their deadline and escalated.
     pub too_late: Vec<TaskId>,
-    /// This is the answer that the same request was given before, as far as it still holds.
+    /// This is the answer that the same request was given before, as far as it still holds: without what is over by now, and
+    /// without what nobody started before its deadline, which is among those too late.
     pub replayed: bool,
 }
 
@@ -365,8 +370,11 @@ pub trait Store: Send + Sync + 'static {
     /// Ends up to `limit` leases whose time is over, whatever is paused, and those of agents gone silent; and escalates up
     /// to `limit` waiting tasks whose deadline has passed.
     async fn reap(&self, limit: usize) -> Result<Reap>;
-    /// Lets the leases of one run of an agent end now; the next [`Store::reap`] ends them.
-    async fn expire_leases(&self, agent: &Name, boot_id: &Name) -> Result<usize>;
+    /// A run of an agent opened a presence connection, at this coordinator or at another.
+    async fn arrive(&self, agent: &Name, boot_id: &Name) -> Result<Arrival>;
+    /// The presence that began with that arrival is over: lets the leases of the run end now, unless it arrived again
+    /// since, anywhere; the next [`Store::reap`] ends them. Returns how many.
+    async fn expire_leases(&self, agent: &Name, boot_id: &Name, arrival: Arrival) -> Result<usize>;
     /// Forgets up to `limit` finished tasks whose retention is over.
     async fn forget(&self, limit: usize) -> Result<usize>;
     /// Calls tasks off.

@@ -11,9 +11,9 @@ use redrive_shared::wire::{AgentStatus, AgentView, Heartbeat};
 use super::Inner;
 use super::keys::run_name;
 use super::reach::Part;
-use super::reply::{items, maybe_integer, pairs, text, texts};
-use super::scripts::{BEAT, SILENCE};
-use crate::store::{Beaten, Extend, Result, StoreError};
+use super::reply::{integer, items, maybe_integer, pairs, text, texts};
+use super::scripts::{ARRIVE, BEAT, SILENCE};
+use crate::store::{Arrival, Beaten, Extend, Result, StoreError};
 
 /// Runs marked as gone in one round.
 const SILENT_MAX: usize = 1_000;
@@ -80,6 +80,26 @@ impl Inner {
         }
         let leases = self.extend(extends).await?;
         heard.map(|_| Beaten { leases })
+    }
+
+    /// A run opened a presence connection.
+    pub async fn arrive(&self, run: &str) -> Result<Arrival> {
+        let mut call = ARRIVE.on(self.keys.once(""));
+        call.arg(self.time.argument()).arg(run);
+        Ok(Arrival(integer(&self.link.write(call).await?)?))
+    }
+
+    /// Lets the leases of a run end, unless it arrived again since.
+    pub async fn expire_departed(&self, run: &str, arrival: Arrival) -> Result<usize> {
+        let query = cmd("ZSCORE").arg(self.keys.once("arrived")).arg(run).to_owned();
+        // Where none is known any more it is an hour old, and nobody came since.
+        if maybe_integer(&self.link.query(&query).await?)?.is_some_and(|last| last != arrival.0) {
+            return Ok(0);
+        }
+        // Arrivals and leases are in different slots: who arrives between the look and this is as late as who arrives a
+        // moment after it, when the grace is over. Its next heartbeat makes leases longer that nobody has reaped yet;
+        // for the rest it is told that they are stale, and their tasks run again.
+        self.expire_run(run).await
     }
 
     /// Runs that were last heard from before that.

@@ -9,7 +9,7 @@ use redis::{Value, cmd};
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Fence, Record};
 use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES};
-use redrive_shared::task::{Nonce, TaskState};
+use redrive_shared::task::Nonce;
 
 use super::Inner;
 use super::enqueue::time_of;
@@ -321,14 +321,11 @@ impl Inner {
         } else if let Some(due_ms) = given.next_due_ms {
             one.comes_due(due_ms);
         }
-        let now_ms = given.now_ms;
+        let (now_ms, replayed) = (given.now_ms, given.replayed);
         let sorted = self.fetch(shard, given, wish.room).await?;
         if !sorted.back.is_empty() {
             one.room = 0;
             one.comes_due(now_ms);
-            for queue in &one.claim.queues {
-                self.due.announce(shard, queue, now_ms);
-            }
             self.unclaim(shard, sorted.back).await?;
         }
         let book = self.books.get();
@@ -343,7 +340,7 @@ impl Inner {
         }
         if !handed.is_empty() {
             one.gave.insert(shard);
-        } else if !sorted.late.is_empty() && !one.gave.contains(&shard) {
+        } else if !sorted.late.is_empty() && !replayed && !one.gave.contains(&shard) {
             self.forget_request(shard, one).await?;
         }
         self.held.put(handed);
@@ -366,15 +363,16 @@ impl Inner {
         }
         let (mut ids, mut changes) = (Vec::new(), Vec::new());
         for (id, mut task, value) in late {
-            task.record.runs = task.record.runs.saturating_sub(1);
-            let before = Record { leased_at_ms: now_ms, ..task.record.clone() };
-            task.record.state = TaskState::Scheduled;
+            // Who begins with it in this moment keeps it.
+            let guard = task.lease.as_ref().map(Lease::extension);
+            let runs = task.record.runs.saturating_sub(1);
+            let before = Record { leased_at_ms: now_ms, runs, ..task.record.clone() };
             let policy = self.books.get().policy(task.meta.queue());
             let missed = task.record.miss_deadline(&policy, now_ms.saturating_mul(1_000));
             let verdict =
                 missed.map_err(|refused| StoreError::Corrupt(format!("task {id} is late: {refused}")))?;
             let decided = Decided {
-                guard: None,
+                guard,
                 before,
                 verdict,
                 failure: None,
@@ -419,11 +417,11 @@ fn read_given(given: &Value, nonce: Nonce, agent: &Name, now_ms: i64) -> Result<
     let parts = items(given)?;
     let replayed = text(at(parts, 0)?)? == "again";
     let mut given = Given { replayed, next_due_ms: None, tasks: Vec::new(), now_ms };
-    let lease = |epoch, nonce, leased_at_ms, until_ms| Lease {
+    let lease = |epoch, nonce, leased_at_ms, until_ms, extended| Lease {
         fence: Fence { epoch, nonce },
         leased_at_ms,
         until_ms,
-        extended: false,
+        extended,
         agent: Some(agent.clone()),
     };
     if replayed {
@@ -431,8 +429,9 @@ fn read_given(given: &Value, nonce: Nonce, agent: &Name, now_ms: i64) -> Result<
             let leases = items(leases)?;
             let nonce = bytes(at(leases, 1)?)?.try_into().map(u64::from_be_bytes).unwrap_or_default();
             let (epoch, leased_at_ms) = (integer(at(leases, 0)?)?, integer(at(leases, 2)?)?);
-            let lease = lease(epoch, Nonce(nonce), leased_at_ms, integer(at(leases, 3)?)?);
-            for id in leases.get(4..).unwrap_or_default() {
+            let extended = integer(at(leases, 4)?)? == 1;
+            let lease = lease(epoch, Nonce(nonce), leased_at_ms, integer(at(leases, 3)?)?, extended);
+            for id in leases.get(5..).unwrap_or_default() {
                 given.tasks.push(Ticket { id: task_id(text(id)?)?, lease: lease.clone(), lane: None });
             }
         }
@@ -442,7 +441,7 @@ fn read_given(given: &Value, nonce: Nonce, agent: &Name, now_ms: i64) -> Result<
     for leases in parts.get(2..).unwrap_or_default() {
         let leases = items(leases)?;
         let lane: Arc<str> = text(at(leases, 0)?)?.into();
-        let lease = lease(integer(at(leases, 1)?)?, nonce, now_ms, integer(at(leases, 2)?)?);
+        let lease = lease(integer(at(leases, 1)?)?, nonce, now_ms, integer(at(leases, 2)?)?, false);
         for id in leases.get(3..).unwrap_or_default() {
             let lane = Some(Arc::clone(&lane));
             given.tasks.push(Ticket { id: task_id(text(id)?)?, lease: lease.clone(), lane });

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use redis::{Value, cmd};
-use redrive_shared::id::TaskId;
+use redrive_shared::id::{Name, TaskId};
 use redrive_shared::limits::BATCH_MAX_ITEMS;
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{Lease, TaskState};
 
 use super::Inner;
 use super::claim::Given;
-use super::reply::{bytes, items};
+use super::reply::{bytes, items, maybe_integer};
 use super::scripts::UNCLAIM;
 use super::transition::lane;
 use super::value::{self, Task, lines};
 use crate::store::format::state_number;
-use crate::store::{Result, StoreError};
+use crate::store::{Hint, Result, StoreError};
 
 /// Bytes of values read at once, about.
 const READ_BYTES: usize = 1024 * 1024;
@@ -72,7 +72,8 @@ impl Inner {
                         continue;
                     }
                 };
-                if !given.replayed && task.record.deadline_ms < given.now_ms {
+                // What is given again may be at work already; otherwise it must not start any more, as if it were new.
+                if task.record.deadline_ms < given.now_ms && !task.record.started {
                     sorted.late.push((ticket.id, task, value));
                 } else if task.slot_bytes > room && !sorted.leased.is_empty() || !sorted.back.is_empty() {
                     sorted.back.push(ticket);
@@ -102,12 +103,18 @@ impl Inner {
             let queue = lane.split('|').nth(1).unwrap_or_default();
             let counter = |state| format!("{queue}|{}", state_number(state));
             let mut call = UNCLAIM.on(self.keys.shard(shard));
-            call.arg(self.time.argument()).arg(epoch);
+            call.arg(self.time.argument()).arg(self.keys.channel()).arg(&self.origin).arg(epoch);
             call.arg(counter(TaskState::Leased)).arg(counter(TaskState::Scheduled)).arg(&*lane);
             for id in &tasks {
                 call.arg(id.as_str());
             }
-            self.link.write(call).await?;
+            let due_ms = maybe_integer(&self.link.write(call).await?)?;
+            if let (Ok(queue), Some(due_ms)) = (Name::new(queue), due_ms) {
+                // After they are back: whoever asks for them from now on finds them. Others have been told by the script.
+                self.due.announce(shard, &queue, due_ms);
+                // Nobody listens: nobody waits.
+                let _ = self.hints.send(Hint::Due { queue, due_ms });
+            }
         }
         Ok(())
     }

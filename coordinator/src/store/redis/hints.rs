@@ -43,6 +43,8 @@ async fn hear(store: &Arc<Inner>, message: &[u8]) {
     }
     while let Some(word) = words.next() {
         if word == "!queues" {
+            // What shards answered while a queue was paused, or not known, says nothing of it now.
+            store.due.clear();
             look(store).await;
             return;
         }

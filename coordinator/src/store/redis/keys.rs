@@ -19,7 +19,8 @@
 //! | `rd:{7}:logged` | string | the entry up to which the log was swept of forgotten tasks |
 //! | `rd:{7}:n` | hash | tasks by `queue\|state` |
 //! | `rd:{7}:o` | string | the last ordinal |
-//! | `rd:{7}:p` | set | paused queues |
+//! | `rd:{7}:p` | set | paused queues, as claims see them: a copy of those below |
+//! | `rd:{7}:shown` | string | the change of the queues that the copy shows |
 //! | `rd:{7}:q:<agent\|boot>\|<request>` | string | what a claim with a request id was given, for ten minutes |
 //! | `rd:{7}:check` | string | whether it can be written, for a second |
 //! | `rd:{7}:doctor:…` | any | what `redrive doctor` tries commands on, within one script |
@@ -31,8 +32,9 @@
 //! | `rd:{*}:meta` | hash | layout and number of shards, fixed at first use |
 //! | `rd:{*}:queues` | hash | policies by queue |
 //! | `rd:{*}:paused` | set | paused queues |
-//! | `rd:{*}:changes` | string | counts changes of the two above |
+//! | `rd:{*}:changes` | string | the last change of the two above: its time in µs, or a little later |
 //! | `rd:{*}:agents` | hash | the last heartbeat of each run |
+//! | `rd:{*}:arrived` | zset | runs, by when their presence connection was opened last, in µs |
 //! | `rd:{*}:seen`, `rd:{*}:gone` | zset | runs that are heard from, and those that are not, by when they last were |
 //!
 //! Names hold no `|`, so it separates them.

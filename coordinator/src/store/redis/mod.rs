@@ -22,6 +22,7 @@ mod lease;
 pub mod link;
 mod open;
 mod operate;
+mod pauses;
 mod queues;
 mod reach;
 mod read;
@@ -61,14 +62,15 @@ use self::room::Room;
 use self::transition::{Change, Changed};
 pub use self::value::STORED;
 use super::{
-    Acted, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Hint, Listed, Reap, Result,
-    Settle, Settled, Store,
+    Acted, Arrival, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Hint, Listed, Reap,
+    Result, Settle, Settled, Store,
 };
 
 /// A handle to the shared store.
 pub struct RedisStore {
     inner: Arc<Inner>,
-    listener: JoinHandle<()>,
+    /// What listens and looks, until the store is closed.
+    looking: [JoinHandle<()>; 2],
 }
 
 /// What the verbs need.
@@ -163,7 +165,7 @@ impl Inner {
 
 impl Drop for RedisStore {
     fn drop(&mut self) {
-        self.listener.abort();
+        self.looking.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -190,8 +192,12 @@ impl Store for RedisStore {
         self.inner.reap(limit).await
     }
 
-    async fn expire_leases(&self, agent: &Name, boot_id: &Name) -> Result<usize> {
-        self.inner.expire_run(&keys::run_name(agent, Some(boot_id))).await
+    async fn arrive(&self, agent: &Name, boot_id: &Name) -> Result<Arrival> {
+        self.inner.arrive(&keys::run_name(agent, Some(boot_id))).await
+    }
+
+    async fn expire_leases(&self, agent: &Name, boot_id: &Name, arrival: Arrival) -> Result<usize> {
+        self.inner.expire_departed(&keys::run_name(agent, Some(boot_id)), arrival).await
     }
 
     async fn forget(&self, limit: usize) -> Result<usize> {
@@ -239,7 +245,7 @@ impl Store for RedisStore {
     }
 
     async fn learn_queues(&self) -> Result<()> {
-        self.inner.refresh_book().await.map(|_| ())
+        self.inner.refresh_book().await
     }
 
     async fn queues(&self) -> Result<Vec<QueueView>> {

@@ -20,7 +20,7 @@ use super::queues::Books;
 use super::reach::Reach;
 use super::reply::{maybe_integer, text};
 use super::room::Room;
-use super::{Inner, Ordinals, RedisStore, Shard, hints};
+use super::{Inner, Ordinals, RedisStore, Shard, hints, pauses};
 use crate::store::{DEFAULT_QUEUE, Result, StoreError};
 
 /// Version of keys, values and scripts. Releases with another one refuse to start here.
@@ -91,8 +91,9 @@ impl RedisStore {
         let _ = inner.shards.set(lanes);
         let name = Name::new(DEFAULT_QUEUE).map_err(|error| StoreError::Corrupt(error.to_string()))?;
         inner.write_queue(&name, &RetryPolicy::default(), false).await?;
-        let listener = tokio::spawn(hints::listen(Arc::downgrade(&inner), heard));
-        Ok(Self { inner, listener })
+        let listening = tokio::spawn(hints::listen(Arc::downgrade(&inner), heard));
+        let mending = tokio::spawn(pauses::mend(Arc::downgrade(&inner)));
+        Ok(Self { inner, looking: [listening, mending] })
     }
 }
 

@@ -1,11 +1,13 @@
 //! The queues as this coordinator knows them: read when somebody said that they changed, and looked after once a second.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use redis::{Value, cmd};
 use redrive_shared::id::Name;
 use redrive_shared::retry::RetryPolicy;
+use tokio::sync::Mutex;
 
 use super::Inner;
 use super::reply::{bytes, integer, text, texts};
@@ -23,8 +25,9 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 pub(super) struct Book {
     pub queues: HashMap<Name, Queue>,
-    /// Which change of the store's it shows.
-    changes: i64,
+    /// The last change of the store's that it shows. Another one is another state, also a lower one: a Redis that was
+    /// restored, or replaced by a replica that lagged behind, is the truth all the same.
+    pub change: i64,
 }
 
 impl Book {
@@ -36,38 +39,67 @@ impl Book {
 
 /// The book, shared.
 #[derive(Debug, Default)]
-pub(super) struct Books(RwLock<Arc<Book>>);
+pub(super) struct Books {
+    current: RwLock<Arc<Book>>,
+    /// Calls that asked for it to be read again.
+    asked: AtomicU64,
+    /// One reads at a time: what was read first must not replace what was read last.
+    reading: Mutex<Read>,
+}
+
+/// The last reading.
+#[derive(Debug)]
+struct Read {
+    /// It began after so many had asked: it answers them all.
+    answers: u64,
+    outcome: Result<()>,
+}
+
+impl Default for Read {
+    fn default() -> Self {
+        Self { answers: 0, outcome: Ok(()) }
+    }
+}
 
 impl Books {
     /// As it was read last.
     pub fn get(&self) -> Arc<Book> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn set(&self, book: Book) {
-        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        // Two readers at once: the later state stays.
-        if book.changes >= current.changes {
-            *current = Arc::new(book);
-        }
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(book);
     }
 }
 
 impl Inner {
-    /// Reads the queues again, if they changed since. True: they did.
-    pub async fn refresh_book(&self) -> Result<bool> {
-        let changes = self.link.query(cmd("GET").arg(self.keys.once("changes"))).await?;
-        let changes = match &changes {
+    /// Reads the queues again, if they changed since.
+    pub async fn refresh_book(&self) -> Result<()> {
+        let number = self.books.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut read = self.books.reading.lock().await;
+        if read.answers < number {
+            // All that have asked by now wait for this one, and none of them for a turn of its own.
+            let answers = self.books.asked.load(Ordering::Acquire);
+            let outcome = self.read_book().await;
+            *read = Read { answers, outcome };
+        }
+        read.outcome.clone()
+    }
+
+    async fn read_book(&self) -> Result<()> {
+        // Before the contents: what changes in between is read twice, and not missed.
+        let change = self.link.query(cmd("GET").arg(self.keys.once("changes"))).await?;
+        let change = match &change {
             Value::Nil => 0,
             value => text(value)?.parse().unwrap_or(0),
         };
-        if changes == self.books.get().changes && changes != 0 {
-            return Ok(false);
+        if change == self.books.get().change && change != 0 {
+            return Ok(());
         }
         let paused = self.link.query(cmd("SMEMBERS").arg(self.keys.once("paused"))).await?;
         let paused: HashSet<String> = texts(&paused)?.into_iter().collect();
         let all = self.link.query(cmd("HGETALL").arg(self.keys.once("queues"))).await?;
-        let mut book = Book { changes, ..Book::default() };
+        let mut book = Book { change, ..Book::default() };
         for (name, policy) in super::reply::pairs(&all)? {
             let name = Name::new(text(name)?)
                 .map_err(|error| StoreError::Corrupt(format!("a queue's name {error}")))?;
@@ -79,7 +111,7 @@ impl Inner {
         self.books.set(book);
         // What was learnt of queues that were paused or not known says nothing of them now.
         self.due.clear();
-        Ok(true)
+        Ok(())
     }
 
     /// Makes a queue unless it is there, or replaces its policy.
@@ -91,18 +123,13 @@ impl Inner {
 
     /// Stops or resumes handing out a queue's tasks; false: no such queue.
     pub async fn pause_queue(&self, name: &Name, paused: bool) -> Result<bool> {
-        let known = self.link.query(cmd("HEXISTS").arg(self.keys.once("queues")).arg(name.as_str())).await?;
-        if integer(&known)? == 0 {
+        // The truth first: whoever is stopped in between leaves the rest to every coordinator's next look.
+        if !self.change_queue(if paused { "pause" } else { "resume" }, name, "").await? {
             return Ok(false);
         }
         // Claims look at their own shard: every coordinator's are stopped when this returns.
-        for shard in 0..self.keys.shards() {
-            let key = self.keys.of_shard(shard, "p");
-            self.link.query(cmd(if paused { "SADD" } else { "SREM" }).arg(key).arg(name.as_str())).await?;
-        }
-        // Those were writes that wait for no replica: this one waits for them.
-        self.check().await?;
-        self.change_queue(if paused { "pause" } else { "resume" }, name, "").await
+        self.show_pauses().await?;
+        Ok(true)
     }
 
     async fn change_queue(&self, verb: &str, name: &Name, policy: &str) -> Result<bool> {

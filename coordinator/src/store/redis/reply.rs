@@ -50,6 +50,7 @@ pub(super) fn maybe_integer(value: &Value) -> Result<Option<i64>> {
     match value {
         Value::Nil => Ok(None),
         Value::Int(number) => Ok(Some(*number)),
+        Value::Double(score) if score.is_finite() => Ok(Some(*score as i64)),
         other if bytes(other)?.is_empty() => Ok(None),
         // A score may come as 1.5e12 from a release that prints it so.
         other => match text(other)?.parse::<f64>() {

@@ -69,12 +69,20 @@ script!(
     QUEUES, "queues"
 );
 script!(
+    /// Claims of a shard learn which queues are paused.
+    SHOW_PAUSES, "show_pauses"
+);
+script!(
     /// Can it be written?
     CHECK, "check"
 );
 script!(
     /// An agent was heard from.
     BEAT, "beat"
+);
+script!(
+    /// An agent's presence connection was opened.
+    ARRIVE, "arrive"
 );
 script!(
     /// Agents fell silent, or are forgotten.

@@ -7,7 +7,7 @@ use redrive_shared::task::{Lease, Nonce};
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::rows::{HOT_COLUMNS, Hot, corrupt, hot, is_unreadable, json, optional, parse, required, to_json};
-use super::tx::Tx;
+use super::tx::{Before, Tx};
 use crate::store::{Claim, Claimed};
 
 /// Payload bytes after which a claim is full: its reply must fit into what a worker will read.
@@ -191,8 +191,9 @@ fn lease(tx: &Tx<'_>, task: &Hot, body: Body, lease_ms: u64) -> rusqlite::Result
     })
 }
 
-/// The leases that this very request was given before, as far as they still hold.
-fn replay(tx: &Tx<'_>, claim: &Claim) -> rusqlite::Result<Option<Claimed>> {
+/// The leases that this very request was given before, as far as they still hold. What nobody started before its deadline
+/// must not start any more, as if it were new.
+fn replay(tx: &mut Tx<'_>, claim: &Claim) -> rusqlite::Result<Option<Claimed>> {
     let Some(request_id) = &claim.request_id else { return Ok(None) };
     let since_ms = tx.now_ms().saturating_sub_unsigned(CLAIM_REPLAY_MS);
     let mut statement = tx
@@ -207,12 +208,29 @@ fn replay(tx: &Tx<'_>, claim: &Claim) -> rusqlite::Result<Option<Claimed>> {
     let mut statement = tx.connection.prepare_cached(include_str!("sql/load_leased.sql"))?;
     for (seq, epoch) in given {
         let found = statement.query_row([seq, epoch], |row| Ok((hot(row)?, body(row)?))).optional()?;
-        if let Some((task, body)) = found {
+        let Some((task, body)) = found else { continue };
+        if task.record.deadline_ms < tx.now_ms() && !task.record.started {
+            claimed.too_late.push(escalate(tx, task)?);
+        } else {
             let lease_ms = claim.lease_ms.unwrap_or(tx.policy(task.lane)?.lease_ms);
             claimed.leases.push(lease(tx, &task, body, lease_ms)?);
         }
     }
     Ok(Some(claimed))
+}
+
+/// Escalates a task whose deadline passed before anybody started it, as if it had not been leased.
+fn escalate(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<TaskId> {
+    let before = Before::of(&task.record);
+    let policy = tx.policy(task.lane)?;
+    let missed = task.record.miss_deadline(&policy, tx.now_us);
+    // The caller has looked, within this transaction.
+    let verdict = missed.map_err(|_| rusqlite::Error::StatementChangedRows(0))?;
+    task.agent = None;
+    let now_ms = tx.now_ms();
+    tx.write_history(&mut task, &verdict, None, now_ms, None)?;
+    tx.save(&task, &before)?;
+    TaskId::new(task.id).map_err(|error| corrupt(24, error))
 }
 
 fn remember(tx: &Tx<'_>, claim: &Claim, given: &[(i64, i64)]) -> rusqlite::Result<()> {

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::rows::{Hot, corrupt, hot};
 use super::tx::{Before, Tx};
-use crate::store::{Ending, Extend, Extended, Reap, Reaped, Settle, Settled};
+use crate::store::{Arrival, Ending, Extend, Extended, Reap, Reaped, Settle, Settled};
 
 pub(super) fn extend(tx: &mut Tx<'_>, batch: &[Extend]) -> rusqlite::Result<Vec<Extended>> {
     batch.iter().map(|item| extend_one(tx, item)).collect()
@@ -170,8 +170,24 @@ fn silence_agents(tx: &mut Tx<'_>) -> rusqlite::Result<Vec<Name>> {
     Ok(gone)
 }
 
+/// A run of an agent opened a presence connection.
+pub(super) fn arrive(tx: &mut Tx<'_>, run: (Name, Name)) -> Arrival {
+    let now_us = tx.now_us;
+    let last = tx.memory.arrivals.entry(run).or_insert(i64::MIN);
+    *last = now_us.max(last.saturating_add(1));
+    Arrival(*last)
+}
+
+/// Lets the leases of a run end, unless it arrived again since.
+pub(super) fn expire_departed(tx: &Tx<'_>, run: &(Name, Name), arrival: Arrival) -> rusqlite::Result<usize> {
+    if tx.memory.arrivals.get(run).is_some_and(|last| *last != arrival.0) {
+        return Ok(0);
+    }
+    expire(tx, &run.0, &run.1)
+}
+
 /// Lets the leases of one run of an agent end now.
-pub(super) fn expire(tx: &Tx<'_>, agent: &str, boot_id: &str) -> rusqlite::Result<usize> {
+fn expire(tx: &Tx<'_>, agent: &str, boot_id: &str) -> rusqlite::Result<usize> {
     let mut statement = tx.connection.prepare_cached(include_str!("sql/expire_leases.sql"))?;
     statement.execute(params![agent, boot_id, tx.now_ms()])
 }

@@ -34,8 +34,8 @@ use self::queues::Published;
 use self::read::Detail;
 use self::writer::{Writer, WriterHandle, store_error};
 use super::{
-    Acted, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Listed, Reap, Result, Settle,
-    Settled, Store, StoreError,
+    Acted, Arrival, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Listed, Reap,
+    Result, Settle, Settled, Store, StoreError,
 };
 
 /// Connections kept open for readers; more readers at once open their own for the moment.
@@ -165,9 +165,14 @@ impl Store for SqliteStore {
         self.write(move |tx| leases::reap(tx, limit)).await
     }
 
-    async fn expire_leases(&self, agent: &Name, boot_id: &Name) -> Result<usize> {
-        let (agent, boot_id) = (agent.clone(), boot_id.clone());
-        self.write(move |tx| leases::expire(tx, &agent, &boot_id)).await
+    async fn arrive(&self, agent: &Name, boot_id: &Name) -> Result<Arrival> {
+        let run = (agent.clone(), boot_id.clone());
+        self.write(move |tx| Ok(leases::arrive(tx, run))).await
+    }
+
+    async fn expire_leases(&self, agent: &Name, boot_id: &Name, arrival: Arrival) -> Result<usize> {
+        let run = (agent.clone(), boot_id.clone());
+        self.write(move |tx| leases::expire_departed(tx, &run, arrival)).await
     }
 
     async fn forget(&self, limit: usize) -> Result<usize> {

@@ -100,6 +100,7 @@ fn forget_agents(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
     for run in forgotten {
         tx.memory.gone.remove(&run?);
     }
+    tx.memory.arrivals.retain(|_, at_us| *at_us >= before_ms.saturating_mul(1_000));
     Ok(())
 }
 

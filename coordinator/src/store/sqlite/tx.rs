@@ -19,13 +19,16 @@ use crate::store::format::rank;
 /// How long a task that cannot be read is put off.
 const SET_ASIDE_MS: i64 = 60_000;
 
-/// What the writer keeps in memory between transactions. All of it can be built again from the tables.
+/// What the writer keeps in memory between transactions. All of it can be built again from the tables, but arrivals, which
+/// matter where there are several coordinators: with none known, nobody has come back elsewhere.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub lanes: LaneIndex,
     pub queues: QueueBook,
     /// Runs of agents that went silent: they get no work until they are heard from again.
     pub gone: HashSet<(Name, Name)>,
+    /// When runs of agents last opened a presence connection, in µs.
+    pub arrivals: HashMap<(Name, Name), i64>,
     /// Whether `queues` changed since it was published.
     pub queues_changed: bool,
 }

@@ -7,7 +7,7 @@
 --   queues n, n × (queue, length of its leases in ms), avoided n, n × dependency
 -- Returns: the time in µs, then for each claim
 --   { 'new', ms when the next is due ('' : none is, or it was filled), { lane, epoch, ms of its end, id, id, … }, … }
---   { 'again', { epoch, nonce, leased at, ms of its end, id, id, … }, … } where the request was answered before
+--   { 'again', { epoch, nonce, leased at, ms of its end, whether it was extended, id, id, … }, … } where the request was answered before
 -- O(n log m + lanes): n the leases, m the tasks of a lane.
 local LANES_MAX, REPLAY_MS = 1024, 600000
 local changes = {}
@@ -33,12 +33,17 @@ end
 local function still_held(given)
   local reply = { 'again' }
   for _, lease in ipairs(given.leases) do
-    local epoch = lease[1]
+    local epoch, ids = lease[1], { unpack(lease, 2) }
     local nonce, at, ends = struct.unpack('>c8I6I6', grant_of(epoch))
-    local scores = call('ZMSCORE', LEASES, unpack(lease, 2))
-    local held = { epoch, nonce, string.format('%d', at), string.format('%d', ends) }
-    for i, score in ipairs(scores) do
-      if score == epoch then held[#held + 1] = lease[i + 1] end
+    at = string.format('%d', at)
+    local held = { epoch, nonce, at, string.format('%d', ends), '0' }
+    local scores, extended = call('ZMSCORE', LEASES, unpack(ids)), call('HMGET', EXTENDED, unpack(ids))
+    for i, id in ipairs(ids) do
+      if scores[i] == epoch and extended[i] then
+        reply[#reply + 1] = { epoch, nonce, at, string.format('%d', (struct.unpack('>I6', extended[i]))), '1', id }
+      elseif scores[i] == epoch then
+        held[#held + 1] = id
+      end
     end
     reply[#reply + 1] = held
   end

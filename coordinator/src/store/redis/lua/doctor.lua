@@ -6,7 +6,7 @@
 local at = shard .. 'doctor:'
 local text, hash, set, zset, stream = at .. 'text', at .. 'hash', at .. 'set', at .. 'zset', at .. 'stream'
 local trials = {
-  { 'SET', text, '7', 'PX', '60000' }, { 'GET', text }, { 'INCR', text },
+  { 'SET', text, '7', 'PX', '60000' }, { 'GET', text },
   { 'GETRANGE', text, 0, 1 }, { 'MSET', text, '7' }, { 'MSETNX', text, '7' }, { 'MGET', text }, { 'EXISTS', text },
   { 'HSET', hash, 'f', '7' }, { 'HSETNX', hash, 'f', '7' }, { 'HGET', hash, 'f' }, { 'HGETALL', hash },
   { 'HEXISTS', hash, 'f' }, { 'HMGET', hash, 'f' }, { 'HINCRBY', hash, 'f', 1 }, { 'HDEL', hash, 'f' },

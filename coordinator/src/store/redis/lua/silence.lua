@@ -1,4 +1,5 @@
--- Marks runs as gone that have been silent for too long, and forgets those that were gone for long enough.
+-- Marks runs as gone that have been silent for too long, and forgets those that were gone for long enough, and arrivals as
+-- old: what broke before the run came back was noticed long ago.
 --
 -- KEYS[1]: what every key that there is once begins with
 -- ARGV: now, silent (ms: runs last heard from before it are; '' : none), forget (the same, of those gone; '' : none), runs
@@ -25,6 +26,9 @@ if ARGV[3] ~= '' then
     call('HDEL', shard .. 'agents', unpack(forgotten))
     call('ZREM', shard .. 'gone', unpack(forgotten))
   end
+  local before = string.format('(%d', tonumber(ARGV[3]) * 1000)
+  local old = call('ZRANGEBYSCORE', shard .. 'arrived', '-inf', before, 'LIMIT', 0, MOST)
+  if #old > 0 then call('ZREM', shard .. 'arrived', unpack(old)) end
 end
 local oldest = call('ZRANGE', shard .. 'seen', 0, 0, 'WITHSCORES')
 if #oldest > 0 then reply[1] = oldest[2] end

@@ -1,9 +1,9 @@
 -- Gives leases back that were just given and that nobody has heard of: the tasks wait again as they did.
 --
--- ARGV: now, epoch, counter of what is leased, counter of what waits, lane, ids
--- Returns: how many. O(n log m): n the batch, m the tasks of the lane.
-local epoch, lane = ARGV[2], ARGV[5]
-local asked, adds, ids, first, bound = { unpack(ARGV, 6) }, {}, {}, nil, nil
+-- ARGV: now, channel, origin, epoch, counter of what is leased, counter of what waits, lane, ids
+-- Returns: when the first of them is due, in ms ('' : none was given back). O(n log m): n the batch, m the tasks of the lane.
+local epoch, lane = ARGV[4], ARGV[7]
+local asked, adds, ids, first, bound = { unpack(ARGV, 8) }, {}, {}, nil, nil
 for i, score in ipairs(call('ZMSCORE', LEASES, unpack(asked))) do
   local head = score == epoch and call('GETRANGE', TASK .. asked[i], '0', HEADER - 1)
   if head and #head == HEADER then
@@ -16,9 +16,9 @@ for i, score in ipairs(call('ZMSCORE', LEASES, unpack(asked))) do
     if not bound or deadline < bound then bound = deadline end
   end
 end
-if #ids > 0 then
-  add_to_lane(lane, adds, first, bound)
-  end_leases(epoch, ids)
-  count({ [ARGV[3]] = -#ids, [ARGV[4]] = #ids })
-end
-return #ids
+if #ids == 0 then return '' end
+local news = add_to_lane(lane, adds, first, bound)
+end_leases(epoch, ids)
+count({ [ARGV[5]] = -#ids, [ARGV[6]] = #ids })
+call('PUBLISH', ARGV[2], ARGV[3] .. news)
+return string.format('%d', math.floor(first / 1000))
