@@ -34,6 +34,8 @@ pub(super) struct Change {
     from: Place,
     to: Place,
     score: i64,
+    /// Bytes of the body that the script reads and writes again.
+    body_bytes: usize,
     /// Its epoch after it, where that was raised.
     epoch: Option<i64>,
     before: String,
@@ -67,7 +69,7 @@ impl Item for Change {
     }
 
     fn bytes(&self) -> usize {
-        self.value.len() + self.rest.len()
+        self.value.len() + self.rest.len() + self.body_bytes
     }
 }
 
@@ -134,9 +136,11 @@ impl Inner {
         };
         let done = task.record.state == TaskState::Succeeded && before.state != TaskState::Succeeded;
         let slot = done.then(|| result.unwrap_or_default());
+        let mut body_bytes = 0;
         let (value, rest) = match body.or(fetched.as_deref()) {
             Some(body) => (task.rewritten(body, slot, &line).map_err(unreadable(id))?, b"w".to_vec()),
             None => {
+                body_bytes = task.slot_bytes;
                 let rest = match slot {
                     Some(slot) => [b"!".as_slice(), &length(slot), slot, &line].concat(),
                     None => [b"=".as_slice(), &line].concat(),
@@ -157,6 +161,7 @@ impl Inner {
             from: place(&task, &before)?,
             to: place(&task, &task.record)?,
             score,
+            body_bytes,
             epoch: (task.record.epoch != before.epoch).then_some(task.record.epoch),
             before: counter(&task, before.state),
             after: counter(&task, task.record.state),
@@ -183,6 +188,7 @@ impl Inner {
             from: place(task, &task.record)?,
             to: Place::Nowhere,
             score: 0,
+            body_bytes: 0,
             epoch: None,
             before: counter(task, task.record.state),
             after: String::new(),
@@ -263,7 +269,7 @@ impl Inner {
 
 impl Place {
     /// As scripts are told.
-    fn name(&self) -> Vec<u8> {
+    pub fn name(&self) -> Vec<u8> {
         match self {
             Self::Lane(lane) => format!("l{lane}").into_bytes(),
             Self::Run(run) => [b"r".as_slice(), &run.0].concat(),
