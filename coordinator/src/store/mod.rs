@@ -126,6 +126,8 @@ pub enum Enqueued {
     },
     /// That id belongs to other contents.
     IdReused,
+    /// That id belongs to a task that this release cannot read; nothing has changed.
+    Unreadable,
     /// No such queue.
     UnknownQueue,
 }
@@ -267,6 +269,8 @@ pub enum Settled {
     },
     /// The lease is over or somebody else's.
     Stale(TaskState),
+    /// This release cannot read the task; nothing has changed.
+    Unreadable,
     /// No such task.
     Unknown,
 }
@@ -318,6 +322,8 @@ pub enum Acted {
     },
     /// Its state does not allow it.
     WrongState(TaskState),
+    /// This release cannot read the task; nothing has changed.
+    Unreadable,
     /// No such task.
     Unknown,
 }

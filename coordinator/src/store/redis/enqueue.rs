@@ -103,7 +103,7 @@ impl Inner {
                     "a script answered for a task that it was not asked about".into(),
                 ));
             };
-            *answer = compare(task, bytes(&known[1])?)?;
+            *answer = compare(task, bytes(&known[1])?);
         }
         for task in tasks.iter().filter(|task| task.lane.is_some()) {
             self.due.announce(shard, &task.queue, task.due_ms);
@@ -157,11 +157,10 @@ fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: 
 }
 
 /// What it means that the id is known.
-fn compare(task: &New, head: &[u8]) -> Result<Enqueued> {
-    let known = Task::read(head)
-        .map_err(|error| StoreError::Corrupt(format!("task {} cannot be read: {error}", task.id)))?;
+fn compare(task: &New, head: &[u8]) -> Enqueued {
+    let Ok(known) = Task::read(head) else { return Enqueued::Unreadable };
     let (state, due_ms) = (known.record.state, known.record.due_ms);
-    Ok(if known.meta.hash == task.hash { Enqueued::Duplicate { state, due_ms } } else { Enqueued::IdReused })
+    if known.meta.hash == task.hash { Enqueued::Duplicate { state, due_ms } } else { Enqueued::IdReused }
 }
 
 /// The time that a script's reply begins with.

@@ -8,6 +8,7 @@
 
 pub mod address;
 mod agents;
+mod aside;
 mod batcher;
 mod claim;
 mod clock;
@@ -80,7 +81,7 @@ struct Inner {
     held: Held,
     due: Due,
     gone: Gone,
-    /// Bytes of a task's value, as those read last were: how many to read at once.
+    /// Bytes that a task's value is taken to have: how many to read at once.
     value_bytes: AtomicUsize,
     room: Room,
     /// Before this moment nobody could reach this coordinator: silence up to it proves nothing.

@@ -27,14 +27,20 @@ local function lengths(value)
   return struct.unpack('>I2I2', value, 56)
 end
 
--- A task's header, record and meta; nil without such a task.
+-- A task's header, record and meta; nil without such a task. Of a damaged value, what there is.
 local function head_of(id)
   local head = call('GETRANGE', TASK .. id, 0, 255)
-  if #head < HEADER then return nil end
+  if #head == 0 then return nil end
+  if #head < HEADER then return head end
   local record, meta = lengths(head)
   local wanted = HEADER + record + meta
   if #head < wanted then head = call('GETRANGE', TASK .. id, 0, wanted - 1) end
   return string.sub(head, 1, wanted)
+end
+
+-- Whether the fields of a header can be trusted. Record and meta may still make no sense, which the coordinator finds.
+local function readable(head)
+  return #head >= HEADER and string.byte(head) == VERSION
 end
 
 -- The run that holds a task, by its header: `agent|boot`, or '' where nobody does.

@@ -9,7 +9,7 @@ for i = 4, #ARGV do
   local head = head_of(ARGV[i])
   local result, history = '', ''
   if head and state ~= '' and string.byte(head, 2) ~= tonumber(state) then head = nil end
-  if head then
+  if head and readable(head) then
     local slot = struct.unpack('>I4', head, 60)
     local ends = #head + slot
     if string.byte(head, 2) == 2 and slot > 0 and slot <= room then
