@@ -102,7 +102,8 @@ end
 -- A large lane is looked through a stretch at a time, again and again while its bound has passed, with LATER_MS in between.
 -- A task is due by its deadline, or at most a release later: what is late and not due yet is seen when it is. A stretch
 -- begins where the last one ended, by rank; tasks that left the lane before there shift the others, so some are passed over,
--- as is what is added there meanwhile: the next round, which begins LATER_MS after this one's end, finds them.
+-- as is what is added there meanwhile. The bound stays passed for as long as a round lasts, so what is added with an earlier
+-- deadline leaves no trace in it either. All of these are found by the next round, which begins LATER_MS after this one's end.
 local function look_at_stretch(lane, most_heads)
   local from, wanted = tonumber(call('HGET', SWEEPS, lane) or 0), math.min(PAGE, most_heads)
   local page = call('ZRANGEBYSCORE', LANE .. lane, '-inf', due_now, 'WITHSCORES', 'LIMIT', from, wanted)
