@@ -190,7 +190,8 @@ mod tests {
         for _ in 0..20 {
             let at_once = values_at_once(known);
             known = learn_value_bytes(known, 100 * at_once, at_once);
-            assert!(values_at_once(known) <= 2 * at_once, "it grows by steps");
+            // Twice as many, and what the division had dropped.
+            assert!(values_at_once(known) <= 2 * at_once + 1, "it grows by steps");
         }
         assert_eq!(values_at_once(known), READ_VALUES_MAX, "small values are read in large batches");
         assert!(values_at_once(known) * PAYLOAD_MAX_BYTES <= 32 * 1024 * 1024);
