@@ -1,8 +1,10 @@
 //! The shared store in adversity, as callers of the API see it: faults of Redis and of the way to it ([`faults`],
 //! [`failover`]), several coordinators ([`coordinators`], [`presence`]), copies that went
-//! astray ([`queues`]), leases that found no room in an answer ([`given_back`]), and values of another release ([`versions`]).
+//! astray ([`queues`]), leases that found no room in an answer ([`given_back`]), values of another release ([`versions`]) or
+//! damaged ones ([`unreadable`]), and how much one call of Redis may be asked ([`bounds`]).
 
 mod acknowledged;
+mod bounds;
 mod coordinators;
 mod failover;
 mod faults;
@@ -12,4 +14,5 @@ mod moving;
 mod presence;
 mod queues;
 mod unreached;
+mod unreadable;
 mod versions;

@@ -150,6 +150,8 @@ macro_rules! with_behaviours {
                 a_history_keeps_its_last_fifty_attempts,
                 lists_are_newest_first_and_filtered,
                 pages_have_neither_duplicates_nor_holes_while_tasks_come_and_change,
+                tasks_that_were_there_before_end_no_list_early,
+                a_task_that_was_forgotten_and_came_again_is_listed_once,
                 a_page_of_a_rare_state_is_found_among_many,
                 there_is_always_a_default_queue_and_queues_are_sorted,
                 a_replaced_policy_is_in_force_for_tasks_already_there,

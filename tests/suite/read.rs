@@ -101,6 +101,51 @@ pub async fn pages_have_neither_duplicates_nor_holes_while_tasks_come_and_change
     bed.assert_order(seen, &expected.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
+pub async fn tasks_that_were_there_before_end_no_list_early(bed: Bed) {
+    bed.put(task("oldest")).await;
+    let known = || (0..999).map(|number| task(&format!("t{number}")));
+    bed.put_all(known().collect()).await;
+    // Thousands of places in the order of arrival at which nobody came.
+    for round in 0..4 {
+        bed.advance(1);
+        let fresh = task(&format!("fresh{round}"));
+        let batch: Vec<_> = if round % 2 == 0 {
+            std::iter::once(fresh).chain(known()).collect()
+        } else {
+            known().chain([fresh]).collect()
+        };
+        bed.enqueue(batch).await.unwrap();
+    }
+    let listed: BTreeSet<String> = bed.everything().await.iter().map(|view| view.id.to_string()).collect();
+    assert_eq!(listed.len(), 1_004, "every task");
+    assert!(listed.contains("oldest"));
+}
+
+pub async fn a_task_that_was_forgotten_and_came_again_is_listed_once(bed: Bed) {
+    bed.put_all(["again", "stays"].map(task).to_vec()).await;
+    for lease in bed.take_by_id(2).await {
+        if &*lease.id == "again" {
+            bed.finish(&lease, Ending::Done(None)).await;
+        } else {
+            bed.finish(&lease, Ending::Snoozed { delay_ms: 10_000_000 }).await;
+        }
+    }
+    bed.advance(1_000_000_000);
+    assert_eq!(bed.forget(10).await.unwrap(), 1);
+    bed.put(task("again")).await;
+    let listed = bed.everything().await.iter().map(|view| view.id.to_string()).collect();
+    bed.assert_order(listed, &["again", "stays"]);
+    let (first, mut cursor) = (bed.list(limit(1)).await.unwrap(), None);
+    let mut pages = vec![first.tasks[0].id.to_string()];
+    cursor = first.next_cursor.or(cursor);
+    while let Some(below) = cursor {
+        let page = bed.list(Filter { cursor: Some(below), ..limit(1) }).await.unwrap();
+        pages.extend(page.tasks.iter().map(|view| view.id.to_string()));
+        cursor = page.next_cursor;
+    }
+    bed.assert_order(pages, &["again", "stays"]);
+}
+
 pub async fn a_page_of_a_rare_state_is_found_among_many(bed: Bed) {
     bed.put(task("rare")).await;
     bed.cancel_one("rare").await;

@@ -10,7 +10,7 @@ use redrive_shared::wire::{
     TaskActionResult,
 };
 
-use super::work::unknown;
+use super::work::{unknown, unreadable};
 use super::{Engine, Result, check, unavailable};
 use crate::store::{Acted, Filter};
 
@@ -115,6 +115,10 @@ impl Engine {
                 };
                 let problem = Problem::new(ErrorCode::WrongState, format!("`{id}` is {state}: {hint}"));
                 TaskActionResult { id, state: Some(state), error: Some(problem) }
+            }
+            Acted::Unreadable => {
+                let error = Some(unreadable(&id));
+                TaskActionResult { id, state: None, error }
             }
             Acted::Unknown => {
                 let error = Some(unknown(&id));

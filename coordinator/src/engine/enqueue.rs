@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::judge::judge;
 use super::told::Told;
+use super::work::unreadable;
 use super::{Engine, Result, check, unavailable};
 use crate::store::DEFAULT_QUEUE;
 use crate::store::{Enqueue, Enqueued};
@@ -86,7 +87,9 @@ impl Engine {
         let (status, label) = match outcome {
             Enqueued::Created { .. } => (EnqueueStatus::Created, "created"),
             Enqueued::Duplicate { .. } => (EnqueueStatus::Duplicate, "duplicate"),
-            Enqueued::IdReused | Enqueued::UnknownQueue => (EnqueueStatus::Refused, "refused"),
+            Enqueued::IdReused | Enqueued::Unreadable | Enqueued::UnknownQueue => {
+                (EnqueueStatus::Refused, "refused")
+            }
         };
         metrics::counter!("redrive_enqueued_total", "queue" => queue.to_string(), "status" => label)
             .increment(1);
@@ -114,6 +117,10 @@ impl Engine {
                      that task with GET /v1/tasks/{id}"
                 );
                 refused(Some(id), Problem::new(ErrorCode::IdReused, detail), place)
+            }
+            Enqueued::Unreadable => {
+                let problem = unreadable(&id);
+                refused(Some(id), problem, place)
             }
             Enqueued::UnknownQueue => refused(Some(id), self.unknown_queue(queue), place),
         }

@@ -136,6 +136,10 @@ fn settled(id: TaskId, ending: &Ending, outcome: Settled, told: &mut Told) -> Se
             let problem = stale(&id, state);
             refused(id, problem)
         }
+        Settled::Unreadable => {
+            let problem = unreadable(&id);
+            refused(id, problem)
+        }
         Settled::Unknown => {
             let problem = unknown(&id);
             refused(id, problem)
@@ -203,6 +207,17 @@ fn stale(id: &TaskId, state: TaskState) -> Problem {
     Problem::new(
         ErrorCode::StaleEpoch,
         format!("the lease on `{id}` is over (the task is {state}); stop its work, nothing was changed"),
+    )
+}
+
+/// The store has a value that this release cannot read.
+pub(super) fn unreadable(id: &TaskId) -> Problem {
+    Problem::new(
+        ErrorCode::Internal,
+        format!(
+            "task `{id}` cannot be read: a newer release wrote it, or its value is damaged; nothing was changed; \
+             GET /v1/tasks/{id} says more"
+        ),
     )
 }
 

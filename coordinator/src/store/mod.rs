@@ -130,6 +130,8 @@ pub enum Enqueued {
     },
     /// That id belongs to other contents.
     IdReused,
+    /// That id belongs to a task that this release cannot read; nothing has changed.
+    Unreadable,
     /// No such queue.
     UnknownQueue,
 }
@@ -272,6 +274,8 @@ pub enum Settled {
     },
     /// The lease is over or somebody else's.
     Stale(TaskState),
+    /// This release cannot read the task; nothing has changed.
+    Unreadable,
     /// No such task.
     Unknown,
 }
@@ -323,6 +327,8 @@ pub enum Acted {
     },
     /// Its state does not allow it.
     WrongState(TaskState),
+    /// This release cannot read the task; nothing has changed.
+    Unreadable,
     /// No such task.
     Unknown,
 }

@@ -69,8 +69,8 @@ impl<I: Item, O: Send + 'static> Batcher<I, O> {
     pub async fn submit(&self, items: Vec<I>) -> Result<Vec<O>> {
         let (count, rounds) = (items.len(), rounds(items));
         let mut answers: Vec<Option<O>> = (0..count).map(|_| None).collect();
-        for round in rounds {
-            let (places, items): (Vec<usize>, Vec<I>) = round.into_iter().unzip();
+        for part in rounds.into_iter().flat_map(parts) {
+            let (places, items): (Vec<usize>, Vec<I>) = part.into_iter().unzip();
             let (reply, answer) = oneshot::channel();
             let closed = || StoreError::Unavailable("the store is closed".into());
             self.calls.send(Call { items, reply }).await.map_err(|_| closed())?;
@@ -159,12 +159,29 @@ pub(super) fn rounds<I: Item>(items: Vec<I>) -> Vec<Round<I>> {
     rounds.into_iter().map(|(_, round)| round).collect()
 }
 
+/// Splits a round into parts that each fit into one call of a script, in order. An item that is larger is one alone.
+fn parts<I: Item>(round: Round<I>) -> Vec<Round<I>> {
+    let (mut parts, mut bytes): (Vec<Round<I>>, usize) = (Vec::new(), 0);
+    for (place, item) in round {
+        bytes += item.bytes();
+        match parts.last_mut() {
+            Some(part) if bytes <= BODY_MAX_BYTES && part.len() < BATCH_MAX_ITEMS => part.push((place, item)),
+            _ => {
+                bytes = item.bytes();
+                parts.push(vec![(place, item)]);
+            }
+        }
+    }
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
 
+    /// An item and its answer; one above a thousand has so many bytes.
     struct Numbered(TaskId, u32);
 
     impl Item for Numbered {
@@ -173,7 +190,7 @@ mod tests {
         }
 
         fn bytes(&self) -> usize {
-            8
+            if self.1 > 1_000 { self.1 as usize } else { 8 }
         }
     }
 
@@ -212,6 +229,25 @@ mod tests {
         assert_eq!((second.await.unwrap(), third.await.unwrap()), (vec![20, 30], vec![40]));
         assert_eq!(clashing.await.unwrap(), [50, 60]);
         assert_eq!(*sizes.lock().unwrap(), [1, 3, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn one_submission_of_large_items_is_several_calls_and_is_answered_in_order() {
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&sizes);
+        let batcher = Batcher::start(move |items: Vec<Numbered>| {
+            seen.lock().unwrap().push(items.len());
+            async move { Ok(items.iter().map(|item| item.1).collect::<Vec<_>>()) }
+        });
+        const MIB: u32 = 1024 * 1024;
+        let numbers = [1, MIB, 2 * MIB, MIB, 3, 5 * MIB, 4, 4 * MIB, 5];
+        let items = numbers.iter().enumerate().map(|(place, number)| item(&format!("t{place}"), *number));
+        assert_eq!(batcher.submit(items.collect()).await.unwrap(), numbers);
+        // A few bytes more than the bound, alone beyond it, and what follows.
+        assert_eq!(*sizes.lock().unwrap(), [3, 2, 1, 1, 1, 1]);
+        let many = (0..2_500).map(|number| item(&format!("t{number}"), 7)).collect();
+        assert_eq!(batcher.submit(many).await.unwrap().len(), 2_500);
+        assert_eq!(sizes.lock().unwrap()[6..], [1_000, 1_000, 500]);
     }
 
     #[tokio::test]

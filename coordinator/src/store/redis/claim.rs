@@ -12,6 +12,7 @@ use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES};
 use redrive_shared::task::Nonce;
 
 use super::Inner;
+use super::aside::Aside;
 use super::enqueue::time_of;
 use super::fetch::{Fetched, Ticket, lease};
 use super::held::Handed;
@@ -322,7 +323,7 @@ impl Inner {
             one.comes_due(due_ms);
         }
         let (now_ms, replayed) = (given.now_ms, given.replayed);
-        let sorted = self.fetch(shard, given, wish.room).await?;
+        let mut sorted = self.fetch(shard, given, wish.room).await?;
         if !sorted.back.is_empty() {
             one.room = 0;
             one.comes_due(now_ms);
@@ -333,8 +334,11 @@ impl Inner {
         for (id, task, value) in sorted.leased {
             let policy = book.policy(task.meta.queue());
             let lease_ms = one.claim.lease_ms.unwrap_or(policy.lease_ms);
+            let lease = lease(&id, &task, &value, &policy, lease_ms);
+            // It stays leased, until the reaper ends that.
+            let Some(lease) = sorted.aside.pass_over(&id, || None, lease)? else { continue };
             one.room = one.room.saturating_sub(task.slot_bytes);
-            one.answer.leases.push(lease(&id, &task, &value, &policy, lease_ms)?);
+            one.answer.leases.push(lease);
             let body = body_of(&value).ok().map(<[u8]>::to_vec);
             handed.push((id, Handed { task, agent: Some(one.claim.agent.clone()), body }));
         }
@@ -344,7 +348,9 @@ impl Inner {
             self.forget_request(shard, one).await?;
         }
         self.held.put(handed);
-        self.escalate_late(sorted.late, now_ms, one).await
+        self.escalate_late(sorted.late, now_ms, one, &mut sorted.aside).await?;
+        sorted.aside.tell();
+        Ok(())
     }
 
     /// A request that got nothing but late tasks was not answered.
@@ -357,7 +363,13 @@ impl Inner {
     }
 
     /// Escalates what a claim found past its deadline: as if it had not been leased.
-    async fn escalate_late(&self, late: Vec<Fetched>, now_ms: i64, one: &mut Filling) -> Result<()> {
+    async fn escalate_late(
+        &self,
+        late: Vec<Fetched>,
+        now_ms: i64,
+        one: &mut Filling,
+        aside: &mut Aside,
+    ) -> Result<()> {
         if late.is_empty() {
             return Ok(());
         }
@@ -381,8 +393,11 @@ impl Inner {
                 result: None,
                 now_ms,
             };
-            changes.push(self.change(&id, task, body_of(&value).ok(), decided).await?);
-            ids.push(id);
+            let change = self.change(&id, task, body_of(&value).ok(), decided).await;
+            if let Some(change) = aside.pass_over(&id, || None, change)? {
+                changes.push(change);
+                ids.push(id);
+            }
         }
         for (id, changed) in ids.into_iter().zip(self.apply(changes).await?) {
             if matches!(changed, Changed::Applied) {

@@ -97,7 +97,10 @@ impl Inner {
                     "a script answered for a task that it was not asked about".into(),
                 ));
             };
-            *answer = compare(task, &read(&task.id, bytes(&known[1])?, bytes(&known[2])?)?);
+            *answer = match read(&task.id, bytes(&known[1])?, bytes(&known[2])?) {
+                Ok(known) => compare(task, &known),
+                Err(_) => Enqueued::Unreadable,
+            };
         }
         for task in tasks.iter().filter(|task| task.lane.is_some()) {
             self.due.announce(shard, &task.queue, task.due_ms);

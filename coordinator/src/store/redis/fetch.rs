@@ -6,21 +6,38 @@ use std::sync::atomic::Ordering;
 
 use redis::{Value, cmd};
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::limits::BATCH_MAX_ITEMS;
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{Lease, TaskState};
 
 use super::Inner;
+use super::aside::Aside;
 use super::claim::Given;
 use super::reply::{bytes, items, maybe_integer};
 use super::scripts::UNCLAIM;
-use super::transition::lane;
+use super::transition::{lane, read};
 use super::value::{self, Task, lines};
 use crate::store::format::state_number;
 use crate::store::{Hint, Result, StoreError};
 
 /// Bytes of values read at once, about.
 const READ_BYTES: usize = 1024 * 1024;
+/// Most values read at once, however small those before were: a reply has 64 MiB of payloads at worst, and the histories of
+/// the tasks.
+const READ_VALUES_MAX: usize = 256;
+/// What a value is taken to have before any was read, in bytes: the first reads are small.
+pub(super) const VALUE_BYTES: usize = 64 * 1024;
+
+/// How many values to read at once, if they have so many bytes each.
+fn values_at_once(value_bytes: usize) -> usize {
+    (READ_BYTES / value_bytes.max(1)).clamp(1, READ_VALUES_MAX)
+}
+
+/// What to take a value to have after a read: at once what it was if that is more, and no less than half as much, so that the
+/// next read has at most twice as many values.
+fn learn_value_bytes(known: usize, read_bytes: usize, count: usize) -> usize {
+    let seen = read_bytes / count.max(1);
+    if seen >= known { seen } else { known.midpoint(seen) }
+}
 
 /// A task that a shard gave.
 pub(super) struct Ticket {
@@ -40,6 +57,8 @@ pub(super) struct Sorted {
     pub late: Vec<Fetched>,
     /// Those that found no room.
     pub back: Vec<Ticket>,
+    /// Those that cannot be read.
+    pub aside: Aside,
 }
 
 impl Inner {
@@ -47,9 +66,8 @@ impl Inner {
     pub async fn fetch(&self, shard: u16, given: Given, mut room: usize) -> Result<Sorted> {
         let (mut sorted, mut tasks) = (Sorted::default(), given.tasks.into_iter().peekable());
         while tasks.peek().is_some() {
-            let at_once =
-                (READ_BYTES / self.value_bytes.load(Ordering::Relaxed).max(1)).clamp(1, BATCH_MAX_ITEMS);
-            let part: Vec<Ticket> = tasks.by_ref().take(at_once).collect();
+            let known = self.value_bytes.load(Ordering::Relaxed);
+            let part: Vec<Ticket> = tasks.by_ref().take(values_at_once(known)).collect();
             let mut query = cmd("MGET");
             for ticket in &part {
                 query.arg(self.keys.of_shard(shard, &format!("t:{}", ticket.id)));
@@ -62,16 +80,14 @@ impl Inner {
                 }
                 let value = bytes(value)?.to_vec();
                 read_bytes += value.len();
-                let task = match Task::read(&value) {
+                // It stays leased, until the reaper puts it off.
+                let whole = read(&ticket.id, &value, b"").and_then(|task| whole(&ticket.id, task, &value));
+                let Some(task) = sorted.aside.pass_over(&ticket.id, || None, whole)? else { continue };
+                if task.record.epoch >= ticket.lease.fence.epoch {
                     // Whatever has become of it since it was leased left an epoch as high in it.
-                    Ok(task) if task.record.epoch >= ticket.lease.fence.epoch => continue,
-                    Ok(task) => task.leased(Some(ticket.lease.clone())),
-                    // It must not hold up its neighbours: it stays leased until the reaper puts it off.
-                    Err(error) => {
-                        tracing::error!(%error, id = %ticket.id, "a task is passed over; was a newer release here?");
-                        continue;
-                    }
-                };
+                    continue;
+                }
+                let task = task.leased(Some(ticket.lease.clone()));
                 // What is given again may be at work already; otherwise it must not start any more, as if it were new.
                 if task.record.deadline_ms < given.now_ms && !task.record.started {
                     sorted.late.push((ticket.id, task, value));
@@ -82,7 +98,7 @@ impl Inner {
                     sorted.leased.push((ticket.id, task, value));
                 }
             }
-            self.value_bytes.store(read_bytes / count.max(1), Ordering::Relaxed);
+            self.value_bytes.store(learn_value_bytes(known, read_bytes, count), Ordering::Relaxed);
             if !sorted.back.is_empty() {
                 sorted.back.extend(tasks.by_ref());
             }
@@ -117,6 +133,14 @@ impl Inner {
             }
         }
         Ok(())
+    }
+}
+
+/// The task, if its value has all that its header promises: lengths that make no sense must not use up a claim's room.
+fn whole(id: &TaskId, task: Task, value: &[u8]) -> Result<Task> {
+    match task.rest(value) {
+        Ok(_) => Ok(task),
+        Err(error) => Err(StoreError::Corrupt(format!("task {id} cannot be read: {error}"))),
     }
 }
 
@@ -159,4 +183,35 @@ pub(super) fn lease(
         traceparent: task.meta.traceparent.clone(),
         labels: task.meta.labels.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use redrive_shared::limits::PAYLOAD_MAX_BYTES;
+
+    use super::*;
+
+    #[test]
+    fn a_reply_is_bounded_whatever_was_read_before() {
+        let mut known = VALUE_BYTES;
+        for _ in 0..20 {
+            let at_once = values_at_once(known);
+            known = learn_value_bytes(known, 100 * at_once, at_once);
+            // Twice as many, and what the division had dropped.
+            assert!(values_at_once(known) <= 2 * at_once + 1, "it grows by steps");
+        }
+        assert_eq!(values_at_once(known), READ_VALUES_MAX, "small values are read in large batches");
+        assert!(values_at_once(known) * PAYLOAD_MAX_BYTES <= 32 * 1024 * 1024);
+        known = learn_value_bytes(known, READ_VALUES_MAX * PAYLOAD_MAX_BYTES, READ_VALUES_MAX);
+        assert_eq!(values_at_once(known) * PAYLOAD_MAX_BYTES, READ_BYTES, "it shrinks at once");
+        known = learn_value_bytes(known, 0, 4);
+        assert_eq!(values_at_once(known), 8, "nothing that is there, or one small value, does not undo it");
+    }
+
+    #[test]
+    fn something_is_read_however_large_values_are() {
+        assert_eq!(values_at_once(usize::MAX), 1);
+        assert_eq!(values_at_once(0), READ_VALUES_MAX);
+        assert_eq!(learn_value_bytes(10, 0, 0), 5);
+    }
 }

@@ -7,6 +7,7 @@
 //! | `rd:{7}:t:<id>` | string | a task ([`super::value`]) |
 //! | `rd:{7}:l:<lane>` | zset | the tasks that wait in a lane, by due time in µs |
 //! | `rd:{7}:L:<rank>\|<queue>` | zset | its lanes, by the moment of their next turn: the next due time, or the last visit |
+//! | `rd:{7}:v` | hash | when each queue was last claimed from, in µs: a clock that went back shows in it |
 //! | `rd:{7}:D` | zset | lanes, by a lower bound of their tasks' deadlines |
 //! | `rd:{7}:S` | hash | how far the look for late tasks has come in a large lane |
 //! | `rd:{7}:r` | zset | the tasks that are leased, by the epoch of their lease |

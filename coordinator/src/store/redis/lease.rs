@@ -6,6 +6,7 @@ use redrive_shared::id::TaskId;
 use redrive_shared::lifecycle::{Record, Refused};
 
 use super::Inner;
+use super::aside::readable;
 use super::batcher::{Item, rounds};
 use super::held::Handed;
 use super::reach::Part;
@@ -70,7 +71,7 @@ impl Inner {
         }
         let known = self.heads(&unknown).await?;
         for item in batch.iter_mut().filter(|item| item.lease_ms.is_none()) {
-            if let Some(handed) = known.get(&item.id) {
+            if let Some(Ok(handed)) = known.get(&item.id) {
                 item.lease_ms = Some(book.policy(handed.task.meta.queue()).lease_ms);
             }
         }
@@ -102,7 +103,9 @@ impl Inner {
     }
 
     async fn settle_distinct(&self, mut batch: Vec<Settle>) -> Result<Vec<Settled>> {
-        let mut tasks = self.held.take(batch.iter().map(|item| (&item.id, item.fence)));
+        let held = self.held.take(batch.iter().map(|item| (&item.id, item.fence)));
+        let mut tasks: HashMap<TaskId, Result<Handed>> =
+            held.into_iter().map(|(id, handed)| (id, Ok(handed))).collect();
         let missing: Vec<TaskId> =
             batch.iter().filter(|item| !tasks.contains_key(&item.id)).map(|item| item.id.clone()).collect();
         // A repeat is answered from here.
@@ -110,17 +113,25 @@ impl Inner {
         let now_ms = self.now_ms();
         let (mut answers, mut changes, mut decided) = (Vec::new(), Vec::new(), Vec::new());
         for (place, item) in batch.iter_mut().enumerate() {
-            let Some(handed) = tasks.get(&item.id) else {
-                answers.push(Settled::Unknown);
-                continue;
+            let handed = match tasks.get(&item.id) {
+                Some(Ok(handed)) => handed,
+                Some(Err(_)) => {
+                    answers.push(Settled::Unreadable);
+                    continue;
+                }
+                None => {
+                    answers.push(Settled::Unknown);
+                    continue;
+                }
             };
-            match self.decide(handed, item, now_ms).await? {
-                Ok((change, outcome)) => {
+            match readable(self.decide(handed, item, now_ms).await)? {
+                Ok(Ok((change, outcome))) => {
                     changes.push(change);
                     decided.push(place);
                     answers.push(outcome);
                 }
-                Err(outcome) => answers.push(outcome),
+                Ok(Err(outcome)) => answers.push(outcome),
+                Err(_) => answers.push(Settled::Unreadable),
             }
         }
         for (place, changed) in decided.into_iter().zip(self.apply(changes).await?) {
@@ -128,6 +139,7 @@ impl Inner {
                 Changed::Applied => {}
                 Changed::Unknown => answers[place] = Settled::Unknown,
                 Changed::Otherwise(task) => answers[place] = refused(&task.record, &batch[place]),
+                Changed::Unreadable => answers[place] = Settled::Unreadable,
             }
         }
         Ok(answers)
@@ -169,17 +181,17 @@ impl Inner {
         Ok(Ok((change, Settled::Applied { state, due_ms, queue })))
     }
 
-    /// Those of the tasks that there are, without bodies, and who holds them.
-    pub async fn heads(&self, ids: &[TaskId]) -> Result<HashMap<TaskId, Handed>> {
+    /// Those of the tasks that there are, without bodies, and who holds them; or that one cannot be read.
+    pub async fn heads(&self, ids: &[TaskId]) -> Result<HashMap<TaskId, Result<Handed>>> {
         self.read_heads(ids, false).await
     }
 
     /// The same, for answers that say that something was done: it is told when the replicas that must have it do.
-    pub async fn sure_heads(&self, ids: &[TaskId]) -> Result<HashMap<TaskId, Handed>> {
+    pub async fn sure_heads(&self, ids: &[TaskId]) -> Result<HashMap<TaskId, Result<Handed>>> {
         self.read_heads(ids, true).await
     }
 
-    async fn read_heads(&self, ids: &[TaskId], sure: bool) -> Result<HashMap<TaskId, Handed>> {
+    async fn read_heads(&self, ids: &[TaskId], sure: bool) -> Result<HashMap<TaskId, Result<Handed>>> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
@@ -201,9 +213,11 @@ impl Inner {
             for (id, parts) in ids.into_iter().zip(items(&reply)?.chunks_exact(2)) {
                 let head = bytes(&parts[0])?;
                 if !head.is_empty() {
-                    let task = read(id, head, bytes(&parts[1])?)?;
-                    let agent = task.lease.as_ref().and_then(|lease| lease.agent.clone());
-                    found.insert(id.clone(), Handed { task, agent, body: None });
+                    let task = read(id, head, bytes(&parts[1])?).map(|task| {
+                        let agent = task.lease.as_ref().and_then(|lease| lease.agent.clone());
+                        Handed { task, agent, body: None }
+                    });
+                    found.insert(id.clone(), task);
                 }
             }
         }
@@ -238,6 +252,8 @@ fn extended(answer: &redis::Value) -> Result<Extended> {
                 other.strip_prefix("stale:").and_then(|number| number.parse().ok()).and_then(state_from);
             match state {
                 Some(state) => Ok(Extended::Stale(state)),
+                // A damaged value: there is no lease to make longer, and its neighbours are none the worse.
+                None if other.starts_with("stale:") => Ok(Extended::Unknown),
                 None => integer(answer).map(Extended::Until),
             }
         }

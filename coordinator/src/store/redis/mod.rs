@@ -8,6 +8,7 @@
 
 pub mod address;
 mod agents;
+mod aside;
 mod batcher;
 mod claim;
 mod clock;
@@ -84,7 +85,7 @@ struct Inner {
     held: Held,
     due: Due,
     gone: Gone,
-    /// Bytes of a task's value, as those read last were: how many to read at once.
+    /// Bytes that a task's value is taken to have: how many to read at once.
     value_bytes: AtomicUsize,
     room: Room,
     /// Since when each part of the store could be reached: silence before that proves nothing.

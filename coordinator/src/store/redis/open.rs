@@ -31,8 +31,6 @@ pub const SHARDS_MAX: u16 = 1_024;
 const SHARDS_OF_ONE: u16 = 1;
 /// Shards of a store on a cluster: enough for as many masters as most have, to spread evenly.
 const SHARDS_OF_CLUSTER: u16 = 16;
-/// Bytes of a task's value, until some were read: errs on the large side.
-const VALUE_BYTES: usize = 16 * 1024;
 /// Hints that may wait for a slow listener; beyond, it looks at everything.
 const HINTS_KEPT: usize = 1_024;
 
@@ -74,7 +72,7 @@ impl RedisStore {
             held: <_>::default(),
             due: Due::new(shards),
             gone: <_>::default(),
-            value_bytes: AtomicUsize::new(VALUE_BYTES),
+            value_bytes: AtomicUsize::new(super::fetch::VALUE_BYTES),
             room: Room::new(config.memory_limit_percent),
             reach: Reach::new(shards),
             hints: broadcast::Sender::new(HINTS_KEPT),

@@ -8,12 +8,13 @@ use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{AttemptEnd, TaskState};
 
 use super::Inner;
+use super::aside::{Aside, readable};
 use super::claim::task_id;
 use super::held::Handed;
 use super::reach::{Part, pass_over};
-use super::reply::{bytes, items, text};
+use super::reply::{at, bytes, integer, items, text};
 use super::scripts::{CHECK, EXPIRED, SWEEP_LOG};
-use super::transition::{Change, Changed, Decided, TRIES, read};
+use super::transition::{Change, Changed, Decided, Place, TRIES, read};
 use super::value::Task;
 use crate::store::{Acted, Result, StoreError};
 
@@ -54,17 +55,24 @@ impl Inner {
                 if acted.iter().any(|(known, _)| *known == id) {
                     continue;
                 }
-                let Some(handed) = known.get(id) else {
-                    answers.insert(id, Acted::Unknown);
-                    continue;
+                let handed = match known.get(id) {
+                    Some(Ok(handed)) => handed,
+                    Some(Err(_)) => {
+                        answers.insert(id, Acted::Unreadable);
+                        continue;
+                    }
+                    None => {
+                        answers.insert(id, Acted::Unknown);
+                        continue;
+                    }
                 };
-                let (answer, change) = self.decide_action(id, handed, end, why, transition).await?;
-                match change {
-                    Some(change) => {
+                match readable(self.decide_action(id, handed, end, why, transition).await)? {
+                    Ok((answer, Some(change))) => {
                         changes.push(change);
                         acted.push((id, answer));
                     }
-                    None => drop(answers.insert(id, answer)),
+                    Ok((answer, None)) => drop(answers.insert(id, answer)),
+                    Err(_) => drop(answers.insert(id, Acted::Unreadable)),
                 }
             }
             open.clear();
@@ -73,6 +81,7 @@ impl Inner {
                     Changed::Applied => drop(answers.insert(id, answer)),
                     // Somebody else changed it in between: decided anew.
                     Changed::Otherwise(_) | Changed::Unknown => open.push(id.clone()),
+                    Changed::Unreadable => drop(answers.insert(id, Acted::Unreadable)),
                 }
             }
             if open.is_empty() {
@@ -149,19 +158,37 @@ impl Inner {
         let mut call = EXPIRED.on(self.keys.shard(shard));
         call.arg(self.time.argument()).arg(limit);
         let reply = self.noted(Part::Shard(shard), self.link.write(call)).await?;
-        let mut changes = Vec::new();
+        let (mut changes, mut aside) = (Vec::new(), Aside::default());
         for found in items(&reply)?.chunks_exact(2) {
             let id = task_id(text(&found[0])?)?;
-            changes.push(self.forgetting(&id, &read(&id, bytes(&found[1])?, b"")?)?);
+            let change = read(&id, bytes(&found[1])?, b"").and_then(|task| self.forgetting(&id, &task));
+            changes.extend(aside.pass_over(&id, || Some(Place::Finished), change)?);
         }
+        self.set_aside(shard, aside).await?;
         let changed = self.apply(changes).await?;
         let gone = changed.iter().filter(|changed| matches!(changed, Changed::Applied)).count();
         if gone > 0 {
-            let mut call = SWEEP_LOG.on(self.keys.shard(shard));
-            call.arg(self.time.argument()).arg(LOG_ENTRIES_SWEPT);
-            self.noted(Part::Shard(shard), self.link.write(call)).await?;
+            self.sweep_log(shard).await?;
         }
         Ok(gone)
+    }
+
+    /// Drops entries of the log that tell of nobody any more, in calls that are each short: between them, Redis answers
+    /// others.
+    async fn sweep_log(&self, shard: u16) -> Result<()> {
+        let mut left = LOG_ENTRIES_SWEPT;
+        while left > 0 {
+            let mut call = SWEEP_LOG.on(self.keys.shard(shard));
+            call.arg(self.time.argument()).arg(left);
+            let reply = self.noted(Part::Shard(shard), self.link.write(call)).await?;
+            let parts = items(&reply)?;
+            let (looked, more) = (integer(at(parts, 0)?)?, integer(at(parts, 1)?)? == 1);
+            if !more || looked == 0 {
+                break;
+            }
+            left = left.saturating_sub(usize::try_from(looked).unwrap_or(left));
+        }
+        Ok(())
     }
 
     /// Whether every shard can be written, and replicas confirm it where they have to.

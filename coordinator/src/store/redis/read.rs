@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use redis::cmd;
+use redis::{Value, cmd};
 use redrive_shared::id::TaskId;
 use redrive_shared::limits::{BODY_MAX_BYTES, HISTORY_MAX_ENTRIES, PAGE_SCAN_MAX_ROWS};
 use redrive_shared::task::{AttemptRecord, StateCounts, TaskState, TaskView};
@@ -10,6 +10,7 @@ use redrive_shared::wire::QueueView;
 use serde_json::value::RawValue;
 
 use super::Inner;
+use super::aside::Aside;
 use super::claim::task_id;
 use super::reply::{at, bytes, integer, items, maybe_integer, pairs, text};
 use super::scripts::{NEXT_DUE, VIEWS, WHOLE};
@@ -22,6 +23,17 @@ use crate::store::{Filter, Listed, Result, StoreError};
 const ENTRIES: usize = 16;
 /// A page's cursor is an ordinal and below it the shard: more shards than that there cannot be.
 const SHARDS_IN_CURSOR: i64 = 4_096;
+
+/// A part of the log.
+#[derive(Default)]
+struct Stretch {
+    /// The tasks that it names, newest first, with their cursors.
+    tasks: Vec<(i64, TaskId)>,
+    /// Places that it has, those included that name nobody: tasks that were there before.
+    looked: usize,
+    /// Where to go on, if there is more: what was read may name nobody at all.
+    next: Option<i64>,
+}
 
 fn corrupt(id: &TaskId, error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Corrupt(format!("task {id} cannot be read: {error}"))
@@ -87,13 +99,13 @@ impl Inner {
     }
 
     /// Tasks without payload and history, as far as they are known (and in that state), with results as far as these have
-    /// room. In order.
+    /// room: their places among the ids, in order, and their ordinals.
     async fn views(
         &self,
         ids: &[TaskId],
         state: Option<TaskState>,
         mut room: usize,
-    ) -> Result<Vec<TaskView>> {
+    ) -> Result<Vec<(usize, i64, TaskView)>> {
         let mut shards: HashMap<u16, Vec<(usize, &TaskId)>> = HashMap::new();
         for (place, id) in ids.iter().enumerate() {
             shards.entry(self.keys.shard_of(id)).or_default().push((place, id));
@@ -107,45 +119,44 @@ impl Inner {
             }
             Ok::<_, StoreError>((ids, self.link.run(call).await?))
         });
-        let mut found: Vec<Option<TaskView>> = (0..ids.len()).map(|_| None).collect();
+        let (mut found, mut aside) = (Vec::with_capacity(ids.len()), Aside::default());
         for (ids, reply) in futures_util::future::try_join_all(calls).await? {
             for ((place, id), parts) in ids.into_iter().zip(items(&reply)?.chunks_exact(4)) {
-                let head = bytes(&parts[0])?;
-                if head.is_empty() {
-                    continue;
+                if !bytes(&parts[0])?.is_empty()
+                    && let Some((ordinal, view)) = aside.pass_over(id, || None, self.line(id, parts))?
+                {
+                    found.push((place, ordinal, view));
                 }
-                let task = match read(id, head, bytes(&parts[1])?) {
-                    Ok(task) => task,
-                    // One that cannot be read must not hide the others.
-                    Err(error) => {
-                        tracing::error!(%error, "a task is left out of a list; was a newer release here?");
-                        continue;
-                    }
-                };
-                let mut view = self.view(id, &task, bytes(&parts[3])?)?;
-                let result = text(&parts[2])?;
-                if !result.is_empty() {
-                    view.result =
-                        Some(RawValue::from_string(result.to_owned()).map_err(|error| corrupt(id, &error))?);
-                }
-                found[place] = Some(view);
             }
         }
+        aside.tell();
+        found.sort_by_key(|(place, ..)| *place);
         // Each shard had the whole room.
-        let mut views: Vec<TaskView> = found.into_iter().flatten().collect();
-        for view in &mut views {
+        for (_, _, view) in &mut found {
             let size = view.result.as_ref().map_or(0, |result| result.get().len());
             match room.checked_sub(size) {
                 Some(left) => room = left,
                 None => view.result = None,
             }
         }
-        Ok(views)
+        Ok(found)
+    }
+
+    /// A task as a list shows it, from what the script answered, and its ordinal.
+    fn line(&self, id: &TaskId, parts: &[Value]) -> Result<(i64, TaskView)> {
+        let task = read(id, bytes(at(parts, 0)?)?, bytes(at(parts, 1)?)?)?;
+        let mut view = self.view(id, &task, bytes(at(parts, 3)?)?)?;
+        let result = text(at(parts, 2)?)?;
+        if !result.is_empty() {
+            view.result =
+                Some(RawValue::from_string(result.to_owned()).map_err(|error| corrupt(id, &error))?);
+        }
+        Ok((task.ordinal, view))
     }
 
     /// Those of the tasks that are known.
     pub async fn status(&self, ids: &[TaskId]) -> Result<Vec<TaskView>> {
-        self.views(ids, None, BODY_MAX_BYTES).await
+        Ok(self.views(ids, None, BODY_MAX_BYTES).await?.into_iter().map(|(_, _, view)| view).collect())
     }
 
     /// A page, newest first. It looks at a bounded number of tasks; a page that found little says where to go on.
@@ -155,22 +166,23 @@ impl Inner {
         }
         let (mut listed, mut below, mut looked) = (Listed::default(), filter.cursor.unwrap_or(i64::MAX), 0);
         loop {
-            let (stretch, next) = self.stretch(below).await?;
-            looked += stretch.len();
-            let ids: Vec<TaskId> = stretch.iter().map(|(_, id)| id.clone()).collect();
-            let places: HashMap<&TaskId, i64> = stretch.iter().map(|(place, id)| (id, *place)).collect();
-            for view in self.views(&ids, filter.state, 0).await? {
-                if filter.queue.as_ref().is_some_and(|queue| *queue != view.queue) {
+            let stretch = self.stretch(below).await?;
+            looked += stretch.looked;
+            let ids: Vec<TaskId> = stretch.tasks.iter().map(|(_, id)| id.clone()).collect();
+            for (place, ordinal, view) in self.views(&ids, filter.state, 0).await? {
+                let cursor = stretch.tasks[place].0;
+                // An id that was forgotten and came again has two places in the log: it is listed at its own.
+                let elsewhere = ordinal != cursor.div_euclid(SHARDS_IN_CURSOR);
+                if elsewhere || filter.queue.as_ref().is_some_and(|queue| *queue != view.queue) {
                     continue;
                 }
-                let place = places.get(&view.id).copied().unwrap_or(0);
                 listed.tasks.push(view);
                 if listed.tasks.len() >= filter.limit {
-                    listed.next_cursor = Some(place);
+                    listed.next_cursor = Some(cursor);
                     return Ok(listed);
                 }
             }
-            let Some(next) = next else { return Ok(listed) };
+            let Some(next) = stretch.next else { return Ok(listed) };
             if looked >= PAGE_SCAN_MAX_ROWS {
                 listed.next_cursor = Some(next);
                 return Ok(listed);
@@ -179,40 +191,44 @@ impl Inner {
         }
     }
 
-    /// The next tasks below a cursor, newest first, and where to go on.
-    async fn stretch(&self, below: i64) -> Result<(Vec<(i64, TaskId)>, Option<i64>)> {
+    /// The next stretch of the log below a cursor.
+    async fn stretch(&self, below: i64) -> Result<Stretch> {
         let reads = (0..self.keys.shards()).map(|shard| self.log_of(shard, below));
         let shards = futures_util::future::try_join_all(reads).await?;
-        // Below the last task of a shard that has more, what another shard has may not be next.
-        let unread = shards.iter().filter(|(_, more)| *more).filter_map(|(tasks, _)| tasks.last());
-        let horizon = unread.map(|(place, _)| *place).max();
-        let mut all: Vec<(i64, TaskId)> = shards.into_iter().flat_map(|(tasks, _)| tasks).collect();
-        all.retain(|(place, _)| horizon.is_none_or(|horizon| *place >= horizon));
-        all.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
-        Ok((all, horizon))
+        // Below what was read of a shard that has more, what another shard has may not be next.
+        let next = shards.iter().filter_map(|shard| shard.next).max();
+        let looked = shards.iter().map(|shard| shard.looked).sum();
+        let mut tasks: Vec<(i64, TaskId)> = shards.into_iter().flat_map(|shard| shard.tasks).collect();
+        tasks.retain(|(place, _)| next.is_none_or(|next| *place >= next));
+        tasks.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
+        Ok(Stretch { tasks, looked, next })
     }
 
-    /// The newest tasks of a shard below a cursor, newest first, and whether there are more.
-    async fn log_of(&self, shard: u16, below: i64) -> Result<(Vec<(i64, TaskId)>, bool)> {
+    /// The next stretch of a shard's log below a cursor.
+    async fn log_of(&self, shard: u16, below: i64) -> Result<Stretch> {
         let last = (below - 1 - i64::from(shard)).div_euclid(SHARDS_IN_CURSOR).max(0);
         let mut query = cmd("XREVRANGE");
         query.arg(self.keys.of_shard(shard, "log")).arg(last).arg("-").arg("COUNT").arg(ENTRIES);
         let reply = self.link.query(&query).await?;
         let entries = items(&reply)?;
-        let mut tasks = Vec::new();
+        let mut stretch = Stretch::default();
+        let place = |ordinal: i64| ordinal * SHARDS_IN_CURSOR + i64::from(shard);
         for entry in entries {
             let parts = items(entry)?;
             let first = text(at(parts, 0)?)?.split('-').next().and_then(|first| first.parse::<i64>().ok());
+            let first = first.unwrap_or(0);
+            stretch.next = (entries.len() == ENTRIES).then(|| place(first));
             let fields = pairs(at(parts, 1)?)?;
             let Some((_, ids)) = fields.first() else { continue };
             let ids: Vec<&str> = text(ids)?.split(' ').collect();
-            let numbered = (first.unwrap_or(0)..).zip(ids).take_while(|(ordinal, _)| *ordinal <= last);
+            stretch.looked += ids.len();
+            let numbered = (first..).zip(ids).take_while(|(ordinal, _)| *ordinal <= last);
             let there = numbered.filter(|(_, id)| !id.is_empty());
             for (ordinal, id) in there.collect::<Vec<_>>().into_iter().rev() {
-                tasks.push((ordinal * SHARDS_IN_CURSOR + i64::from(shard), task_id(id)?));
+                stretch.tasks.push((place(ordinal), task_id(id)?));
             }
         }
-        Ok((tasks, entries.len() == ENTRIES))
+        Ok(stretch)
     }
 
     /// Every queue, by name.

@@ -8,14 +8,15 @@ use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, RESTART_GRACE_MS};
 use redrive_shared::task::TaskState;
 
 use super::Inner;
+use super::aside::Aside;
 use super::claim::task_id;
 use super::enqueue::time_of;
-use super::keys::agent_of;
+use super::keys::{agent_of, lane_name};
 use super::reach::{Part, pass_over};
 use super::reply::{at, bytes, integer, items, maybe_integer, text};
 use super::scripts::{EXPIRE_RUN, OVER};
-use super::transition::{Change, Changed, Decided, lane, read};
-use super::value::Task;
+use super::transition::{Change, Changed, Decided, Place, lane, read};
+use super::value::{Lease, Task};
 use crate::store::{Reap, Reaped, Result, StoreError};
 
 /// Grants looked at in one call for those of a run.
@@ -30,7 +31,10 @@ struct Over {
     next_lease_ms: Option<i64>,
     next_deadline_ms: Option<i64>,
     leases: Vec<(TaskId, Task)>,
-    late: Vec<(TaskId, Task)>,
+    /// With the lanes that they wait in.
+    late: Vec<(TaskId, Task, String)>,
+    /// Those that cannot be read.
+    aside: Aside,
 }
 
 impl Inner {
@@ -86,19 +90,23 @@ impl Inner {
     }
 
     async fn reap_shard(&self, shard: u16, limit: usize, reap: &mut Reap) -> Result<()> {
-        let over = self.over(shard, limit - reap.reaped.len(), limit - reap.too_late.len()).await?;
+        let mut over = self.over(shard, limit - reap.reaped.len(), limit - reap.too_late.len()).await?;
         for next_ms in [over.next_lease_ms, over.next_deadline_ms].into_iter().flatten() {
             reap.look_again(next_ms);
         }
-        let late = self.lose(over.leases, over.now_ms, reap).await?;
+        let late = self.lose(over.leases, over.now_ms, reap, &mut over.aside).await?;
         let (mut ids, mut changes, room) = (Vec::new(), Vec::new(), limit - reap.too_late.len());
         if over.late.len() + late.len() > room {
             reap.look_again(over.now_ms);
         }
-        for (id, task) in over.late.into_iter().chain(late).take(room) {
-            changes.push(self.miss_deadline(&id, task).await?);
-            ids.push(id);
+        for (id, task, lane) in over.late.into_iter().chain(late).take(room) {
+            let missed = self.miss_deadline(&id, task).await;
+            if let Some(change) = over.aside.pass_over(&id, || Some(Place::Lane(lane)), missed)? {
+                changes.push(change);
+                ids.push(id);
+            }
         }
+        self.set_aside(shard, over.aside).await?;
         for (id, changed) in ids.into_iter().zip(self.apply(changes).await?) {
             if matches!(changed, Changed::Applied) {
                 reap.too_late.push(id);
@@ -140,13 +148,16 @@ impl Inner {
         let (leases, late) = parts.get(4..).unwrap_or_default().split_at_checked(leases).unwrap_or_default();
         for lease in leases.chunks_exact(3) {
             let id = task_id(text(&lease[0])?)?;
-            let task = read(&id, bytes(&lease[1])?, bytes(&lease[2])?)?;
-            over.leases.push((id, task));
+            let (head, lease) = (bytes(&lease[1])?, bytes(&lease[2])?);
+            let place = || Some(Place::Lease(Lease::read(lease).ok()??.fence.epoch));
+            let task = over.aside.pass_over(&id, place, read(&id, head, lease))?;
+            over.leases.extend(task.map(|task| (id, task)));
         }
-        for task in late.chunks_exact(2) {
-            let id = task_id(text(&task[0])?)?;
-            let task = read(&id, bytes(&task[1])?, b"")?;
-            over.late.push((id, task));
+        for found in late.chunks_exact(3) {
+            let (id, lane) = (task_id(text(&found[0])?)?, text(&found[2])?.to_owned());
+            let task = read(&id, bytes(&found[1])?, b"");
+            let task = over.aside.pass_over(&id, || Some(Place::Lane(lane.clone())), task)?;
+            over.late.extend(task.map(|task| (id, task, lane)));
         }
         Ok(over)
     }
@@ -157,45 +168,53 @@ impl Inner {
         leases: Vec<(TaskId, Task)>,
         now_ms: i64,
         reap: &mut Reap,
-    ) -> Result<Vec<(TaskId, Task)>> {
+        aside: &mut Aside,
+    ) -> Result<Vec<(TaskId, Task, String)>> {
         let (mut lost, mut late, mut changes) = (Vec::new(), Vec::new(), Vec::new());
         for (id, task) in leases {
             let Some(lease) = &task.lease else { continue };
             // Who extends it in this moment keeps it.
             let (guard, agent, before) = (Some(lease.extension()), lease.agent.clone(), task.record.clone());
+            let epoch = before.epoch;
             let mut after = task;
             let policy = self.books.get().policy(after.meta.queue());
             let Ok(verdict) = after.record.lose(&policy, now_ms.saturating_mul(1_000), &mut rand::rng())
             else {
                 continue;
             };
-            if after.record.state == TaskState::Scheduled {
-                // It waits again: its deadline counts again.
-                let deadline_ms = after.record.deadline_ms.saturating_add(1);
-                if deadline_ms <= now_ms {
-                    late.push(id.clone());
-                } else {
-                    reap.look_again(deadline_ms);
-                }
-            }
-            lost.push(Reaped {
-                id: id.clone(),
-                queue: lane(&after)?.queue,
-                started: before.started,
-                state: after.record.state,
-                due_ms: after.record.due_ms,
-            });
+            let (state, started, due_ms) = (after.record.state, before.started, after.record.due_ms);
+            // Where it waits again, its deadline counts again.
+            let deadline_ms = after.record.deadline_ms.saturating_add(1);
             let decided =
                 Decided { guard, before, verdict, failure: None, agent, note: None, result: None, now_ms };
-            changes.push(self.change(&id, after, None, decided).await?);
+            let queue = lane(&after).map(|lane| lane.queue);
+            let change = self.change(&id, after, None, decided).await;
+            let decided = queue.and_then(|queue| Ok((queue, change?)));
+            let Some((queue, change)) = aside.pass_over(&id, || Some(Place::Lease(epoch)), decided)? else {
+                continue;
+            };
+            if state == TaskState::Scheduled && deadline_ms <= now_ms {
+                late.push(id.clone());
+            } else if state == TaskState::Scheduled {
+                reap.look_again(deadline_ms);
+            }
+            lost.push(Reaped { id, queue, started, state, due_ms });
+            changes.push(change);
         }
         for (reaped, changed) in lost.into_iter().zip(self.apply(changes).await?) {
             if matches!(changed, Changed::Applied) {
                 reap.reaped.push(reaped);
             }
         }
-        let late = self.heads(&late).await?.into_iter().map(|(id, handed)| (id, handed.task));
-        Ok(late.filter(|(_, task)| task.record.state == TaskState::Scheduled).collect())
+        let late = self.heads(&late).await?.into_iter();
+        // One that cannot be read any more waits in its lane, where the next look meets it.
+        let late = late.filter_map(|(id, handed)| Some((id, handed.ok()?.task)));
+        let late = late.filter(|(_, task)| task.record.state == TaskState::Scheduled);
+        let named = late.filter_map(|(id, task)| {
+            let lane = lane_name(&lane(&task).ok()?);
+            Some((id, task, lane))
+        });
+        Ok(named.collect())
     }
 
     /// The change that escalates a waiting task whose deadline has passed.

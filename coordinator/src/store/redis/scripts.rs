@@ -49,6 +49,10 @@ script!(
     EXPIRE_RUN, "expire_run"
 );
 script!(
+    /// What cannot be read is put off.
+    ASIDE, "aside"
+);
+script!(
     /// What may be forgotten.
     EXPIRED, "expired"
 );

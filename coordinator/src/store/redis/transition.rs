@@ -36,6 +36,8 @@ pub(super) struct Change {
     to: Place,
     score: i64,
     deadline_ms: i64,
+    /// Bytes of the body that the script reads and writes again.
+    body_bytes: usize,
     /// Its epoch after it, where that was raised.
     epoch: Option<i64>,
     before: String,
@@ -51,6 +53,8 @@ pub(super) enum Changed {
     Applied,
     /// The task is not what it was, but this.
     Otherwise(Box<Task>),
+    /// The task is not what it was, and cannot be read.
+    Unreadable,
     Unknown,
 }
 
@@ -70,7 +74,7 @@ impl Item for Change {
     }
 
     fn bytes(&self) -> usize {
-        self.value.len() + self.rest.len()
+        self.value.len() + self.rest.len() + self.body_bytes
     }
 }
 
@@ -140,9 +144,11 @@ impl Inner {
         };
         let done = task.record.state == TaskState::Succeeded && before.state != TaskState::Succeeded;
         let slot = done.then(|| result.unwrap_or_default());
+        let mut body_bytes = 0;
         let (value, rest) = match body.or(fetched.as_deref()) {
             Some(body) => (task.rewritten(body, slot, &line).map_err(unreadable(id))?, WHOLE.to_vec()),
             None => {
+                body_bytes = task.slot_bytes;
                 let rest = match slot {
                     Some(slot) => [b"!".as_slice(), &length(slot), slot, &line].concat(),
                     None => [b"=".as_slice(), &line].concat(),
@@ -165,6 +171,7 @@ impl Inner {
             to: place(&task, &task.record)?,
             score,
             deadline_ms: task.record.deadline_ms,
+            body_bytes,
             epoch: (task.record.epoch != before.epoch).then_some(task.record.epoch),
             before: counter(&task, before.state),
             after: counter(&task, task.record.state),
@@ -193,6 +200,7 @@ impl Inner {
             to: Place::Nowhere,
             score: 0,
             deadline_ms: 0,
+            body_bytes: 0,
             epoch: None,
             before: counter(task, task.record.state),
             after: String::new(),
@@ -237,7 +245,10 @@ impl Inner {
             })?;
             answers[place] = match bytes(&other[1])? {
                 [] => Changed::Unknown,
-                head => Changed::Otherwise(Box::new(read(&changes[place].id, head, bytes(&other[2])?)?)),
+                head => match read(&changes[place].id, head, bytes(&other[2])?) {
+                    Ok(task) => Changed::Otherwise(Box::new(task)),
+                    Err(_) => Changed::Unreadable,
+                },
             };
         }
         for change in changes.iter().filter(|change| matches!(change.to, Place::Lane(_))) {
@@ -318,7 +329,7 @@ pub(super) fn read(id: &TaskId, head: &[u8], lease: &[u8]) -> Result<Task> {
 
 impl Place {
     /// As scripts are told.
-    fn name(&self) -> Vec<u8> {
+    pub fn name(&self) -> Vec<u8> {
         match self {
             Self::Lane(lane) => format!("l{lane}").into_bytes(),
             Self::Lease(epoch) => format!("r{epoch}").into_bytes(),

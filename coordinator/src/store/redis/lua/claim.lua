@@ -9,7 +9,7 @@
 --   { 'new', ms when the next is due ('' : none is, or it was filled), { lane, epoch, ms of its end, id, id, … }, … }
 --   { 'again', { epoch, nonce, leased at, ms of its end, whether it was extended, id, id, … }, … } where the request was answered before
 -- O(n log m + lanes): n the leases, m the tasks of a lane.
-local LANES_MAX, REPLAY_MS = 1024, 600000
+local LANES_MAX, PAGE, REPLAY_MS, STEP_US = 1024, 256, 600000, 1000000
 local changes = {}
 local stamp = math.max(tonumber(call('GET', ORDINAL) or 0), now_us - 1)
 local first_stamp = stamp
@@ -29,23 +29,25 @@ local function replay(key)
   return given
 end
 
--- Those of the leases given before that still hold.
+-- Those of the leases given before that still hold, in the order in which they were given.
 local function still_held(given)
   local reply = { 'again' }
   for _, lease in ipairs(given.leases) do
     local epoch, ids = lease[1], { unpack(lease, 2) }
     local nonce, at, ends = struct.unpack('>c8I6I6', grant_of(epoch))
-    at = string.format('%d', at)
-    local held = { epoch, nonce, at, string.format('%d', ends), '0' }
     local scores, extended = call('ZMSCORE', LEASES, unpack(ids)), call('HMGET', EXTENDED, unpack(ids))
+    local last
     for i, id in ipairs(ids) do
-      if scores[i] == epoch and extended[i] then
-        reply[#reply + 1] = { epoch, nonce, at, string.format('%d', (struct.unpack('>I6', extended[i]))), '1', id }
-      elseif scores[i] == epoch then
-        held[#held + 1] = id
+      if scores[i] == epoch then
+        local until_ms = extended[i] and struct.unpack('>I6', extended[i]) or ends
+        local kind = { epoch, nonce, string.format('%d', at), string.format('%d', until_ms), extended[i] and '1' or '0' }
+        if not last or last[4] ~= kind[4] or last[5] ~= kind[5] then
+          last = kind
+          reply[#reply + 1] = last
+        end
+        last[#last + 1] = id
       end
     end
-    reply[#reply + 1] = held
   end
   return reply
 end
@@ -53,20 +55,21 @@ end
 -- Up to `wanted` lanes of a priority that are due and eligible, longest since their turn first.
 local function due_lanes(claim, rank, wanted)
   local found = {}
-  local limit = string.format('%d', math.max(due_now, stamp))
+  local limit = string.format('%d', due_now)
   wanted = math.min(wanted, LANES_MAX)
+  local at_once = math.max(wanted, PAGE)
   for _, queue in ipairs(claim.queues) do
     local index, offset, mine = rank .. '|' .. queue.name, 0, 0
     repeat
-      local page = call('ZRANGEBYSCORE', LANES .. index, '-inf', limit, 'WITHSCORES', 'LIMIT', offset, wanted)
+      local page = call('ZRANGEBYSCORE', LANES .. index, '-inf', limit, 'WITHSCORES', 'LIMIT', offset, at_once)
       for i = 1, #page, 2 do
-        if not claim.avoid[string.match(page[i], '^[^|]*')] then
+        if mine < wanted and not claim.avoid[string.match(page[i], '^[^|]*')] then
           found[#found + 1] = { index = index, rest = page[i], score = tonumber(page[i + 1]), queue = queue }
           mine = mine + 1
         end
       end
-      offset = offset + #page / 2
-    until #page == 0 or mine >= wanted
+      offset = offset + at_once
+    until #page < at_once * 2 or mine >= wanted
   end
   if #claim.queues > 1 then
     table.sort(found, function(a, b) return a.score < b.score end)
@@ -84,7 +87,7 @@ local function turn(lane, key)
   elseif tonumber(head[2]) > due_now then
     call('ZADD', LANES .. lane.index, head[2], lane.rest)
   else
-    call('ZADD', LANES .. lane.index, string.format('%d', next_stamp()), lane.rest)
+    call('ZADD', LANES .. lane.index, string.format('%d', math.min(next_stamp(), due_now)), lane.rest)
   end
 end
 
@@ -98,6 +101,16 @@ local function grant_until(claim, ends)
     claim.grants[#claim.grants + 1] = grant
   end
   return grant
+end
+
+-- The clock went back: lanes that were visited before stand where they would not come up for as long.
+local function put_back(queue)
+  for rank = 0, 2 do
+    local index = rank .. '|' .. queue
+    for _, rest in ipairs(call('ZRANGEBYSCORE', LANES .. index, string.format('(%d', due_now), '+inf', 'LIMIT', 0, LANES_MAX)) do
+      turn({ index = index, rest = rest }, LANE .. index .. '|' .. rest)
+    end
+  end
 end
 
 -- Leases up to `wanted` tasks of a lane: moves them from it to the leases. Returns how many. Tables are filled by a counter
@@ -170,13 +183,16 @@ local function take()
   return ARGV[at - 1]
 end
 
-local reply = { string.format('%d', now_us) }
+local reply, visits = { string.format('%d', now_us) }, {}
 for _ = 1, tonumber(ARGV[2]) do
   local claim = { name = take(), request = take(), goes_on = take() == '1', most = tonumber(take()), nonce = take(),
     count = 0, grants = {}, by_end = {}, lanes = {}, queues = {}, avoid = {} }
   for _ = 1, tonumber(take()) do
     local queue = { name = take(), lease_ms = tonumber(take()) }
     if call('SISMEMBER', PAUSED, queue.name) == 0 then claim.queues[#claim.queues + 1] = queue end
+    local visited = visits[queue.name] or tonumber(call('HGET', VISITS, queue.name) or 0)
+    if visited > due_now + STEP_US then put_back(queue.name) end
+    visits[queue.name] = due_now
   end
   for _ = 1, tonumber(take()) do claim.avoid[take()] = true end
   local key = REQUEST .. claim.name .. '|' .. claim.request
@@ -199,6 +215,7 @@ for _ = 1, tonumber(ARGV[2]) do
     reply[#reply + 1] = { 'new', due, unpack(claim.lanes) }
   end
 end
+for queue, visited in pairs(visits) do call('HSET', VISITS, queue, string.format('%d', visited)) end
 if stamp > first_stamp then call('SET', ORDINAL, string.format('%d', stamp)) end
 count(changes)
 return reply

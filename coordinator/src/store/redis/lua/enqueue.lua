@@ -4,7 +4,7 @@
 --   same transaction behind the gate, and all is done or nothing; 0: they are here), then groups of tasks of one lane (or of
 --   none, for those that end at once)
 --   lane ('' : none), counter,
---   first, deadline: lower bounds of when one of them is due (µs) and of their deadlines (ms), for a lane,
+--   first, deadline: when the first of them is due (µs), and a lower bound of their deadlines (ms), for a lane,
 --   tasks n, n × (id, due in µs with the order of arrival below it for a lane, else ms of expiry ('' : never), not gated: value)
 -- Returns: the time in µs, then for each task that is there already: its place among all, its head, its lease.
 --   Gated: 0 where one is there already or the ordinals are taken, and nothing is done.
@@ -58,7 +58,7 @@ end
 
 local place, news, changes, expiries, ids = 0, ARGV[3], {}, {}, {}
 for _, group in ipairs(groups) do
-  local adds, created = {}, 0
+  local adds, created, earliest = {}, 0, nil
   for p = group.from, group.from + (group.tasks - 1) * fields, fields do
     place = place + 1
     local id, score = ARGV[p], ARGV[p + 1]
@@ -76,12 +76,13 @@ for _, group in ipairs(groups) do
           score = string.format('%d', score - score % 1000 + (first + place - 1) % 1000)
         end
         adds[created * 2 - 1], adds[created * 2] = score, id
+        if not gated then earliest = math.min(earliest or math.huge, tonumber(score)) end
       end
     end
   end
   changes[group.counter] = (changes[group.counter] or 0) + created
   if group.lane ~= '' and created > 0 then
-    news = news .. add_to_lane(group.lane, adds, group.first, group.deadline)
+    news = news .. add_to_lane(group.lane, adds, earliest or group.first, group.deadline)
   end
 end
 if #expiries > 0 then call('ZADD', EXPIRY, unpack(expiries)) end

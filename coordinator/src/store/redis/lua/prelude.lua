@@ -10,7 +10,7 @@ local TASK, LANE, LANES, BOUNDS = shard .. 't:', shard .. 'l:', shard .. 'L:', s
 local LEASES, GRANTS, ENDS, EXTENDED = shard .. 'r', shard .. 'G', shard .. 'E', shard .. 'u'
 local EXPIRY, LOG, COUNTS, ORDINAL = shard .. 'x', shard .. 'log', shard .. 'n', shard .. 'o'
 local PAUSED, REQUEST, SWEEPS, SWEPT = shard .. 'p', shard .. 'q:', shard .. 'S', shard .. 'logged'
-local GATE, SHOWN = shard .. 'gate', shard .. 'shown'
+local GATE, SHOWN, VISITS = shard .. 'gate', shard .. 'shown', shard .. 'v'
 local VERSION, HEADER = 1, 50
 -- For how long a task is left alone that this release cannot read, so that it does not hold up its neighbours.
 local SET_ASIDE_MS = 60000
@@ -29,10 +29,11 @@ local function lengths(value)
   return struct.unpack('>I2I2', value, 35)
 end
 
--- A task's header, record and meta; nil without such a task.
+-- A task's header, record and meta; nil without such a task. Of a damaged value, what there is.
 local function head_of(id)
   local head = call('GETRANGE', TASK .. id, 0, 255)
-  if #head < HEADER then return nil end
+  if #head == 0 then return nil end
+  if #head < HEADER then return head end
   local record, meta = lengths(head)
   local wanted = HEADER + record + meta
   if #head < wanted then head = call('GETRANGE', TASK .. id, 0, wanted - 1) end
@@ -69,6 +70,11 @@ local function end_leases(epoch, ids)
     call('ZREM', ENDS, epoch)
     call('HDEL', GRANTS, epoch)
   end
+end
+
+-- Whether the fields of a header can be trusted. Record and meta may still make no sense, which the coordinator finds.
+local function readable(head)
+  return #head >= HEADER and string.byte(head) == VERSION
 end
 
 -- The first `rank|queue` and the rest `dependency|group` of a lane's name.

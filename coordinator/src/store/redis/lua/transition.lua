@@ -4,7 +4,7 @@
 --   transaction behind the gate, and all is done or nothing; 0: it is here), then groups of tasks that go the same way
 --   from: 'l' .. lane | 'r' .. epoch of the lease | 'x' (finished) | '-',  to: 'l' .. lane | 'x' | '-',
 --   counter before, counter after ('' : the tasks are deleted),
---   first, deadline: lower bounds of when one of them is due (µs) and of their deadlines (ms), for a lane,
+--   first, deadline: when the first of them is due (µs), and a lower bound of their deadlines (ms), for a lane,
 --   nonce of the lease, guarded (0 | 1), tasks n, n × (
 --     id, score: due in µs for a lane, ms of expiry for 'x',
 --     guarded: of a lease, what its extension was; else the header
@@ -60,12 +60,14 @@ while at <= #ARGV do
     if guards then guards[i] = ARGV[at + (i - 1) * fields + 2] end
   end
   local same = unchanged(group, asked, guards)
+  local earliest
   for i, id in ipairs(asked) do
     place = place + 1
     if same[i] then
       local key, count = TASK .. id, group.count
       group.count, group.ids[count + 1] = count + 1, id
       group.adds[count * 2 + 1], group.adds[count * 2 + 2] = ARGV[at + 1], id
+      if not gated then earliest = math.min(earliest or math.huge, tonumber(ARGV[at + 1])) end
       if group.after == '' then
         deleted[#deleted + 1] = key
       elseif gated then
@@ -85,6 +87,7 @@ while at <= #ARGV do
     end
     at = at + fields
   end
+  group.first = earliest or group.first
   if group.count > 0 then groups[#groups + 1] = group end
 end
 if #groups == 0 then return reply end

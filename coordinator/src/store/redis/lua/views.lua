@@ -11,7 +11,7 @@ for i, id in ipairs(ids) do
   local head = head_of(id)
   local result, history = '', ''
   if head and state ~= '' and (leases[i] ~= '' and 1 or string.byte(head, 2)) ~= tonumber(state) then head = nil end
-  if head then
+  if head and readable(head) then
     local slot = struct.unpack('>I4', head, 39)
     local ends = #head + slot
     if string.byte(head, 2) == 2 and slot > 0 and slot <= room then
