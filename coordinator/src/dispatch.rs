@@ -2,11 +2,14 @@
 //!
 //! Workers that want the same (queues and avoided dependencies) stand in one line. The dispatcher sleeps until the
 //! earliest moment at which any line can get something, or until an earlier one is announced, and then claims for the
-//! heads of those lines in one batch. A task that becomes due wakes the heads of the lines that want it, not every worker.
+//! heads of those lines in one batch, a *wave*. A few waves may be under way at once, so that one is claimed while the tasks of
+//! another are read. A task that becomes due wakes the heads of the lines that want it, not every worker.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::Name;
@@ -22,6 +25,8 @@ use crate::watch::Watchers;
 
 /// Most claims in one batch: bounds how long one transaction may take.
 const WAVE_MAX: usize = 64;
+/// Most waves under way: one is claimed, one reads its tasks, one is answered.
+const WAVES_MAX: usize = 3;
 /// How long lines wait after the store failed before they try again, in milliseconds.
 const RETRY_AFTER_FAILURE_MS: i64 = 500;
 
@@ -44,11 +49,13 @@ struct Waiter {
     reply: oneshot::Sender<Reply>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Line {
     waiters: VecDeque<Waiter>,
     /// From when on it is worth trying.
     try_at_ms: i64,
+    /// Waves under way that have waiters of it: until they are back it is kept, to remember what is announced meanwhile.
+    under_way: usize,
 }
 
 #[derive(Debug, Default)]
@@ -76,8 +83,26 @@ impl Lines {
             line.waiters.retain(|waiter| !waiter.reply.is_closed());
             waiting += line.waiters.len();
         }
-        self.lines.retain(|_, line| !line.waiters.is_empty());
         self.waiting = waiting;
+        self.drop_empty();
+    }
+
+    fn drop_empty(&mut self) {
+        self.lines.retain(|_, line| !line.waiters.is_empty() || line.under_way > 0);
+    }
+
+    /// When a line may get something that has somebody in it.
+    fn next_ms(&self) -> Option<i64> {
+        self.lines.values().filter(|line| !line.waiters.is_empty()).map(|line| line.try_at_ms).min()
+    }
+
+    /// A wave that had waiters of these lines is back.
+    fn come_back<'a>(&mut self, interests: impl Iterator<Item = &'a Interest>) {
+        for interest in interests.collect::<HashSet<_>>() {
+            if let Some(line) = self.lines.get_mut(interest) {
+                line.under_way -= 1;
+            }
+        }
     }
 }
 
@@ -154,12 +179,25 @@ impl Dispatcher {
 
     /// Works until shutdown; then everyone who waits is told that nothing was due.
     pub async fn run(&self, shutdown: CancellationToken) {
+        let mut waves = FuturesUnordered::new();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                () = self.alarm.wait(&*self.clock) => self.round().await,
+                () = self.alarm.wait(&*self.clock), if waves.len() < WAVES_MAX => {
+                    self.alarm.clear();
+                    let wave = self.take_wave();
+                    if !wave.is_empty() {
+                        waves.push(self.serve(wave));
+                    }
+                }
+                Some(()) = waves.next() => {}
+            }
+            if let Some(next_ms) = self.lock().next_ms() {
+                self.alarm.set_earlier(next_ms);
             }
         }
+        // What they are given reaches its workers.
+        while waves.next().await.is_some() {}
         let mut lines = self.lock();
         lines.closed = true;
         lines.lines.clear();
@@ -191,10 +229,7 @@ impl Dispatcher {
         lines.waiting += 1;
         lines.tickets += 1;
         let ticket = lines.tickets;
-        let line = lines
-            .lines
-            .entry(interest)
-            .or_insert_with(|| Line { waiters: VecDeque::new(), try_at_ms: i64::MIN });
+        let line = lines.lines.entry(interest).or_default();
         line.waiters.push_back(Waiter { ticket, claim, patient, reply });
         line.try_at_ms = i64::MIN;
         drop(lines);
@@ -202,23 +237,12 @@ impl Dispatcher {
         Ok(answer)
     }
 
-    /// Claims for the heads of those lines that can get something, until none can.
-    async fn round(&self) {
-        self.alarm.clear();
-        loop {
-            let wave = self.take_wave();
-            if wave.is_empty() {
-                break;
-            }
-            let claims = wave.iter().map(|(_, waiter)| waiter.claim.clone()).collect();
-            match self.store.claim(claims).await {
-                Ok(results) => self.deliver(wave, results).await,
-                Err(error) => self.fail(wave, &Problem::from(error)),
-            }
-        }
-        let next_ms = self.lock().lines.values().map(|line| line.try_at_ms).min();
-        if let Some(next_ms) = next_ms {
-            self.alarm.set_earlier(next_ms);
+    /// Claims for a wave.
+    async fn serve(&self, wave: Vec<(Interest, Waiter)>) {
+        let claims = wave.iter().map(|(_, waiter)| waiter.claim.clone()).collect();
+        match self.store.claim(claims).await {
+            Ok(results) => self.deliver(wave, results).await,
+            Err(error) => self.fail(wave, &Problem::from(error)),
         }
     }
 
@@ -238,6 +262,7 @@ impl Dispatcher {
                 wave.extend(line.waiters.drain(..heads).map(|waiter| (interest.clone(), waiter)));
                 // What this wave gets says when to try again; what is announced meanwhile may say sooner.
                 line.try_at_ms = i64::MAX;
+                line.under_way += 1;
             }
         }
         wave.sort_unstable_by_key(|(_, waiter)| waiter.ticket);
@@ -274,7 +299,7 @@ impl Dispatcher {
         }
     }
 
-    /// Those who got nothing go back to the head of their line, in order, and every line learns when to try again.
+    /// Those who got nothing go back to their places in their line, and every line learns when to try again.
     fn line_up_again(&self, back: Vec<(Interest, Option<Waiter>, i64)>) {
         // Later than now: a store whose clock is behind ours must not be asked in a tight loop.
         let soon_ms = self.clock.now_ms() + 1;
@@ -282,19 +307,18 @@ impl Dispatcher {
         if lines.closed {
             return;
         }
-        for (interest, waiter, next_ms) in back.into_iter().rev() {
-            let line = lines
-                .lines
-                .entry(interest)
-                .or_insert_with(|| Line { waiters: VecDeque::new(), try_at_ms: i64::MAX });
+        lines.come_back(back.iter().map(|(interest, ..)| interest));
+        for (interest, waiter, next_ms) in back {
+            let Some(line) = lines.lines.get_mut(&interest) else { continue };
             let next_ms = if next_ms == i64::MIN { next_ms } else { next_ms.max(soon_ms) };
             line.try_at_ms = line.try_at_ms.min(next_ms);
             if let Some(waiter) = waiter {
-                line.waiters.push_front(waiter);
+                let place = line.waiters.partition_point(|other| other.ticket < waiter.ticket);
+                line.waiters.insert(place, waiter);
                 lines.waiting += 1;
             }
         }
-        lines.lines.retain(|_, line| !line.waiters.is_empty());
+        lines.drop_empty();
     }
 
     /// Those who asked are told; only their lines wait a little before they try again.
@@ -303,13 +327,14 @@ impl Dispatcher {
         // The store may have given leases all the same: its answer is what was lost.
         self.reaper.set_earlier(now_ms + RETRY_AFTER_FAILURE_MS);
         let mut lines = self.lock();
+        lines.come_back(wave.iter().map(|(interest, _)| interest));
         for (interest, waiter) in wave {
             if let Some(line) = lines.lines.get_mut(&interest) {
                 line.try_at_ms = line.try_at_ms.max(now_ms).min(now_ms + RETRY_AFTER_FAILURE_MS);
             }
             let _ = waiter.reply.send(Err(problem.clone()));
         }
-        lines.lines.retain(|_, line| !line.waiters.is_empty());
+        lines.drop_empty();
     }
 
     /// Leases whose worker went away before they reached it: handed back at once, instead of waiting for their end.

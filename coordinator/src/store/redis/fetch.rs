@@ -201,7 +201,7 @@ mod tests {
             assert!(values_at_once(known) <= 2 * at_once + 1, "it grows by steps");
         }
         assert_eq!(values_at_once(known), READ_VALUES_MAX, "small values are read in large batches");
-        assert!(values_at_once(known) * PAYLOAD_MAX_BYTES <= 32 * 1024 * 1024);
+        assert!(values_at_once(known) * PAYLOAD_MAX_BYTES <= 64 * 1024 * 1024);
         known = learn_value_bytes(known, READ_VALUES_MAX * PAYLOAD_MAX_BYTES, READ_VALUES_MAX);
         assert_eq!(values_at_once(known) * PAYLOAD_MAX_BYTES, READ_BYTES, "it shrinks at once");
         known = learn_value_bytes(known, 0, 4);
