@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use redis::Value;
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::lifecycle::{Record, Start};
-use redrive_shared::task::{AttemptRecord, Lane, TaskState};
+use redrive_shared::lifecycle::Record;
+use redrive_shared::task::{AttemptRecord, TaskState};
 
 use super::Inner;
 use super::batcher::Item;
@@ -142,20 +142,8 @@ impl Inner {
 }
 
 fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: i64) -> New {
-    let start = Start {
-        attempts_made: task.spec.attempts_made.unwrap_or(u32::from(task.failure.is_some())),
-        failure: task.failure.as_ref(),
-        max_attempts: task.spec.max_attempts,
-        delay_ms: task.spec.delay_ms.unwrap_or(0),
-        deadline_ms: task.spec.deadline_ms,
-    };
-    let (record, verdict) = Record::enqueue(&start, policy, now_us, &mut rand::rng());
-    let lane = Lane {
-        queue: task.queue.clone(),
-        priority: task.spec.priority,
-        dependency: task.spec.dependency.clone(),
-        group: task.spec.group.clone(),
-    };
+    let (record, verdict) = Record::enqueue(&task.start(), policy, now_us, &mut rand::rng());
+    let lane = task.lane();
     let hash = contents_hash(&task);
     let now_ms = now_us.div_euclid(1_000);
     let line = verdict.map(|verdict| {
