@@ -9,6 +9,7 @@ pub mod doctor;
 mod format;
 pub mod redis;
 pub mod sqlite;
+mod views;
 
 use std::sync::Arc;
 
