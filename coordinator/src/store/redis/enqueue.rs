@@ -1,7 +1,5 @@
 //! `enqueue`: tasks come onto their queues.
 
-use std::collections::HashMap;
-
 use redis::Value;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::Record;
@@ -51,22 +49,17 @@ impl Inner {
             self.refresh_book().await?;
         }
         let mut answers = vec![Enqueued::UnknownQueue; batch.len()];
-        let mut shards: HashMap<u16, (Vec<usize>, Vec<New>)> = HashMap::new();
+        let (mut places, mut tasks) = (Vec::new(), Vec::new());
         let book = self.books.get();
         let now_us = self.time.now_us();
         for (place, task) in batch.into_iter().enumerate() {
             let Some(queue) = book.queues.get(&task.queue) else { continue };
-            let (places, tasks) = shards.entry(self.keys.shard_of(&task.id)).or_default();
             places.push(place);
             tasks.push(new_task(task, &queue.policy, now_us));
         }
-        let calls = shards.into_iter().map(|(shard, (places, tasks))| async move {
-            Ok::<_, StoreError>((places, self.shard(shard).enqueue.submit(tasks).await?))
-        });
-        for (places, outcomes) in futures_util::future::try_join_all(calls).await? {
-            for (place, outcome) in places.into_iter().zip(outcomes) {
-                answers[place] = outcome;
-            }
+        let outcomes = self.submit(tasks, |shard| &shard.enqueue).await?;
+        for (place, outcome) in places.into_iter().zip(outcomes) {
+            answers[place] = outcome;
         }
         Ok(answers)
     }

@@ -210,23 +210,7 @@ impl Inner {
 
     /// Makes changes, each in its shard. Answers in order.
     pub async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Changed>> {
-        let count = changes.len();
-        let mut shards: HashMap<u16, (Vec<usize>, Vec<Change>)> = HashMap::new();
-        for (place, change) in changes.into_iter().enumerate() {
-            let (places, list) = shards.entry(self.keys.shard_of(&change.id)).or_default();
-            places.push(place);
-            list.push(change);
-        }
-        let calls = shards.into_iter().map(|(shard, (places, changes))| async move {
-            Ok::<_, StoreError>((places, self.shard(shard).transition.submit(changes).await?))
-        });
-        let mut answers: Vec<Option<Changed>> = (0..count).map(|_| None).collect();
-        for (places, outcomes) in futures_util::future::try_join_all(calls).await? {
-            for (place, outcome) in places.into_iter().zip(outcomes) {
-                answers[place] = Some(outcome);
-            }
-        }
-        Ok(answers.into_iter().flatten().collect())
+        self.submit(changes, |shard| &shard.transition).await
     }
 
     /// Writes one batch of a shard.
