@@ -7,11 +7,12 @@ use redrive_shared::task::{AttemptRecord, TaskState};
 
 use super::Inner;
 use super::batcher::Item;
+use super::history::write_line;
 use super::keys::lane_name;
 use super::reply::{at, bytes, integer, items};
 use super::scripts::ENQUEUE;
 use super::transition::read;
-use super::value::{Meta, Task, score, write_line, write_ordinal};
+use super::value::{Meta, Task, score, write_ordinal};
 use crate::store::format::{HASH_BYTES, contents_hash, state_number};
 use crate::store::{Enqueue, Enqueued, Result, StoreError};
 

@@ -18,6 +18,7 @@ mod enqueue;
 mod fetch;
 mod held;
 mod hints;
+mod history;
 mod keys;
 mod lease;
 pub mod link;

@@ -11,10 +11,11 @@ use redrive_shared::task::{AttemptRecord, FailureRecord, Nonce, TaskState};
 
 use super::Inner;
 use super::batcher::Item;
+use super::history::write_line;
 use super::keys::lane_name;
 use super::reply::{bytes, integer, items};
 use super::scripts::TRANSITION;
-use super::value::{Lease, Task, Unreadable, body_of, write_line};
+use super::value::{Lease, Task, Unreadable, body_of};
 use crate::store::format::state_number;
 use crate::store::{Result, StoreError};
 
