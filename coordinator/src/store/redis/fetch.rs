@@ -12,12 +12,12 @@ use serde_json::value::RawValue;
 
 use super::Inner;
 use super::aside::Aside;
-use super::claim::Given;
+use super::given::{Given, Ticket};
 use super::history::lines;
 use super::reply::{bytes, items, maybe_integer};
 use super::scripts::UNCLAIM;
 use super::transition::{lane, read};
-use super::value::{self, Task};
+use super::value::Task;
 use crate::store::format::state_number;
 use crate::store::views::{self, Contents};
 use crate::store::{Hint, Result, StoreError};
@@ -40,14 +40,6 @@ fn values_at_once(value_bytes: usize) -> usize {
 fn learn_value_bytes(known: usize, read_bytes: usize, count: usize) -> usize {
     let seen = read_bytes / count.max(1);
     if seen >= known { seen } else { known.midpoint(seen) }
-}
-
-/// A task that a shard gave.
-pub(super) struct Ticket {
-    pub id: TaskId,
-    pub lease: value::Lease,
-    /// Its lane; an answer that is given again does not tell it.
-    pub lane: Option<Arc<str>>,
 }
 
 /// A task with its value.

@@ -16,6 +16,7 @@ pub mod doctor;
 mod due;
 mod enqueue;
 mod fetch;
+mod given;
 mod held;
 mod hints;
 mod history;

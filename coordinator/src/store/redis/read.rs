@@ -11,9 +11,8 @@ use serde_json::value::RawValue;
 
 use super::Inner;
 use super::aside::Aside;
-use super::claim::task_id;
 use super::history::lines;
-use super::reply::{at, bytes, integer, items, maybe_integer, pairs, text};
+use super::reply::{at, bytes, integer, items, maybe_integer, pairs, task_id, text};
 use super::scripts::{NEXT_DUE, VIEWS, WHOLE};
 use super::transition::{lane, read};
 use super::value::Task;
