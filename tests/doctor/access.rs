@@ -7,11 +7,9 @@ use redrive_coordinator::store::{Ending, Enqueued, Filter};
 use redrive_shared::failure::FailureClass;
 use redrive_shared::task::TaskState;
 use std::path::Path;
-use std::time::Duration;
 
-use super::{assert_found, config, examine, refused};
+use super::{assert_found, config, examine, refused, replica_of};
 use crate::support::redis::{AppendFsync, RedisCluster, RedisOptions, RedisServer};
-use crate::support::wait::eventually;
 use crate::support::{Bed, RedisBackend, beat, failure, task};
 
 /// The user of docs/redis.md, with the prefix of the tests.
@@ -77,13 +75,7 @@ async fn the_documented_user_can_do_all_that_the_store_does() {
     let options =
         RedisOptions::default().append_only(AppendFsync::Everysec).set("repl-diskless-sync-delay", "0");
     let server = RedisServer::with(options).await;
-    let replica = RedisServer::start().await;
-    replica.command(&["REPLICAOF", "127.0.0.1", &server.port().to_string()]).await;
-    eventually("it follows", Duration::from_secs(20), async || {
-        let info = server.try_command(&["INFO", "replication"]).await.ok()?;
-        info.contains("state=online").then_some(())
-    })
-    .await;
+    let replica = replica_of(&server).await;
     // The replica is examined by the same user.
     allow(&replica, &[]).await;
     allow(&server, &[]).await;

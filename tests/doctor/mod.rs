@@ -5,10 +5,14 @@ mod memory;
 mod process;
 mod servers;
 
+use std::time::Duration;
+
 use redrive_coordinator::store::doctor::{Finding, Report, Verdict};
 use redrive_coordinator::store::redis::{RedisConfig, doctor};
 
+use crate::support::redis::RedisServer;
 use crate::support::redis_config;
+use crate::support::wait::eventually;
 
 /// A store at that address that has not waited long for anybody.
 fn config(url: &str) -> RedisConfig {
@@ -35,4 +39,16 @@ fn assert_found(report: &Report, check: &str, verdict: Verdict, says: &str) {
 /// What is refused, by name.
 fn refused(report: &Report) -> Vec<&str> {
     report.refused().map(|finding| finding.check).collect()
+}
+
+/// A server that follows another, once it does.
+async fn replica_of(master: &RedisServer) -> RedisServer {
+    let replica = RedisServer::start().await;
+    replica.command(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]).await;
+    eventually("it follows", Duration::from_secs(20), async || {
+        let info = master.try_command(&["INFO", "replication"]).await.ok()?;
+        info.contains("state=online").then_some(())
+    })
+    .await;
+    replica
 }

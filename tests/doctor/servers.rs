@@ -8,7 +8,7 @@ use redrive_coordinator::store::{Store, StoreError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::{assert_found, config, examine, found, refused};
+use super::{assert_found, config, examine, found, refused, replica_of};
 use crate::support::redis::{AppendFsync, RedisCluster, RedisOptions, RedisSentinel, RedisServer};
 use crate::support::wait::eventually;
 use crate::support::{claim_of, task};
@@ -144,13 +144,7 @@ async fn what_cannot_be_reached_or_is_no_redis_is_told() {
 #[tokio::test]
 async fn a_server_that_hangs_ends_the_examination_in_time() {
     let server = RedisServer::with(RedisOptions::default().set("repl-diskless-sync-delay", "0")).await;
-    let replica = RedisServer::start().await;
-    replica.command(&["REPLICAOF", "127.0.0.1", &server.port().to_string()]).await;
-    eventually("it follows", Duration::from_secs(20), async || {
-        let info = server.try_command(&["INFO", "replication"]).await.ok()?;
-        info.contains("state=online").then_some(())
-    })
-    .await;
+    let replica = replica_of(&server).await;
     replica.suspend();
     let report =
         tokio::time::timeout(Duration::from_secs(20), examine(&server.url())).await.expect("bounded");

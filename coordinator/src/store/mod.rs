@@ -9,6 +9,7 @@ pub mod doctor;
 mod format;
 pub mod redis;
 pub mod sqlite;
+mod views;
 
 use std::sync::Arc;
 
@@ -17,9 +18,9 @@ use redrive_shared::classify::at_dependency;
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::lifecycle::{Ended, Fence};
+use redrive_shared::lifecycle::{Ended, Fence, Start};
 use redrive_shared::retry::RetryPolicy;
-use redrive_shared::task::{FailureRecord, Lease, TaskState, TaskView};
+use redrive_shared::task::{FailureRecord, Lane, Lease, TaskState, TaskView};
 use redrive_shared::wire::{AgentView, Heartbeat, NewTask, QueueView};
 use serde_json::value::RawValue;
 use tokio::sync::broadcast;
@@ -109,6 +110,29 @@ pub struct Enqueue {
     pub failure: Option<FailureRecord>,
     /// The rest, as the caller gave it. Its `id`, `queue`, `task_type`, `payload` and `failure` are not looked at.
     pub spec: NewTask,
+}
+
+impl Enqueue {
+    /// As the lifecycle takes it. A failure that is told without a number of attempts was one.
+    fn start(&self) -> Start<'_> {
+        Start {
+            attempts_made: self.spec.attempts_made.unwrap_or(u32::from(self.failure.is_some())),
+            failure: self.failure.as_ref(),
+            max_attempts: self.spec.max_attempts,
+            delay_ms: self.spec.delay_ms.unwrap_or(0),
+            deadline_ms: self.spec.deadline_ms,
+        }
+    }
+
+    /// Where it waits.
+    fn lane(&self) -> Lane {
+        Lane {
+            queue: self.queue.clone(),
+            priority: self.spec.priority,
+            dependency: self.spec.dependency.clone(),
+            group: self.spec.group.clone(),
+        }
+    }
 }
 
 /// What became of a task to enqueue.

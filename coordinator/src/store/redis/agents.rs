@@ -6,14 +6,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use redis::{Value, cmd};
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::limits::AGENT_REMEMBERED_MS;
-use redrive_shared::wire::{AgentStatus, AgentView, Heartbeat};
+use redrive_shared::wire::{AgentView, Heartbeat};
 
 use super::Inner;
 use super::keys::run_name;
 use super::reach::Part;
 use super::reply::{integer, items, maybe_integer, pairs, text, texts};
 use super::scripts::{ARRIVE, BEAT, SILENCE};
-use crate::store::{Arrival, Beaten, Extend, Result, StoreError};
+use crate::store::{Arrival, Beaten, Extend, Result, StoreError, views};
 
 /// Runs marked as gone in one round.
 const SILENT_MAX: usize = 1_000;
@@ -165,21 +165,7 @@ impl Inner {
             };
             let beat: Heartbeat = serde_json::from_str(beat)
                 .map_err(|error| StoreError::Corrupt(format!("an agent's heartbeat: {error}")))?;
-            let status = match (gone == "1", beat.draining) {
-                (true, _) => AgentStatus::Gone,
-                (false, true) => AgentStatus::Draining,
-                (false, false) => AgentStatus::Alive,
-            };
-            agents.push(AgentView {
-                agent: beat.agent,
-                boot_id: beat.boot_id,
-                status,
-                queues: beat.queues,
-                capacity: beat.capacity,
-                in_flight: beat.in_flight,
-                breakers: beat.breakers,
-                seen_at_ms: seen.parse().unwrap_or(0),
-            });
+            agents.push(views::agent(beat, gone == "1", seen.parse().unwrap_or(0)));
         }
         agents.sort_by(|a, b| (&a.agent, -a.seen_at_ms).cmp(&(&b.agent, -b.seen_at_ms)));
         Ok(agents)

@@ -1,24 +1,24 @@
 //! `claim`: due tasks go to workers.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
-use redis::{Value, cmd};
+use redis::cmd;
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::lifecycle::{Fence, Record};
+use redrive_shared::lifecycle::Record;
 use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES};
 use redrive_shared::task::Nonce;
 
 use super::Inner;
 use super::aside::Aside;
 use super::enqueue::time_of;
-use super::fetch::{Fetched, Ticket, lease};
+use super::fetch::{Fetched, lease};
+use super::given::Given;
 use super::held::Handed;
 use super::keys::run_name;
 use super::reach::{Part, pass_over};
-use super::reply::{at, bytes, integer, items, maybe_integer, text};
+use super::reply::{integer, items};
 use super::scripts::CLAIM;
 use super::transition::{Changed, Decided};
 use super::value::{Lease, body_of};
@@ -66,14 +66,6 @@ struct Wish {
     nonce: Nonce,
     /// The shard gave something to this call before.
     more: bool,
-}
-
-/// What a shard gave for one claim, without bodies.
-pub(super) struct Given {
-    pub replayed: bool,
-    pub next_due_ms: Option<i64>,
-    pub tasks: Vec<Ticket>,
-    pub now_ms: i64,
 }
 
 impl Filling {
@@ -276,7 +268,7 @@ impl Inner {
             let answered = items(&reply)?.get(1..).unwrap_or_default();
             for ((wish, asked), given) in part.into_iter().zip(asked).zip(answered) {
                 let one = &filling[wish.place];
-                let given = read_given(given, wish.nonce, &one.claim.agent, now_ms)?;
+                let given = Given::read(given, wish.nonce, &one.claim.agent, now_ms)?;
                 let for_all = one.claim.avoid.is_empty() && !one.repeats && !given.replayed;
                 if for_all && given.tasks.len() < wish.most {
                     self.due.learn(&asked, &one.claim.queues, given.next_due_ms);
@@ -426,46 +418,4 @@ impl Filling {
         }
         answer
     }
-}
-
-fn read_given(given: &Value, nonce: Nonce, agent: &Name, now_ms: i64) -> Result<Given> {
-    let parts = items(given)?;
-    let replayed = text(at(parts, 0)?)? == "again";
-    let mut given = Given { replayed, next_due_ms: None, tasks: Vec::new(), now_ms };
-    let lease = |epoch, nonce, leased_at_ms, until_ms, extended| Lease {
-        fence: Fence { epoch, nonce },
-        leased_at_ms,
-        until_ms,
-        extended,
-        agent: Some(agent.clone()),
-    };
-    if replayed {
-        for leases in parts.get(1..).unwrap_or_default() {
-            let leases = items(leases)?;
-            let nonce = bytes(at(leases, 1)?)?.try_into().map(u64::from_be_bytes).unwrap_or_default();
-            let (epoch, leased_at_ms) = (integer(at(leases, 0)?)?, integer(at(leases, 2)?)?);
-            let extended = integer(at(leases, 4)?)? == 1;
-            let lease = lease(epoch, Nonce(nonce), leased_at_ms, integer(at(leases, 3)?)?, extended);
-            for id in leases.get(5..).unwrap_or_default() {
-                given.tasks.push(Ticket { id: task_id(text(id)?)?, lease: lease.clone(), lane: None });
-            }
-        }
-        return Ok(given);
-    }
-    given.next_due_ms = maybe_integer(at(parts, 1)?)?;
-    for leases in parts.get(2..).unwrap_or_default() {
-        let leases = items(leases)?;
-        let lane: Arc<str> = text(at(leases, 0)?)?.into();
-        let lease = lease(integer(at(leases, 1)?)?, nonce, now_ms, integer(at(leases, 2)?)?, false);
-        for id in leases.get(3..).unwrap_or_default() {
-            let lane = Some(Arc::clone(&lane));
-            given.tasks.push(Ticket { id: task_id(text(id)?)?, lease: lease.clone(), lane });
-        }
-    }
-    Ok(given)
-}
-
-/// An id that the store holds.
-pub(super) fn task_id(text: &str) -> Result<TaskId> {
-    TaskId::new(text).map_err(|error| StoreError::Corrupt(format!("a task's id {error}")))
 }

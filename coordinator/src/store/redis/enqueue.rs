@@ -1,19 +1,18 @@
 //! `enqueue`: tasks come onto their queues.
 
-use std::collections::HashMap;
-
 use redis::Value;
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::lifecycle::{Record, Start};
-use redrive_shared::task::{AttemptRecord, Lane, TaskState};
+use redrive_shared::lifecycle::Record;
+use redrive_shared::task::{AttemptRecord, TaskState};
 
 use super::Inner;
 use super::batcher::Item;
+use super::history::write_line;
 use super::keys::lane_name;
 use super::reply::{at, bytes, integer, items};
 use super::scripts::ENQUEUE;
 use super::transition::read;
-use super::value::{Meta, Task, score, write_line, write_ordinal};
+use super::value::{Meta, Task, score, write_ordinal};
 use crate::store::format::{HASH_BYTES, contents_hash, state_number};
 use crate::store::{Enqueue, Enqueued, Result, StoreError};
 
@@ -51,22 +50,17 @@ impl Inner {
             self.refresh_book().await?;
         }
         let mut answers = vec![Enqueued::UnknownQueue; batch.len()];
-        let mut shards: HashMap<u16, (Vec<usize>, Vec<New>)> = HashMap::new();
+        let (mut places, mut tasks) = (Vec::new(), Vec::new());
         let book = self.books.get();
         let now_us = self.time.now_us();
         for (place, task) in batch.into_iter().enumerate() {
             let Some(queue) = book.queues.get(&task.queue) else { continue };
-            let (places, tasks) = shards.entry(self.keys.shard_of(&task.id)).or_default();
             places.push(place);
             tasks.push(new_task(task, &queue.policy, now_us));
         }
-        let calls = shards.into_iter().map(|(shard, (places, tasks))| async move {
-            Ok::<_, StoreError>((places, self.shard(shard).enqueue.submit(tasks).await?))
-        });
-        for (places, outcomes) in futures_util::future::try_join_all(calls).await? {
-            for (place, outcome) in places.into_iter().zip(outcomes) {
-                answers[place] = outcome;
-            }
+        let outcomes = self.submit(tasks, |shard| &shard.enqueue).await?;
+        for (place, outcome) in places.into_iter().zip(outcomes) {
+            answers[place] = outcome;
         }
         Ok(answers)
     }
@@ -142,20 +136,8 @@ impl Inner {
 }
 
 fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: i64) -> New {
-    let start = Start {
-        attempts_made: task.spec.attempts_made.unwrap_or(u32::from(task.failure.is_some())),
-        failure: task.failure.as_ref(),
-        max_attempts: task.spec.max_attempts,
-        delay_ms: task.spec.delay_ms.unwrap_or(0),
-        deadline_ms: task.spec.deadline_ms,
-    };
-    let (record, verdict) = Record::enqueue(&start, policy, now_us, &mut rand::rng());
-    let lane = Lane {
-        queue: task.queue.clone(),
-        priority: task.spec.priority,
-        dependency: task.spec.dependency.clone(),
-        group: task.spec.group.clone(),
-    };
+    let (record, verdict) = Record::enqueue(&task.start(), policy, now_us, &mut rand::rng());
+    let lane = task.lane();
     let hash = contents_hash(&task);
     let now_ms = now_us.div_euclid(1_000);
     let line = verdict.map(|verdict| {

@@ -8,15 +8,18 @@ use redis::{Value, cmd};
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{Lease, TaskState};
+use serde_json::value::RawValue;
 
 use super::Inner;
 use super::aside::Aside;
-use super::claim::Given;
+use super::given::{Given, Ticket};
+use super::history::lines;
 use super::reply::{bytes, items, maybe_integer};
 use super::scripts::UNCLAIM;
 use super::transition::{lane, read};
-use super::value::{self, Task, lines};
+use super::value::Task;
 use crate::store::format::state_number;
+use crate::store::views::{self, Contents};
 use crate::store::{Hint, Result, StoreError};
 
 /// Bytes of values read at once, about.
@@ -37,14 +40,6 @@ fn values_at_once(value_bytes: usize) -> usize {
 fn learn_value_bytes(known: usize, read_bytes: usize, count: usize) -> usize {
     let seen = read_bytes / count.max(1);
     if seen >= known { seen } else { known.midpoint(seen) }
-}
-
-/// A task that a shard gave.
-pub(super) struct Ticket {
-    pub id: TaskId,
-    pub lease: value::Lease,
-    /// Its lane; an answer that is given again does not tell it.
-    pub lane: Option<Arc<str>>,
 }
 
 /// A task with its value.
@@ -153,36 +148,18 @@ pub(super) fn lease(
     lease_ms: u64,
 ) -> Result<Lease> {
     let corrupt = |what: &str| StoreError::Corrupt(format!("task {id}: its {what} cannot be read"));
-    let (lane, record) = (lane(task)?, &task.record);
     let (payload, history) = task.rest(value).map_err(|_| corrupt("value"))?;
     let payload = std::str::from_utf8(payload).map_err(|_| corrupt("payload"))?;
     let last_failure = lines(history).filter_map(std::result::Result::ok).find_map(|line| line.failure);
-    Ok(Lease {
-        id: id.clone(),
-        epoch: record.epoch,
-        nonce: record.nonce,
-        lease_until_ms: record.lease_until_ms,
-        lease_ms,
-        due_at_ms: record.due_ms,
-        queue: lane.queue,
+    let contents = Contents {
         task_type: task.meta.task_type().map_err(|_| corrupt("type"))?,
         type_version: task.meta.type_version,
-        payload: serde_json::value::RawValue::from_string(payload.to_owned())
-            .map_err(|_| corrupt("payload"))?,
-        dependency: lane.dependency,
-        group: lane.group,
-        priority: lane.priority,
+        payload: RawValue::from_string(payload.to_owned()).map_err(|_| corrupt("payload"))?,
         route: task.meta.route,
-        attempt: record.ledger.failed.saturating_add(1),
-        run: record.runs,
-        max_attempts: policy.attempts_allowed(record.max_attempts),
-        timeout_ms: policy.timeout_ms,
-        deadline_at_ms: record.deadline_ms,
-        ledger: record.ledger,
-        last_failure,
         traceparent: task.meta.traceparent.clone(),
         labels: task.meta.labels.clone(),
-    })
+    };
+    Ok(views::lease(id.clone(), &task.record, lane(task)?, contents, last_failure, policy, lease_ms))
 }
 
 #[cfg(test)]

@@ -40,23 +40,7 @@ impl Inner {
     /// Starts leases or makes them longer.
     pub async fn extend(&self, mut batch: Vec<Extend>) -> Result<Vec<Extended>> {
         self.fill_lengths(&mut batch).await?;
-        let count = batch.len();
-        let mut shards: HashMap<u16, (Vec<usize>, Vec<Extend>)> = HashMap::new();
-        for (place, item) in batch.into_iter().enumerate() {
-            let (places, list) = shards.entry(self.keys.shard_of(&item.id)).or_default();
-            places.push(place);
-            list.push(item);
-        }
-        let calls = shards.into_iter().map(|(shard, (places, list))| async move {
-            Ok::<_, StoreError>((places, self.shard(shard).extend.submit(list).await?))
-        });
-        let mut answers = vec![Extended::Unknown; count];
-        for (places, outcomes) in futures_util::future::try_join_all(calls).await? {
-            for (place, outcome) in places.into_iter().zip(outcomes) {
-                answers[place] = outcome;
-            }
-        }
-        Ok(answers)
+        self.submit(batch, |shard| &shard.extend).await
     }
 
     /// Where the caller gives no length, the policy of the task's queue does.

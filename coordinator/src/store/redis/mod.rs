@@ -16,8 +16,10 @@ pub mod doctor;
 mod due;
 mod enqueue;
 mod fetch;
+mod given;
 mod held;
 mod hints;
+mod history;
 mod keys;
 mod lease;
 pub mod link;
@@ -34,6 +36,7 @@ mod scripts;
 mod transition;
 mod value;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -49,7 +52,7 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
 use self::agents::Gone;
-use self::batcher::Batcher;
+use self::batcher::{Batcher, Item};
 use self::clock::Time;
 use self::due::Due;
 use self::enqueue::New;
@@ -64,7 +67,7 @@ use self::transition::{Change, Changed};
 pub use self::value::STORED;
 use super::{
     Acted, Arrival, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Hint, Listed, Reap,
-    Result, Settle, Settled, Store,
+    Result, Settle, Settled, Store, StoreError,
 };
 
 /// A handle to the shared store.
@@ -161,6 +164,30 @@ impl Inner {
     fn shard(&self, shard: u16) -> &Shard {
         let shards = self.shards.get().map(Vec::as_slice).unwrap_or_default();
         &shards[usize::from(shard) % shards.len().max(1)]
+    }
+
+    /// Does items in batches, each in the shard of its task. Answers in order.
+    async fn submit<I: Item, O: Send + 'static>(
+        &self,
+        items: Vec<I>,
+        batcher: fn(&Shard) -> &Batcher<I, O>,
+    ) -> Result<Vec<O>> {
+        let mut answers: Vec<Option<O>> = items.iter().map(|_| None).collect();
+        let mut shards: HashMap<u16, (Vec<usize>, Vec<I>)> = HashMap::new();
+        for (place, item) in items.into_iter().enumerate() {
+            let (places, items) = shards.entry(self.keys.shard_of(item.id())).or_default();
+            places.push(place);
+            items.push(item);
+        }
+        let calls = shards.into_iter().map(|(shard, (places, items))| async move {
+            Ok::<_, StoreError>((places, batcher(self.shard(shard)).submit(items).await?))
+        });
+        for (places, outcomes) in futures_util::future::try_join_all(calls).await? {
+            for (place, outcome) in places.into_iter().zip(outcomes) {
+                answers[place] = Some(outcome);
+            }
+        }
+        Ok(answers.into_iter().flatten().collect())
     }
 }
 

@@ -9,10 +9,9 @@ use redrive_shared::task::{AttemptEnd, TaskState};
 
 use super::Inner;
 use super::aside::{Aside, readable};
-use super::claim::task_id;
 use super::held::Handed;
 use super::reach::{Part, pass_over};
-use super::reply::{at, bytes, integer, items, text};
+use super::reply::{at, bytes, integer, items, task_id, text};
 use super::scripts::{CHECK, EXPIRED, SWEEP_LOG};
 use super::transition::{Change, Changed, Decided, Place, TRIES, read};
 use super::value::Task;

@@ -11,11 +11,11 @@ use serde_json::value::RawValue;
 
 use super::Inner;
 use super::aside::Aside;
-use super::claim::task_id;
-use super::reply::{at, bytes, integer, items, maybe_integer, pairs, text};
+use super::history::lines;
+use super::reply::{at, bytes, integer, items, maybe_integer, pairs, task_id, text};
 use super::scripts::{NEXT_DUE, VIEWS, WHOLE};
 use super::transition::{lane, read};
-use super::value::{Task, lines};
+use super::value::Task;
 use crate::store::format::{state_from, state_number};
 use crate::store::{Filter, Listed, Result, StoreError};
 

@@ -9,11 +9,10 @@ use redrive_shared::task::TaskState;
 
 use super::Inner;
 use super::aside::Aside;
-use super::claim::task_id;
 use super::enqueue::time_of;
 use super::keys::{agent_of, lane_name};
 use super::reach::{Part, pass_over};
-use super::reply::{at, bytes, integer, items, maybe_integer, text};
+use super::reply::{at, bytes, integer, items, maybe_integer, task_id, text};
 use super::scripts::{EXPIRE_RUN, OVER};
 use super::transition::{Change, Changed, Decided, Place, lane, read};
 use super::value::{Lease, Task};

@@ -1,6 +1,7 @@
 //! Reading what Redis answers.
 
 use redis::Value;
+use redrive_shared::id::TaskId;
 
 use crate::store::{Result, StoreError};
 
@@ -35,6 +36,11 @@ pub(super) fn text(value: &Value) -> Result<&str> {
 /// Strings.
 pub(super) fn texts(value: &Value) -> Result<Vec<String>> {
     items(value)?.iter().map(|item| text(item).map(str::to_owned)).collect()
+}
+
+/// An id that the store holds.
+pub(super) fn task_id(text: &str) -> Result<TaskId> {
+    TaskId::new(text).map_err(|error| StoreError::Corrupt(format!("a task's id {error}")))
 }
 
 /// A number, or its digits.

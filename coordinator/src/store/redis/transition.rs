@@ -11,10 +11,11 @@ use redrive_shared::task::{AttemptRecord, FailureRecord, Nonce, TaskState};
 
 use super::Inner;
 use super::batcher::Item;
+use super::history::write_line;
 use super::keys::lane_name;
 use super::reply::{bytes, integer, items};
 use super::scripts::TRANSITION;
-use super::value::{Lease, Task, Unreadable, body_of, write_line};
+use super::value::{Lease, Task, Unreadable, body_of};
 use crate::store::format::state_number;
 use crate::store::{Result, StoreError};
 
@@ -210,23 +211,7 @@ impl Inner {
 
     /// Makes changes, each in its shard. Answers in order.
     pub async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Changed>> {
-        let count = changes.len();
-        let mut shards: HashMap<u16, (Vec<usize>, Vec<Change>)> = HashMap::new();
-        for (place, change) in changes.into_iter().enumerate() {
-            let (places, list) = shards.entry(self.keys.shard_of(&change.id)).or_default();
-            places.push(place);
-            list.push(change);
-        }
-        let calls = shards.into_iter().map(|(shard, (places, changes))| async move {
-            Ok::<_, StoreError>((places, self.shard(shard).transition.submit(changes).await?))
-        });
-        let mut answers: Vec<Option<Changed>> = (0..count).map(|_| None).collect();
-        for (places, outcomes) in futures_util::future::try_join_all(calls).await? {
-            for (place, outcome) in places.into_iter().zip(outcomes) {
-                answers[place] = Some(outcome);
-            }
-        }
-        Ok(answers.into_iter().flatten().collect())
+        self.submit(changes, |shard| &shard.transition).await
     }
 
     /// Writes one batch of a shard.

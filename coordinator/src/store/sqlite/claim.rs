@@ -1,13 +1,14 @@
 //! `claim`: due tasks go to a worker.
 
 use rand::RngExt;
-use redrive_shared::id::{Name, TaskId};
+use redrive_shared::id::TaskId;
 use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES, CLAIM_REPLAY_MS};
 use redrive_shared::task::{Lease, Nonce};
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::rows::{HOT_COLUMNS, Hot, corrupt, hot, is_unreadable, json, optional, parse, required, to_json};
 use super::tx::{Before, Tx};
+use crate::store::views::{self, Contents};
 use crate::store::{Claim, Claimed};
 
 /// Payload bytes after which a claim is full: its reply must fit into what a worker will read.
@@ -89,8 +90,8 @@ fn visit(
     filling: &mut Filling,
 ) -> rusqlite::Result<()> {
     let policy = tx.policy(lane)?;
-    for (mut task, body) in due(tx, lane, wanted)? {
-        if !filling.takes(body.payload.len()) {
+    for (mut task, contents) in due(tx, lane, wanted)? {
+        if !filling.takes(contents.payload.get().len()) {
             break;
         }
         let before = task.record.state;
@@ -100,7 +101,7 @@ fn visit(
             Ok(None) => {
                 task.agent = Some(claim.agent.to_string());
                 task.boot_id = claim.boot_id.as_ref().map(ToString::to_string);
-                match lease(tx, &task, body, lease_ms) {
+                match lease(tx, &task, contents, lease_ms) {
                     Ok(lease) => {
                         tx.save_row(&task, before)?;
                         filling.given.push((task.seq, task.record.epoch));
@@ -127,20 +128,11 @@ fn visit(
 }
 
 /// The cold row of a claimed task.
-struct Body {
-    task_type: Name,
-    type_version: Option<u32>,
-    payload: String,
-    route: u32,
-    traceparent: Option<String>,
-    labels: std::collections::BTreeMap<String, String>,
-}
-
-fn body(row: &Row<'_>) -> rusqlite::Result<Body> {
-    Ok(Body {
+fn contents(row: &Row<'_>) -> rusqlite::Result<Contents> {
+    Ok(Contents {
         task_type: required(row, HOT_COLUMNS)?,
         type_version: optional(row, HOT_COLUMNS + 1)?,
-        payload: row.get(HOT_COLUMNS + 2)?,
+        payload: parse(row.get_ref(HOT_COLUMNS + 2)?.as_str()?, HOT_COLUMNS + 2)?,
         route: row.get(HOT_COLUMNS + 3)?,
         traceparent: row.get(HOT_COLUMNS + 4)?,
         labels: json(row, HOT_COLUMNS + 5)?.unwrap_or_default(),
@@ -148,47 +140,23 @@ fn body(row: &Row<'_>) -> rusqlite::Result<Body> {
 }
 
 /// A lane's due tasks.
-fn due(tx: &Tx<'_>, lane: i64, wanted: usize) -> rusqlite::Result<Vec<(Hot, Body)>> {
+fn due(tx: &Tx<'_>, lane: i64, wanted: usize) -> rusqlite::Result<Vec<(Hot, Contents)>> {
     let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
     tx.read_all(include_str!("sql/load_due.sql"), params![lane, tx.now_ms(), limit], |row| {
-        Ok((hot(row)?, body(row)?))
+        Ok((hot(row)?, contents(row)?))
     })
 }
 
-fn lease(tx: &Tx<'_>, task: &Hot, body: Body, lease_ms: u64) -> rusqlite::Result<Lease> {
+fn lease(tx: &Tx<'_>, task: &Hot, contents: Contents, lease_ms: u64) -> rusqlite::Result<Lease> {
     let (lane, policy) = (tx.lane(task.lane)?, tx.policy(task.lane)?);
-    let record = &task.record;
     let last_failure = if task.entries > 0 {
         let mut statement = tx.connection.prepare_cached(include_str!("sql/last_failure.sql"))?;
         statement.query_row([task.seq], |row| json(row, 0)).optional()?.flatten()
     } else {
         None
     };
-    Ok(Lease {
-        id: TaskId::new(task.id.as_str()).map_err(|error| corrupt(24, error))?,
-        epoch: record.epoch,
-        nonce: record.nonce,
-        lease_until_ms: record.lease_until_ms,
-        lease_ms,
-        due_at_ms: record.due_ms,
-        queue: lane.queue.clone(),
-        task_type: body.task_type,
-        type_version: body.type_version,
-        payload: parse(&body.payload, HOT_COLUMNS + 2)?,
-        dependency: lane.dependency.clone(),
-        group: lane.group.clone(),
-        priority: lane.priority,
-        route: body.route,
-        attempt: record.ledger.failed.saturating_add(1),
-        run: record.runs,
-        max_attempts: policy.attempts_allowed(record.max_attempts),
-        timeout_ms: policy.timeout_ms,
-        deadline_at_ms: record.deadline_ms,
-        ledger: record.ledger,
-        last_failure,
-        traceparent: body.traceparent,
-        labels: body.labels,
-    })
+    let id = TaskId::new(task.id.as_str()).map_err(|error| corrupt(24, error))?;
+    Ok(views::lease(id, &task.record, lane.clone(), contents, last_failure, &policy, lease_ms))
 }
 
 /// The leases that this very request was given before, as far as they still hold. What nobody started before its deadline
@@ -207,13 +175,13 @@ fn replay(tx: &mut Tx<'_>, claim: &Claim) -> rusqlite::Result<Option<Claimed>> {
     let mut claimed = Claimed { replayed: true, ..Claimed::default() };
     let mut statement = tx.connection.prepare_cached(include_str!("sql/load_leased.sql"))?;
     for (seq, epoch) in given {
-        let found = statement.query_row([seq, epoch], |row| Ok((hot(row)?, body(row)?))).optional()?;
-        let Some((task, body)) = found else { continue };
+        let found = statement.query_row([seq, epoch], |row| Ok((hot(row)?, contents(row)?))).optional()?;
+        let Some((task, contents)) = found else { continue };
         if task.record.deadline_ms < tx.now_ms() && !task.record.started {
             claimed.too_late.push(escalate(tx, task)?);
         } else {
             let lease_ms = claim.lease_ms.unwrap_or(tx.policy(task.lane)?.lease_ms);
-            claimed.leases.push(lease(tx, &task, body, lease_ms)?);
+            claimed.leases.push(lease(tx, &task, contents, lease_ms)?);
         }
     }
     Ok(Some(claimed))

@@ -1,7 +1,7 @@
 //! `enqueue`: tasks come onto their queues.
 
-use redrive_shared::lifecycle::{Record, Start, Verdict};
-use redrive_shared::task::{Lane, TaskState};
+use redrive_shared::lifecycle::{Record, Verdict};
+use redrive_shared::task::TaskState;
 use rusqlite::{OptionalExtension, params};
 
 use super::queues::Queue;
@@ -20,14 +20,7 @@ fn enqueue_one(tx: &mut Tx<'_>, task: &Enqueue) -> rusqlite::Result<Enqueued> {
     if let Some(known) = compare(tx, task, &hash)? {
         return Ok(known);
     }
-    let start = Start {
-        attempts_made: task.spec.attempts_made.unwrap_or(u32::from(task.failure.is_some())),
-        failure: task.failure.as_ref(),
-        max_attempts: task.spec.max_attempts,
-        delay_ms: task.spec.delay_ms.unwrap_or(0),
-        deadline_ms: task.spec.deadline_ms,
-    };
-    let (record, verdict) = Record::enqueue(&start, &queue.policy, tx.now_us, tx.rng);
+    let (record, verdict) = Record::enqueue(&task.start(), &queue.policy, tx.now_us, tx.rng);
     insert(tx, task, &queue, record, verdict, &hash)
 }
 
@@ -54,13 +47,7 @@ fn insert(
     verdict: Option<Verdict>,
     hash: &[u8],
 ) -> rusqlite::Result<Enqueued> {
-    let key = Lane {
-        queue: task.queue.clone(),
-        priority: task.spec.priority,
-        dependency: task.spec.dependency.clone(),
-        group: task.spec.group.clone(),
-    };
-    let lane = tx.intern(&key, queue.number)?;
+    let lane = tx.intern(&task.lane(), queue.number)?;
     let now_ms = tx.now_ms();
     tx.connection.prepare_cached(include_str!("sql/insert_task.sql"))?.execute(params![
         task.id.as_str(),

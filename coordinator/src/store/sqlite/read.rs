@@ -1,16 +1,16 @@
 //! What is only looked at: views, lists, queues, agents. Each reads one snapshot, briefly, on a connection of its own.
 
-use redrive_shared::id::{Name, TaskId};
+use redrive_shared::id::TaskId;
 use redrive_shared::limits::{BODY_MAX_BYTES, PAGE_SCAN_MAX_ROWS};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{AttemptRecord, StateCounts, TaskState, TaskView};
-use redrive_shared::wire::{AgentStatus, AgentView, Heartbeat, QueueView};
+use redrive_shared::wire::{AgentView, Heartbeat, QueueView};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{
     HOT_COLUMNS, corrupt, hot, json, name, parse, priority_from, required, state_from, state_number,
 };
-use crate::store::{Filter, Listed};
+use crate::store::{Filter, Listed, views};
 
 /// How much of a task to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,26 +169,11 @@ pub(super) fn queues(connection: &Connection) -> rusqlite::Result<Vec<QueueView>
 
 /// Every agent known, by name.
 pub(super) fn agents(connection: &Connection) -> rusqlite::Result<Vec<AgentView>> {
-    let mut statement = connection
-        .prepare_cached("SELECT agent, seen_ms, gone, beat FROM agents ORDER BY agent, seen_ms DESC")?;
+    let mut statement =
+        connection.prepare_cached("SELECT seen_ms, gone, beat FROM agents ORDER BY agent, seen_ms DESC")?;
     let rows = statement.query_map([], |row| {
-        let beat: Heartbeat = parse(row.get_ref(3)?.as_str()?, 3)?;
-        let agent: Name = required(row, 0)?;
-        let status = match (row.get::<_, bool>(2)?, beat.draining) {
-            (true, _) => AgentStatus::Gone,
-            (false, true) => AgentStatus::Draining,
-            (false, false) => AgentStatus::Alive,
-        };
-        Ok(AgentView {
-            agent,
-            boot_id: beat.boot_id,
-            status,
-            queues: beat.queues,
-            capacity: beat.capacity,
-            in_flight: beat.in_flight,
-            breakers: beat.breakers,
-            seen_at_ms: row.get(1)?,
-        })
+        let beat: Heartbeat = parse(row.get_ref(2)?.as_str()?, 2)?;
+        Ok(views::agent(beat, row.get(1)?, row.get(0)?))
     })?;
     rows.collect()
 }

@@ -1,0 +1,76 @@
+//! What both stores tell of what they keep, each in its own form.
+
+use std::collections::BTreeMap;
+
+use redrive_shared::id::{Name, TaskId};
+use redrive_shared::lifecycle::Record;
+use redrive_shared::retry::RetryPolicy;
+use redrive_shared::task::{FailureRecord, Lane, Lease};
+use redrive_shared::wire::{AgentStatus, AgentView, Heartbeat};
+use serde_json::value::RawValue;
+
+/// What a worker gets of a task that never changes, beside its lane.
+pub(super) struct Contents {
+    pub task_type: Name,
+    pub type_version: Option<u32>,
+    pub payload: Box<RawValue>,
+    pub route: u32,
+    pub traceparent: Option<String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A leased task as its worker gets it.
+pub(super) fn lease(
+    id: TaskId,
+    record: &Record,
+    lane: Lane,
+    contents: Contents,
+    last_failure: Option<FailureRecord>,
+    policy: &RetryPolicy,
+    lease_ms: u64,
+) -> Lease {
+    Lease {
+        id,
+        epoch: record.epoch,
+        nonce: record.nonce,
+        lease_until_ms: record.lease_until_ms,
+        lease_ms,
+        due_at_ms: record.due_ms,
+        queue: lane.queue,
+        task_type: contents.task_type,
+        type_version: contents.type_version,
+        payload: contents.payload,
+        dependency: lane.dependency,
+        group: lane.group,
+        priority: lane.priority,
+        route: contents.route,
+        attempt: record.ledger.failed.saturating_add(1),
+        run: record.runs,
+        max_attempts: policy.attempts_allowed(record.max_attempts),
+        timeout_ms: policy.timeout_ms,
+        deadline_at_ms: record.deadline_ms,
+        ledger: record.ledger,
+        last_failure,
+        traceparent: contents.traceparent,
+        labels: contents.labels,
+    }
+}
+
+/// An agent by its last heartbeat.
+pub(super) fn agent(beat: Heartbeat, gone: bool, seen_at_ms: i64) -> AgentView {
+    let status = match (gone, beat.draining) {
+        (true, _) => AgentStatus::Gone,
+        (false, true) => AgentStatus::Draining,
+        (false, false) => AgentStatus::Alive,
+    };
+    AgentView {
+        agent: beat.agent,
+        boot_id: beat.boot_id,
+        status,
+        queues: beat.queues,
+        capacity: beat.capacity,
+        in_flight: beat.in_flight,
+        breakers: beat.breakers,
+        seen_at_ms,
+    }
+}
