@@ -102,7 +102,7 @@ pub struct Lane {
 
 /// A random number that every lease carries beside its epoch, as 16 hex digits on the wire. Two leases that a failover
 /// gave the same epoch still differ in it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schema(value_type = String, example = "9f86d081884c7d65")]
 pub struct Nonce(pub u64);

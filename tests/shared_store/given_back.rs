@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use redrive_coordinator::store::redis::RedisStore;
-use redrive_coordinator::store::{Hint, Store};
+use redrive_coordinator::store::{Ending, Enqueued, Hint, Settled, Store};
 use redrive_shared::limits::BODY_MAX_BYTES;
 use tokio::sync::broadcast::Receiver;
 use tokio::time::timeout;
 
 use crate::support::redis::RedisServer;
-use crate::support::{EnqueueExt, claim_of, name, redis_config, task};
+use crate::support::{EnqueueExt, claim_of, name, redis_config, settle_of, task};
 
 /// Hints travel in milliseconds; the rest is for a busy machine.
 const SOON: Duration = Duration::from_secs(10);
@@ -44,4 +44,18 @@ async fn what_is_given_back_is_told_to_all_who_wait() {
     told(&mut heard_there, "who waits there hears of the other task").await;
     let rest = there.claim(vec![claim_of(2)]).await.expect("a claim");
     assert_eq!(rest[0].leases.len(), 1);
+}
+
+#[tokio::test]
+async fn hints_that_may_not_be_published_hold_up_nothing() {
+    let redis = RedisServer::start().await;
+    let store = RedisStore::open(&redis_config(&redis.url()), None).await.expect("the store opens");
+    redis.command(&["ACL", "SETUSER", "default", "resetchannels"]).await;
+    let taken = store.enqueue(vec![task("t")]).await.expect("taken");
+    assert!(matches!(taken[..], [Enqueued::Created { .. }]), "{taken:?}");
+    let claimed = store.claim(vec![claim_of(1)]).await.expect("a claim");
+    assert_eq!(claimed[0].leases.len(), 1, "it has its value");
+    let settled =
+        store.settle(vec![settle_of(&claimed[0].leases[0], Ending::Released)]).await.expect("settled");
+    assert!(matches!(settled[..], [Settled::Applied { .. }]), "{settled:?}");
 }

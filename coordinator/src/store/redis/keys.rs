@@ -14,7 +14,7 @@
 //! | `rd:{7}:G` | hash | grants by epoch: what one claim was given of leases that end together, and who claimed |
 //! | `rd:{7}:E` | zset | grants, by a lower bound of when one of their leases ends |
 //! | `rd:{7}:u` | hash | when leases end that were extended |
-//! | `rd:{7}:gate` | string | lets values in that belong to a script which found that all is well ([`super::link`]) |
+//! | `rd:{7}:gate:<coordinator>` | string | lets values in that belong to a script which found that all is well |
 //! | `rd:{7}:x` | zset | finished tasks, by when they are forgotten |
 //! | `rd:{7}:log` | stream | every task, in order of arrival: an entry names up to 100, its id is the first one's ordinal |
 //! | `rd:{7}:logged` | string | the entry up to which the log was swept of forgotten tasks |

@@ -131,7 +131,8 @@ impl Inner {
     /// The same, with values that go past the script. None: nothing was done.
     async fn write_past(&self, shard: u16, call: &Call, values: &[(String, &[u8])]) -> Result<Option<Value>> {
         let (sent, sent_ms) = (Instant::now(), self.now_ms());
-        let outcome = self.link.gated(call, &self.keys.of_shard(shard, "gate"), values).await;
+        let outcome =
+            self.link.gated(call, &self.keys.of_shard(shard, &format!("gate:{}", self.origin)), values).await;
         // One that was refused says nothing of whether the shard can be reached; what comes after it does.
         if !matches!(outcome, Ok(None)) {
             self.reach.note(Part::Shard(shard), sent_ms, self.now_ms(), &outcome);

@@ -24,7 +24,7 @@ use super::{Inner, Ordinals, RedisStore, Shard, hints, pauses};
 use crate::store::{DEFAULT_QUEUE, Result, StoreError};
 
 /// Version of keys, values and scripts. Releases with another one refuse to start here.
-const LAYOUT: i64 = 1;
+const LAYOUT: i64 = 2;
 /// Most shards.
 pub const SHARDS_MAX: u16 = 1_024;
 /// Shards of a store on one Redis: more would only make batches smaller.

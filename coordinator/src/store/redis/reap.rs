@@ -203,6 +203,9 @@ impl Inner {
         for (reaped, changed) in lost.into_iter().zip(self.apply(changes).await?) {
             if matches!(changed, Changed::Applied) {
                 reap.reaped.push(reaped);
+            } else {
+                // Its holder was faster, and may have told a coordinator that is gone.
+                reap.look_again(now_ms.saturating_add(AGAIN_MS));
             }
         }
         let late = self.heads(&late).await?.into_iter();
@@ -247,8 +250,10 @@ impl Inner {
         Ok(usize::try_from(ended).unwrap_or(0))
     }
 
+    /// Where grants are many they are looked through in parts. What ends in between moves the others, so they are looked
+    /// through again until there is nothing left to end.
     async fn expire_run_of(&self, shard: u16, run: &str) -> Result<i64> {
-        let (mut ended, mut looked_at) = (0, 0);
+        let (mut ended, mut before, mut looked_at) = (0, 0, 0);
         loop {
             let mut call = EXPIRE_RUN.on(self.keys.shard(shard));
             call.arg(self.time.argument()).arg(run).arg(looked_at).arg(GRANTS_AT_ONCE);
@@ -256,10 +261,13 @@ impl Inner {
             let parts = items(&reply)?;
             ended += integer(at(parts, 0)?)?;
             let seen = integer(at(parts, 1)?)?;
-            if seen < GRANTS_AT_ONCE {
-                return Ok(ended);
-            }
             looked_at += seen;
+            if seen < GRANTS_AT_ONCE {
+                if looked_at <= GRANTS_AT_ONCE || ended == before {
+                    return Ok(ended);
+                }
+                (before, looked_at) = (ended, 0);
+            }
         }
     }
 

@@ -293,10 +293,12 @@ impl Inner {
 /// The places of those changes together that go the same way.
 fn groups(changes: &[Change]) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
-    let mut known: HashMap<(&Place, &Place, &str, &str, bool), usize> = HashMap::new();
+    let mut known: HashMap<(&Place, &Place, &str, &str, bool, Nonce), usize> = HashMap::new();
     for (place, change) in changes.iter().enumerate() {
         let (before, after) = (change.before.as_str(), change.after.as_str());
-        let way = (&change.from, &change.to, before, after, change.guard.is_some());
+        // One nonce is compared for all of a lease; of what is not leased it does not matter.
+        let nonce = if matches!(change.from, Place::Lease(_)) { change.nonce } else { Nonce(0) };
+        let way = (&change.from, &change.to, before, after, change.guard.is_some(), nonce);
         let group = *known.entry(way).or_insert_with(|| {
             groups.push(Vec::new());
             groups.len() - 1

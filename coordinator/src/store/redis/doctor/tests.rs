@@ -140,7 +140,7 @@ fn every_command_of_the_store_is_tried_and_documented() {
     let tried = words(&std::fs::read_to_string(store.join("lua/doctor.lua")).unwrap(), &["{ '"]);
     assert!(called.len() > 20 && sent.len() > 20 && tried.len() > 20, "{called:?} {sent:?} {tried:?}");
     // Not from within a script: what makes connections, and what the doctor asks, each with a check of its own; and
-    // transactions, without which the store is slower and nothing else.
+    // transactions, which the link tries before it relies on them.
     let outside = [
         "CLUSTER", "CONFIG", "EVAL", "EVALSHA", "EXEC", "HELLO", "INFO", "MULTI", "PING", "PUBLISH", "ROLE",
         "SENTINEL", "TIME", "WAIT",

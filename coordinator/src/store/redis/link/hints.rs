@@ -113,7 +113,7 @@ impl Keeper {
 
     /// Holds a subscription for as long as it lives.
     async fn subscribe(&self, turn: usize) -> Result<std::convert::Infallible, StoreError> {
-        let Inner { seat, dialer, options } = &*self.link;
+        let Inner { seat, dialer, options, .. } = &*self.link;
         let route = seat.route(Instant::now() + options.connect_timeout).await?;
         let (host, port) = match &route.host {
             Some((host, port)) => (host.clone(), *port),

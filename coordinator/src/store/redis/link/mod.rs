@@ -72,6 +72,7 @@ struct Inner {
     seat: Seat,
     dialer: Arc<Dialer>,
     options: LinkOptions,
+    transactions: gate::Transactions,
 }
 
 impl std::fmt::Debug for Link {
@@ -91,7 +92,8 @@ impl Link {
         let seat = Seat::new(Arc::clone(&dialer));
         let rounds = if address.kind == Kind::Single { 1 } else { 2 };
         seat.route(Instant::now() + options.connect_timeout * rounds).await?;
-        Ok(Self(Arc::new(Inner { seat, dialer, options })))
+        let transactions = gate::Transactions::default();
+        Ok(Self(Arc::new(Inner { seat, dialer, options, transactions })))
     }
 
     /// Runs a script where its key is, and loads it where that is needed.
@@ -154,18 +156,22 @@ impl Link {
         if self.0.options.wait_replicas > 0 {
             return Ok(None);
         }
+        let transactions = &self.0.transactions;
+        if transactions.allowed().is_none() {
+            transactions.learn(self.pipeline(&gate::probe(gate)).await?.first());
+        }
         let mut sent = call.by_hash().clone();
-        loop {
+        while transactions.allowed() == Some(true) {
             let replies = self.pipeline(&gate::transaction(&sent, gate, values)).await?;
+            transactions.learn(replies.first());
             match gate::outcome(replies) {
                 gate::Outcome::NoScript => sent = call.with_source(),
                 gate::Outcome::Refused => return Ok(None),
                 gate::Outcome::Done(reply) => return Ok(Some(reply)),
-                gate::Outcome::Failed(error) => {
-                    return Err(fault::explain(self.hosts(), &error));
-                }
+                gate::Outcome::Failed(error) => return Err(fault::explain(self.hosts(), &error)),
             }
         }
+        Ok(None)
     }
 
     /// Sends a command; in a cluster to where its key is.

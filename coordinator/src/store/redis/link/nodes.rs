@@ -46,7 +46,7 @@ type Place = (String, u16, &'static str);
 
 /// Connects to every server that can be found, masters first.
 pub(super) async fn nodes(inner: &Inner) -> Result<Vec<Node>, StoreError> {
-    let Inner { seat, dialer, options } = inner;
+    let Inner { seat, dialer, options, .. } = inner;
     let places = match &dialer.address.kind {
         Kind::Cluster => of_cluster(dialer).await?,
         Kind::Single | Kind::Sentinel { .. } => {

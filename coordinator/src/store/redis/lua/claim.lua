@@ -9,15 +9,16 @@
 --   { 'new', ms when the next is due ('' : none is, or it was filled), { lane, epoch, ms of its end, id, id, … }, … }
 --   { 'again', { epoch, nonce, leased at, ms of its end, whether it was extended, id, id, … }, … } where the request was answered before
 -- O(n log m + lanes): n the leases, m the tasks of a lane.
-local LANES_MAX, PAGE, REPLAY_MS, STEP_US = 1024, 256, 600000, 1000000
+local LANES_MAX, LOOKED_MAX, PUT_BACK_MAX, PAGE, REPLAY_MS = 1024, 5000, 10000, 256, 600000
+local STEP_US, BEHIND_US, GIVEN_UP_US = 1000000, 60000000, 250000
 local changes = {}
-local stamp = math.max(tonumber(call('GET', ORDINAL) or 0), now_us - 1)
-local first_stamp = stamp
+-- Epochs may lie a little behind the clock, so that the numbers of enqueues, which follow it, are still free.
+local stamp = math.max(tonumber(call('GET', ORDINAL) or 0), now_us - BEHIND_US)
+local first_stamp, turns = stamp, 0
 
--- The next number in order: epochs of leases, and turns of lanes.
-local function next_stamp()
+local function next_epoch()
   stamp = stamp + 1
-  return stamp
+  return string.format('%d', stamp)
 end
 
 -- What the same request was given before: { at, leases = { { epoch, id, … }, … } }; nil: nothing.
@@ -87,7 +88,8 @@ local function turn(lane, key)
   elseif tonumber(head[2]) > due_now then
     call('ZADD', LANES .. lane.index, head[2], lane.rest)
   else
-    call('ZADD', LANES .. lane.index, string.format('%d', math.min(next_stamp(), due_now)), lane.rest)
+    turns = turns + 1
+    call('ZADD', LANES .. lane.index, string.format('%d', math.min(now_us + turns, due_now)), lane.rest)
   end
 end
 
@@ -95,7 +97,7 @@ end
 local function grant_until(claim, ends)
   local grant = claim.by_end[ends]
   if not grant then
-    grant = { epoch = string.format('%d', next_stamp()), ends = string.format('%d', ends), ids = {}, count = 0 }
+    grant = { epoch = next_epoch(), ends = string.format('%d', ends), ids = {}, count = 0 }
     grant.kept = struct.pack('>c8I6I6', claim.nonce, now_ms, ends) .. claim.name
     claim.by_end[ends] = grant
     claim.grants[#claim.grants + 1] = grant
@@ -103,11 +105,13 @@ local function grant_until(claim, ends)
   return grant
 end
 
--- The clock went back: lanes that were visited before stand where they would not come up for as long.
-local function put_back(queue)
+-- The clock went back: lanes that were visited before, up to then, stand where they would not come up for as long. This is
+-- done once, for as many of a priority as one call can do.
+local function put_back(queue, visited)
+  local after, most = string.format('(%d', due_now), string.format('%d', visited)
   for rank = 0, 2 do
     local index = rank .. '|' .. queue
-    for _, rest in ipairs(call('ZRANGEBYSCORE', LANES .. index, string.format('(%d', due_now), '+inf', 'LIMIT', 0, LANES_MAX)) do
+    for _, rest in ipairs(call('ZRANGEBYSCORE', LANES .. index, after, most, 'LIMIT', 0, PUT_BACK_MAX)) do
       turn({ index = index, rest = rest }, LANE .. index .. '|' .. rest)
     end
   end
@@ -139,20 +143,24 @@ local function visit(claim, lane, wanted)
   return leased
 end
 
--- When the next task of the claim's eligible lanes is due.
+-- When the next task of the claim's eligible lanes is due. Where very many lanes are to be avoided it is not looked for to the
+-- end: then it is to be asked again soon.
 local function next_due(claim)
   local first
   local after = string.format('(%d', due_now)
   for rank = 0, 2 do
     for _, queue in ipairs(claim.queues) do
-      local index, offset, found = rank .. '|' .. queue.name, 0, nil
+      local index, offset, found, ended = rank .. '|' .. queue.name, 0, nil, false
       repeat
-        local page = call('ZRANGEBYSCORE', LANES .. index, after, '+inf', 'WITHSCORES', 'LIMIT', offset, 16)
+        local at_once = offset == 0 and 16 or PAGE
+        local page = call('ZRANGEBYSCORE', LANES .. index, after, '+inf', 'WITHSCORES', 'LIMIT', offset, at_once)
         for i = 1, #page, 2 do
           if not found and not claim.avoid[string.match(page[i], '^[^|]*')] then found = tonumber(page[i + 1]) end
         end
-        offset = offset + 16
-      until found or #page == 0
+        offset = offset + at_once
+        ended = #page < at_once * 2
+        if not found and not ended and offset >= LOOKED_MAX then found = now_us + GIVEN_UP_US end
+      until found or ended
       if found and (not first or found < first) then first = found end
     end
   end
@@ -191,8 +199,8 @@ for _ = 1, tonumber(ARGV[2]) do
     local queue = { name = take(), lease_ms = tonumber(take()) }
     if call('SISMEMBER', PAUSED, queue.name) == 0 then claim.queues[#claim.queues + 1] = queue end
     local visited = visits[queue.name] or tonumber(call('HGET', VISITS, queue.name) or 0)
-    if visited > due_now + STEP_US then put_back(queue.name) end
-    visits[queue.name] = due_now
+    if visited > due_now + STEP_US then put_back(queue.name, visited) end
+    if math.abs(due_now - visited) > STEP_US / 2 then visits[queue.name] = due_now end
   end
   for _ = 1, tonumber(take()) do claim.avoid[take()] = true end
   local key = REQUEST .. claim.name .. '|' .. claim.request

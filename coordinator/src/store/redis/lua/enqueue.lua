@@ -92,7 +92,7 @@ for from = 1, #ids, ENTRY_MAX do
   call('XADD', LOG, string.format('%d-0', first + from - 1), '', entry)
 end
 count(changes)
-if news ~= ARGV[3] then call('PUBLISH', ARGV[2], news) end
+if news ~= ARGV[3] then tell(ARGV[2], news) end
 -- Last: what goes wrong before it lets no value in.
-if gated then call('DEL', GATE) end
+if gated then call('DEL', GATE .. ARGV[3]) end
 return reply

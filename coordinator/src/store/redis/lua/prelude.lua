@@ -10,7 +10,7 @@ local TASK, LANE, LANES, BOUNDS = shard .. 't:', shard .. 'l:', shard .. 'L:', s
 local LEASES, GRANTS, ENDS, EXTENDED = shard .. 'r', shard .. 'G', shard .. 'E', shard .. 'u'
 local EXPIRY, LOG, COUNTS, ORDINAL = shard .. 'x', shard .. 'log', shard .. 'n', shard .. 'o'
 local PAUSED, REQUEST, SWEEPS, SWEPT = shard .. 'p', shard .. 'q:', shard .. 'S', shard .. 'logged'
-local GATE, SHOWN, VISITS = shard .. 'gate', shard .. 'shown', shard .. 'v'
+local GATE, SHOWN, VISITS = shard .. 'gate:', shard .. 'shown', shard .. 'v'
 local VERSION, HEADER = 1, 50
 -- For how long a task is left alone that this release cannot read, so that it does not hold up its neighbours.
 local SET_ASIDE_MS = 60000
@@ -125,4 +125,9 @@ local function count(changes)
   for field, by in pairs(changes) do
     if by ~= 0 then call('HINCRBY', COUNTS, field, by) end
   end
+end
+
+-- Hints may be lost: one that cannot be published does not undo what it tells of.
+local function tell(channel, news)
+  redis.pcall('PUBLISH', channel, news)
 end

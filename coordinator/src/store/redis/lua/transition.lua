@@ -18,9 +18,10 @@ local gated = ARGV[5] == '1'
 local groups, at, place = {}, 6, 0
 local reply, sets, written, deleted = { string.format('%d', now_us) }, {}, 0, {}
 
--- The value of a task whose body stays.
+-- The value of a task whose body stays; nil where there is none.
 local function with_body(key, head, rest)
   local value = call('GET', key)
+  if not value or #value < HEADER then return nil end
   local record, meta, slot = struct.unpack('>I2I2I4', value, 35)
   local from = HEADER + record
   if string.byte(rest) == 61 then
@@ -63,8 +64,15 @@ while at <= #ARGV do
   local earliest
   for i, id in ipairs(asked) do
     place = place + 1
+    local key, value = TASK .. id, nil
+    if same[i] and not gated and group.after ~= '' then
+      local rest = ARGV[at + fields - 1]
+      value = ARGV[at + fields - 2]
+      if rest ~= 'w' then value = with_body(key, value, rest) end
+      same[i] = value ~= nil
+    end
     if same[i] then
-      local key, count = TASK .. id, group.count
+      local count = group.count
       group.count, group.ids[count + 1] = count + 1, id
       group.adds[count * 2 + 1], group.adds[count * 2 + 2] = ARGV[at + 1], id
       if not gated then earliest = math.min(earliest or math.huge, tonumber(ARGV[at + 1])) end
@@ -74,8 +82,7 @@ while at <= #ARGV do
         written = written + 1
         sets[written] = key
       else
-        local value, rest = ARGV[at + fields - 2], ARGV[at + fields - 1]
-        sets[written + 1], sets[written + 2] = key, rest == 'w' and value or with_body(key, value, rest)
+        sets[written + 1], sets[written + 2] = key, value
         written = written + 2
       end
     elseif gated then
@@ -94,7 +101,7 @@ if #groups == 0 then return reply end
 
 -- What Redis refuses when its memory is full comes first: nothing is half done. (A transaction is refused as a whole.)
 if gated then
-  call('DEL', GATE, unpack(sets))
+  call('DEL', GATE .. ARGV[3], unpack(sets))
 elseif written > 0 then
   call('MSET', unpack(sets))
 end
@@ -122,5 +129,5 @@ for _, group in ipairs(groups) do
 end
 if #deleted > 0 then call('UNLINK', unpack(deleted)) end
 count(changes)
-if news ~= ARGV[3] then call('PUBLISH', ARGV[2], news) end
+if news ~= ARGV[3] then tell(ARGV[2], news) end
 return reply

@@ -72,3 +72,22 @@ async fn what_redis_refuses_it_refuses_as_a_whole() {
     assert!(past(&link, &OPENS, b"new").await.is_none());
     assert_eq!(value(&link).await, "old");
 }
+
+#[tokio::test]
+async fn without_transactions_nothing_goes_past_a_script() {
+    let server = Server::start(&[]).await;
+    let link = open(&server.url(), quick()).await;
+    link.query(redis::cmd("SET").arg(KEY).arg("old")).await.unwrap();
+    server.ask::<String>(&words("ACL SETUSER default -multi")).await.unwrap();
+    assert!(past(&link, &OPENS, b"new").await.is_none());
+    assert_eq!(value(&link).await, "old");
+    server.ask::<String>(&words("ACL SETUSER default +multi")).await.unwrap();
+    let later = open(&server.url(), quick()).await;
+    assert!(past(&later, &OPENS, b"new").await.is_some());
+    // Forbidden while it is used: it was done, command by command, and is not tried again.
+    server.ask::<String>(&words("ACL SETUSER default -multi")).await.unwrap();
+    assert!(past(&later, &OPENS, b"newer").await.is_some());
+    assert_eq!(value(&later).await, "newer");
+    assert!(past(&later, &OPENS, b"newest").await.is_none());
+    assert_eq!(value(&later).await, "newer");
+}
