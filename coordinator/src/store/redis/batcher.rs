@@ -1,8 +1,11 @@
-//! Group commit: while one batch is under way, what comes in gathers, and is the next. Nobody waits for a timer.
+//! Group commit: while batches are under way, what comes in gathers, and is the next. Nobody waits for a timer.
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use redrive_shared::id::TaskId;
 use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES};
 use tokio::sync::{mpsc, oneshot};
@@ -12,6 +15,8 @@ use crate::store::{Result, StoreError};
 
 /// Calls that may wait; beyond it, callers wait to be let in.
 const CALLS_MAX: usize = 1_024;
+/// Batches of one kind under way in a shard: Redis has the next one when it is done with one.
+const UNDER_WAY_MAX: usize = 2;
 
 /// What can be gathered into batches: no batch holds two items of one task, so that a script can check all before it
 /// writes any.
@@ -42,12 +47,21 @@ impl<I: Item, O: Send + 'static> Batcher<I, O> {
         let (calls, mut waiting) = mpsc::channel::<Call<I, O>>(CALLS_MAX);
         let task = tokio::spawn(async move {
             let mut held = None;
+            let mut under_way = FuturesUnordered::new();
             loop {
                 let first = match held.take() {
-                    Some(call) => call,
-                    None => match waiting.recv().await {
-                        Some(call) => call,
-                        None => return,
+                    Some(call) if under_way.len() < UNDER_WAY_MAX => call,
+                    Some(call) => {
+                        held = Some(call);
+                        under_way.next().await;
+                        continue;
+                    }
+                    None => tokio::select! {
+                        call = waiting.recv(), if under_way.len() < UNDER_WAY_MAX => match call {
+                            Some(call) => call,
+                            None => return,
+                        },
+                        Some(()) = under_way.next() => continue,
                     },
                 };
                 let mut batch = Gathered::default();
@@ -59,7 +73,7 @@ impl<I: Item, O: Send + 'static> Batcher<I, O> {
                     }
                     batch.take(call);
                 }
-                batch.answer(&run).await;
+                under_way.push(batch.answer(&run));
             }
         });
         Self { calls, task }
@@ -96,13 +110,21 @@ fn short() -> StoreError {
 struct Gathered<I, O> {
     items: Vec<I>,
     bytes: usize,
-    ids: HashSet<TaskId>,
+    /// Hashes of the tasks: two that are alike by chance cost a batch of their own.
+    ids: HashSet<u64>,
+    hasher: RandomState,
     callers: Vec<(usize, oneshot::Sender<Result<Vec<O>>>)>,
 }
 
 impl<I, O> Default for Gathered<I, O> {
     fn default() -> Self {
-        Self { items: Vec::new(), bytes: 0, ids: HashSet::new(), callers: Vec::new() }
+        Self {
+            items: Vec::new(),
+            bytes: 0,
+            ids: HashSet::new(),
+            hasher: RandomState::new(),
+            callers: Vec::new(),
+        }
     }
 }
 
@@ -111,12 +133,12 @@ impl<I: Item, O> Gathered<I, O> {
         let bytes: usize = call.items.iter().map(Item::bytes).sum();
         self.items.len() + call.items.len() <= BATCH_MAX_ITEMS
             && self.bytes + bytes <= BODY_MAX_BYTES
-            && !call.items.iter().any(|item| self.ids.contains(item.id()))
+            && !call.items.iter().any(|item| self.ids.contains(&self.hasher.hash_one(item.id())))
     }
 
     fn take(&mut self, call: Call<I, O>) {
         self.bytes += call.items.iter().map(Item::bytes).sum::<usize>();
-        self.ids.extend(call.items.iter().map(|item| item.id().clone()));
+        self.ids.extend(call.items.iter().map(|item| self.hasher.hash_one(item.id())));
         self.callers.push((call.items.len(), call.reply));
         self.items.extend(call.items);
     }
@@ -146,6 +168,10 @@ type Round<I> = Vec<(usize, I)>;
 
 /// Splits items so that none holds two of one task, in order.
 pub(super) fn rounds<I: Item>(items: Vec<I>) -> Vec<Round<I>> {
+    let mut seen = HashSet::with_capacity(items.len());
+    if items.iter().all(|item| seen.insert(item.id())) {
+        return vec![items.into_iter().enumerate().collect()];
+    }
     let mut rounds: Vec<(HashSet<TaskId>, Round<I>)> = Vec::new();
     for (place, item) in items.into_iter().enumerate() {
         // After the last round that has the task.
@@ -215,9 +241,12 @@ mod tests {
             let batcher = Arc::clone(&batcher);
             tokio::spawn(async move { batcher.submit(items).await.unwrap() })
         };
-        let first = call(vec![item("a", 1)]);
-        while sizes.lock().unwrap().is_empty() {
-            tokio::task::yield_now().await;
+        let mut first = Vec::new();
+        for number in 1..=UNDER_WAY_MAX {
+            first.push(call(vec![item(&format!("a{number}"), 1)]));
+            while sizes.lock().unwrap().len() < number {
+                tokio::task::yield_now().await;
+            }
         }
         let (second, third) = (call(vec![item("b", 2), item("c", 3)]), call(vec![item("d", 4)]));
         let clashing = call(vec![item("b", 5), item("b", 6)]);
@@ -225,10 +254,12 @@ mod tests {
             tokio::task::yield_now().await;
         }
         gate.add_permits(10);
-        assert_eq!(first.await.unwrap(), [10]);
+        for one in first {
+            assert_eq!(one.await.unwrap(), [10]);
+        }
         assert_eq!((second.await.unwrap(), third.await.unwrap()), (vec![20, 30], vec![40]));
         assert_eq!(clashing.await.unwrap(), [50, 60]);
-        assert_eq!(*sizes.lock().unwrap(), [1, 3, 1, 1]);
+        assert_eq!(*sizes.lock().unwrap(), [1, 1, 3, 1, 1]);
     }
 
     #[tokio::test]

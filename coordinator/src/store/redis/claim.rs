@@ -331,8 +331,7 @@ impl Inner {
             let Some(lease) = sorted.aside.pass_over(&id, || None, lease)? else { continue };
             one.room = one.room.saturating_sub(task.slot_bytes);
             one.answer.leases.push(lease);
-            let body = body_of(&value).ok().map(<[u8]>::to_vec);
-            handed.push((id, Handed { task, agent: Some(one.claim.agent.clone()), body }));
+            handed.push((id, Handed { task, agent: Some(one.claim.agent.clone()), value: Some(value) }));
         }
         if !handed.is_empty() {
             one.gave.insert(shard);

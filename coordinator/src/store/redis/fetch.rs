@@ -14,7 +14,7 @@ use super::Inner;
 use super::aside::Aside;
 use super::given::{Given, Ticket};
 use super::history::lines;
-use super::reply::{bytes, items, maybe_integer};
+use super::reply::{into_bytes, into_items, maybe_integer};
 use super::scripts::UNCLAIM;
 use super::transition::{lane, read};
 use super::value::Task;
@@ -69,11 +69,11 @@ impl Inner {
             }
             let reply = self.link.query(&query).await?;
             let (mut read_bytes, count) = (0, part.len());
-            for (ticket, value) in part.into_iter().zip(items(&reply)?) {
-                if *value == Value::Nil {
+            for (ticket, value) in part.into_iter().zip(into_items(reply)?) {
+                if value == Value::Nil {
                     continue;
                 }
-                let value = bytes(value)?.to_vec();
+                let value = into_bytes(value)?;
                 read_bytes += value.len();
                 // It stays leased, until the reaper puts it off.
                 let whole = read(&ticket.id, &value, b"").and_then(|task| whole(&ticket.id, task, &value));

@@ -25,8 +25,8 @@ pub(super) struct Handed {
     pub task: Task,
     /// Who holds it.
     pub agent: Option<Name>,
-    /// Everything after the record, where it is at hand.
-    pub body: Option<Vec<u8>>,
+    /// Its value as it was read, where it is at hand.
+    pub value: Option<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -49,7 +49,7 @@ impl Held {
                 held.old = mem::take(&mut held.young);
                 held.young_bytes = 0;
             }
-            held.young_bytes += handed.body.as_ref().map_or(0, Vec::len);
+            held.young_bytes += handed.value.as_ref().map_or(0, Vec::len);
             held.young.insert(id, handed);
         }
     }
@@ -61,7 +61,7 @@ impl Held {
         for (id, fence) in shown {
             if held.young.get(id).is_some_and(|handed| handed.is_under(fence)) {
                 if let Some(handed) = held.young.remove(id) {
-                    let bytes = handed.body.as_ref().map_or(0, Vec::len);
+                    let bytes = handed.value.as_ref().map_or(0, Vec::len);
                     held.young_bytes = held.young_bytes.saturating_sub(bytes);
                     taken.insert(id.clone(), handed);
                 }

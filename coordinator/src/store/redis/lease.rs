@@ -13,6 +13,7 @@ use super::reach::Part;
 use super::reply::{bytes, integer, items, text};
 use super::scripts::{EXTEND, HEADS};
 use super::transition::{Changed, Decided, lane, read};
+use super::value::body_of;
 use crate::store::format::state_from;
 use crate::store::{Ending, Extend, Extended, Result, Settle, Settled, StoreError};
 
@@ -132,7 +133,7 @@ impl Inner {
     /// The change that a settlement makes and what is said of it; or why it makes none.
     async fn decide(
         &self,
-        Handed { task, agent, body }: &Handed,
+        Handed { task, agent, value }: &Handed,
         item: &mut Settle,
         now_ms: i64,
     ) -> Result<std::result::Result<(super::Change, Settled), Settled>> {
@@ -161,7 +162,9 @@ impl Inner {
             result,
             now_ms,
         };
-        let change = self.change(&item.id, after, body.as_deref(), decided).await?;
+        let change = self
+            .change(&item.id, after, value.as_deref().and_then(|value| body_of(value).ok()), decided)
+            .await?;
         Ok(Ok((change, Settled::Applied { state, due_ms, queue })))
     }
 
@@ -199,7 +202,7 @@ impl Inner {
                 if !head.is_empty() {
                     let task = read(id, head, bytes(&parts[1])?).map(|task| {
                         let agent = task.lease.as_ref().and_then(|lease| lease.agent.clone());
-                        Handed { task, agent, body: None }
+                        Handed { task, agent, value: None }
                     });
                     found.insert(id.clone(), task);
                 }

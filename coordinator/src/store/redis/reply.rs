@@ -19,6 +19,23 @@ pub(super) fn items(value: &Value) -> Result<&[Value]> {
     }
 }
 
+/// The items of a list, to be kept.
+pub(super) fn into_items(value: Value) -> Result<Vec<Value>> {
+    match value {
+        Value::Array(items) | Value::Set(items) => Ok(items),
+        other => Err(unexpected("a list", &other)),
+    }
+}
+
+/// A string of bytes, to be kept.
+pub(super) fn into_bytes(value: Value) -> Result<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes),
+        Value::SimpleString(text) => Ok(text.into_bytes()),
+        other => Err(unexpected("a string", &other)),
+    }
+}
+
 /// A string of bytes.
 pub(super) fn bytes(value: &Value) -> Result<&[u8]> {
     match value {

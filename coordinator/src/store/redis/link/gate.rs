@@ -76,10 +76,13 @@ pub(super) fn transaction(script: &Cmd, gate: &str, values: &[(String, &[u8])]) 
     pipe.cmd("MULTI");
     pipe.cmd("SET").arg(gate).arg(1);
     pipe.add_command(script.clone());
-    let command = pipe.cmd("MSETNX").arg(gate).arg(1);
+    let bytes: usize = values.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let mut command = Cmd::with_capacity(values.len() * 2 + 3, bytes + gate.len() + 16);
+    command.arg("MSETNX").arg(gate).arg(1);
     for (key, value) in values {
         command.arg(key).arg(*value);
     }
+    pipe.add_command(command);
     pipe.cmd("DEL").arg(gate);
     pipe.cmd("EXEC").ignore_errors();
     pipe
