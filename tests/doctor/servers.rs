@@ -54,7 +54,7 @@ async fn what_loses_tasks_is_refused() {
     assert_found(&examine(&server.url()).await, "replication", Verdict::Refused, "takes no writes");
     let shards = RedisConfig { shards: Some(4), ..self::config(&server.url()) };
     server.command(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await;
-    server.command(&["HSET", "rd:{*}:meta", "shards", "2", "layout", "1"]).await;
+    server.command(&["HSET", "rd:{*}:meta", "shards", "2", "layout", "2"]).await;
     assert_found(&doctor::examine(&shards).await, "layout", Verdict::Refused, "made with 2 shards");
 }
 

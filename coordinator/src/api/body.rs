@@ -38,7 +38,8 @@ impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
         let Ok(room) = Arc::clone(pool).try_acquire_many_owned(wanted) else {
             return Err(crowded().into());
         };
-        let bytes = match tokio::time::timeout(api.body_timeout, read(request)).await {
+        let length = declared.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+        let bytes = match tokio::time::timeout(api.body_timeout, read(request, length)).await {
             Ok(read) => read?,
             Err(_) => return Err(slow(api.body_timeout).into()),
         };
@@ -46,7 +47,8 @@ impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
     }
 }
 
-async fn read(request: Request) -> Result<Bytes, Problem> {
+/// Reads a body of about that length.
+async fn read(request: Request, length: usize) -> Result<Bytes, Problem> {
     let mut stream = request.into_body().into_data_stream();
     let Some(first) = stream.next().await else { return Ok(Bytes::new()) };
     let broken = |_| Problem::new(ErrorCode::MalformedJson, "the body ended before it was complete");
@@ -54,7 +56,11 @@ async fn read(request: Request) -> Result<Bytes, Problem> {
     let mut whole: Option<Vec<u8>> = None;
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(broken)?;
-        let whole = whole.get_or_insert_with(|| first.to_vec());
+        let whole = whole.get_or_insert_with(|| {
+            let mut whole = Vec::with_capacity(length.max(first.len()));
+            whole.extend_from_slice(&first);
+            whole
+        });
         if whole.len() + chunk.len() > BODY_MAX_BYTES {
             return Err(too_large());
         }
@@ -149,31 +155,35 @@ fn depth(bytes: &[u8]) -> usize {
 
 /// Visits the brackets of a JSON text, strings skipped, with the depth after each, until told to stop. True: stopped.
 fn scan(bytes: &[u8], mut visit: impl FnMut(u8, usize) -> bool) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in bytes {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
+    let (mut depth, mut at) = (0_usize, 0);
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
         match byte {
-            b'"' => {
-                in_string = true;
-                continue;
+            b'"' => at = end_of_string(bytes, at),
+            b'{' | b'[' | b'}' | b']' => {
+                let opens = matches!(byte, b'{' | b'[');
+                depth = if opens { depth + 1 } else { depth.saturating_sub(1) };
+                if visit(*byte, depth) {
+                    return true;
+                }
             }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => continue,
-        }
-        if visit(*byte, depth) {
-            return true;
+            _ => {}
         }
     }
     false
+}
+
+/// The place after a string that begins there; most of a body is strings.
+fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(next) = bytes.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += next + 1;
+        if bytes[at - 1] == b'"' {
+            return at;
+        }
+        // What follows a backslash ends nothing.
+        at += 1;
+    }
+    bytes.len()
 }
 
 /// A page of a foreign site can make a browser send forms to this machine, but not `application/json`.

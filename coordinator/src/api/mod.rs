@@ -13,9 +13,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::PrometheusHandle;
 use redrive_shared::error::{ErrorCode, Problem};
+use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -128,6 +131,15 @@ async fn to_the_end<T: Send + 'static>(
     match done.await {
         Ok(answer) => Ok(axum::Json(answer?)),
         Err(_) => Err(Problem::new(ErrorCode::Internal, problem::DEFECT).into()),
+    }
+}
+
+/// An answer that may be large, written into room that is there from the beginning.
+fn large_json(answer: &impl Serialize, bytes: usize) -> Response {
+    let mut body = Vec::with_capacity(bytes);
+    match serde_json::to_writer(&mut body, answer) {
+        Ok(()) => ([(CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(_) => ApiProblem::from(Problem::new(ErrorCode::Internal, problem::DEFECT)).into_response(),
     }
 }
 

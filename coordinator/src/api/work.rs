@@ -22,6 +22,8 @@ use super::problem::ApiProblem;
 
 type Reply<T> = Result<axum::Json<T>, ApiProblem>;
 
+/// About what a lease takes in an answer, beside its payload.
+const LEASE_BYTES: usize = 768;
 /// How often a presence stream says something, so that a half-open connection is noticed.
 const PRESENCE_EVERY: Duration = Duration::from_secs(5);
 
@@ -34,10 +36,12 @@ const PRESENCE_EVERY: Duration = Duration::from_secs(5);
 pub(super) async fn claim(
     State(api): State<Api>,
     Json(request, room): Json<ClaimRequest>,
-) -> Reply<ClaimReply> {
+) -> Result<Response, ApiProblem> {
     // It may wait for long; what it takes is small by now. A caller that hangs up is noticed, and its leases handed back.
     drop(room);
-    Ok(axum::Json(api.engine.claim(request).await?))
+    let reply = api.engine.claim(request).await?;
+    let payloads: usize = reply.leases.iter().map(|lease| lease.payload.get().len()).sum();
+    Ok(super::large_json(&reply, payloads + reply.leases.len() * LEASE_BYTES))
 }
 
 /// Starts leases (the first time) or makes them longer. A lease that is over is an item's error; stop its work.

@@ -67,7 +67,7 @@ impl Inner {
 
     /// Writes one batch of a shard.
     pub async fn write_new(&self, shard: u16, mut tasks: Vec<New>) -> Result<Vec<Enqueued>> {
-        // Above every epoch that is written: leases take theirs from the same row.
+        // Above every epoch that is written: the script lets leases begin above it.
         let above = tasks.iter().map(|task| task.epoch).max().unwrap_or(0).max(self.time.now_us());
         let first = self.shard(shard).ordinals.take(above, tasks.len());
         for (task, ordinal) in tasks.iter_mut().zip(first..) {

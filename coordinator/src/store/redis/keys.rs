@@ -19,7 +19,7 @@
 //! | `rd:{7}:log` | stream | every task, in order of arrival: an entry names up to 100, its id is the first one's ordinal |
 //! | `rd:{7}:logged` | string | the entry up to which the log was swept of forgotten tasks |
 //! | `rd:{7}:n` | hash | tasks by `queue\|state` |
-//! | `rd:{7}:o` | string | the last ordinal |
+//! | `rd:{7}:o`, `rd:{7}:e` | string | the last ordinal, the last epoch |
 //! | `rd:{7}:p` | set | paused queues, as claims see them: a copy of those below |
 //! | `rd:{7}:shown` | string | the change of the queues that the copy shows |
 //! | `rd:{7}:q:<agent\|boot>\|<request>` | string | what a claim with a request id was given, for ten minutes |

@@ -11,8 +11,8 @@
 //!           34 record bytes(2)  36 meta bytes(2)  38 slot bytes(4)  42 ordinal(8)
 //! ```
 //!
-//! Times are milliseconds. The ordinal says in which order tasks came to their shard, in µs; epochs of leases are taken from
-//! the same row of numbers, so that a lease need not know its task's last. Protobuf may gain fields: a release that does
+//! Times are milliseconds. The ordinal says in which order tasks came to their shard, in µs; epochs of leases are above every
+//! epoch that is written, so that a lease need not know its task's last. Protobuf may gain fields: a release that does
 //! not know them leaves them out when it next writes the record, so a field that must survive that raises the version
 //! instead.
 //!

@@ -10,15 +10,15 @@
 --   { 'again', { epoch, nonce, leased at, ms of its end, whether it was extended, id, id, … }, … } where the request was answered before
 -- O(n log m + lanes): n the leases, m the tasks of a lane.
 local LANES_MAX, LOOKED_MAX, PUT_BACK_MAX, PAGE, REPLAY_MS = 1024, 5000, 10000, 256, 600000
-local STEP_US, BEHIND_US, GIVEN_UP_US = 1000000, 60000000, 250000
+local STEP_US, GIVEN_UP_US = 1000000, 250000
 local changes = {}
--- Epochs may lie a little behind the clock, so that the numbers of enqueues, which follow it, are still free.
-local stamp = math.max(tonumber(call('GET', ORDINAL) or 0), now_us - BEHIND_US)
-local first_stamp, turns = stamp, 0
+local stamp = math.max(tonumber(call('GET', EPOCH) or 0), now_us - 1)
+local first_stamp = stamp
 
-local function next_epoch()
+-- The next number in order: epochs of leases, and turns of lanes.
+local function next_stamp()
   stamp = stamp + 1
-  return string.format('%d', stamp)
+  return stamp
 end
 
 -- What the same request was given before: { at, leases = { { epoch, id, … }, … } }; nil: nothing.
@@ -88,8 +88,7 @@ local function turn(lane, key)
   elseif tonumber(head[2]) > due_now then
     call('ZADD', LANES .. lane.index, head[2], lane.rest)
   else
-    turns = turns + 1
-    call('ZADD', LANES .. lane.index, string.format('%d', math.min(now_us + turns, due_now)), lane.rest)
+    call('ZADD', LANES .. lane.index, string.format('%d', math.min(next_stamp(), due_now)), lane.rest)
   end
 end
 
@@ -97,7 +96,7 @@ end
 local function grant_until(claim, ends)
   local grant = claim.by_end[ends]
   if not grant then
-    grant = { epoch = next_epoch(), ends = string.format('%d', ends), ids = {}, count = 0 }
+    grant = { epoch = string.format('%d', next_stamp()), ends = string.format('%d', ends), ids = {}, count = 0 }
     grant.kept = struct.pack('>c8I6I6', claim.nonce, now_ms, ends) .. claim.name
     claim.by_end[ends] = grant
     claim.grants[#claim.grants + 1] = grant
@@ -224,6 +223,6 @@ for _ = 1, tonumber(ARGV[2]) do
   end
 end
 for queue, visited in pairs(visits) do call('HSET', VISITS, queue, string.format('%d', visited)) end
-if stamp > first_stamp then call('SET', ORDINAL, string.format('%d', stamp)) end
+if stamp > first_stamp then call('SET', EPOCH, string.format('%d', stamp)) end
 count(changes)
 return reply

@@ -1,6 +1,6 @@
 -- Puts new tasks on their lanes; tasks whose id is known are left as they are.
 --
--- ARGV: now, channel, origin, the ordinal of the first (each next one's is one more), gated (1: the values follow in the
+-- ARGV: now, channel, origin, the ordinal of the first (each next one's is one more), above the epoch of each, gated (1: the values follow in the
 --   same transaction behind the gate, and all is done or nothing; 0: they are here), then groups of tasks of one lane (or of
 --   none, for those that end at once)
 --   lane ('' : none), counter,
@@ -32,6 +32,7 @@ if gated then
   if tonumber(call('GET', ORDINAL) or 0) >= wanted or call('EXISTS', unpack(keys)) > 0 then return 0 end
 end
 local first = take_ordinals(wanted, total)
+keep_above(wanted)
 if first ~= wanted then
   for place = 1, total do
     local value = sets[place * 2]

@@ -8,7 +8,7 @@ local call = redis.call
 local shard = KEYS[1]
 local TASK, LANE, LANES, BOUNDS = shard .. 't:', shard .. 'l:', shard .. 'L:', shard .. 'D'
 local LEASES, GRANTS, ENDS, EXTENDED = shard .. 'r', shard .. 'G', shard .. 'E', shard .. 'u'
-local EXPIRY, LOG, COUNTS, ORDINAL = shard .. 'x', shard .. 'log', shard .. 'n', shard .. 'o'
+local EXPIRY, LOG, COUNTS, ORDINAL, EPOCH = shard .. 'x', shard .. 'log', shard .. 'n', shard .. 'o', shard .. 'e'
 local PAUSED, REQUEST, SWEEPS, SWEPT = shard .. 'p', shard .. 'q:', shard .. 'S', shard .. 'logged'
 local GATE, SHOWN, VISITS = shard .. 'gate:', shard .. 'shown', shard .. 'v'
 local VERSION, HEADER = 1, 50
@@ -90,9 +90,9 @@ local function take_ordinals(wanted, count)
   return first
 end
 
--- Numbers taken from now on are above this one: epochs of leases must be above all that their tasks had before.
+-- Epochs of leases taken from now on are above this one: they must be above all that their tasks had before.
 local function keep_above(number)
-  if number > tonumber(call('GET', ORDINAL) or 0) then call('SET', ORDINAL, string.format('%d', number)) end
+  if number > tonumber(call('GET', EPOCH) or 0) then call('SET', EPOCH, string.format('%d', number)) end
 end
 
 -- Adds pairs of score and id to a lane, whose first is due then; returns what is told of it.
