@@ -6,8 +6,9 @@ use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES, CLAIM_REPLAY_MS};
 use redrive_shared::task::{Lease, Nonce};
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::leases::miss_deadline;
 use super::rows::{HOT_COLUMNS, Hot, corrupt, hot, is_unreadable, json, optional, parse, required, to_json};
-use super::tx::{Before, Tx};
+use super::tx::Tx;
 use crate::store::views::{self, Contents};
 use crate::store::{Claim, Claimed};
 
@@ -178,27 +179,13 @@ fn replay(tx: &mut Tx<'_>, claim: &Claim) -> rusqlite::Result<Option<Claimed>> {
         let found = statement.query_row([seq, epoch], |row| Ok((hot(row)?, contents(row)?))).optional()?;
         let Some((task, contents)) = found else { continue };
         if task.record.deadline_ms < tx.now_ms() && !task.record.started {
-            claimed.too_late.push(escalate(tx, task)?);
+            claimed.too_late.push(miss_deadline(tx, task)?);
         } else {
             let lease_ms = claim.lease_ms.unwrap_or(tx.policy(task.lane)?.lease_ms);
             claimed.leases.push(lease(tx, &task, contents, lease_ms)?);
         }
     }
     Ok(Some(claimed))
-}
-
-/// Escalates a task whose deadline passed before anybody started it, as if it had not been leased.
-fn escalate(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<TaskId> {
-    let before = Before::of(&task.record);
-    let policy = tx.policy(task.lane)?;
-    let missed = task.record.miss_deadline(&policy, tx.now_us);
-    // The caller has looked, within this transaction.
-    let verdict = missed.map_err(|_| rusqlite::Error::StatementChangedRows(0))?;
-    task.agent = None;
-    let now_ms = tx.now_ms();
-    tx.write_history(&mut task, &verdict, None, now_ms, None)?;
-    tx.save(&task, &before)?;
-    TaskId::new(task.id).map_err(|error| corrupt(24, error))
 }
 
 fn remember(tx: &Tx<'_>, claim: &Claim, given: &[(i64, i64)]) -> rusqlite::Result<()> {

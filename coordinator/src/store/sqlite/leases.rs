@@ -87,10 +87,11 @@ fn grace_ends_ms(tx: &Tx<'_>) -> i64 {
     tx.opened_ms.saturating_add_unsigned(RESTART_GRACE_MS)
 }
 
-fn miss_deadline(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<TaskId> {
+/// Escalates a task whose deadline passed before anybody started it, as if it had not been leased.
+pub(super) fn miss_deadline(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<TaskId> {
     let before = Before::of(&task.record);
     let missed = task.record.miss_deadline(&*tx.policy(task.lane)?, tx.now_us);
-    // The query selects waiting tasks past their deadline only, within this transaction.
+    // The caller has looked, within this transaction.
     let verdict = missed.map_err(|_| rusqlite::Error::StatementChangedRows(0))?;
     task.agent = None;
     let now_ms = tx.now_ms();
