@@ -58,6 +58,56 @@ pub async fn a_settled_lease_cannot_be_extended(bed: Bed) {
     assert_eq!(bed.extend_one(&lease, None).await, Extended::Stale(TaskState::Succeeded));
 }
 
+/// One of a claim's leases ended otherwise meanwhile: as many are settled as are left of it, and not the same.
+pub async fn of_a_claim_only_those_that_are_settled_end(bed: Bed) {
+    bed.put_all(["a", "b", "c"].map(task).into()).await;
+    let leases = bed.take_by_id(3).await;
+    bed.cancel_one("c").await;
+    let batch = vec![settle_of(&leases[0], Ending::Done(None)), settle_of(&leases[2], Ending::Done(None))];
+    let answers = bed.settle(batch).await.unwrap();
+    assert!(matches!(answers[0], Settled::Applied { state: TaskState::Succeeded, .. }), "{answers:?}");
+    assert_eq!(answers[1], Settled::Stale(TaskState::Cancelled));
+    assert_eq!(bed.state("b").await, TaskState::Leased);
+    assert_eq!(bed.finish(&leases[1], Ending::Done(None)).await.0, TaskState::Succeeded);
+    bed.assert_counts_are_right().await;
+}
+
+/// Values of this size go past the script, where all is as expected; here it is not.
+pub async fn of_large_tasks_those_settle_that_are_still_held(bed: Bed) {
+    let large = |name| task(name).payload(&format!("\"{}\"", "x".repeat(3_000)));
+    bed.put_all(["a", "b", "c", "d"].map(large).into()).await;
+    let leases = bed.take_by_id(4).await;
+    let settle = |place: usize, ending| settle_of(&leases[place], ending);
+    let failed = || Ending::Failed(failure(FailureClass::ServerError));
+    bed.cancel_one("b").await;
+    let answers = bed.settle(vec![settle(0, failed()), settle(1, failed())]).await.unwrap();
+    assert!(matches!(answers[0], Settled::Applied { state: TaskState::Scheduled, .. }), "{answers:?}");
+    assert_eq!(answers[1], Settled::Stale(TaskState::Cancelled));
+    // The rest of the claim, as a whole and in two ways.
+    let answers = bed.settle(vec![settle(2, failed()), settle(3, Ending::Done(None))]).await.unwrap();
+    let states = [TaskState::Scheduled, TaskState::Succeeded];
+    for (answer, expected) in answers.iter().zip(states) {
+        assert!(matches!(answer, Settled::Applied { state, .. } if *state == expected), "{answers:?}");
+    }
+    bed.advance(10_000);
+    let again = bed.take_by_id(4).await;
+    assert_eq!(again.iter().map(|lease| lease.id.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+    assert!(again.iter().all(|lease| lease.payload.get().len() == 3_002), "the payload is what it was");
+    bed.assert_counts_are_right().await;
+}
+
+pub async fn a_lease_has_nothing_of_the_extension_of_the_one_before(bed: Bed) {
+    bed.put_all(["a", "b"].map(task).into()).await;
+    let leases = bed.take_by_id(2).await;
+    bed.extend_one(&leases[0], Some(600_000)).await;
+    let failed = |lease| settle_of(lease, Ending::Failed(failure(FailureClass::ServerError)));
+    bed.settle(leases.iter().map(failed).collect()).await.unwrap();
+    bed.advance(10_000);
+    for lease in bed.take_by_id(2).await {
+        assert_eq!(lease.lease_until_ms, bed.now_ms() + 30_000);
+    }
+}
+
 pub async fn done_keeps_the_result(bed: Bed) {
     let lease = bed.put_and_take(task("t")).await;
     bed.start(&lease).await;

@@ -30,7 +30,7 @@ local function replay(key)
   return given
 end
 
--- Those of the leases given before that still hold, in the order in which they were given.
+-- Those of the leases given before that still hold, grant by grant.
 local function still_held(given)
   local reply = { 'again' }
   for _, lease in ipairs(given.leases) do
@@ -132,7 +132,8 @@ local function visit(claim, lane, wanted)
     end
     grant.count, claim.count = grant.count + leased, claim.count + leased
     call('ZADD', LEASES, unpack(adds))
-    call('ZREM', key, unpack(ids))
+    -- They were read from the lowest score on: they are its first.
+    call('ZREMRANGEBYRANK', key, '0', string.format('%d', leased - 1))
     claim.lanes[#claim.lanes + 1] = given
     local queue = lane.queue.name
     changes[queue .. '|0'] = (changes[queue .. '|0'] or 0) - leased

@@ -13,6 +13,7 @@ local trials = {
   { 'SADD', set, 'm' }, { 'SISMEMBER', set, 'm' }, { 'SMEMBERS', set }, { 'SREM', set, 'm' },
   { 'ZADD', zset, 'LT', 7, 'm' }, { 'ZRANGE', zset, 0, -1 }, { 'ZRANGEBYSCORE', zset, '-inf', '+inf', 'LIMIT', 0, 1 },
   { 'ZCARD', zset }, { 'ZCOUNT', zset, '-inf', '+inf' }, { 'ZMSCORE', zset, 'm' }, { 'ZSCORE', zset, 'm' }, { 'ZREM', zset, 'm' },
+  { 'ZREMRANGEBYRANK', zset, 0, 0 }, { 'ZREMRANGEBYSCORE', zset, 7, 7 },
   { 'XADD', stream, '1-0', '', 'm' }, { 'XREVRANGE', stream, '+', '-' }, { 'XRANGE', stream, '-', '+' }, { 'XDEL', stream, '1-0' },
   { 'DEL', text },
   { 'UNLINK', text, hash, set, zset, stream },

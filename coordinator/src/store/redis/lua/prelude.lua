@@ -62,11 +62,15 @@ local function leases_of(ids)
   return leases
 end
 
--- Leases of a grant are no more.
-local function end_leases(epoch, ids)
-  call('ZREM', LEASES, unpack(ids))
-  call('HDEL', EXTENDED, unpack(ids))
-  if call('ZCOUNT', LEASES, epoch, epoch) == 0 then
+-- Leases of a grant are no more. All: these are all that it has, as the same script found before it wrote anything.
+local function end_leases(epoch, ids, all)
+  if all then
+    call('ZREMRANGEBYSCORE', LEASES, epoch, epoch)
+  else
+    call('ZREM', LEASES, unpack(ids))
+  end
+  if call('EXISTS', EXTENDED) == 1 then call('HDEL', EXTENDED, unpack(ids)) end
+  if all or call('ZCOUNT', LEASES, epoch, epoch) == 0 then
     call('ZREM', ENDS, epoch)
     call('HDEL', GRANTS, epoch)
   end
