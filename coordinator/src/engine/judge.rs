@@ -17,6 +17,32 @@ pub(super) fn judge(signal: &FailureSignal, dependency: Option<&str>, now_ms: i6
     }
 }
 
+/// Judges the failures of a batch. In an outage they come in by the hundred and alike: what says the same as the one before
+/// is judged as that was.
+pub(super) struct Batch {
+    now_ms: i64,
+    last: Option<(FailureSignal, FailureRecord)>,
+}
+
+impl Batch {
+    /// A batch that came in then.
+    pub fn at(now_ms: i64) -> Self {
+        Self { now_ms, last: None }
+    }
+
+    /// As [`judge`] does. The dependency is the store's to know: it is mixed into the fingerprint there.
+    pub fn judge(&mut self, signal: FailureSignal) -> FailureRecord {
+        match &self.last {
+            Some((last, record)) if *last == signal => record.clone(),
+            _ => {
+                let record = judge(&signal, None, self.now_ms);
+                self.last = Some((signal, record.clone()));
+                record
+            }
+        }
+    }
+}
+
 /// The most telling text of a signal, cut to its bound.
 fn message(signal: &FailureSignal) -> String {
     let status = signal.http_status.map(|status| format!("HTTP {status}"));
@@ -55,6 +81,21 @@ fn cut(mut lead: String, text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn alike_failures_of_a_batch_are_judged_alike_and_others_by_what_they_say() {
+        let status = |status| FailureSignal { http_status: Some(status), ..FailureSignal::default() };
+        let hinted = |seconds: &str| FailureSignal {
+            headers: [("retry-after".to_owned(), seconds.to_owned())].into(),
+            ..status(429)
+        };
+        let signals =
+            [status(503), status(503), status(429), hinted("7"), hinted("7"), hinted("9"), status(401)];
+        let mut batch = Batch::at(1_000);
+        for signal in signals {
+            assert_eq!(batch.judge(signal.clone()), judge(&signal, None, 1_000));
+        }
+    }
 
     #[test]
     fn messages_are_short_and_say_the_status() {

@@ -1,6 +1,7 @@
 //! Work goes out and comes back: claims, extensions, settlements, heartbeats, reports.
 
 use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::failure::FailureClass;
 use redrive_shared::id::TaskId;
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, HEARTBEAT_INTERVAL_MS};
@@ -10,7 +11,7 @@ use redrive_shared::wire::{
     ReportsRequest, SettleReply, SettleRequest, SettleResult, Settlement,
 };
 
-use super::judge::judge;
+use super::judge;
 use super::told::Told;
 use super::{Engine, Result, check, unavailable};
 use crate::metrics::{record_claimed, record_reported};
@@ -62,10 +63,11 @@ impl Engine {
         let now_ms = self.clock.now_ms();
         let mut results: Vec<Option<SettleResult>> = vec![None; request.settlements.len()];
         let (mut batch, mut places) = (Vec::with_capacity(request.settlements.len()), Vec::new());
+        let mut judge = judge::Batch::at(now_ms);
         for (place, settlement) in request.settlements.into_iter().enumerate() {
             match check::outcome(&settlement.outcome) {
                 Ok(()) => {
-                    batch.push(judged(settlement, now_ms));
+                    batch.push(judged(settlement, &mut judge));
                     places.push(place);
                 }
                 Err(problem) => {
@@ -75,12 +77,12 @@ impl Engine {
             }
         }
         if !batch.is_empty() {
-            let sent: Vec<(TaskId, Ending)> =
-                batch.iter().map(|item| (item.id.clone(), without_result(&item.ending))).collect();
+            let sent: Vec<(TaskId, Labels)> =
+                batch.iter().map(|item| (item.id.clone(), Labels::of(&item.ending))).collect();
             let outcomes = self.store.settle(batch).await.map_err(unavailable)?;
             let mut told = Told::default();
-            for ((place, (id, ending)), outcome) in places.into_iter().zip(sent).zip(outcomes) {
-                results[place] = Some(settled(id, &ending, outcome, &mut told));
+            for ((place, (id, labels)), outcome) in places.into_iter().zip(sent).zip(outcomes) {
+                results[place] = Some(settled(id, labels, outcome, &mut told));
             }
             self.tell(&told);
         }
@@ -121,12 +123,25 @@ impl Engine {
     }
 }
 
-fn settled(id: TaskId, ending: &Ending, outcome: Settled, told: &mut Told) -> SettleResult {
+/// An ending as metrics name it.
+#[derive(Clone, Copy)]
+struct Labels {
+    outcome: &'static str,
+    class: Option<FailureClass>,
+}
+
+impl Labels {
+    fn of(ending: &Ending) -> Self {
+        Self { outcome: outcome_name(ending), class: ending.failure().map(|failure| failure.class) }
+    }
+}
+
+fn settled(id: TaskId, labels: Labels, outcome: Settled, told: &mut Told) -> SettleResult {
     match outcome {
         Settled::Applied { state, due_ms, queue } => {
-            told.count("redrive_settled_total", &queue, "outcome", outcome_name(ending));
-            if let Some(failure) = ending.failure() {
-                told.count("redrive_failures_total", &queue, "class", failure.class.as_str());
+            told.count("redrive_settled_total", &queue, "outcome", labels.outcome);
+            if let Some(class) = labels.class {
+                told.count("redrive_failures_total", &queue, "class", class.as_str());
             }
             told.moved(&id, &queue, state, due_ms);
             accepted(id, state, due_ms, false)
@@ -158,25 +173,16 @@ const fn outcome_name(ending: &Ending) -> &'static str {
     }
 }
 
-fn judged(settlement: Settlement, now_ms: i64) -> Settle {
+fn judged(settlement: Settlement, judge: &mut judge::Batch) -> Settle {
     let ending = match settlement.outcome {
         Outcome::Done { result } => Ending::Done(result),
-        // The dependency is the store's to know: it is mixed into the fingerprint there.
-        Outcome::Retry { failure } => Ending::Failed(judge(&failure, None, now_ms)),
-        Outcome::Dead { failure } => Ending::FailedForGood(judge(&failure, None, now_ms)),
-        Outcome::Escalate { failure } => Ending::NeedsPerson(judge(&failure, None, now_ms)),
+        Outcome::Retry { failure } => Ending::Failed(judge.judge(failure)),
+        Outcome::Dead { failure } => Ending::FailedForGood(judge.judge(failure)),
+        Outcome::Escalate { failure } => Ending::NeedsPerson(judge.judge(failure)),
         Outcome::Snooze { delay_ms } => Ending::Snoozed { delay_ms },
         Outcome::Release {} => Ending::Released,
     };
     Settle { id: settlement.id, fence: Fence { epoch: settlement.epoch, nonce: settlement.nonce }, ending }
-}
-
-/// An ending as metrics need it: results may be large.
-fn without_result(ending: &Ending) -> Ending {
-    match ending {
-        Ending::Done(_) => Ending::Done(None),
-        other => other.clone(),
-    }
 }
 
 fn extended(id: TaskId, outcome: Extended) -> LeaseResult {

@@ -81,18 +81,29 @@ impl<I: Item, O: Send + 'static> Batcher<I, O> {
 
     /// Answers each item, in order. Items of one task are done one after the other.
     pub async fn submit(&self, items: Vec<I>) -> Result<Vec<O>> {
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bytes: usize = items.iter().map(Item::bytes).sum();
+        if bytes <= BODY_MAX_BYTES && items.len() <= BATCH_MAX_ITEMS && distinct(&items) {
+            return self.call(items).await;
+        }
         let (count, rounds) = (items.len(), rounds(items));
         let mut answers: Vec<Option<O>> = (0..count).map(|_| None).collect();
         for part in rounds.into_iter().flat_map(parts) {
             let (places, items): (Vec<usize>, Vec<I>) = part.into_iter().unzip();
-            let (reply, answer) = oneshot::channel();
-            let closed = || StoreError::Unavailable("the store is closed".into());
-            self.calls.send(Call { items, reply }).await.map_err(|_| closed())?;
-            for (place, outcome) in places.into_iter().zip(answer.await.map_err(|_| closed())??) {
+            for (place, outcome) in places.into_iter().zip(self.call(items).await?) {
                 answers[place] = Some(outcome);
             }
         }
         answers.into_iter().collect::<Option<_>>().ok_or_else(short)
+    }
+
+    async fn call(&self, items: Vec<I>) -> Result<Vec<O>> {
+        let (reply, answer) = oneshot::channel();
+        let closed = || StoreError::Unavailable("the store is closed".into());
+        self.calls.send(Call { items, reply }).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
     }
 }
 
@@ -110,8 +121,10 @@ fn short() -> StoreError {
 struct Gathered<I, O> {
     items: Vec<I>,
     bytes: usize,
-    /// Hashes of the tasks: two that are alike by chance cost a batch of their own.
+    /// Hashes of the tasks, once a second call comes: two that are alike by chance cost a batch of their own.
     ids: HashSet<u64>,
+    /// Items whose tasks are among them.
+    hashed: usize,
     hasher: RandomState,
     callers: Vec<(usize, oneshot::Sender<Result<Vec<O>>>)>,
 }
@@ -122,6 +135,7 @@ impl<I, O> Default for Gathered<I, O> {
             items: Vec::new(),
             bytes: 0,
             ids: HashSet::new(),
+            hashed: 0,
             hasher: RandomState::new(),
             callers: Vec::new(),
         }
@@ -129,18 +143,26 @@ impl<I, O> Default for Gathered<I, O> {
 }
 
 impl<I: Item, O> Gathered<I, O> {
-    fn fits(&self, call: &Call<I, O>) -> bool {
+    fn fits(&mut self, call: &Call<I, O>) -> bool {
         let bytes: usize = call.items.iter().map(Item::bytes).sum();
-        self.items.len() + call.items.len() <= BATCH_MAX_ITEMS
-            && self.bytes + bytes <= BODY_MAX_BYTES
-            && !call.items.iter().any(|item| self.ids.contains(&self.hasher.hash_one(item.id())))
+        if self.items.len() + call.items.len() > BATCH_MAX_ITEMS || self.bytes + bytes > BODY_MAX_BYTES {
+            return false;
+        }
+        for item in &self.items[self.hashed..] {
+            self.ids.insert(self.hasher.hash_one(item.id()));
+        }
+        self.hashed = self.items.len();
+        !call.items.iter().any(|item| self.ids.contains(&self.hasher.hash_one(item.id())))
     }
 
     fn take(&mut self, call: Call<I, O>) {
         self.bytes += call.items.iter().map(Item::bytes).sum::<usize>();
-        self.ids.extend(call.items.iter().map(|item| self.hasher.hash_one(item.id())));
         self.callers.push((call.items.len(), call.reply));
-        self.items.extend(call.items);
+        if self.items.is_empty() {
+            self.items = call.items;
+        } else {
+            self.items.extend(call.items);
+        }
     }
 
     async fn answer<F: Future<Output = Result<Vec<O>>>>(self, run: &impl Fn(Vec<I>) -> F) {
@@ -166,12 +188,14 @@ impl<I: Item, O> Gathered<I, O> {
 /// Items with their places among all.
 type Round<I> = Vec<(usize, I)>;
 
+/// Whether no two are of one task.
+pub(super) fn distinct<I: Item>(items: &[I]) -> bool {
+    let mut seen = HashSet::with_capacity(items.len());
+    items.iter().all(|item| seen.insert(item.id()))
+}
+
 /// Splits items so that none holds two of one task, in order.
 pub(super) fn rounds<I: Item>(items: Vec<I>) -> Vec<Round<I>> {
-    let mut seen = HashSet::with_capacity(items.len());
-    if items.iter().all(|item| seen.insert(item.id())) {
-        return vec![items.into_iter().enumerate().collect()];
-    }
     let mut rounds: Vec<(HashSet<TaskId>, Round<I>)> = Vec::new();
     for (place, item) in items.into_iter().enumerate() {
         // After the last round that has the task.

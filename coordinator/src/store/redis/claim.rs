@@ -331,7 +331,8 @@ impl Inner {
             let Some(lease) = sorted.aside.pass_over(&id, || None, lease)? else { continue };
             one.room = one.room.saturating_sub(task.slot_bytes);
             one.answer.leases.push(lease);
-            handed.push((id, Handed { task, agent: Some(one.claim.agent.clone()), value: Some(value) }));
+            let agent = Some(one.claim.agent.clone());
+            handed.push((id, Handed { task, agent, value: Some(value) }));
         }
         if !handed.is_empty() {
             one.gave.insert(shard);
@@ -384,7 +385,7 @@ impl Inner {
                 result: None,
                 now_ms,
             };
-            let change = self.change(&id, task, body_of(&value).ok(), decided).await;
+            let change = self.change(&id, &mut task, body_of(&value).ok(), decided).await;
             if let Some(change) = aside.pass_over(&id, || None, change)? {
                 changes.push(change);
                 ids.push(id);

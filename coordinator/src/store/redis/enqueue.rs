@@ -73,9 +73,9 @@ impl Inner {
         for (task, ordinal) in tasks.iter_mut().zip(first..) {
             write_ordinal(&mut task.value, ordinal);
         }
-        let of_task = self.keys.of_shard(shard, "t:");
+        let keys = self.keys.tasks(shard);
         let values: Vec<(String, &[u8])> =
-            tasks.iter().map(|task| (format!("{of_task}{}", task.id), task.value.as_slice())).collect();
+            tasks.iter().map(|task| (keys.of(&task.id), task.value.as_slice())).collect();
         let gated = self.enqueuing(shard, first, &tasks, true);
         let reply = match self.write_past(shard, &gated, &values).await? {
             Some(reply) => reply,
@@ -141,7 +141,7 @@ fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: 
     let hash = contents_hash(&task);
     let now_ms = now_us.div_euclid(1_000);
     let line = verdict.map(|verdict| {
-        write_line(&AttemptRecord {
+        write_line(AttemptRecord {
             run: record.runs,
             agent: None,
             route: task.spec.route,

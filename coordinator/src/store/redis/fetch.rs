@@ -43,7 +43,7 @@ fn learn_value_bytes(known: usize, read_bytes: usize, count: usize) -> usize {
 }
 
 /// A task with its value.
-pub(super) type Fetched = (TaskId, Task, Vec<u8>);
+pub(super) type Fetched = (TaskId, Box<Task>, Vec<u8>);
 
 /// What came of the tasks given.
 #[derive(Default)]
@@ -63,9 +63,9 @@ impl Inner {
         while tasks.peek().is_some() {
             let known = self.value_bytes.load(Ordering::Relaxed);
             let part: Vec<Ticket> = tasks.by_ref().take(values_at_once(known)).collect();
-            let mut query = cmd("MGET");
+            let (mut query, keys) = (cmd("MGET"), self.keys.tasks(shard));
             for ticket in &part {
-                query.arg(self.keys.of_shard(shard, &format!("t:{}", ticket.id)));
+                query.arg(keys.of(&ticket.id));
             }
             let reply = self.link.query(&query).await?;
             let (mut read_bytes, count) = (0, part.len());
@@ -82,7 +82,7 @@ impl Inner {
                     // Whatever has become of it since it was leased left an epoch as high in it.
                     continue;
                 }
-                let task = task.leased(Some(ticket.lease.clone()));
+                let task = Box::new(task.leased(Some(ticket.lease.clone())));
                 // What is given again may be at work already; otherwise it must not start any more, as if it were new.
                 if task.record.deadline_ms < given.now_ms && !task.record.started {
                     sorted.late.push((ticket.id, task, value));

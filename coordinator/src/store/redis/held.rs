@@ -22,7 +22,7 @@ const BODIES_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// A task, and what is known beside it.
 #[derive(Debug, Clone)]
 pub(super) struct Handed {
-    pub task: Task,
+    pub task: Box<Task>,
     /// Who holds it.
     pub agent: Option<Name>,
     /// Its value as it was read, where it is at hand.
@@ -34,6 +34,17 @@ struct Generations {
     young: HashMap<TaskId, Handed>,
     young_bytes: usize,
     old: HashMap<TaskId, Handed>,
+}
+
+impl Generations {
+    fn take(&mut self, id: &TaskId, fence: Fence) -> Option<Handed> {
+        if self.young.get(id).is_some_and(|handed| handed.is_under(fence)) {
+            let handed = self.young.remove(id)?;
+            self.young_bytes = self.young_bytes.saturating_sub(handed.bytes());
+            return Some(handed);
+        }
+        if self.old.get(id)?.is_under(fence) { self.old.remove(id) } else { None }
+    }
 }
 
 /// The tasks handed out.
@@ -49,27 +60,15 @@ impl Held {
                 held.old = mem::take(&mut held.young);
                 held.young_bytes = 0;
             }
-            held.young_bytes += handed.value.as_ref().map_or(0, Vec::len);
+            held.young_bytes += handed.bytes();
             held.young.insert(id, handed);
         }
     }
 
-    /// Takes those of the tasks out that are remembered under the lease that is shown.
-    pub fn take<'a>(&self, shown: impl Iterator<Item = (&'a TaskId, Fence)>) -> HashMap<TaskId, Handed> {
+    /// Takes those of the tasks out that are remembered under the lease that is shown, in order.
+    pub fn take<'a>(&self, shown: impl Iterator<Item = (&'a TaskId, Fence)>) -> Vec<Option<Handed>> {
         let mut held = self.lock();
-        let mut taken = HashMap::new();
-        for (id, fence) in shown {
-            if held.young.get(id).is_some_and(|handed| handed.is_under(fence)) {
-                if let Some(handed) = held.young.remove(id) {
-                    let bytes = handed.value.as_ref().map_or(0, Vec::len);
-                    held.young_bytes = held.young_bytes.saturating_sub(bytes);
-                    taken.insert(id.clone(), handed);
-                }
-            } else if held.old.get(id).is_some_and(|handed| handed.is_under(fence)) {
-                taken.extend(held.old.remove(id).map(|handed| (id.clone(), handed)));
-            }
-        }
-        taken
+        shown.map(|(id, fence)| held.take(id, fence)).collect()
     }
 
     /// The queue of a task that was handed out under this lease.
@@ -87,5 +86,9 @@ impl Held {
 impl Handed {
     fn is_under(&self, fence: Fence) -> bool {
         self.task.fence() == fence
+    }
+
+    fn bytes(&self) -> usize {
+        self.value.as_ref().map_or(0, Vec::len)
     }
 }

@@ -44,25 +44,25 @@ struct StoredAttempt {
 }
 
 /// A line of history behind its length.
-pub(super) fn write_line(attempt: &AttemptRecord) -> Vec<u8> {
-    let failure = attempt.failure.as_ref().map(|failure| StoredFailure {
+pub(super) fn write_line(attempt: AttemptRecord) -> Vec<u8> {
+    let failure = attempt.failure.map(|failure| StoredFailure {
         class: class_number(failure.class).into(),
         retryable: failure.retryable,
         retry_after_ms: failure.retry_after_ms,
-        message: failure.message.clone(),
-        fingerprint: failure.fingerprint.clone(),
+        message: failure.message,
+        fingerprint: failure.fingerprint,
     });
     let end = ENDINGS.iter().position(|end| *end == attempt.end).unwrap_or(ENDINGS.len());
     StoredAttempt {
         run: attempt.run,
-        agent: attempt.agent.as_ref().map(ToString::to_string),
+        agent: attempt.agent.map(Into::into),
         route: attempt.route,
         started_at_ms: attempt.started_at_ms,
         ended_at_ms: attempt.ended_at_ms,
         end: u32::try_from(end).unwrap_or(u32::MAX),
         failure,
         delay_ms: attempt.delay_ms,
-        why: attempt.why.clone(),
+        why: attempt.why,
     }
     .encode_length_delimited_to_vec()
 }

@@ -67,6 +67,16 @@ pub(super) fn lane_name(lane: &Lane) -> String {
     )
 }
 
+/// The keys of one shard's tasks: what they begin with is put together once for all of them.
+pub(super) struct TaskKeys(String);
+
+impl TaskKeys {
+    /// The key of one.
+    pub fn of(&self, id: &str) -> String {
+        [self.0.as_str(), id].concat()
+    }
+}
+
 /// The names of one namespace.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
@@ -91,6 +101,11 @@ impl Keys {
     /// A key of a shard.
     pub fn of_shard(&self, shard: u16, name: &str) -> String {
         format!("{}:{{{shard}}}:{name}", self.prefix)
+    }
+
+    /// The keys of a shard's tasks.
+    pub fn tasks(&self, shard: u16) -> TaskKeys {
+        TaskKeys(self.of_shard(shard, "t:"))
     }
 
     /// A key that there is once.

@@ -7,12 +7,12 @@ use redrive_shared::lifecycle::{Record, Refused};
 
 use super::Inner;
 use super::aside::readable;
-use super::batcher::{Item, rounds};
+use super::batcher::{Item, distinct, rounds};
 use super::held::Handed;
 use super::reach::Part;
 use super::reply::{bytes, integer, items, text};
 use super::scripts::{EXTEND, HEADS};
-use super::transition::{Changed, Decided, lane, read};
+use super::transition::{Changed, Decided, read};
 use super::value::body_of;
 use crate::store::format::state_from;
 use crate::store::{Ending, Extend, Extended, Result, Settle, Settled, StoreError};
@@ -77,6 +77,9 @@ impl Inner {
 
     /// Ends attempts. What is asked twice about one task is done one after the other.
     pub async fn settle(&self, batch: Vec<Settle>) -> Result<Vec<Settled>> {
+        if distinct(&batch) {
+            return self.settle_distinct(batch).await;
+        }
         let mut answers: Vec<Option<Settled>> = batch.iter().map(|_| None).collect();
         for round in rounds(batch) {
             let (places, items): (Vec<usize>, Vec<Settle>) = round.into_iter().unzip();
@@ -88,28 +91,23 @@ impl Inner {
     }
 
     async fn settle_distinct(&self, mut batch: Vec<Settle>) -> Result<Vec<Settled>> {
-        let held = self.held.take(batch.iter().map(|item| (&item.id, item.fence)));
-        let mut tasks: HashMap<TaskId, Result<Handed>> =
-            held.into_iter().map(|(id, handed)| (id, Ok(handed))).collect();
-        let missing: Vec<TaskId> =
-            batch.iter().filter(|item| !tasks.contains_key(&item.id)).map(|item| item.id.clone()).collect();
+        let mut held = self.held.take(batch.iter().map(|item| (&item.id, item.fence)));
+        let missing = batch.iter().zip(&held).filter(|(_, handed)| handed.is_none());
+        let missing: Vec<TaskId> = missing.map(|(item, _)| item.id.clone()).collect();
         // A repeat is answered from here.
-        tasks.extend(self.sure_heads(&missing).await?);
+        let mut found = self.sure_heads(&missing).await?;
         let now_ms = self.now_ms();
         let (mut answers, mut changes, mut decided) = (Vec::new(), Vec::new(), Vec::new());
         for (place, item) in batch.iter_mut().enumerate() {
-            let handed = match tasks.get(&item.id) {
-                Some(Ok(handed)) => handed,
-                Some(Err(_)) => {
-                    answers.push(Settled::Unreadable);
-                    continue;
-                }
-                None => {
-                    answers.push(Settled::Unknown);
-                    continue;
-                }
+            let Some(handed) = held[place].take().map(Ok).or_else(|| found.remove(&item.id)) else {
+                answers.push(Settled::Unknown);
+                continue;
             };
-            match readable(self.decide(handed, item, now_ms).await)? {
+            let made = match handed {
+                Ok(handed) => self.decide(handed, item, now_ms).await,
+                Err(error) => Err(error),
+            };
+            match readable(made)? {
                 Ok(Ok((change, outcome))) => {
                     changes.push(change);
                     decided.push(place);
@@ -133,38 +131,30 @@ impl Inner {
     /// The change that a settlement makes and what is said of it; or why it makes none.
     async fn decide(
         &self,
-        Handed { task, agent, value }: &Handed,
+        Handed { mut task, agent, value }: Handed,
         item: &mut Settle,
         now_ms: i64,
     ) -> Result<std::result::Result<(super::Change, Settled), Settled>> {
         if let Some(dependency) = task.meta.needs() {
             item.ending.at_dependency(dependency);
         }
-        let mut after = task.clone();
+        let before = task.record.clone();
         let policy = self.books.get().policy(task.meta.queue());
-        let settled = after.record.settle(item.fence, item.ending.ended(), &policy, now_ms, &mut rand::rng());
+        let settled = task.record.settle(item.fence, item.ending.ended(), &policy, now_ms, &mut rand::rng());
         let verdict = match settled {
             Ok(verdict) => verdict,
-            Err(refused) => return Ok(Err(refusal(refused, task.record.due_ms))),
+            Err(refused) => return Ok(Err(refusal(refused, before.due_ms))),
         };
-        let (state, due_ms, queue) = (after.record.state, after.record.due_ms, lane(task)?.queue);
+        let (state, due_ms) = (task.record.state, task.record.due_ms);
         let result = match &item.ending {
             Ending::Done(Some(result)) => Some(result.get().as_bytes()),
             _ => None,
         };
-        let decided = Decided {
-            guard: None,
-            before: task.record.clone(),
-            verdict,
-            failure: item.ending.failure(),
-            agent: agent.clone(),
-            note: None,
-            result,
-            now_ms,
-        };
-        let change = self
-            .change(&item.id, after, value.as_deref().and_then(|value| body_of(value).ok()), decided)
-            .await?;
+        let failure = item.ending.failure();
+        let decided = Decided { guard: None, before, verdict, failure, agent, note: None, result, now_ms };
+        let body = value.as_deref().and_then(|value| body_of(value).ok());
+        let change = self.change(&item.id, &mut task, body, decided).await?;
+        let queue = change.queue.clone();
         Ok(Ok((change, Settled::Applied { state, due_ms, queue })))
     }
 
@@ -202,7 +192,7 @@ impl Inner {
                 if !head.is_empty() {
                     let task = read(id, head, bytes(&parts[1])?).map(|task| {
                         let agent = task.lease.as_ref().and_then(|lease| lease.agent.clone());
-                        Handed { task, agent, value: None }
+                        Handed { task: Box::new(task), agent, value: None }
                     });
                     found.insert(id.clone(), task);
                 }

@@ -173,6 +173,9 @@ impl Inner {
         items: Vec<I>,
         batcher: fn(&Shard) -> &Batcher<I, O>,
     ) -> Result<Vec<O>> {
+        if self.keys.shards() == 1 {
+            return batcher(self.shard(0)).submit(items).await;
+        }
         let mut answers: Vec<Option<O>> = items.iter().map(|_| None).collect();
         let mut shards: HashMap<u16, (Vec<usize>, Vec<I>)> = HashMap::new();
         for (place, item) in items.into_iter().enumerate() {

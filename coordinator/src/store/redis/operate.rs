@@ -125,7 +125,7 @@ impl Inner {
             result: None,
             now_ms: now_us.div_euclid(1_000),
         };
-        Ok((answer, Some(self.change(id, after, None, decided).await?)))
+        Ok((answer, Some(self.change(id, &mut after, None, decided).await?)))
     }
 
     /// Forgets finished tasks whose retention is over, and agents that were gone for long. A shard that cannot be reached

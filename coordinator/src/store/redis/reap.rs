@@ -187,7 +187,7 @@ impl Inner {
             let decided =
                 Decided { guard, before, verdict, failure: None, agent, note: None, result: None, now_ms };
             let queue = lane(&after).map(|lane| lane.queue);
-            let change = self.change(&id, after, None, decided).await;
+            let change = self.change(&id, &mut after, None, decided).await;
             let decided = queue.and_then(|queue| Ok((queue, change?)));
             let Some((queue, change)) = aside.pass_over(&id, || Some(Place::Lease(epoch)), decided)? else {
                 continue;
@@ -214,7 +214,7 @@ impl Inner {
         let late = late.filter(|(_, task)| task.record.state == TaskState::Scheduled);
         let named = late.filter_map(|(id, task)| {
             let lane = lane_name(&lane(&task).ok()?);
-            Some((id, task, lane))
+            Some((id, *task, lane))
         });
         Ok(named.collect())
     }
@@ -235,7 +235,7 @@ impl Inner {
         let now_ms = now_us.div_euclid(1_000);
         let decided =
             Decided { guard, before, verdict, failure: None, agent: None, note: None, result: None, now_ms };
-        self.change(id, after, None, decided).await
+        self.change(id, &mut after, None, decided).await
     }
 
     /// Lets the leases of one run end now.

@@ -386,7 +386,8 @@ impl Task {
     }
 }
 
-/// A score in a lane: the due millisecond in µs, and below it the order of arrival.
+/// A score in a lane: the due millisecond in µs, and below it the order of arrival: tasks that are due in the same
+/// millisecond follow each other as they came if they came in one, and anyhow otherwise.
 pub(super) fn score(due_ms: i64, ordinal: i64) -> i64 {
     due_ms.saturating_mul(1_000) + ordinal.rem_euclid(1_000)
 }
