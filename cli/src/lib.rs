@@ -38,7 +38,11 @@ pub fn main() -> ExitCode {
 
 fn run(command: commands::Command, context: &context::Context) -> anyhow::Result<()> {
     logging::start(&context.global, command.log_level())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = command.threads() {
+        runtime.worker_threads(threads);
+    }
+    let runtime = runtime.enable_all().build()?;
     let done = runtime.block_on(context.impatience.run_until_cancelled(command.run(context)));
     // A thread that still reads stdin must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));

@@ -74,6 +74,8 @@ pub struct Options {
     pub callers: usize,
     /// Coordinators that full cycles are spread over.
     pub coordinators: usize,
+    /// Threads that each of them serves with.
+    pub threads: u16,
     /// Bytes of each payload.
     pub payload_bytes: usize,
     /// Tasks due at one instant in the storm.
@@ -118,7 +120,7 @@ pub async fn run(
 async fn embedded(options: &Options, data: Data<'_>, talk: &Talk<'_>) -> anyhow::Result<Report> {
     let durability = "WAL, synchronous=FULL: every commit is flushed";
     let mut report = Report::new(Settings::new(options, "sqlite", durability.to_owned()));
-    let targets = Targets::start(data, 1).await?;
+    let targets = Targets::start(data, 1, options.threads).await?;
     let clients = targets.clients();
     if options.has(Measure::Cycles) {
         talk.step("full cycles: enqueue, claim, retry, claim, succeed");

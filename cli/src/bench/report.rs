@@ -77,6 +77,8 @@ pub struct Settings {
     pub batch: usize,
     /// Producers, and as many workers.
     pub callers: usize,
+    /// Threads of each coordinator; the load has one.
+    pub threads: u16,
     /// Bytes of a payload.
     pub payload_bytes: usize,
     /// Tasks of the lateness measurement.
@@ -94,6 +96,7 @@ impl Settings {
             tasks: super::cycles::tasks(options),
             batch: options.batch,
             callers: options.callers,
+            threads: options.threads,
             payload_bytes: options.payload_bytes,
             lateness_tasks: super::lateness::tasks(options),
             storm_tasks: options.storm_tasks,
@@ -176,7 +179,10 @@ impl Report {
         rows.push(row(
             "",
             processor(service),
-            format!("coordinators: {coordinators}; medians of {rounds} rounds"),
+            format!(
+                "coordinators: {coordinators}, threads: {}; medians of {rounds} rounds",
+                self.settings.threads
+            ),
         ));
         rows.push(row(
             "store alone",

@@ -30,11 +30,11 @@ pub(super) struct Targets {
 }
 
 impl Targets {
-    /// Starts so many coordinators on free ports.
-    pub async fn start(data: Data<'_>, count: usize) -> anyhow::Result<Self> {
+    /// Starts so many coordinators on free ports, with so many threads each.
+    pub async fn start(data: Data<'_>, count: usize, threads: u16) -> anyhow::Result<Self> {
         let mut targets = Self { children: Vec::new(), clients: Vec::new() };
         for _ in 0..count {
-            let (child, url) = start(data).await?;
+            let (child, url) = start(data, threads).await?;
             targets.children.push(child);
             targets.clients.push(Client::new(&url)?);
         }
@@ -60,10 +60,10 @@ impl Targets {
     }
 }
 
-async fn start(data: Data<'_>) -> anyhow::Result<(Child, String)> {
+async fn start(data: Data<'_>, threads: u16) -> anyhow::Result<(Child, String)> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut command = Command::new(program);
-    command.args(["--json", "coordinator", "--listen", "127.0.0.1:0"]);
+    command.args(["--json", "coordinator", "--listen", "127.0.0.1:0", "--threads", &threads.to_string()]);
     // A store that is configured for other coordinators is none of ours.
     command.env_remove("REDRIVE_CONFIG");
     for (name, _) in std::env::vars_os() {

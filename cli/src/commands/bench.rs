@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 250, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     batch: u32,
     /// Producers, and as many workers, calling at once.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
     callers: u32,
     /// Bytes of each payload.
     #[arg(long, value_name = "BYTES", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..=65_536))]
@@ -62,6 +62,9 @@ pub struct Args {
     /// Coordinators that full cycles are spread over, on a shared store.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     coordinators: u32,
+    /// Threads that each of them serves with.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: u16,
     /// Tasks parked to measure memory, and what a claim costs beside them.
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     memory: u32,
@@ -95,6 +98,7 @@ impl Args {
             batch: self.batch as usize,
             callers: self.callers as usize,
             coordinators: self.coordinators as usize,
+            threads: self.threads,
             payload_bytes: self.payload as usize,
             storm_tasks: self.storm as usize,
             seconds: self.seconds,

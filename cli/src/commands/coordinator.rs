@@ -25,6 +25,9 @@ Examples:
   redrive coordinator --config /etc/redrive.toml
   REDRIVE__COORDINATOR__LISTEN=127.0.0.1:9000 redrive coordinator --in-memory";
 
+/// More than any machine has a use for.
+const THREADS_MAX: i64 = 256;
+
 /// Run a coordinator, on the embedded store or on a shared one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
@@ -38,11 +41,19 @@ pub struct Args {
     /// Start although the shared store would lose tasks; `redrive doctor` says how.
     #[arg(long)]
     allow_unsafe: bool,
+    /// Threads that serve [default: as many as there are processors]. Beside a Redis on two processors, one is best.
+    #[arg(long, value_name = "N", env = "REDRIVE_COORDINATOR_THREADS", value_parser = clap::value_parser!(u16).range(1..=THREADS_MAX))]
+    threads: Option<u16>,
     #[command(flatten)]
     store: StoreArgs,
 }
 
 impl Args {
+    /// Threads that it serves with, if it is told.
+    pub fn threads(&self) -> Option<usize> {
+        self.threads.map(usize::from)
+    }
+
     fn flags(&self) -> Table {
         let mut section = Table::new();
         if let Some(listen) = self.listen {
@@ -106,8 +117,13 @@ mod tests {
 
     #[test]
     fn only_flags_that_were_given_set_keys() {
-        let none =
-            Args { listen: None, create_queues: false, allow_unsafe: false, store: StoreArgs::default() };
+        let none = Args {
+            listen: None,
+            create_queues: false,
+            allow_unsafe: false,
+            threads: None,
+            store: StoreArgs::default(),
+        };
         assert_eq!(none.flags().to_string().trim(), "[coordinator]");
         let store = StoreArgs { data_dir: Some("/data".into()), ..StoreArgs::default() };
         let some = Args { create_queues: true, store, ..none };

@@ -35,6 +35,16 @@ macro_rules! commands {
                 }
             }
 
+            /// Threads that it works with; as many as there are processors when it does not say.
+            pub fn threads(&self) -> Option<usize> {
+                match self {
+                    Self::Coordinator(args) => args.threads(),
+                    // It keeps Redis busy with less than half of one; the others are for Redis and the coordinators.
+                    Self::Bench(_) => Some(1),
+                    _ => None,
+                }
+            }
+
             /// Does it.
             pub async fn run(self, context: &Context) -> anyhow::Result<()> {
                 match self { $(Self::$variant(args) => $module::run(*args, context).await,)* }

@@ -7,7 +7,7 @@
 //! | step | commands for a batch of n |
 //! |---|---|
 //! | enqueue | n × SET NX of the payload, one ZADD of n |
-//! | claim | ZRANGEBYSCORE LIMIT n; then ZREM and ZADD of n, MGET of n |
+//! | claim | ZRANGEBYSCORE LIMIT n; then ZREMRANGEBYRANK, ZADD of n, MGET of n |
 //! | fail | ZREM and ZADD of n, n × SETRANGE of a header |
 //! | claim again | as before |
 //! | done | ZREM of n, n × SET PX of a tombstone |
@@ -116,7 +116,8 @@ async fn claim(wire: &mut MultiplexedConnection, keys: &Keys, count: usize) -> a
     due.arg(&keys.lane).arg("-inf").arg(now_us).arg("LIMIT").arg(0).arg(count);
     let ids: Vec<String> = due.query_async(wire).await?;
     let mut batch = pipe();
-    batch.cmd("ZREM").arg(&keys.lane).arg(&ids).ignore();
+    // They are its first: nobody else takes from this lane.
+    batch.cmd("ZREMRANGEBYRANK").arg(&keys.lane).arg(0).arg(count - 1).ignore();
     add(&mut batch, &keys.leases, now_us + LEASE_US, ids.iter().map(String::as_str));
     batch.cmd("MGET").arg(ids.iter().map(|id| keys.task(id)).collect::<Vec<_>>());
     let (values,): (Vec<Option<Vec<u8>>>,) = batch.query_async(wire).await?;

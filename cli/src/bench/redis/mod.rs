@@ -141,7 +141,7 @@ async fn measure(
     }
     if options.has(Measure::Idle) {
         talk.step("idle, with parked tasks and waiting workers");
-        let targets = start(names, 1).await?;
+        let targets = start(names, 1, options).await?;
         report.idle_cpu_percent = idle::measure(&targets, options).await.context("measuring idle cost")?;
         targets.stop().await;
     }
@@ -160,8 +160,9 @@ async fn measure(
     Ok(report)
 }
 
-async fn start(names: &Names, coordinators: usize) -> anyhow::Result<Targets> {
-    Targets::start(Data::Shared { url: &names.url, prefix: &names.service() }, coordinators).await
+async fn start(names: &Names, coordinators: usize, options: &Options) -> anyhow::Result<Targets> {
+    let data = Data::Shared { url: &names.url, prefix: &names.service() };
+    Targets::start(data, coordinators, options.threads).await
 }
 
 async fn layers(
@@ -171,7 +172,7 @@ async fn layers(
     talk: &Talk<'_>,
 ) -> anyhow::Result<Layers> {
     let straight = Straight::open(&names.address, &names.straight(), options.payload_bytes).await?;
-    let targets = start(names, options.coordinators).await?;
+    let targets = start(names, options.coordinators, options).await?;
     let measured = rounds::measure(server, &straight, &targets, names, options, talk).await;
     targets.stop().await;
     measured
@@ -183,7 +184,7 @@ async fn spread(
     options: &Options,
     talk: &Talk<'_>,
 ) -> anyhow::Result<Spread> {
-    let targets = start(names, coordinators).await?;
+    let targets = start(names, coordinators, options).await?;
     let mut spread = Spread { coordinators, lateness_ms: None, storm_ms: None };
     if options.has(Measure::Lateness) {
         talk.step(&format!("lateness at 200 due tasks a second, coordinators: {coordinators}"));

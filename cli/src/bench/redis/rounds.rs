@@ -15,7 +15,7 @@ use crate::bench::target::Targets;
 use crate::bench::{Options, cpu};
 
 /// Of each of the three.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// Full cycles three ways.
 #[derive(Debug, Clone, Serialize)]
