@@ -16,6 +16,8 @@ pub struct Task {
     pub lane: (Priority, Option<u8>, Option<u8>),
     /// Order of arrival.
     pub seq: u64,
+    /// When it arrived.
+    pub came_ms: i64,
     pub state: TaskState,
     pub epoch: i64,
     pub due_ms: i64,
@@ -60,6 +62,7 @@ impl Task {
             payload: spec.payload,
             lane: (spec.priority, spec.group, spec.dependency),
             seq,
+            came_ms: now_ms,
             state: TaskState::Scheduled,
             epoch: now_us,
             due_ms,
