@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use crate::amqp::AmqpConfig;
 use crate::store::redis::RedisConfig;
 use crate::store::redis::address::Address;
 use crate::store::redis::link::LinkOptions;
@@ -29,6 +30,8 @@ pub struct CoordinatorConfig {
     pub shutdown_grace_ms: u64,
     /// Where the shared store is, if it is not the embedded one.
     pub store: StoreConfig,
+    /// Where RabbitMQ is, if it is used.
+    pub amqp: AmqpConfig,
 }
 
 /// Section `[coordinator.store]`: the shared store.
@@ -114,6 +117,7 @@ impl Default for CoordinatorConfig {
             body_timeout_ms: 10_000,
             shutdown_grace_ms: 5_000,
             store: StoreConfig::default(),
+            amqp: AmqpConfig::default(),
         }
     }
 }

@@ -1,16 +1,19 @@
 //! The coordinator: the truth about every task, behind an HTTP API.
 
 pub mod alarm;
+pub mod amqp;
 pub mod api;
 pub mod config;
 mod connections;
 pub mod dispatch;
 pub mod duties;
 pub mod engine;
+mod json;
 pub mod metrics;
 mod serve;
 pub mod store;
 mod watch;
 
+pub use amqp::AmqpConfig;
 pub use config::{CoordinatorConfig, StoreConfig};
 pub use serve::{CoordinatorError, run};

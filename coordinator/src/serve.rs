@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::amqp::Amqp;
 use crate::api::Api;
 use crate::config::CoordinatorConfig;
 use crate::connections::serve;
@@ -77,6 +78,10 @@ pub async fn run(
     let clock = store.clock().unwrap_or_else(|| Arc::new(SystemClock));
     let engine = Engine::new(store, clock, config.create_queues, shutdown.clone());
     let mut duties = start_duties(&engine, metrics.as_ref(), &shutdown);
+    if config.amqp.url.is_some() {
+        let (amqp, stop) = (Amqp::new(Arc::clone(&engine), config.amqp.clone()), shutdown.clone());
+        duties.spawn(async move { amqp.run(stop).await });
+    }
     let body_timeout = Duration::from_millis(config.body_timeout_ms);
     let router = Api::new(engine, metrics, body_timeout, shutdown.clone()).router();
     tracing::info!(%address, in_memory = config.in_memory, "ready");

@@ -167,9 +167,10 @@ impl Pair {
         };
         let (late, mut again): (Vec<_>, Vec<_>) = before.into_iter().filter(holds).partition(is_late);
         let mut late: Vec<usize> = late.into_iter().map(|(task, _)| task).collect();
-        // In whatever order: a store may keep together those that end together.
-        again.sort_by_key(|(task, _)| *task);
-        leases.sort_by_key(|(task, _)| *task);
+        if !self.bed.order_is_exact() {
+            again.sort_by_key(|(task, _)| *task);
+            leases.sort_by_key(|(task, _)| *task);
+        }
         late.sort_unstable();
         too_late.sort_unstable();
         assert_eq!((leases, &too_late), (again, &late), "the same leases again");

@@ -165,6 +165,7 @@ pub fn beat(agent: &str, boot_id: &str) -> Heartbeat {
         leases: Vec::new(),
         lease_ms: None,
         draining: false,
+        pushed: false,
     }
 }
 

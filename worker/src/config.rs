@@ -2,17 +2,23 @@
 
 use std::sync::Arc;
 
+use redrive_link::amqp::{AmqpAddress, Names};
 use redrive_shared::breaker::{BreakerConfig, BreakerConfigError};
 use redrive_shared::id::Name;
 use redrive_shared::limits::{
     AGENT_DEAD_AFTER_MS, BATCH_MAX_ITEMS, CLAIM_QUEUES_MAX, HEARTBEAT_INTERVAL_MS, LEASE_MAX_MS,
     LEASE_MIN_MS, WAIT_MAX_MS,
 };
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
+use tokio_util::sync::CancellationToken;
+
+use crate::amqp::{AmqpLink, Consuming};
 use crate::client::Client;
 use crate::handler::Handler;
 use crate::handlers::{HttpHandler, ProcessHandler};
+use crate::link::{HttpLink, Link};
 
 /// Fewest milliseconds between heartbeats: below it they would be most of a coordinator's traffic.
 const HEARTBEAT_MIN_MS: u64 = 100;
@@ -36,6 +42,11 @@ pub struct WorkerConfig {
     pub exec: Option<String>,
     /// An address that each task is posted to.
     pub http: Option<String>,
+    /// Where RabbitMQ is, if work is taken from there; the coordinator's address is needed all the same.
+    #[serde(deserialize_with = "link")]
+    pub link: Option<AmqpAddress>,
+    /// What the names of RabbitMQ's queues begin with, as at the coordinator. Default `redrive`.
+    pub link_prefix: String,
     /// Length of a lease, in milliseconds, 1 s to 24 h; each heartbeat extends it. It is also how long a task stays
     /// unavailable when this machine vanishes. Default: what the queue's policy says.
     pub lease_ms: Option<u64>,
@@ -61,6 +72,8 @@ impl Default for WorkerConfig {
             concurrency: 4,
             exec: None,
             http: None,
+            link: None,
+            link_prefix: "redrive".to_owned(),
             lease_ms: None,
             wait_ms: 30_000,
             drain_ms: 25_000,
@@ -120,6 +133,23 @@ impl WorkerConfig {
         Ok(self.breaker.validate()?)
     }
 
+    /// The way to the coordinator, and to RabbitMQ if work is taken from there. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// The coordinator's address cannot be used.
+    pub fn connect(&self, shutdown: &CancellationToken) -> Result<Arc<dyn Link>, ConfigError> {
+        let client = Client::new(&self.url).map_err(|error| refuse("url", &self.url, &error.to_string()))?;
+        let http = HttpLink::new(client);
+        let Some(address) = &self.link else { return Ok(Arc::new(http)) };
+        let consuming = Consuming {
+            address: address.clone(),
+            names: Names::new(self.link_prefix.clone()),
+            queues: self.queues.clone(),
+            prefetch: u16::try_from(self.concurrency).unwrap_or(u16::MAX),
+        };
+        Ok(Arc::new(AmqpLink::new(consuming, http, shutdown.clone())))
+    }
+
     /// Time between heartbeats, in milliseconds.
     pub fn heartbeat_interval_ms(&self) -> u64 {
         let third = self.lease_ms.map_or(HEARTBEAT_INTERVAL_MS, |lease_ms| lease_ms / 3);
@@ -154,6 +184,11 @@ fn check(
 
 fn refuse(field: &'static str, value: impl std::fmt::Display, must: &str) -> ConfigError {
     ConfigError::Value { field, value: value.to_string(), must: must.to_owned() }
+}
+
+fn link<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AmqpAddress>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
 }
 
 /// `HOST-PID`: unique in a fleet, and tells people where to look.

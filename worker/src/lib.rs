@@ -3,11 +3,13 @@
 //! ```text
 //!  client   the coordinator's HTTP API, typed (for everyone who speaks to a coordinator)
 //!  link     what the runtime needs of it, as a trait
+//!  amqp     work that RabbitMQ brings, the rest over HTTP
 //!  runtime  claims → executor → settler, heartbeat, presence, drain
 //!  breakers the agent's circuit breaker, and one for each dependency
 //!  handlers a process a task, or an HTTP endpoint
 //! ```
 
+pub mod amqp;
 mod backoff;
 mod breakers;
 pub mod client;

@@ -18,6 +18,11 @@ pub trait Link: Send + Sync + 'static {
     /// Asks for work, for up to `request.wait_ms`.
     async fn claim(&self, request: &ClaimRequest) -> Result<ClaimReply, LinkError>;
 
+    /// Whether work comes by itself as long as there is room for it, which heartbeats then tell.
+    fn is_pushed(&self) -> bool {
+        false
+    }
+
     /// Says that work on these leases begins.
     async fn start(&self, request: &ExtendRequest) -> Result<ExtendReply, LinkError>;
 

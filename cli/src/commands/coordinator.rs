@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use toml::{Table, Value};
 
+use super::amqp_args::AmqpArgs;
 use super::store_args::StoreArgs;
 use crate::context::Context;
 use crate::failure::Usage;
@@ -22,6 +23,7 @@ Examples:
   redrive coordinator --listen 127.0.0.1:0 --data-dir /var/lib/redrive --create-queues
   redrive coordinator --store redis://127.0.0.1:6379
   redrive coordinator --store redis+cluster://10.0.0.1,10.0.0.2,10.0.0.3 --wait-replicas 1
+  redrive coordinator --amqp amqp://127.0.0.1 --push reports,letters=100
   redrive coordinator --config /etc/redrive.toml
   REDRIVE__COORDINATOR__LISTEN=127.0.0.1:9000 redrive coordinator --in-memory";
 
@@ -46,6 +48,8 @@ pub struct Args {
     threads: Option<u16>,
     #[command(flatten)]
     store: StoreArgs,
+    #[command(flatten)]
+    amqp: AmqpArgs,
 }
 
 impl Args {
@@ -60,6 +64,7 @@ impl Args {
             section.insert("listen".into(), Value::String(listen.to_string()));
         }
         self.store.write(&mut section);
+        self.amqp.write(&mut section);
         if self.allow_unsafe {
             StoreArgs::allow_unsafe(&mut section);
         }
@@ -123,6 +128,7 @@ mod tests {
             allow_unsafe: false,
             threads: None,
             store: StoreArgs::default(),
+            amqp: AmqpArgs::default(),
         };
         assert_eq!(none.flags().to_string().trim(), "[coordinator]");
         let store = StoreArgs { data_dir: Some("/data".into()), ..StoreArgs::default() };

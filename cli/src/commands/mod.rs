@@ -5,6 +5,7 @@ use clap::Subcommand;
 use crate::context::Context;
 
 pub mod agents;
+mod amqp_args;
 pub mod bench;
 pub mod classify;
 pub mod config;

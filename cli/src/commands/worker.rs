@@ -1,11 +1,7 @@
 //! `redrive worker`: runs tasks for one agent.
 
-use std::sync::Arc;
-
 use redrive_shared::id::Name;
 use redrive_shared::limits::BATCH_MAX_ITEMS;
-use redrive_worker::client::Client;
-use redrive_worker::link::HttpLink;
 use redrive_worker::{Summary, WorkerConfig};
 use serde_json::json;
 use toml::{Table, Value};
@@ -20,6 +16,7 @@ On SIGTERM or Ctrl-C it takes no more work, lets running tasks end, hands back t
 
 Examples:
   redrive worker --agent researcher --queues reports,mails --concurrency 8 --exec './handle.sh'
+  redrive worker --queues letters --link amqp://127.0.0.1 --exec './handle.sh'
   redrive worker --agent planner --http http://127.0.0.1:8000/run --url http://127.0.0.1:9000
   REDRIVE__WORKER__DRAIN_MS=60000 redrive worker --config worker.toml";
 
@@ -43,6 +40,9 @@ pub struct Args {
     /// An address that each task is posted to.
     #[arg(long, value_name = "URL")]
     http: Option<String>,
+    /// Take work from RabbitMQ, at amqp://[USER:PASSWORD@]HOST[,HOST…][/VHOST], instead of asking the coordinator for it.
+    #[arg(long, value_name = "URL", hide_env_values = true)]
+    link: Option<String>,
 }
 
 impl Args {
@@ -56,6 +56,7 @@ impl Args {
             ("concurrency", self.concurrency.map(|n| Value::Integer(n.into()))),
             ("exec", self.exec.as_deref().map(text)),
             ("http", self.http.as_deref().map(text)),
+            ("link", self.link.as_deref().map(text)),
         ];
         let section = given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
         Table::from_iter([("worker".to_owned(), Value::Table(section))])
@@ -78,8 +79,8 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     config.validate().map_err(|error| Usage::new(error.to_string()))?;
     let handler =
         config.handler().map_err(|error| Usage::new(format!("{error}; as flags: --exec, --http")))?;
-    let link = Arc::new(HttpLink::new(Client::new(&config.url)?));
     let shutdown = crate::signals::shutdown(&context.impatience)?;
+    let link = config.connect(&shutdown)?;
     let (output, agent) = (context.output, config.agent.clone());
     if !output.json {
         let queues: Vec<&str> = config.queues.iter().map(|queue| queue.as_str()).collect();
@@ -127,7 +128,7 @@ mod tests {
     use super::*;
 
     fn args() -> Args {
-        Args { agent: None, queues: Vec::new(), concurrency: None, exec: None, http: None }
+        Args { agent: None, queues: Vec::new(), concurrency: None, exec: None, http: None, link: None }
     }
 
     #[test]

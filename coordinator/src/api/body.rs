@@ -7,13 +7,14 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header;
 use axum::http::request::Parts;
 use futures_util::StreamExt;
-use redrive_shared::error::{ErrorCode, Problem, suggest};
-use redrive_shared::limits::{BODY_MAX_BYTES, JSON_MAX_DEPTH};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::limits::BODY_MAX_BYTES;
+use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Api;
 use super::problem::ApiProblem;
+use crate::json::{parse, unknown_field};
 
 /// A JSON body, and the room that it takes: held until its handler is done with it.
 pub(super) struct Json<T>(pub T, pub OwnedSemaphorePermit);
@@ -67,123 +68,6 @@ async fn read(request: Request, length: usize) -> Result<Bytes, Problem> {
         whole.extend_from_slice(&chunk);
     }
     Ok(whole.map_or(first, Bytes::from))
-}
-
-/// Parses a body. What serde says is turned into a stable code, a place and a suggestion.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let detail = format!("byte {} does not belong to UTF-8 text; send UTF-8", error.valid_up_to());
-        Problem::new(ErrorCode::InvalidUtf8, detail)
-    })?;
-    if depth(bytes) > JSON_MAX_DEPTH {
-        let detail =
-            format!("the JSON is nested more than {JSON_MAX_DEPTH} deep; flatten it, or send it as a string");
-        return Err(Problem::new(ErrorCode::JsonTooDeep, detail));
-    }
-    if let Some(place) = list_for_object(bytes) {
-        let detail = "an object with named fields belongs here, not a list";
-        return Err(Problem::new(ErrorCode::InvalidValue, detail).at(place));
-    }
-    serde_json::from_str(text).map_err(|plain| {
-        // Once more, keeping track of where: only those who err pay for it.
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        let is_json = serde_json::from_str::<IgnoredAny>(text).is_ok();
-        match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
-            Err(error) => explain(error.inner(), is_json, error.path().to_string().trim_end_matches(".?")),
-            Ok(_) => explain(&plain, is_json, ""),
-        }
-    })
-}
-
-fn explain(error: &serde_json::Error, is_json: bool, place: &str) -> Problem {
-    let said = error.to_string();
-    let problem = if !is_json {
-        Problem::new(ErrorCode::MalformedJson, format!("{said}; the body must be one JSON document"))
-    } else if !error.is_data() {
-        // serde_json calls some values of a wrong kind (a number where a name is due) bad syntax.
-        Problem::new(ErrorCode::InvalidValue, format!("the value here is of the wrong kind: {said}"))
-    } else if let Some((field, known)) = unknown_field(&said) {
-        let near = suggest(&field, known.iter().copied());
-        let hint = near
-            .map_or_else(|| format!("known: {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
-        Problem::new(ErrorCode::UnknownField, format!("there is no field `{field}` here; {hint}"))
-    } else {
-        Problem::new(ErrorCode::InvalidValue, said)
-    };
-    if place.is_empty() || place == "." { problem } else { problem.at(place) }
-}
-
-/// Takes serde's "unknown field `x`, expected one of `a`, `b`" apart.
-fn unknown_field(said: &str) -> Option<(String, Vec<&str>)> {
-    let rest = said.strip_prefix("unknown field `")?;
-    let (field, rest) = rest.split_once('`')?;
-    let known = rest.split(" at line ").next().unwrap_or(rest).split('`').skip(1).step_by(2).collect();
-    Some((field.to_owned(), known))
-}
-
-/// A body, or an item of a batch, that is a list: serde would take it for the object's fields in order, and no request
-/// has a list directly in a list.
-fn list_for_object(bytes: &[u8]) -> Option<&'static str> {
-    let mut tokens = bytes.iter().filter(|byte| !byte.is_ascii_whitespace());
-    if tokens.next() == Some(&b'[') {
-        return Some("body");
-    }
-    let mut batches = Vec::new();
-    scan(bytes, |byte, depth| {
-        // Depth 2 is a batch in the body's object; what opens directly in it is an item.
-        match (byte, depth) {
-            (b'[' | b'{', 1..=3) => batches.push(byte),
-            (b']' | b'}', 0..=2) => {
-                batches.pop();
-            }
-            _ => {}
-        }
-        batches == *b"{[["
-    })
-    .then_some("batch")
-}
-
-/// The deepest nesting of a JSON text.
-fn depth(bytes: &[u8]) -> usize {
-    let mut deepest = 0;
-    scan(bytes, |_, depth| {
-        deepest = deepest.max(depth);
-        false
-    });
-    deepest
-}
-
-/// Visits the brackets of a JSON text, strings skipped, with the depth after each, until told to stop. True: stopped.
-fn scan(bytes: &[u8], mut visit: impl FnMut(u8, usize) -> bool) -> bool {
-    let (mut depth, mut at) = (0_usize, 0);
-    while let Some(byte) = bytes.get(at) {
-        at += 1;
-        match byte {
-            b'"' => at = end_of_string(bytes, at),
-            b'{' | b'[' | b'}' | b']' => {
-                let opens = matches!(byte, b'{' | b'[');
-                depth = if opens { depth + 1 } else { depth.saturating_sub(1) };
-                if visit(*byte, depth) {
-                    return true;
-                }
-            }
-            _ => {}
-        }
-    }
-    false
-}
-
-/// The place after a string that begins there; most of a body is strings.
-fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(next) = bytes.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
-        at += next + 1;
-        if bytes[at - 1] == b'"' {
-            return at;
-        }
-        // What follows a backslash ends nothing.
-        at += 1;
-    }
-    bytes.len()
 }
 
 /// A page of a foreign site can make a browser send forms to this machine, but not `application/json`.
@@ -253,61 +137,5 @@ fn in_query(said: &str) -> Problem {
             Problem::new(ErrorCode::UnknownField, detail).at("query")
         }
         None => Problem::new(ErrorCode::InvalidValue, said).at("query"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use redrive_shared::wire::{ClaimRequest, EnqueueRequest};
-
-    use super::*;
-
-    fn code_of<T: DeserializeOwned>(body: &[u8]) -> (ErrorCode, String, String) {
-        let problem = parse::<T>(body).err().unwrap();
-        (problem.code, problem.at.clone().unwrap_or_default(), problem.detail)
-    }
-
-    #[test]
-    fn errors_say_what_where_and_what_instead() {
-        let (code, at, detail) = code_of::<EnqueueRequest>(br#"{"tasks":[{"id":"a"},{"pririty":"high"}]}"#);
-        assert_eq!((code, at.as_str()), (ErrorCode::UnknownField, "tasks[1].pririty"));
-        assert!(detail.contains("did you mean `priority`"), "{detail}");
-
-        let (code, at, _) = code_of::<EnqueueRequest>(br#"{"tasks":[{"priority":-1}]}"#);
-        assert_eq!((code, at.as_str()), (ErrorCode::InvalidValue, "tasks[0].priority"));
-
-        assert_eq!(code_of::<EnqueueRequest>(b"{\"tasks\":[").0, ErrorCode::MalformedJson);
-        assert_eq!(code_of::<EnqueueRequest>(b"").0, ErrorCode::MalformedJson);
-        assert_eq!(code_of::<EnqueueRequest>(b"{\"tasks\":[{\"id\":\"\xff\"}]}").0, ErrorCode::InvalidUtf8);
-        assert_eq!(
-            code_of::<ClaimRequest>(br#"{"agent":"a","queues":["q"],"max":-4}"#).0,
-            ErrorCode::InvalidValue
-        );
-    }
-
-    #[test]
-    fn depth_ignores_what_is_in_strings() {
-        assert_eq!(depth(br#"{"a":["[[[[", "\"[[", {}]}"#), 3);
-        let deep = format!("{{\"tasks\":[{{\"payload\":{}{}}}]}}", "[".repeat(70), "]".repeat(70));
-        assert_eq!(code_of::<EnqueueRequest>(deep.as_bytes()).0, ErrorCode::JsonTooDeep);
-    }
-
-    #[test]
-    fn lists_do_not_pass_for_objects() {
-        assert_eq!(code_of::<EnqueueRequest>(br#"{"tasks":[[]]}"#).0, ErrorCode::InvalidValue);
-        assert_eq!(code_of::<EnqueueRequest>(br#" [[{}]] "#).0, ErrorCode::InvalidValue);
-        assert_eq!(
-            code_of::<EnqueueRequest>(br#"{"tasks":[{"id":"a","payload":[[1]]},["x"]]}"#).0,
-            ErrorCode::InvalidValue
-        );
-        assert!(parse::<EnqueueRequest>(br#"{"tasks":[{"payload":[[[1]]]},{"payload":"[["}]}"#).is_ok());
-    }
-
-    #[test]
-    fn payloads_are_moved_byte_for_byte() {
-        let body = br#"{"tasks":[{"payload":{ "n" : 1.000,"u":"\u00e9" }}]}"#;
-        let request: EnqueueRequest = parse(body).unwrap();
-        let payload = request.tasks[0].payload.as_ref().unwrap();
-        assert_eq!(payload.get(), r#"{ "n" : 1.000,"u":"\u00e9" }"#);
     }
 }

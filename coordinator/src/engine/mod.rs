@@ -7,6 +7,7 @@ mod check;
 mod enqueue;
 mod judge;
 mod presence;
+mod push;
 mod told;
 mod work;
 
@@ -16,6 +17,7 @@ use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem, suggest};
 use redrive_shared::id::Name;
 use redrive_shared::task::TaskState;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::presence::Presence;
@@ -40,6 +42,8 @@ pub struct Engine {
     presence: Presence,
     labels: DependencyLabels,
     create_queues: bool,
+    /// Told when leases have ended: who pushes may have room again.
+    freed: Notify,
     /// Cancelled when the coordinator stops: who waits is answered, and broken connections mean nothing.
     stopping: CancellationToken,
 }
@@ -69,6 +73,7 @@ impl Engine {
             presence: Presence::default(),
             labels: DependencyLabels::default(),
             create_queues,
+            freed: Notify::new(),
             stopping,
         })
     }
@@ -96,6 +101,7 @@ impl Engine {
         if state.is_settled() {
             self.watchers.settled(id);
         }
+        self.freed.notify_waiters();
     }
 
     /// Tells everyone what a batch changed.
@@ -106,6 +112,7 @@ impl Engine {
         for id in &told.answered {
             self.watchers.settled(id);
         }
+        self.freed.notify_waiters();
         told.record();
     }
 

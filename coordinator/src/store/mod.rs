@@ -433,6 +433,8 @@ pub trait Store: Send + Sync + 'static {
     }
     /// Every queue, by name.
     async fn queues(&self) -> Result<Vec<QueueView>>;
+    /// How many tasks of a queue are leased.
+    async fn leased(&self, queue: &Name) -> Result<u64>;
     /// An agent is alive, and extends its leases.
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten>;
     /// Every agent known, by name.

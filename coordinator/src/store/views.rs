@@ -70,6 +70,7 @@ pub(super) fn agent(beat: Heartbeat, gone: bool, seen_at_ms: i64) -> AgentView {
         queues: beat.queues,
         capacity: beat.capacity,
         in_flight: beat.in_flight,
+        pushed: beat.pushed,
         breakers: beat.breakers,
         seen_at_ms,
     }

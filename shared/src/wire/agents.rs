@@ -36,6 +36,9 @@ pub struct Heartbeat {
     /// True when it takes no more work and ends soon.
     #[serde(default)]
     pub draining: bool,
+    /// True when it takes its work from RabbitMQ: a coordinator pushes as much as its capacity allows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pushed: bool,
 }
 
 /// What the coordinator says to it.
@@ -76,6 +79,9 @@ pub struct AgentView {
     pub capacity: u32,
     /// How many it ran at its last heartbeat.
     pub in_flight: u32,
+    /// Whether its work is pushed to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pushed: bool,
     /// Its breakers at its last heartbeat.
     pub breakers: BTreeMap<String, BreakerSnapshot>,
     /// When it was last heard from.

@@ -84,6 +84,7 @@ async fn beat(worker: &Worker) -> Result<Duration, LinkError> {
         leases,
         lease_ms: config.lease_ms,
         draining: worker.shutdown.is_cancelled(),
+        pushed: worker.link.is_pushed(),
     };
     let sent = Instant::now();
     // One that hangs must not use up the time in which a second could still save the leases.

@@ -10,9 +10,10 @@
 //! out of the URL. Neither errors nor `Display` nor `Debug` ever show one; a port that is not a number is not shown either,
 //! since it may be the tail of a password.
 
-use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub use redrive_link::address::{AddressError, Secret, Tls};
+use redrive_link::address::{nodes, password, read_tls, show, split, user};
 use redrive_shared::error::suggest;
 
 mod parse;
@@ -30,58 +31,6 @@ const SCHEMES: [(&str, Scheme, bool); 6] = [
     ("redis+cluster", Scheme::Cluster, false),
     ("rediss+cluster", Scheme::Cluster, true),
 ];
-
-/// What is wrong with an address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct AddressError(String);
-
-impl AddressError {
-    fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-}
-
-/// A password. Never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps it.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The password itself, for the server's eyes.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl std::fmt::Display for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// How to trust the server's certificate.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Tls {
-    /// The authority's certificates (PEM) and the file they came from; the system's roots when missing.
-    pub ca: Option<(PathBuf, Vec<u8>)>,
-}
-
-impl std::fmt::Debug for Tls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tls").field("ca", &self.ca.as_ref().map(|(path, _)| path)).finish()
-    }
-}
 
 /// Which kind of installation an address names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,11 +72,6 @@ impl Address {
     pub fn hosts(&self) -> String {
         self.nodes.iter().map(|(host, port)| show(host, *port)).collect::<Vec<_>>().join(",")
     }
-}
-
-/// `host:port`, with brackets where the host is an IPv6 address.
-pub(crate) fn show(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 impl std::fmt::Display for Address {
@@ -182,16 +126,16 @@ impl FromStr for Address {
             AddressError::new("a store's address begins with a scheme, for example redis://127.0.0.1:6379")
         })?;
         let (scheme, tls) = parse::scheme(name)?;
-        let parts = parse::split(rest)?;
+        let parts = split(rest)?;
         let default_port = if scheme == Scheme::Sentinel { SENTINEL_PORT } else { REDIS_PORT };
-        let nodes = parse::nodes(parts.hosts, default_port)?;
+        let nodes = nodes(parts.hosts, default_port)?;
         if scheme == Scheme::Single && nodes.len() > 1 {
             return Err(AddressError::new(format!(
                 "{name}:// takes one host; several are written {name}+cluster://h1,h2 or {name}+sentinel://h1,h2/service"
             )));
         }
         let query = parse::query(parts.query, scheme)?;
-        let (username, in_url) = parse::user(parts.user)?;
+        let (username, in_url) = user(parts.user)?;
         let database = parse::database(scheme, parts.path, query.database.as_deref())?;
         let password = password("password", in_url.map(Secret::new), query.password_file.as_deref())?;
         let kind = match scheme {
@@ -203,48 +147,13 @@ impl FromStr for Address {
                 password: password_of_sentinel(query.sentinel_password, query.sentinel_password_file)?,
             },
         };
-        let tls = read_tls(tls, query.ca)?;
+        let tls = read_tls(tls, query.ca, ("redis", "rediss"))?;
         Ok(Self { kind, nodes, tls, username, password, database })
     }
 }
 
 fn password_of_sentinel(text: Option<String>, file: Option<String>) -> Result<Option<Secret>, AddressError> {
     password("sentinel_password", text.map(Secret::new), file.as_deref())
-}
-
-/// The password from the URL or the file, not both.
-fn password(what: &str, given: Option<Secret>, file: Option<&str>) -> Result<Option<Secret>, AddressError> {
-    match (given, file) {
-        (Some(_), Some(_)) => Err(AddressError::new(format!(
-            "the address has a {what} and a {what}_file; leave out one of them"
-        ))),
-        (given, None) => Ok(given),
-        (None, Some(file)) => {
-            let text = std::fs::read_to_string(file)
-                .map_err(|error| AddressError::new(format!("cannot read {what}_file {file}: {error}")))?;
-            let text = text.strip_suffix('\n').unwrap_or(&text);
-            let text = text.strip_suffix('\r').unwrap_or(text);
-            if text.is_empty() {
-                return Err(AddressError::new(format!("{what}_file {file} is empty")));
-            }
-            Ok(Some(Secret::new(text)))
-        }
-    }
-}
-
-fn read_tls(tls: bool, ca: Option<String>) -> Result<Option<Tls>, AddressError> {
-    match (tls, ca) {
-        (false, None) => Ok(None),
-        (false, Some(_)) => {
-            Err(AddressError::new("ca is for TLS: begin the address with rediss instead of redis"))
-        }
-        (true, None) => Ok(Some(Tls::default())),
-        (true, Some(path)) => {
-            let pem = std::fs::read(Path::new(&path))
-                .map_err(|error| AddressError::new(format!("cannot read ca {path}: {error}")))?;
-            Ok(Some(Tls { ca: Some((PathBuf::from(path), pem)) }))
-        }
-    }
 }
 
 #[cfg(test)]

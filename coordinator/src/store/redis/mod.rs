@@ -284,6 +284,10 @@ impl Store for RedisStore {
         self.inner.queue_views().await
     }
 
+    async fn leased(&self, queue: &Name) -> Result<u64> {
+        self.inner.leased(queue).await
+    }
+
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {
         self.inner.heartbeat(beat).await
     }

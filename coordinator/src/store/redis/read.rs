@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use redis::{Value, cmd};
-use redrive_shared::id::TaskId;
+use redrive_shared::id::{Name, TaskId};
 use redrive_shared::limits::{BODY_MAX_BYTES, HISTORY_MAX_ENTRIES, PAGE_SCAN_MAX_ROWS};
 use redrive_shared::task::{AttemptRecord, StateCounts, TaskState, TaskView};
 use redrive_shared::wire::QueueView;
@@ -271,5 +271,17 @@ impl Inner {
                 })
             })
             .collect())
+    }
+
+    /// How many tasks of a queue are leased: the sum of the shards' counters.
+    pub async fn leased(&self, queue: &Name) -> Result<u64> {
+        let field = format!("{queue}|{}", state_number(TaskState::Leased));
+        let reads = (0..self.keys.shards()).map(|shard| {
+            let query = cmd("HGET").arg(self.keys.of_shard(shard, "n")).arg(&field).to_owned();
+            async move { maybe_integer(&self.link.query(&query).await?) }
+        });
+        let counts = futures_util::future::try_join_all(reads).await?;
+        // A counter that drifted below zero is none.
+        Ok(counts.into_iter().flatten().sum::<i64>().max(0).unsigned_abs())
     }
 }

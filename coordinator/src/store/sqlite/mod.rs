@@ -242,6 +242,11 @@ impl Store for SqliteStore {
         self.read(read::queues).await
     }
 
+    async fn leased(&self, queue: &Name) -> Result<u64> {
+        let queue = queue.clone();
+        self.read(move |connection| read::leased(connection, &queue)).await
+    }
+
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {
         self.write(move |tx| operate::heartbeat(tx, &beat)).await
     }

@@ -1,6 +1,6 @@
 //! What is only looked at: views, lists, queues, agents. Each reads one snapshot, briefly, on a connection of its own.
 
-use redrive_shared::id::TaskId;
+use redrive_shared::id::{Name, TaskId};
 use redrive_shared::limits::{BODY_MAX_BYTES, PAGE_SCAN_MAX_ROWS};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{AttemptRecord, StateCounts, TaskState, TaskView};
@@ -165,6 +165,17 @@ pub(super) fn queues(connection: &Connection) -> rusqlite::Result<Vec<QueueView>
         })
     })?;
     rows.collect()
+}
+
+/// How many tasks of a queue are leased.
+pub(super) fn leased(connection: &Connection, queue: &Name) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare_cached(
+        "SELECT tasks FROM counts WHERE queue = (SELECT queue FROM queues WHERE name = ?1) AND state = ?2",
+    )?;
+    let tasks = statement
+        .query_row(params![queue.as_str(), state_number(TaskState::Leased)], |row| row.get::<_, i64>(0))
+        .optional()?;
+    Ok(tasks.unwrap_or(0).max(0).unsigned_abs())
 }
 
 /// Every agent known, by name.

@@ -1,18 +1,8 @@
-//! The pieces of an address.
+//! The pieces that only a store's address has.
 
-use super::{AddressError, Query, SCHEMES, Scheme, suggest};
+use redrive_link::address::{AddressError, decode};
 
-/// An address cut where its punctuation is. Nothing is decoded yet.
-pub(super) struct Parts<'a> {
-    /// Before the `@`.
-    pub(super) user: Option<&'a str>,
-    /// Hosts with ports, with commas between them.
-    pub(super) hosts: &'a str,
-    /// After the first `/`.
-    pub(super) path: &'a str,
-    /// After the `?`.
-    pub(super) query: &'a str,
-}
+use super::{Query, SCHEMES, Scheme, suggest};
 
 /// The kind of installation that a scheme means, and whether over TLS.
 pub(super) fn scheme(name: &str) -> Result<(Scheme, bool), AddressError> {
@@ -25,81 +15,6 @@ pub(super) fn scheme(name: &str) -> Result<(Scheme, bool), AddressError> {
         "unknown scheme {name:?}{hint} (known: {})",
         known.map(|name| format!("{name}://")).join(", ")
     )))
-}
-
-/// Cuts what follows `scheme://`.
-pub(super) fn split(rest: &str) -> Result<Parts<'_>, AddressError> {
-    if rest.contains('#') {
-        return Err(AddressError::new("an address has no part after a #; in a password write it %23"));
-    }
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, tail) = rest.split_at(end);
-    let (path, query) = tail.split_once('?').unwrap_or((tail, ""));
-    // A password with a bare / or ? cuts the address in the middle of itself: nothing of it may be shown.
-    if !authority.contains('@') && authority.contains(':') && path.contains('@') {
-        return Err(AddressError::new("a / or ? in the password must be written %2F or %3F"));
-    }
-    let (user, hosts) = match authority.rsplit_once('@') {
-        Some((user, hosts)) => (Some(user), hosts),
-        None => (None, authority),
-    };
-    Ok(Parts { user, hosts, path: path.strip_prefix('/').unwrap_or(path), query })
-}
-
-/// Hosts and ports.
-pub(super) fn nodes(text: &str, default_port: u16) -> Result<Vec<(String, u16)>, AddressError> {
-    text.split(',').map(|node| self::node(node, default_port)).collect()
-}
-
-fn node(text: &str, default_port: u16) -> Result<(String, u16), AddressError> {
-    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-        let (host, after) = rest
-            .split_once(']')
-            .ok_or_else(|| AddressError::new("an IPv6 address needs its closing bracket: [::1]:6379"))?;
-        if host.parse::<std::net::Ipv6Addr>().is_err() {
-            return Err(AddressError::new("what is in brackets is not an IPv6 address, as in [::1]:6379"));
-        }
-        match after.strip_prefix(':') {
-            Some(port) => (host, Some(port)),
-            None if after.is_empty() => (host, None),
-            None => return Err(AddressError::new("after ] comes nothing or a port: [::1]:6379")),
-        }
-    } else {
-        match text.split_once(':') {
-            Some((_, port)) if port.contains(':') => {
-                return Err(AddressError::new("an IPv6 address stands in brackets: [::1]:6379"));
-            }
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        }
-    };
-    if host.is_empty() {
-        return Err(AddressError::new("the host is empty; write it as in redis://127.0.0.1:6379"));
-    }
-    if host.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err(AddressError::new("a host has no spaces"));
-    }
-    let port = match port {
-        None => default_port,
-        // The text is not shown: without an @ it may be a password.
-        Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
-            AddressError::new(format!("the port after {host:?} is not a number from 1 to 65535"))
-        })?,
-    };
-    Ok((host.to_owned(), port))
-}
-
-/// User and password.
-pub(super) fn user(text: Option<&str>) -> Result<(Option<String>, Option<String>), AddressError> {
-    let Some(text) = text else { return Ok((None, None)) };
-    let (user, password) = match text.split_once(':') {
-        Some((user, password)) => (user, Some(password)),
-        None => (text, None),
-    };
-    let filled = |text: String| Some(text).filter(|text| !text.is_empty());
-    let user = filled(decode(user, "the user")?);
-    let password = password.map(|text| decode(text, "the password")).transpose()?.and_then(filled);
-    Ok((user, password))
 }
 
 /// The number of the database.
@@ -177,21 +92,4 @@ fn unknown(key: &str, scheme: Scheme) -> AddressError {
     let hint = suggest(key, known.iter().copied()).map(|near| format!("; did you mean {near}?"));
     let hint = hint.unwrap_or_default();
     AddressError::new(format!("unknown option{shown} in the address{hint} (known: {})", known.join(", ")))
-}
-
-/// Undoes percent-encoding.
-fn decode(text: &str, what: &str) -> Result<String, AddressError> {
-    let bad = || AddressError::new(format!("{what} has a % that is not followed by two hexadecimal digits"));
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16)).ok_or_else(bad);
-        let (high, low) = (digit()?, digit()?);
-        bytes.push(u8::try_from(high * 16 + low).map_err(|_| bad())?);
-    }
-    String::from_utf8(bytes).map_err(|_| AddressError::new(format!("{what} is not UTF-8")))
 }

@@ -12,10 +12,11 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline,
     ProtocolVersion, PushInfo, RedisConnectionInfo, RedisFuture, RedisResult, TlsCertificates, Value,
 };
+use redrive_link::address::show;
 
 use super::{LinkOptions, fault};
 use crate::store::StoreError;
-use crate::store::redis::address::{Address, Kind, Secret, show};
+use crate::store::redis::address::{Address, Kind, Secret};
 
 /// Commands under way on one connection, and waiting for it. The callers' own bounds are far below; the crate's default
 /// of 50 would make them wait for each other.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, RedisError, Value};
+use redrive_link::address::show;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -17,7 +18,6 @@ use super::dial::OnPush;
 use super::seat::{Backoff, Told};
 use super::{Inner, fault};
 use crate::store::StoreError;
-use crate::store::redis::address::show;
 
 /// Messages that wait for the reader. One that is further behind had better look at everything once.
 const WAITING: usize = 1_024;

@@ -2,12 +2,13 @@
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
+use redrive_link::address::show;
 use tokio::time::Instant;
 
 use super::dial::Dialer;
 use super::{Inner, fault};
 use crate::store::StoreError;
-use crate::store::redis::address::{Kind, show};
+use crate::store::redis::address::Kind;
 
 /// A server of the store, and a plain connection to it.
 pub struct Node {

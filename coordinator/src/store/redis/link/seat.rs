@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
+use redrive_link::address::show;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -24,7 +25,7 @@ use super::fault;
 use super::pool::Pool;
 use super::sentinel::Sentinels;
 use crate::store::StoreError;
-use crate::store::redis::address::{Kind, show};
+use crate::store::redis::address::Kind;
 
 /// Waiting between attempts to connect: about this at first, twice as long each time, at most that.
 const FIRST_WAIT: Duration = Duration::from_millis(50);

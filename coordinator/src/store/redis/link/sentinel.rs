@@ -6,11 +6,12 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
+use redrive_link::address::show;
 
 use super::dial::Dialer;
 use super::fault;
 use crate::store::StoreError;
-use crate::store::redis::address::{Kind, show};
+use crate::store::redis::address::Kind;
 
 /// What Sentinels know of a master.
 #[derive(Debug, Clone, PartialEq, Eq)]

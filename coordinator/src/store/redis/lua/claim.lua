@@ -30,7 +30,7 @@ local function replay(key)
   return given
 end
 
--- Those of the leases given before that still hold, grant by grant.
+-- Those of the leases given before that still hold, in the order in which they were given.
 local function still_held(given)
   local reply = { 'again' }
   for _, lease in ipairs(given.leases) do
@@ -96,7 +96,7 @@ end
 local function grant_until(claim, ends)
   local grant = claim.by_end[ends]
   if not grant then
-    grant = { epoch = string.format('%d', next_stamp()), ends = string.format('%d', ends), ids = {}, count = 0 }
+    grant = { epoch = string.format('%d', next_stamp()), ends = string.format('%d', ends) }
     grant.kept = struct.pack('>c8I6I6', claim.nonce, now_ms, ends) .. claim.name
     claim.by_end[ends] = grant
     claim.grants[#claim.grants + 1] = grant
@@ -128,9 +128,8 @@ local function visit(claim, lane, wanted)
     for i, id in ipairs(ids) do
       adds[i * 2 - 1], adds[i * 2] = epoch, id
       given[i + 3] = id
-      grant.ids[grant.count + i] = id
     end
-    grant.count, claim.count = grant.count + leased, claim.count + leased
+    claim.count = claim.count + leased
     call('ZADD', LEASES, unpack(adds))
     -- They were read from the lowest score on: they are its first.
     call('ZREMRANGEBYRANK', key, '0', string.format('%d', leased - 1))
@@ -213,8 +212,9 @@ for _ = 1, tonumber(ARGV[2]) do
     for _, grant in ipairs(claim.grants) do
       call('ZADD', ENDS, grant.ends, grant.epoch)
       call('HSET', GRANTS, grant.epoch, grant.kept)
-      given.leases[#given.leases + 1] = { grant.epoch, unpack(grant.ids) }
     end
+    -- In the order in which they are given: it is that of every answer.
+    for _, lane in ipairs(claim.lanes) do given.leases[#given.leases + 1] = { lane[2], unpack(lane, 4) } end
     if claim.count > 0 and claim.request ~= '' then
       given.at = now_ms
       call('SET', key, cmsgpack.pack(given), 'PX', REPLAY_MS)

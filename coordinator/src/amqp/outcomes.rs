@@ -1,0 +1,103 @@
+//! Outcomes: what became of tasks, said by whoever consumed them.
+
+use lapin::Channel;
+use lapin::message::Delivery;
+use redrive_link::amqp::SessionError;
+use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::limits::BATCH_MAX_ITEMS;
+use redrive_shared::wire::{SettleRequest, Settlement};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::Amqp;
+use super::inbox::{Again, Inbox};
+use crate::json::{parse, parse_item};
+
+/// What tells several settlements from one.
+#[derive(Deserialize)]
+struct Shape {
+    settlements: Option<IgnoredAny>,
+}
+
+/// Reads outcomes until the session ends.
+pub(super) async fn run(amqp: &Amqp, channel: Channel) -> Result<(), SessionError> {
+    let mut inbox = Inbox::open(&channel, amqp.names.outcomes()).await?;
+    loop {
+        let batch = inbox.next().await?;
+        let mut refused = Vec::new();
+        let mut settlements = Vec::with_capacity(batch.len());
+        for delivery in &batch {
+            match read(&delivery.data) {
+                Ok(read) => settlements.extend(read.into_iter().map(|settlement| (delivery, settlement))),
+                Err(problem) => refused.push((delivery, problem)),
+            }
+        }
+        let mut rest = settlements.into_iter().peekable();
+        while rest.peek().is_some() {
+            let (from, settlements) = rest.by_ref().take(BATCH_MAX_ITEMS).unzip();
+            settle(amqp, from, settlements, &mut refused).await;
+        }
+        inbox.reject(&amqp.publisher, &amqp.names.rejected(), refused).await;
+        inbox.acknowledge(&batch).await?;
+    }
+}
+
+fn read(body: &[u8]) -> Result<Vec<Settlement>, Problem> {
+    if serde_json::from_slice::<Shape>(body).is_ok_and(|shape| shape.settlements.is_some()) {
+        return parse::<SettleRequest>(body).map(|request| request.settlements);
+    }
+    parse_item::<Settlement>(body).map(|settlement| vec![settlement])
+}
+
+/// Settles, however long the store takes to be there again.
+async fn settle<'a>(
+    amqp: &Amqp,
+    from: Vec<&'a Delivery>,
+    settlements: Vec<Settlement>,
+    refused: &mut Vec<(&'a Delivery, Problem)>,
+) {
+    let mut again = Again::default();
+    let reply = loop {
+        match amqp.engine.settle(SettleRequest { settlements: settlements.clone() }).await {
+            Ok(reply) => break reply,
+            Err(problem) => again.wait(&problem, "outcomes from RabbitMQ").await,
+        }
+    };
+    for (delivery, result) in from.into_iter().zip(reply.results) {
+        let outcome = match &result.error {
+            None if result.repeated => "repeated",
+            None => "settled",
+            // A lease that is over, or a task that is forgotten: to be expected where messages come twice.
+            Some(problem) if matches!(problem.code, ErrorCode::StaleEpoch | ErrorCode::UnknownTask) => {
+                tracing::debug!(task = %result.id, %problem, "an outcome came too late");
+                "stale"
+            }
+            Some(_) => "refused",
+        };
+        metrics::counter!("redrive_amqp_outcomes_total", "result" => outcome).increment(1);
+        if outcome == "refused" {
+            refused.extend(result.error.map(|problem| (delivery, problem)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read;
+
+    const ONE: &str = r#"{"id":"a","epoch":1,"nonce":"0000000000000001","outcome":{"done":{}}}"#;
+
+    #[test]
+    fn one_or_many() {
+        assert_eq!(read(ONE.as_bytes()).unwrap().len(), 1);
+        let many = format!(r#"{{"settlements":[{ONE},{ONE}]}}"#);
+        assert_eq!(read(many.as_bytes()).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let wrong = ONE.replace("\"done\"", "\"dome\"");
+        assert!(read(wrong.as_bytes()).unwrap_err().to_string().contains("dome"));
+        assert!(read(b"not json").is_err() && read(b"").is_err() && read(b"[]").is_err());
+    }
+}

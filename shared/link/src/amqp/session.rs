@@ -1,0 +1,115 @@
+//! Connections that are kept up: whatever happens to one, the next begins from nothing. What was under way on the old one is
+//! left to RabbitMQ (deliveries come again) and to its caller (what was not confirmed was not sent).
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::{Connection, Event};
+use rand::RngExt;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{AmqpAddress, DialError, dial};
+
+/// Between two tries: at first, and at most.
+const DELAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// A session that lasted this long was a good one: the next try after it comes soon.
+const GOOD_AFTER: Duration = Duration::from_secs(10);
+/// For a farewell.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How a connection is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// There is none, and why.
+    Down(String),
+    /// It works.
+    Up,
+    /// RabbitMQ reads nothing that is published on it, and why: it is short of memory or disk.
+    Blocked(String),
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SessionError {
+    /// It did not begin.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The connection, or a channel of it.
+    #[error("{0}")]
+    Lapin(#[from] lapin::Error),
+    /// RabbitMQ took a consumer away: its queue was deleted, or lost its node.
+    #[error("RabbitMQ cancelled the consumer of `{0}`")]
+    Cancelled(String),
+    /// It is no use as it is.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// Runs `session` on a connection, and after it ends or the connection breaks on another one, until `shutdown`. Delays
+/// between tries grow from 100 ms to 5 s, with jitter. `state` hears how it is.
+pub async fn keep<S>(
+    address: &AmqpAddress,
+    name: &str,
+    state: &watch::Sender<State>,
+    shutdown: &CancellationToken,
+    session: impl Fn(Connection) -> S,
+) where
+    S: Future<Output = Result<(), SessionError>>,
+{
+    let mut delay = DELAY.0;
+    while !shutdown.is_cancelled() {
+        let started = Instant::now();
+        let Err(error) = one(address, name, state, shutdown, &session).await else { break };
+        if started.elapsed() >= GOOD_AFTER {
+            delay = DELAY.0;
+        }
+        let wait = delay.mul_f64(rand::rng().random_range(0.5..=1.0));
+        delay = (delay * 2).min(DELAY.1);
+        tracing::warn!(%error, connection = name, retry_in_ms = wait.as_millis(), "the way to RabbitMQ is interrupted");
+        state.send_replace(State::Down(error.to_string()));
+        let _ = tokio::time::timeout(wait, shutdown.cancelled()).await;
+    }
+    state.send_replace(State::Down("stopped".to_owned()));
+}
+
+/// One connection from its beginning to its end.
+async fn one<S>(
+    address: &AmqpAddress,
+    name: &str,
+    state: &watch::Sender<State>,
+    shutdown: &CancellationToken,
+    session: impl Fn(Connection) -> S,
+) -> Result<(), SessionError>
+where
+    S: Future<Output = Result<(), SessionError>>,
+{
+    let Some(connection) = shutdown.run_until_cancelled(dial(address, name)).await else { return Ok(()) };
+    let connection = connection?;
+    let mut events = Box::pin(connection.events_listener());
+    let watching = async {
+        while let Some(event) = events.next().await {
+            match event {
+                Event::ConnectionBlocked(reason) => {
+                    tracing::warn!(connection = name, reason, "RabbitMQ takes nothing for now");
+                    state.send_replace(State::Blocked(reason));
+                }
+                Event::ConnectionUnblocked => drop(state.send_replace(State::Up)),
+                Event::Error(error) => return Err(SessionError::Lapin(error)),
+                _ => {}
+            }
+        }
+        Err(SessionError::Broken("the connection ended".to_owned()))
+    };
+    let farewell = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(CLOSE_PATIENCE).await;
+    };
+    // The connection closes when the session drops it. A session that sees the stop ends by itself.
+    tokio::select! {
+        ended = session(connection) => ended,
+        ended = watching => ended,
+        () = farewell => Ok(()),
+    }
+}
