@@ -54,6 +54,9 @@ pub enum CoordinatorError {
         refusals(.0)
     )]
     Unsafe(Report),
+    /// RabbitMQ has something of that name that is not as it must be.
+    #[error("cannot use RabbitMQ: {0}")]
+    Amqp(String),
     /// A background duty failed in a way that it must not.
     #[error(
         "a background duty failed: {0}; this is a defect, its trace is in the log; start the coordinator again"
@@ -80,6 +83,7 @@ pub async fn run(
     let mut duties = start_duties(&engine, metrics.as_ref(), &shutdown);
     if config.amqp.url.is_some() {
         let (amqp, stop) = (Amqp::new(Arc::clone(&engine), config.amqp.clone()), shutdown.clone());
+        amqp.prepare().await.map_err(|error| CoordinatorError::Amqp(error.to_string()))?;
         duties.spawn(async move { amqp.run(stop).await });
     }
     let body_timeout = Duration::from_millis(config.body_timeout_ms);

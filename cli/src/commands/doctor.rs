@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use comfy_table::Color;
+use redrive_coordinator::amqp;
 use redrive_coordinator::store::doctor::{Finding, Report, Verdict};
 use redrive_coordinator::store::{redis, sqlite};
 use serde_json::json;
 use toml::{Table, Value};
 
+use super::amqp_args::AmqpArgs;
 use super::store_args::StoreArgs;
 use crate::context::Context;
 use crate::failure::{AlreadyReported, Usage};
@@ -22,6 +24,9 @@ user may do everything that the store does (tried under the prefix, and removed)
 its disk, the lock, the tables. It changes nothing, and a coordinator that runs meanwhile is not disturbed. A coordinator
 makes the same checks of a Redis when it starts.
 
+Of RabbitMQ, where one is configured: version, connection, permissions, alarms, queues that are otherwise than needed, the
+binding for new tasks, consumers of what is pushed.
+
 Verdicts: ok; warning (works, with the risk that is named); refused (would lose tasks, or cannot work: a coordinator does
 not start unless told --allow-unsafe); skipped (the server does not tell: what to check by hand).";
 
@@ -32,6 +37,7 @@ Examples:
   redrive doctor --store redis://127.0.0.1:6379
   redrive doctor --store redis+cluster://10.0.0.1,10.0.0.2,10.0.0.3 --wait-replicas 1
   redrive doctor --data-dir /var/lib/redrive
+  redrive doctor --amqp amqp://127.0.0.1 --push letters
   redrive doctor --config /etc/redrive.toml --json | jq '.findings[] | select(.verdict == \"refused\")'";
 
 /// Check whether the store can be trusted with tasks.
@@ -40,11 +46,14 @@ Examples:
 pub struct Args {
     #[command(flatten)]
     store: StoreArgs,
+    #[command(flatten)]
+    amqp: AmqpArgs,
 }
 
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let mut section = Table::new();
     args.store.write(&mut section);
+    args.amqp.write(&mut section);
     let flags = Table::from_iter([("coordinator".to_owned(), Value::Table(section))]);
     let config = context.config(flags)?.coordinator;
     let (name, report) = if let Some(shared) = config.store.redis() {
@@ -59,14 +68,26 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         let examining = tokio::task::spawn_blocking(move || sqlite::doctor::examine(&data_dir));
         (name, examining.await.context("the examination ended early")?)
     };
+    let broker = config.amqp.url.as_ref().map(ToString::to_string);
+    let broker = match broker {
+        Some(broker) => Some((broker, amqp::doctor::examine(&config.amqp).await)),
+        None => None,
+    };
+    let verdict = broker.iter().map(|(_, report)| report.verdict()).fold(report.verdict(), Verdict::max);
     if context.output.json {
-        context.output.value(&json!({
-            "store": name, "verdict": report.verdict(), "findings": report.findings(),
-        }))?;
+        let mut value = json!({ "store": name, "verdict": verdict, "findings": report.findings() });
+        if let Some((broker, report)) = &broker {
+            value["amqp"] = json!({ "at": broker, "findings": report.findings() });
+        }
+        context.output.value(&value)?;
     } else {
         print(context.output, &name, &report)?;
+        if let Some((broker, report)) = &broker {
+            context.output.line("")?;
+            print(context.output, broker, report)?;
+        }
     }
-    match report.verdict() {
+    match verdict {
         Verdict::Refused => Err(AlreadyReported.into()),
         Verdict::Ok | Verdict::Skipped | Verdict::Warning => Ok(()),
     }

@@ -45,6 +45,9 @@ pub(super) async fn run(amqp: &Amqp, channel: Channel) -> Result<(), SessionErro
 }
 
 fn read(delivery: &Delivery) -> Result<Vec<NewTask>, Problem> {
+    if delivery.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == message::PROBE) {
+        return Ok(Vec::new());
+    }
     if let Some(death) = dead_letter::first_death(&delivery.properties) {
         return dead_letter::read(delivery, &death).map(|task| vec![task]);
     }

@@ -6,6 +6,7 @@
 
 mod config;
 mod dead_letter;
+pub mod doctor;
 mod inbox;
 mod ingress;
 mod outcomes;
@@ -18,7 +19,8 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, try_join_all};
 use lapin::Connection;
-use redrive_link::amqp::{AmqpAddress, Names, SessionError, State, keep};
+use lapin::options::ConfirmSelectOptions;
+use redrive_link::amqp::{AmqpAddress, Names, SessionError, State, dial, keep};
 use redrive_shared::id::Name;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +60,26 @@ impl Amqp {
         }
     }
 
+    /// Declares what is needed, before anything else is begun. A RabbitMQ that cannot be reached now may be later.
+    ///
+    /// # Errors
+    /// Something of that name is there and is not as it must be.
+    pub async fn prepare(&self) -> Result<(), SessionError> {
+        let Some(address) = &self.config.url else { return Ok(()) };
+        let declared = async {
+            let connection = dial(address, "redrive-prepare").await?;
+            topology::declare(&connection.create_channel().await?, &self.config).await
+        };
+        match declared.await {
+            Err(SessionError::Broken(conflict)) => Err(SessionError::Broken(conflict)),
+            Err(error) => {
+                tracing::warn!(%error, "RabbitMQ cannot be used for now: tasks stay in the store, and pull goes on");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
     /// Works until shutdown.
     pub async fn run(self, shutdown: CancellationToken) {
         let Some(address) = &self.config.url else { return shutdown.cancelled().await };
@@ -67,7 +89,9 @@ impl Amqp {
     async fn keep_publishing(&self, address: &AmqpAddress, shutdown: &CancellationToken) {
         keep(address, "redrive-publish", self.publisher.state(), shutdown, async |connection: Connection| {
             let channel = connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
             topology::declare(&channel, &self.config).await?;
+            topology::put_turns(&channel, &self.config).await?;
             let ended = self.publisher.serve(&connection, channel).await;
             self.publisher.stop();
             ended

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::BasicPublishOptions;
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use redrive_link::amqp::{SessionError, State};
 use tokio::sync::{Notify, watch};
@@ -60,7 +60,6 @@ impl Publisher {
 
     /// Makes a connection the one that is published on, until it is found broken.
     pub async fn serve(&self, connection: &Connection, channel: Channel) -> Result<(), SessionError> {
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
         self.channel.send_replace(Some(channel));
         let blocked = connection.status().blocked();
         self.state.send_if_modified(|state| {

@@ -4,9 +4,9 @@ use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, ErrorKind, ExchangeKind};
 use redrive_link::amqp::SessionError;
-use redrive_shared::id::Name;
 
 use super::config::{AmqpConfig, QueueType};
+use super::publisher::PERSISTENT;
 
 /// Declares everything.
 ///
@@ -20,36 +20,52 @@ pub(super) async fn declare(channel: &Channel, config: &AmqpConfig) -> Result<()
         .exchange_declare(exchange.as_str().into(), ExchangeKind::Fanout, durable, FieldTable::default())
         .await
         .map_err(|error| conflict("exchange", &exchange, error))?;
-    for queue in [names.ingress(), names.outcomes(), names.rejected()] {
-        queue_of(channel, &queue, arguments(QueueType::Quorum)).await?;
+    for (queue, arguments) in queues(config) {
+        queue_of(channel, &queue, arguments).await?;
     }
     let binding = QueueBindOptions::default();
     channel
         .queue_bind(names.ingress().into(), exchange.into(), "".into(), binding, FieldTable::default())
         .await?;
+    Ok(())
+}
+
+/// Puts a message into each turn queue, for one coordinator at a time to hold. Every coordinator does so whenever it connects:
+/// of those that nobody holds, the queue keeps one.
+pub(super) async fn put_turns(channel: &Channel, config: &AmqpConfig) -> Result<(), SessionError> {
     for queue in config.push.keys() {
-        queue_of(channel, &names.pushed(queue), arguments(config.queue_type)).await?;
-        turn_queue(channel, config, queue).await?;
+        let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+        let (key, options) = (config.names().turn(queue).into(), BasicPublishOptions::default());
+        channel.basic_publish("".into(), key, options, b"", properties).await?.await?;
     }
     Ok(())
 }
 
-/// A queue with one message in it, which one consumer holds at a time.
-async fn turn_queue(channel: &Channel, config: &AmqpConfig, queue: &Name) -> Result<(), SessionError> {
-    let name = config.names().turn(queue);
+fn turn_arguments() -> FieldTable {
     let mut arguments = arguments(QueueType::Quorum);
     arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
-    // Every coordinator puts one in: those that nobody holds must not add up.
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
-    queue_of(channel, &name, arguments).await?;
-    let properties = BasicProperties::default().with_delivery_mode(2);
-    let _unconfirmed = channel
-        .basic_publish("".into(), name.into(), BasicPublishOptions::default(), b"", properties)
-        .await?;
-    Ok(())
+    arguments
 }
 
-async fn queue_of(channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), SessionError> {
+/// Every queue that is needed, and how it must be.
+pub(super) fn queues(config: &AmqpConfig) -> Vec<(String, FieldTable)> {
+    let names = config.names();
+    let own = [names.ingress(), names.outcomes(), names.rejected()];
+    let mut queues: Vec<_> = own.into_iter().map(|name| (name, arguments(QueueType::Quorum))).collect();
+    for queue in config.push.keys() {
+        queues.push((names.pushed(queue), arguments(config.queue_type)));
+        queues.push((names.turn(queue), turn_arguments()));
+    }
+    queues
+}
+
+/// Declares a queue.
+pub(super) async fn queue_of(
+    channel: &Channel,
+    name: &str,
+    arguments: FieldTable,
+) -> Result<(), SessionError> {
     let durable = QueueDeclareOptions::durable();
     let declared = channel.queue_declare(name.into(), durable, arguments).await;
     declared.map(|_| ()).map_err(|error| conflict("queue", name, error))

@@ -209,6 +209,7 @@ fn agent(key: &str, breaker: BreakerSnapshot) -> AgentView {
         queues: Vec::new(),
         capacity: 1,
         in_flight: 0,
+        pushed: false,
         breakers: BTreeMap::from([(key.to_owned(), breaker)]),
         seen_at_ms: 0,
     }

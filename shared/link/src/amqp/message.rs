@@ -10,6 +10,9 @@ pub const LEASE: &str = "redrive.lease.v1";
 /// [`SettleRequest`](redrive_shared::wire::SettleRequest).
 pub const SETTLEMENT: &str = "redrive.settlement.v1";
 
+/// Published by the doctor to see whether it arrives; nothing is done about it.
+pub const PROBE: &str = "redrive.probe.v1";
+
 /// W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
 /// Why a message is among the rejected: a stable code, and a text.
