@@ -162,7 +162,7 @@ mod tests {
     fn what_is_wrong_is_said() {
         for (url, says) in [
             ("127.0.0.1:5672", "begins with a scheme"),
-            ("amqs://h", "did you mean amqps://"),
+            ("ampq://h", "did you mean amqp://"),
             ("amqp://", "host is empty"),
             ("amqp://h:0", "from 1 to 65535"),
             ("amqp://h/a/b", "%2F"),
