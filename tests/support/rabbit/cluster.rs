@@ -52,13 +52,9 @@ impl RabbitCluster {
         cluster
     }
 
+    /// The nodes, to suspend or ask.
     pub fn nodes(&self) -> &[RabbitServer] {
         &self.nodes
-    }
-
-    /// A node, to suspend or ask.
-    pub fn node(&mut self, index: usize) -> &mut RabbitServer {
-        &mut self.nodes[index]
     }
 
     /// What clients connect to, one a node.

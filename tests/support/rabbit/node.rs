@@ -200,9 +200,12 @@ impl Node {
     pub async fn try_evaluate(&self, expressions: &str) -> Result<String, String> {
         let address = format!("127.0.0.1:{}", self.ports.distribution);
         let mut command = Command::new(ERL_CALL);
-        // With a name of its own, so that two may ask at once, and the cookie of the node's home.
-        command.args(["-r", "-address", &address, "-e"]).env("HOME", &self.directory);
-        let output = answer_of(command, expressions).await?;
+        // Two that ask at once, or one right after the other, need names of their own. What erl_call itself calls a
+        // random one changes once a second.
+        let myself = format!("asks{:016x}", rand::random::<u64>());
+        command.args(["-h", &myself, "-address", &address, "-e"]).env("HOME", &self.directory);
+        // An expression has ended when white space follows its full stop.
+        let output = answer_of(command, &format!("{expressions}\n")).await?;
         let said = String::from_utf8_lossy(&output.stdout);
         let value = said.trim().strip_prefix("{ok, ").and_then(|value| value.strip_suffix('}'));
         value.map(str::to_owned).ok_or_else(|| format!("{said}{}", String::from_utf8_lossy(&output.stderr)))

@@ -28,7 +28,8 @@ setpriv --pdeathsig KILL -- "$@" &
 node=$!
 
 idle=0
-while kill -0 "$node" && kill -0 "$epmd"; do
+# Without its directory nobody finds it.
+while kill -0 "$node" && kill -0 "$epmd" && [ -e "$directory/users" ]; do
   sleep 1 9<&-
   if flock --nonblock "$directory/users" true 9<&-; then idle=$((idle + 1)); else idle=0; fi
   [ "$idle" -ge "$idle_s" ] || continue
