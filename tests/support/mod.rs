@@ -6,6 +6,8 @@ pub mod daemon;
 pub mod port;
 pub mod process;
 pub mod proxy;
+pub mod python;
+pub mod rabbit;
 pub mod redis;
 pub mod server;
 pub mod wait;
