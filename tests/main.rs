@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod amqp;
 mod api;
 mod cli;
 mod crash;
