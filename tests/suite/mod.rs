@@ -13,6 +13,7 @@ mod reap;
 mod reopen;
 mod repeat;
 mod settle;
+mod takeover;
 mod together;
 
 /// Hands the list of all behaviours to a macro, behind what that one needs besides.
@@ -126,6 +127,25 @@ macro_rules! with_behaviours {
                 a_repeated_request_starts_nothing_that_is_too_late_by_now,
                 a_repeated_request_gets_what_is_late_but_at_work,
                 a_repeated_request_that_finds_all_too_late_stays_answered,
+            }
+            takeover {
+                a_lease_taken_over_is_started_and_shown_as_its_takers,
+                a_settlement_names_the_taker,
+                of_one_claim_each_lease_is_put_down_to_its_own_holder,
+                the_claimers_silence_ends_its_own_and_not_what_was_taken_over,
+                the_takers_silence_ends_what_it_took_over,
+                the_presence_that_counts_is_the_takers,
+                the_presence_of_the_claimer_ends_nothing_that_was_taken_over,
+                what_a_run_took_over_ends_with_it_in_whatever_claims_it_was,
+                a_stale_fence_takes_nothing_over,
+                whoever_shows_the_fence_last_has_the_lease,
+                a_claimer_may_take_its_own_lease,
+                a_heartbeat_extends_what_was_taken_over_and_leaves_it_where_it_is,
+                a_run_that_is_gone_and_takes_over_has_until_the_leases_end,
+                a_repeated_request_gets_nothing_that_another_took_over,
+                a_task_taken_over_can_be_called_off,
+                the_lease_after_has_nothing_of_who_took_the_one_before_over,
+                who_took_over_what_is_still_known_when_the_store_is_opened_again,
             }
             operate {
                 what_is_not_done_can_be_called_off,

@@ -193,6 +193,15 @@ pub struct Claimed {
     pub replayed: bool,
 }
 
+/// One run of an agent: a process, from its start to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The agent.
+    pub agent: Name,
+    /// Which run of it.
+    pub boot_id: Name,
+}
+
 /// A lease to start or to make longer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extend {
@@ -202,6 +211,10 @@ pub struct Extend {
     pub fence: Fence,
     /// From now; the queue's policy decides when missing.
     pub lease_ms: Option<u64>,
+    /// Whose the lease is from now on, whoever claimed it: shown with the task, and its silence or broken presence ends it.
+    /// Nothing changes hands when missing. Whoever shows the fence last has it. It says nothing of that run being alive: if
+    /// it counts as silent, the lease ends at its time unless it is heard from.
+    pub run: Option<Run>,
 }
 
 /// What became of an extension.

@@ -201,7 +201,7 @@ async fn start(
     settlements: &UnboundedSender<Item>,
 ) -> Vec<Admitted> {
     let leases = admitted.iter().map(|task| lease_ref(&task.lease)).collect();
-    let request = ExtendRequest { leases, lease_ms: worker.config.lease_ms };
+    let request = ExtendRequest { leases, lease_ms: worker.config.lease_ms, agent: None, boot_id: None };
     let mut backoff = Backoff::new(START_BACKOFF.0, START_BACKOFF.1);
     loop {
         if worker.shutdown.is_cancelled() {

@@ -22,9 +22,10 @@ fn extend_one(tx: &Tx<'_>, item: &Extend) -> rusqlite::Result<Extended> {
     match task.record.extend(item.fence, lease_ms, tx.now_ms()) {
         Ok(()) => {
             let until_ms = task.record.lease_until_ms;
+            let (agent, boot_id) = item.run.as_ref().map(|run| (&*run.agent, &*run.boot_id)).unzip();
             tx.connection
                 .prepare_cached(include_str!("sql/extend_lease.sql"))?
-                .execute([task.seq, until_ms])?;
+                .execute(params![task.seq, until_ms, agent, boot_id])?;
             Ok(Extended::Until(until_ms))
         }
         Err(Refused::Stale(state) | Refused::Repeated(state) | Refused::WrongState(state)) => {
