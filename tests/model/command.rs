@@ -70,6 +70,7 @@ pub enum Ending {
     NeedsPerson(Failure),
     Snoozed(u64),
     Released,
+    HandedOff,
 }
 
 #[derive(Debug, Clone)]
@@ -203,5 +204,6 @@ fn endings() -> impl Strategy<Value = Ending> {
         1 => failures().prop_map(Ending::NeedsPerson),
         1 => (0..40_000_u64).prop_map(Ending::Snoozed),
         1 => Just(Ending::Released),
+        3 => Just(Ending::HandedOff),
     ]
 }

@@ -289,7 +289,7 @@ impl Pair {
                 assert_eq!(answer, Settled::Unknown);
                 continue;
             };
-            match task.standing(fence) {
+            match task.standing_to_settle(fence, ending) {
                 Standing::Holds => {
                     let Settled::Applied { state, due_ms, queue } = answer else {
                         panic!("it holds: {answer:?}")
@@ -454,6 +454,7 @@ fn store_ending(ending: Ending) -> redrive_coordinator::store::Ending {
         Ending::NeedsPerson(seen) => Stored::NeedsPerson(store_failure(seen)),
         Ending::Snoozed(delay_ms) => Stored::Snoozed { delay_ms },
         Ending::Released => Stored::Released,
+        Ending::HandedOff => Stored::HandedOff,
     }
 }
 

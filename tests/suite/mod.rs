@@ -6,6 +6,7 @@
 
 mod claim;
 mod enqueue;
+mod handed_off;
 mod operate;
 mod presence;
 mod read;
@@ -127,6 +128,20 @@ macro_rules! with_behaviours {
                 a_repeated_request_starts_nothing_that_is_too_late_by_now,
                 a_repeated_request_gets_what_is_late_but_at_work,
                 a_repeated_request_that_finds_all_too_late_stays_answered,
+            }
+            handed_off {
+                a_task_handed_off_is_finished_and_keeps_its_payload,
+                what_was_handed_off_is_not_handed_out_reaped_or_extended,
+                a_failure_that_comes_back_reopens_the_task,
+                what_comes_back_is_settled_by_any_ending,
+                what_was_handed_off_is_settled_once_more_and_not_twice,
+                within_one_batch_it_is_handed_off_and_comes_back,
+                only_the_lease_that_handed_it_off_is_heard,
+                a_failure_that_comes_back_uses_up_attempts,
+                what_was_handed_off_is_forgotten_after_its_retention,
+                what_was_handed_off_can_be_called_off,
+                what_was_handed_off_can_be_sent_round_again,
+                of_a_claim_some_are_handed_off_and_others_not,
             }
             takeover {
                 a_lease_taken_over_is_started_and_shown_as_its_takers,

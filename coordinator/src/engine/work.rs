@@ -172,6 +172,7 @@ const fn outcome_name(ending: &Ending) -> &'static str {
         Ending::NeedsPerson(_) => "escalated",
         Ending::Snoozed { .. } => "snoozed",
         Ending::Released => "released",
+        Ending::HandedOff => "handed_off",
     }
 }
 

@@ -246,6 +246,9 @@ pub enum Ending {
     },
     /// Handed back untouched.
     Released,
+    /// Given back to where it came from; for the coordinator itself, no worker says so. The same lease may settle it once
+    /// more, by any other ending: a failure that comes back is judged as if the task were still leased.
+    HandedOff,
 }
 
 impl Ending {
@@ -258,6 +261,7 @@ impl Ending {
             Self::NeedsPerson(failure) => Ended::NeedsPerson(failure),
             Self::Snoozed { delay_ms } => Ended::Snoozed { delay_ms: *delay_ms },
             Self::Released => Ended::Released,
+            Self::HandedOff => Ended::HandedOff,
         }
     }
 
@@ -274,7 +278,7 @@ impl Ending {
             Self::Failed(failure) | Self::FailedForGood(failure) | Self::NeedsPerson(failure) => {
                 Some(failure)
             }
-            Self::Done(_) | Self::Snoozed { .. } | Self::Released => None,
+            Self::Done(_) | Self::Snoozed { .. } | Self::Released | Self::HandedOff => None,
         }
     }
 }

@@ -188,7 +188,9 @@ impl Inner {
             _ => None,
         };
         let failure = ending.failure();
-        let decided = Decided { guard: None, before, verdict, failure, agent, note: None, result, now_ms };
+        // What was handed off is nobody's lease any more.
+        let guard = (before.state != TaskState::Leased).then(|| task.whole_header());
+        let decided = Decided { guard, before, verdict, failure, agent, note: None, result, now_ms };
         let body = value.as_deref().and_then(|value| body_of(value).ok());
         let change = self.change(&item.id, &mut task, body, decided).await?;
         let queue = change.queue.clone();
@@ -246,13 +248,16 @@ fn refusal(refused: Refused, due_ms: i64) -> Settled {
     }
 }
 
-/// What the task says that the settlement did not fit. None: it still may, and another run took the lease over.
+/// What the task says that the settlement did not fit. None: it still may; another run took the lease over, or the lease
+/// handed the task off.
 fn refused(task: &Task, item: &Settle) -> Option<Settled> {
     let (state, due_ms) = (task.record.state, task.record.due_ms);
     if task.fence() != item.fence {
         return Some(Settled::Stale(state));
     }
-    (state != TaskState::Leased).then_some(Settled::Repeated { state, due_ms })
+    let handed_off = state == TaskState::HandedOff && !matches!(item.ending, Ending::HandedOff);
+    let may_still = state == TaskState::Leased || handed_off;
+    (!may_still).then_some(Settled::Repeated { state, due_ms })
 }
 
 fn extended(answer: &redis::Value) -> Result<Extended> {

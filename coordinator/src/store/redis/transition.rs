@@ -106,7 +106,9 @@ fn place(lane: &Lane, record: &Record) -> Place {
     match record.state {
         TaskState::Scheduled => Place::Lane(lane_name(lane)),
         TaskState::Leased => Place::Lease(record.epoch),
-        TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled => Place::Finished,
+        TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled | TaskState::HandedOff => {
+            Place::Finished
+        }
         TaskState::Escalated => Place::Nowhere,
     }
 }

@@ -3,6 +3,7 @@
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::Refused;
 use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, RESTART_GRACE_MS};
+use redrive_shared::task::TaskState;
 use rusqlite::{OptionalExtension, params};
 
 use super::rows::{Hot, corrupt, hot};
@@ -48,6 +49,10 @@ fn settle_one(tx: &mut Tx<'_>, item: &mut Settle) -> rusqlite::Result<Settled> {
     let now_ms = tx.now_ms();
     match task.record.settle(item.fence, item.ending.ended(), &policy, now_ms, tx.rng) {
         Ok(verdict) => {
+            if before.state != TaskState::Leased {
+                // It was handed off: whoever did it next is not known here.
+                task.agent = None;
+            }
             tx.write_history(&mut task, &verdict, item.ending.failure(), before.started_ms(now_ms), None)?;
             if let Ending::Done(Some(result)) = &item.ending {
                 tx.connection
