@@ -257,7 +257,7 @@ mod tests {
     fn a_table_without_a_column_lines_up_as_before() {
         let mut rows = Rows::new(["QUEUE", "DEAD", "HANDED OFF", "DUE"]).right([1, 2, 3]);
         rows.push(["reports".into(), 7.into(), 0.into(), 12_345.into()]);
-        assert_eq!(rows.without(2).render(false), "QUEUE    DEAD     DUE\nreports     7  12345");
+        assert_eq!(rows.without(2).render(false), "QUEUE    DEAD    DUE\nreports     7  12345");
     }
 
     #[test]
