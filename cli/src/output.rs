@@ -109,7 +109,7 @@ impl Output {
             TaskState::Succeeded => text.green().to_string(),
             TaskState::Dead => text.red().to_string(),
             TaskState::Escalated => text.magenta().to_string(),
-            TaskState::Cancelled => text.dimmed().to_string(),
+            TaskState::Cancelled | TaskState::HandedOff => text.dimmed().to_string(),
         }
     }
 }
@@ -150,6 +150,15 @@ impl Rows {
     pub fn push<const N: usize>(&mut self, row: [Entry; N]) {
         debug_assert_eq!(N, self.headers.len());
         self.rows.push(row.to_vec());
+    }
+
+    /// The same without a column.
+    pub fn without(mut self, column: usize) -> Self {
+        self.headers.remove(column);
+        self.rows.iter_mut().for_each(|row| drop(row.remove(column)));
+        self.right.retain(|index| *index != column);
+        self.right.iter_mut().filter(|index| **index > column).for_each(|index| *index -= 1);
+        self
     }
 
     /// No borders and no wrapping: ids must stay whole for those who copy them, and rows for those who `grep`.
@@ -193,7 +202,7 @@ impl Entry {
                 TaskState::Succeeded => Color::Green,
                 TaskState::Dead => Color::Red,
                 TaskState::Escalated => Color::Magenta,
-                TaskState::Cancelled => Color::DarkGrey,
+                TaskState::Cancelled | TaskState::HandedOff => Color::DarkGrey,
             },
         )
     }
@@ -242,6 +251,13 @@ mod tests {
         let expected = "QUEUE      DUE  STATE\nreports      7  dead\na        12345  -";
         assert_eq!(rows.render(false), expected);
         assert!(rows.render(true).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn a_table_without_a_column_lines_up_as_before() {
+        let mut rows = Rows::new(["QUEUE", "DEAD", "HANDED OFF", "DUE"]).right([1, 2, 3]);
+        rows.push(["reports".into(), 7.into(), 0.into(), 12_345.into()]);
+        assert_eq!(rows.without(2).render(false), "QUEUE    DEAD    DUE\nreports     7  12345");
     }
 
     #[test]

@@ -73,6 +73,7 @@ pub fn record_queues(queues: &[QueueView], now_ms: i64) {
             ("dead", counts.dead),
             ("escalated", counts.escalated),
             ("cancelled", counts.cancelled),
+            ("handed_off", counts.handed_off),
         ] {
             metrics::gauge!("redrive_tasks", "queue" => queue.name.to_string(), "state" => state)
                 .set(tasks as f64);

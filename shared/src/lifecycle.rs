@@ -5,21 +5,28 @@
 //!     │         ▲    ▲               │ │
 //!     │         │    └── retry, snooze, release, lease lost ◀─┘ │
 //!     │         │                      ├──exhausted, unretryable, poison──▶ dead ───────┐
-//!     │         │                      └──needs a person, too late────────▶ escalated ──┤
+//!     │         │                      ├──needs a person, too late────────▶ escalated ──┤
+//!     │         │                      └──back to where it came from──▶ handed_off ─────┤
 //!     │         └───────────────────────────── retry_now ◀──────────────────────────────┘
 //!     ├─▶ dead, escalated   (the failure it came with cannot be mended by a retry)
-//!     └─ scheduled, leased, dead, escalated ──cancel──▶ cancelled ──retry_now──▶ scheduled
+//!     ├─ handed_off ──settled once more, as if it were leased──▶ scheduled, succeeded, dead, escalated
+//!     └─ scheduled, leased, dead, escalated, handed_off ──cancel──▶ cancelled ──retry_now──▶ scheduled
 //! ```
 //!
 //! **Fencing.** Every lease has an epoch, `max(last + 1, store time in µs)`, and a random nonce; who holds neither changes
 //! nothing. Every transition but a settlement raises the epoch, so *a task that is not leased and still carries the epoch
 //! of a lease was settled by that lease*: that is how a repeated settlement is told from a stale one without keeping
-//! anything more.
+//! anything more. One that handed its task off may settle it once more: the work went on elsewhere, and what is heard of it
+//! is told under the fence that it left with.
 //!
 //! **Charging.** A failure charges `failed`; a lease that had started and was lost charges `lost`; one that never started
 //! charges `undelivered`; snoozes and releases charge nothing that counts. Three losses are poison.
 
+mod class_counts;
+
 use rand::{Rng, RngExt};
+
+pub use self::class_counts::ClassCounts;
 
 use crate::failure::FailureClass;
 use crate::limits::{RELEASE_SPREAD_MS, UNDELIVERED_DELAY_MS};
@@ -62,38 +69,6 @@ pub struct Record {
     pub expires_ms: Option<i64>,
 }
 
-/// Failures by class. A task meets few classes, so a short list beats a map.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ClassCounts(Vec<(FailureClass, u32)>);
-
-impl ClassCounts {
-    /// Counts one more and returns how many of that class there are now.
-    pub fn add(&mut self, class: FailureClass) -> u32 {
-        if let Some((_, count)) = self.0.iter_mut().find(|(known, _)| *known == class) {
-            *count = count.saturating_add(1);
-            return *count;
-        }
-        self.0.push((class, 1));
-        1
-    }
-
-    /// The pairs, in order of first appearance.
-    pub fn iter(&self) -> impl Iterator<Item = (FailureClass, u32)> + '_ {
-        self.0.iter().copied()
-    }
-
-    /// Whether nothing was counted.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl FromIterator<(FailureClass, u32)> for ClassCounts {
-    fn from_iter<I: IntoIterator<Item = (FailureClass, u32)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().collect())
-    }
-}
-
 /// What a caller must hold to change a leased task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
@@ -121,6 +96,8 @@ pub enum Ended<'a> {
     },
     /// Handed back untouched.
     Released,
+    /// Given back to where it came from: nobody reports here unless it fails again.
+    HandedOff,
 }
 
 /// What a transition did, for the task's history and the caller's answer.
@@ -258,7 +235,7 @@ impl Record {
         Ok(())
     }
 
-    /// Ends the attempt under a lease.
+    /// Ends the attempt under a lease, or once more what that lease handed off.
     pub fn settle(
         &mut self,
         fence: Fence,
@@ -267,7 +244,10 @@ impl Record {
         now_ms: i64,
         rng: &mut impl Rng,
     ) -> Result<Verdict, Refused> {
-        self.check(fence)?;
+        match self.check(fence) {
+            Err(Refused::Repeated(TaskState::HandedOff)) if ended != Ended::HandedOff => {}
+            checked => checked?,
+        }
         Ok(match ended {
             Ended::Done => {
                 self.settle_in(TaskState::Succeeded, policy, now_ms);
@@ -298,6 +278,10 @@ impl Record {
                 let delay_ms = rng.random_range(0..=RELEASE_SPREAD_MS);
                 self.schedule(delay_ms, now_ms);
                 self.verdict(AttemptEnd::Released, Some(delay_ms), "handed back untouched")
+            }
+            Ended::HandedOff => {
+                self.settle_in(TaskState::HandedOff, policy, now_ms);
+                self.verdict(AttemptEnd::HandedOff, None, "given back to where it came from")
             }
         })
     }
@@ -331,7 +315,11 @@ impl Record {
         match self.state {
             TaskState::Cancelled => Ok(()),
             TaskState::Succeeded => Err(Refused::WrongState(self.state)),
-            TaskState::Scheduled | TaskState::Leased | TaskState::Dead | TaskState::Escalated => {
+            TaskState::Scheduled
+            | TaskState::Leased
+            | TaskState::Dead
+            | TaskState::Escalated
+            | TaskState::HandedOff => {
                 self.raise_epoch(now_us);
                 self.settle_in(TaskState::Cancelled, policy, now_us.div_euclid(1_000));
                 Ok(())
@@ -346,7 +334,7 @@ impl Record {
             TaskState::Scheduled => {
                 self.due_ms = self.due_ms.min(now_ms);
             }
-            TaskState::Dead | TaskState::Escalated | TaskState::Cancelled => {
+            TaskState::Dead | TaskState::Escalated | TaskState::Cancelled | TaskState::HandedOff => {
                 self.ledger.failed = 0;
                 self.ledger.lost = 0;
                 self.class_failures = ClassCounts::default();
@@ -457,7 +445,7 @@ impl Record {
         self.expires_ms = match state {
             // A person has not answered yet: never forgotten by itself.
             TaskState::Escalated | TaskState::Scheduled | TaskState::Leased => None,
-            TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled => {
+            TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled | TaskState::HandedOff => {
                 Some(now_ms.saturating_add_unsigned(policy.retention_ms))
             }
         };

@@ -26,12 +26,21 @@ pub enum TaskState {
     Escalated,
     /// Someone called it off.
     Cancelled,
+    /// Given back to where it came from. Nobody reports here unless it fails again: then it goes on as if it were leased.
+    HandedOff,
 }
 
 impl TaskState {
     /// Every state.
-    pub const ALL: [Self; 6] =
-        [Self::Scheduled, Self::Leased, Self::Succeeded, Self::Dead, Self::Escalated, Self::Cancelled];
+    pub const ALL: [Self; 7] = [
+        Self::Scheduled,
+        Self::Leased,
+        Self::Succeeded,
+        Self::Dead,
+        Self::Escalated,
+        Self::Cancelled,
+        Self::HandedOff,
+    ];
 
     /// The name used on the wire and as a metric label.
     pub const fn as_str(self) -> &'static str {
@@ -42,6 +51,7 @@ impl TaskState {
             Self::Dead => "dead",
             Self::Escalated => "escalated",
             Self::Cancelled => "cancelled",
+            Self::HandedOff => "handed_off",
         }
     }
 
@@ -49,7 +59,7 @@ impl TaskState {
     pub const fn is_settled(self) -> bool {
         match self {
             Self::Scheduled | Self::Leased => false,
-            Self::Succeeded | Self::Dead | Self::Escalated | Self::Cancelled => true,
+            Self::Succeeded | Self::Dead | Self::Escalated | Self::Cancelled | Self::HandedOff => true,
         }
     }
 }
@@ -177,6 +187,8 @@ pub enum AttemptEnd {
     Reported,
     /// A person sent it round again.
     Redriven,
+    /// It was given back to where its task came from.
+    HandedOff,
 }
 
 /// One line of a task's history.
@@ -344,6 +356,9 @@ pub struct StateCounts {
     pub escalated: i64,
     /// Called off.
     pub cancelled: i64,
+    /// Given back to where they came from.
+    #[serde(default)]
+    pub handed_off: i64,
 }
 
 impl StateCounts {
@@ -356,11 +371,13 @@ impl StateCounts {
             TaskState::Dead => &mut self.dead,
             TaskState::Escalated => &mut self.escalated,
             TaskState::Cancelled => &mut self.cancelled,
+            TaskState::HandedOff => &mut self.handed_off,
         }
     }
 
     /// All tasks that are known.
     pub fn total(&self) -> i64 {
-        self.scheduled + self.leased + self.succeeded + self.dead + self.escalated + self.cancelled
+        let Self { scheduled, leased, succeeded, dead, escalated, cancelled, handed_off } = self;
+        scheduled + leased + succeeded + dead + escalated + cancelled + handed_off
     }
 }

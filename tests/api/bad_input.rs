@@ -128,6 +128,11 @@ async fn bad_claims_extensions_and_settlements_are_refused() {
         expect(&server.post("/v1/claims", &body).await, status, code);
     }
     let forged = json!({"id": "kept", "epoch": 1, "nonce": "0000000000000001"});
+    for (given, missing) in [("agent", "boot_id"), ("boot_id", "agent")] {
+        let reply = server.post("/v1/leases/extend", &json!({"leases": [forged], given: "b"})).await;
+        expect(&reply, 422, "invalid_value");
+        assert_eq!(reply.json["at"], missing);
+    }
     let reply = server.post("/v1/leases/extend", &json!({"leases": [forged]})).await;
     assert_eq!(reply.json["results"][0]["error"]["code"], "stale_epoch");
     let settle = |id: &str| json!({"settlements": [{"id": id, "epoch": 1, "nonce": "0000000000000001", "outcome": {"done": {}}}]});

@@ -110,6 +110,18 @@ async fn a_cancelled_lease_is_over_and_its_worker_hears_of_it() {
 }
 
 #[tokio::test]
+async fn who_starts_a_lease_that_another_claimed_for_it_has_it() {
+    let server = Server::start().await;
+    server.post("/v1/tasks", &json!({"tasks": [{"id": "t"}]})).await;
+    let lease = claim_one(&server, "giver").await;
+    let lease = json!({"id": "t", "epoch": lease["epoch"], "nonce": lease["nonce"]});
+    let start = json!({"leases": [lease], "agent": "worker", "boot_id": "worker-1"});
+    let reply = server.post("/v1/leases/extend", &start).await;
+    assert_eq!(reply.status, 200, "{:#}", reply.json);
+    assert_eq!(server.get("/v1/tasks/t").await.json["agent"], "worker");
+}
+
+#[tokio::test]
 async fn batches_of_status_and_pages_of_lists() {
     let server = Server::start().await;
     let tasks: Vec<Value> = (0..30).map(|n| json!({"id": format!("t{n}")})).collect();

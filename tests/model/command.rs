@@ -70,13 +70,15 @@ pub enum Ending {
     NeedsPerson(Failure),
     Snoozed(u64),
     Released,
+    HandedOff,
 }
 
 #[derive(Debug, Clone)]
 pub enum Command {
     Enqueue(Vec<NewTask>),
     Claim(Claim),
-    Extend(Vec<Shown>, Option<u64>),
+    /// Perhaps by an agent that takes over what is still held.
+    Extend(Vec<Shown>, Option<u64>, Option<usize>),
     Settle(Vec<(Shown, Ending)>),
     Reap(usize),
     Cancel(usize),
@@ -98,7 +100,7 @@ fn commands() -> impl Strategy<Value = Command> {
     prop_oneof![
         10 => vec(new_tasks(), 1..5).prop_map(Command::Enqueue),
         12 => claims().prop_map(Command::Claim),
-        5 => (vec(shown(), 1..3), of(1_000..90_000_u64)).prop_map(|(shown, ms)| Command::Extend(shown, ms)),
+        5 => extensions(),
         12 => vec((shown(), endings()), 1..3).prop_map(Command::Settle),
         5 => (0..5_usize).prop_map(Command::Reap),
         2 => (0..IDS.len()).prop_map(Command::Cancel),
@@ -110,6 +112,12 @@ fn commands() -> impl Strategy<Value = Command> {
         10 => advances().prop_map(Command::Advance),
         2 => Just(Command::Reopen),
     ]
+}
+
+fn extensions() -> impl Strategy<Value = Command> {
+    let takers = weighted(0.5, 0..AGENTS.len());
+    (vec(shown(), 1..3), of(1_000..90_000_u64), takers)
+        .prop_map(|(shown, lease_ms, taker)| Command::Extend(shown, lease_ms, taker))
 }
 
 fn advances() -> impl Strategy<Value = i64> {
@@ -196,5 +204,6 @@ fn endings() -> impl Strategy<Value = Ending> {
         1 => failures().prop_map(Ending::NeedsPerson),
         1 => (0..40_000_u64).prop_map(Ending::Snoozed),
         1 => Just(Ending::Released),
+        3 => Just(Ending::HandedOff),
     ]
 }

@@ -1,6 +1,6 @@
 //! Commands on both sides, and the comparison.
 
-use redrive_coordinator::store::{Acted, Enqueued, Extend, Extended, Settle, Settled};
+use redrive_coordinator::store::{Acted, Enqueued, Extend, Extended, Run, Settle, Settled};
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::retry::{RetryPolicy, Strategy};
 use redrive_shared::task::{Nonce, StateCounts, TaskState, TaskView};
@@ -39,7 +39,7 @@ impl Pair {
         match command {
             Command::Enqueue(specs) => self.enqueue(specs).await,
             Command::Claim(claim) => self.claim(claim).await,
-            Command::Extend(shown, lease_ms) => self.extend(shown, *lease_ms).await,
+            Command::Extend(shown, lease_ms, taker) => self.extend(shown, *lease_ms, *taker).await,
             Command::Settle(settlements) => self.settle(settlements).await,
             Command::Reap(limit) => self.reap(*limit).await,
             Command::Cancel(task) => self.act(*task, true).await,
@@ -111,7 +111,7 @@ impl Pair {
         let too_late: Vec<usize> = claimed.too_late.iter().map(|task| number_of(task)).collect();
         if let Some(before) = before {
             let before = before.leases.clone();
-            return self.check_again(before, leases, too_late).await;
+            return self.check_again(claim.agent, before, leases, too_late).await;
         }
         if self.model.agents.get(&claim.agent).is_some_and(|agent| agent.gone) {
             // Nothing for who was silent for too long, until it is heard from again.
@@ -153,13 +153,16 @@ impl Pair {
     /// The same request again: the leases that still hold, but for what must not start any more.
     async fn check_again(
         &mut self,
+        agent: usize,
         before: Vec<(usize, Fence)>,
         mut leases: Vec<(usize, Fence)>,
         mut too_late: Vec<usize>,
     ) {
         let now_ms = self.bed.now_ms();
         let holds = |(task, fence): &(usize, Fence)| {
-            self.model.tasks.get(task).is_some_and(|task| task.standing(*fence) == Standing::Holds)
+            let task = self.model.tasks.get(task).filter(|task| task.standing(*fence) == Standing::Holds);
+            // Unless another took it over.
+            task.and_then(|task| task.lease).is_some_and(|lease| lease.agent == agent)
         };
         let is_late = |(task, _): &(usize, Fence)| {
             let task = &self.model.tasks[task];
@@ -241,22 +244,37 @@ impl Pair {
         (task, fence)
     }
 
-    async fn extend(&mut self, shown: &[Shown], lease_ms: Option<u64>) {
+    async fn extend(&mut self, shown: &[Shown], lease_ms: Option<u64>, taker: Option<usize>) {
         let items: Vec<(usize, Fence)> = shown.iter().map(|shown| self.show(*shown)).collect();
-        let batch = items.iter().map(|(task, fence)| Extend { id: id(IDS[*task]), fence: *fence, lease_ms });
-        let answers = self.bed.extend(batch.collect()).await.unwrap();
+        let run = taker.map(|agent| Run { agent: name(AGENTS[agent]), boot_id: boot_of(agent) });
+        let extend =
+            |(task, fence): &_| Extend { id: id(IDS[*task]), fence: *fence, lease_ms, run: run.clone() };
+        let answers = self.bed.extend(items.iter().map(extend).collect()).await.unwrap();
         for ((task, fence), answer) in items.into_iter().zip(answers) {
-            assert_eq!(answer, self.expect_extension(task, fence, lease_ms));
+            assert_eq!(answer, self.expect_extension(task, fence, lease_ms, taker));
         }
     }
 
-    fn expect_extension(&mut self, task: usize, fence: Fence, lease_ms: Option<u64>) -> Extended {
+    fn expect_extension(
+        &mut self,
+        task: usize,
+        fence: Fence,
+        lease_ms: Option<u64>,
+        taker: Option<usize>,
+    ) -> Extended {
         let now_ms = self.bed.now_ms();
         let Some(task) = self.model.tasks.get_mut(&task) else { return Extended::Unknown };
         let length_ms = lease_ms.map_or(task.rules().lease_ms, u64::cast_signed);
         match (task.standing(fence), &mut task.lease) {
+            // What another has started is not its to take.
+            (Standing::Holds, Some(lease))
+                if lease.started && taker.is_some_and(|taker| taker != lease.agent) =>
+            {
+                Extended::Stale(task.state)
+            }
             (Standing::Holds, Some(lease)) => {
                 lease.started = true;
+                lease.agent = taker.unwrap_or(lease.agent);
                 lease.until_ms = lease.until_ms.max(now_ms + length_ms);
                 Extended::Until(lease.until_ms)
             }
@@ -278,7 +296,7 @@ impl Pair {
                 assert_eq!(answer, Settled::Unknown);
                 continue;
             };
-            match task.standing(fence) {
+            match task.standing_to_settle(fence, ending) {
                 Standing::Holds => {
                     let Settled::Applied { state, due_ms, queue } = answer else {
                         panic!("it holds: {answer:?}")
@@ -382,7 +400,7 @@ impl Pair {
         }));
         let beaten = self.bed.heartbeat(sent).await.unwrap();
         for ((task, fence), answer) in items.into_iter().zip(beaten.leases) {
-            assert_eq!(answer, self.expect_extension(task, fence, None));
+            assert_eq!(answer, self.expect_extension(task, fence, None, None));
         }
         self.model.agents.insert(agent, Agent { seen_ms: self.bed.now_ms(), gone: false });
     }
@@ -443,6 +461,7 @@ fn store_ending(ending: Ending) -> redrive_coordinator::store::Ending {
         Ending::NeedsPerson(seen) => Stored::NeedsPerson(store_failure(seen)),
         Ending::Snoozed(delay_ms) => Stored::Snoozed { delay_ms },
         Ending::Released => Stored::Released,
+        Ending::HandedOff => Stored::HandedOff,
     }
 }
 

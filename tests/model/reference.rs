@@ -105,6 +105,18 @@ impl Task {
         }
     }
 
+    /// What a fence is worth to who ends an attempt with it: one that handed the task off may end it once more.
+    pub fn standing_to_settle(&self, fence: Fence, ending: Ending) -> Standing {
+        match self.standing(fence) {
+            Standing::SettledIt
+                if self.state == TaskState::HandedOff && !matches!(ending, Ending::HandedOff) =>
+            {
+                Standing::Holds
+            }
+            standing => standing,
+        }
+    }
+
     /// Any event but a settlement: the epoch rises, and no lease outlives it.
     fn turn(&mut self, now_us: i64) {
         self.epoch = (self.epoch + 1).max(now_us);
@@ -131,7 +143,9 @@ impl Task {
 
     /// The holder settles it; says what may come of it.
     pub fn settle(&mut self, ending: Ending, now_ms: i64) -> Allowed {
-        self.settled_by = self.lease.take().map(|lease| lease.fence);
+        // What was handed off is still settled by the lease that did so.
+        self.settled_by = self.lease.take().map(|lease| lease.fence).or(self.settled_by);
+        self.expires_ms = None;
         self.history += 1;
         match ending {
             Ending::Done(result) => {
@@ -159,6 +173,7 @@ impl Task {
                 self.ledger.released += 1;
                 Allowed::between(now_ms, now_ms + 1_000)
             }
+            Ending::HandedOff => Allowed::state(TaskState::HandedOff),
         }
     }
 
@@ -180,7 +195,11 @@ impl Task {
         match self.state {
             TaskState::Cancelled => true,
             TaskState::Succeeded => false,
-            TaskState::Scheduled | TaskState::Leased | TaskState::Dead | TaskState::Escalated => {
+            TaskState::Scheduled
+            | TaskState::Leased
+            | TaskState::Dead
+            | TaskState::Escalated
+            | TaskState::HandedOff => {
                 self.turn(now_us);
                 self.history += 1;
                 self.end(TaskState::Cancelled, now_us / 1_000);
@@ -195,7 +214,7 @@ impl Task {
         match self.state {
             TaskState::Leased | TaskState::Succeeded => return false,
             TaskState::Scheduled => self.due_ms = self.due_ms.min(now_ms),
-            TaskState::Dead | TaskState::Escalated | TaskState::Cancelled => {
+            TaskState::Dead | TaskState::Escalated | TaskState::Cancelled | TaskState::HandedOff => {
                 self.ledger.failed = 0;
                 self.ledger.lost = 0;
                 self.of_class.clear();
@@ -224,7 +243,10 @@ impl Task {
 
     fn end(&mut self, state: TaskState, now_ms: i64) {
         self.state = state;
-        let remembered = matches!(state, TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled);
+        let remembered = matches!(
+            state,
+            TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled | TaskState::HandedOff
+        );
         self.expires_ms = remembered.then_some(now_ms + self.rules().retention_ms);
     }
 

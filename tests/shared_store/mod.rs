@@ -1,7 +1,8 @@
 //! The shared store in adversity, as callers of the API see it: faults of Redis and of the way to it ([`faults`],
 //! [`failover`]), several coordinators ([`coordinators`], [`presence`]), copies that went
-//! astray ([`queues`]), leases that found no room in an answer ([`given_back`]), values of another release ([`versions`]) or
-//! damaged ones ([`unreadable`]), and how much one call of Redis may be asked ([`bounds`]).
+//! astray ([`queues`]), leases that found no room in an answer ([`given_back`]) or were taken over at another coordinator
+//! ([`takeover`]), tasks that were handed off there ([`handed_off`]), values of another release ([`versions`]) or damaged ones
+//! ([`unreadable`]), and how much one call of Redis may be asked ([`bounds`]).
 
 mod acknowledged;
 mod bounds;
@@ -10,9 +11,11 @@ mod failover;
 mod faults;
 mod front;
 mod given_back;
+mod handed_off;
 mod moving;
 mod presence;
 mod queues;
+mod takeover;
 mod unreached;
 mod unreadable;
 mod versions;

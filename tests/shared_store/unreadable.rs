@@ -157,7 +157,8 @@ async fn a_batch_that_names_unreadable_tasks_does_what_it_says_with_the_others()
     assert_eq!(again[..ALL.len()], expected(leased));
     assert!(matches!(again[ALL.len()], Enqueued::Created { .. }));
 
-    let extend = |lease: &Lease| Extend { id: lease.id.clone(), fence: fence(lease), lease_ms: None };
+    let extend =
+        |lease: &Lease| Extend { id: lease.id.clone(), fence: fence(lease), lease_ms: None, run: None };
     let extended = bed.extend(leases.iter().map(extend).collect()).await.unwrap();
     for (lease, answer) in leases.iter().zip(extended) {
         assert!(!FINE.contains(&&*lease.id) || matches!(answer, Extended::Until(_)), "{answer:?}");
@@ -190,7 +191,8 @@ async fn a_state_that_makes_no_sense_fails_no_batch() {
     bed.put_all(["fine", "odd"].map(task).to_vec()).await;
     let leases = bed.take_by_id(2).await;
     redis.command(&["SETRANGE", &key("odd"), "1", "\u{63}"]).await;
-    let extend = |lease: &Lease| Extend { id: lease.id.clone(), fence: fence(lease), lease_ms: None };
+    let extend =
+        |lease: &Lease| Extend { id: lease.id.clone(), fence: fence(lease), lease_ms: None, run: None };
     let extended = bed.extend(leases.iter().map(extend).collect()).await.unwrap();
     assert!(
         matches!(extended[..], [Extended::Until(_), Extended::Until(_)]),

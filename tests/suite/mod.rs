@@ -6,6 +6,7 @@
 
 mod claim;
 mod enqueue;
+mod handed_off;
 mod operate;
 mod presence;
 mod read;
@@ -13,6 +14,7 @@ mod reap;
 mod reopen;
 mod repeat;
 mod settle;
+mod takeover;
 mod together;
 
 /// Hands the list of all behaviours to a macro, behind what that one needs besides.
@@ -126,6 +128,40 @@ macro_rules! with_behaviours {
                 a_repeated_request_starts_nothing_that_is_too_late_by_now,
                 a_repeated_request_gets_what_is_late_but_at_work,
                 a_repeated_request_that_finds_all_too_late_stays_answered,
+            }
+            handed_off {
+                a_task_handed_off_is_finished_and_keeps_its_payload,
+                what_was_handed_off_is_not_handed_out_reaped_or_extended,
+                a_failure_that_comes_back_reopens_the_task,
+                what_comes_back_is_settled_by_any_ending,
+                what_was_handed_off_is_settled_once_more_and_not_twice,
+                within_one_batch_it_is_handed_off_and_comes_back,
+                only_the_lease_that_handed_it_off_is_heard,
+                a_failure_that_comes_back_uses_up_attempts,
+                what_was_handed_off_is_forgotten_after_its_retention,
+                what_was_handed_off_can_be_called_off,
+                what_was_handed_off_can_be_sent_round_again,
+                of_a_claim_some_are_handed_off_and_others_not,
+            }
+            takeover {
+                a_lease_taken_over_is_started_and_shown_as_its_takers,
+                a_settlement_names_the_taker,
+                of_one_claim_each_lease_is_put_down_to_its_own_holder,
+                the_claimers_silence_ends_its_own_and_not_what_was_taken_over,
+                the_takers_silence_ends_what_it_took_over,
+                the_presence_that_counts_is_the_takers,
+                the_presence_of_the_claimer_ends_nothing_that_was_taken_over,
+                what_a_run_took_over_ends_with_it_in_whatever_claims_it_was,
+                a_stale_fence_takes_nothing_over,
+                who_started_it_first_has_the_lease,
+                what_its_claimer_has_started_is_nobody_elses,
+                a_claimer_may_take_its_own_lease,
+                a_heartbeat_extends_what_was_taken_over_and_leaves_it_where_it_is,
+                a_run_that_is_gone_and_takes_over_has_until_the_leases_end,
+                a_repeated_request_gets_nothing_that_another_took_over,
+                a_task_taken_over_can_be_called_off,
+                the_lease_after_has_nothing_of_who_took_the_one_before_over,
+                who_took_over_what_is_still_known_when_the_store_is_opened_again,
             }
             operate {
                 what_is_not_done_can_be_called_off,

@@ -32,7 +32,7 @@ pub async fn only_the_holder_can_extend(bed: Bed) {
     let lease = bed.put_and_take(task("t")).await;
     bed.put(task("waiting").delay(1)).await;
     let held = fence(&lease);
-    let item = |text: &str, fence| Extend { id: id(text), fence, lease_ms: Some(90_000) };
+    let item = |text: &str, fence| Extend { id: id(text), fence, lease_ms: Some(90_000), run: None };
     let batch = vec![
         item("t", Fence { epoch: held.epoch - 1, ..held }),
         item("t", Fence { nonce: Nonce(held.nonce.0 ^ 1), ..held }),

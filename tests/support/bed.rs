@@ -9,7 +9,7 @@ use redrive_coordinator::store::redis::link::LinkOptions;
 use redrive_coordinator::store::redis::{RedisConfig, RedisStore};
 use redrive_coordinator::store::sqlite::SqliteStore;
 use redrive_coordinator::store::{
-    Acted, Claim, Claimed, Ending, Enqueue, Enqueued, Extend, Extended, Filter, Settled, Store,
+    Acted, Claim, Claimed, Ending, Enqueue, Enqueued, Extend, Extended, Filter, Run, Settled, Store,
 };
 use redrive_shared::clock::{Clock, ManualClock};
 use redrive_shared::task::{Lease, StateCounts, TaskState, TaskView};
@@ -228,10 +228,17 @@ impl Bed {
     }
 
     pub async fn extend_one(&self, lease: &Lease, lease_ms: Option<u64>) -> Extended {
-        let item = Extend { id: lease.id.clone(), fence: fence(lease), lease_ms };
+        let item = Extend { id: lease.id.clone(), fence: fence(lease), lease_ms, run: None };
         let answers = self.extend(vec![item]).await.unwrap();
         assert_eq!(answers.len(), 1);
         answers[0]
+    }
+
+    /// A run begins with the work on a lease that another claimed.
+    pub async fn take_over(&self, lease: &Lease, agent: &str, boot_id: &str) -> Extended {
+        let run = Some(Run { agent: name(agent), boot_id: name(boot_id) });
+        let item = Extend { id: lease.id.clone(), fence: fence(lease), lease_ms: None, run };
+        self.extend(vec![item]).await.unwrap()[0]
     }
 
     /// Says that the work on a lease has begun.

@@ -188,7 +188,7 @@ async fn answer(context: &Context, client: &Client, id: &TaskId, wait_ms: u64) -
     let why = task.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
     match task.state {
         TaskState::Succeeded => Ok(()),
-        TaskState::Dead | TaskState::Escalated | TaskState::Cancelled => {
+        TaskState::Dead | TaskState::Escalated | TaskState::Cancelled | TaskState::HandedOff => {
             Err(anyhow::anyhow!("task {id} is {}{why}; see `redrive tasks show {id}`", task.state))
         }
         TaskState::Scheduled | TaskState::Leased => Err(anyhow::anyhow!(

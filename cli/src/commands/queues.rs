@@ -93,9 +93,20 @@ async fn list(client: &Client, context: &Context) -> anyhow::Result<()> {
 }
 
 fn table(queues: &[QueueView], now_ms: i64) -> Rows {
-    let headers =
-        ["QUEUE", "STATUS", "SCHEDULED", "LEASED", "SUCCEEDED", "DEAD", "ESCALATED", "CANCELLED", "NEXT DUE"];
-    let mut rows = Rows::new(headers).right([2, 3, 4, 5, 6, 7]);
+    const HANDED_OFF: usize = 8;
+    let headers = [
+        "QUEUE",
+        "STATUS",
+        "SCHEDULED",
+        "LEASED",
+        "SUCCEEDED",
+        "DEAD",
+        "ESCALATED",
+        "CANCELLED",
+        "HANDED OFF",
+        "NEXT DUE",
+    ];
+    let mut rows = Rows::new(headers).right([2, 3, 4, 5, 6, 7, HANDED_OFF]);
     for queue in queues {
         rows.push([
             (&queue.name).into(),
@@ -106,10 +117,12 @@ fn table(queues: &[QueueView], now_ms: i64) -> Rows {
             queue.counts.dead.into(),
             queue.counts.escalated.into(),
             queue.counts.cancelled.into(),
+            queue.counts.handed_off.into(),
             Entry::or_dash(queue.next_due_at_ms.map(|at_ms| from_now(at_ms, now_ms))),
         ]);
     }
-    rows
+    // Only push over AMQP hands anything off: elsewhere it would be a column of zeros on a full line.
+    if queues.iter().all(|queue| queue.counts.handed_off == 0) { rows.without(HANDED_OFF) } else { rows }
 }
 
 fn status(queue: &QueueView) -> Entry {

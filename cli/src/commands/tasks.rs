@@ -39,7 +39,7 @@ Examples:
   redrive tasks cancel - < ids.txt";
 
 const RETRY_HELP: &str = "\
-A dead or escalated task gets its attempts back; a waiting one becomes due now.
+A dead, escalated, cancelled or handed-off task gets its attempts back; a waiting one becomes due now.
 
 Examples:
   redrive tasks retry order-17
@@ -186,9 +186,11 @@ fn due(task: &TaskView, now_ms: i64) -> String {
         TaskState::Leased => {
             task.agent.as_ref().map_or_else(|| "running".to_owned(), |agent| format!("at {agent}"))
         }
-        TaskState::Succeeded | TaskState::Dead | TaskState::Escalated | TaskState::Cancelled => {
-            "-".to_owned()
-        }
+        TaskState::Succeeded
+        | TaskState::Dead
+        | TaskState::Escalated
+        | TaskState::Cancelled
+        | TaskState::HandedOff => "-".to_owned(),
     }
 }
 

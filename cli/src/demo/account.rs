@@ -253,7 +253,7 @@ fn topic(task: &TaskView, before: Option<Seen>) -> Option<Topic> {
             TaskState::Succeeded => Some(Topic::Recovered(class)),
             TaskState::Dead | TaskState::Escalated => Some(Topic::Ended(state, class)),
             // Whoever called it off says so.
-            TaskState::Scheduled | TaskState::Leased | TaskState::Cancelled => None,
+            TaskState::Scheduled | TaskState::Leased | TaskState::Cancelled | TaskState::HandedOff => None,
         },
         TaskState::Scheduled | TaskState::Leased => {
             if rose(ledger.lost, |seen| seen.lost) {
@@ -269,7 +269,11 @@ fn topic(task: &TaskView, before: Option<Seen>) -> Option<Topic> {
                 None
             }
         }
-        TaskState::Succeeded | TaskState::Dead | TaskState::Escalated | TaskState::Cancelled => None,
+        TaskState::Succeeded
+        | TaskState::Dead
+        | TaskState::Escalated
+        | TaskState::Cancelled
+        | TaskState::HandedOff => None,
     }
 }
 

@@ -158,6 +158,8 @@ impl Books {
             TaskState::Escalated => self.escalated += 1,
             TaskState::Cancelled => self.cancelled += 1,
             TaskState::Scheduled | TaskState::Leased => self.waiting += 1,
+            // The demo hands nothing off: one that is would be missing in the sum.
+            TaskState::HandedOff => {}
         }
         self.attempts += task.history.iter().filter(|attempt| was_made(attempt.end)).count();
         self.handed_back += task.history.iter().filter(|attempt| attempt.end == AttemptEnd::Released).count();
@@ -208,7 +210,8 @@ fn was_made(end: AttemptEnd) -> bool {
         | AttemptEnd::Released
         | AttemptEnd::Undelivered
         | AttemptEnd::Cancelled
-        | AttemptEnd::Redriven => false,
+        | AttemptEnd::Redriven
+        | AttemptEnd::HandedOff => false,
     }
 }
 
@@ -235,7 +238,7 @@ fn count_classes(task: &TaskView, classes: &mut BTreeMap<FailureClass, ClassRow>
             TaskState::Dead => row.dead += usize::from(class == last),
             TaskState::Escalated => row.escalated += usize::from(class == last),
             TaskState::Scheduled | TaskState::Leased => row.waiting += usize::from(class == last),
-            TaskState::Cancelled => {}
+            TaskState::Cancelled | TaskState::HandedOff => {}
         }
     }
 }

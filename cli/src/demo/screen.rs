@@ -105,16 +105,20 @@ impl Screen {
             let name = match state {
                 TaskState::Scheduled => "waiting",
                 TaskState::Leased => "running",
-                TaskState::Succeeded | TaskState::Dead | TaskState::Escalated | TaskState::Cancelled => {
-                    state.as_str()
-                }
+                TaskState::Succeeded
+                | TaskState::Dead
+                | TaskState::Escalated
+                | TaskState::Cancelled
+                | TaskState::HandedOff => state.as_str(),
             };
             format!(
                 "{tasks} {}",
                 if self.colours { name.style(state_style(*state)).to_string() } else { name.into() }
             )
         };
-        standing.counts.iter().map(state).collect::<Vec<_>>().join("  ")
+        // Here nothing is handed off, and the line is full.
+        let shown = standing.counts.iter().filter(|(state, _)| **state != TaskState::HandedOff);
+        shown.map(state).collect::<Vec<_>>().join("  ")
     }
 
     fn trouble(&self, standing: &Standing<'_>) -> String {
@@ -185,6 +189,6 @@ fn state_style(state: TaskState) -> Style {
         TaskState::Succeeded => Style::new().green(),
         TaskState::Dead => Style::new().red(),
         TaskState::Escalated => Style::new().magenta(),
-        TaskState::Cancelled => Style::new().dimmed(),
+        TaskState::Cancelled | TaskState::HandedOff => Style::new().dimmed(),
     }
 }

@@ -112,7 +112,7 @@ pub(super) async fn cancel(
     super::to_the_end(room, async move { api.engine.act(TaskAction::Cancel, request).await }).await
 }
 
-/// Runs tasks again now: dead, escalated and cancelled ones get their attempts back.
+/// Runs tasks again now: dead, escalated, cancelled and handed-off ones get their attempts back.
 #[utoipa::path(post, path = "/v1/tasks/retry", tag = "tasks", request_body = TaskActionRequest, responses(
     (status = 200, description = "One result an id", body = TaskActionReply),
 ))]

@@ -2,6 +2,7 @@
 
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::failure::FailureSignal;
+use redrive_shared::id::Name;
 use redrive_shared::limits::{
     ATTEMPTS_MAX, BATCH_MAX_ITEMS, CLAIM_AVOID_MAX, CLAIM_QUEUES_MAX, DELAY_MAX_MS, HEARTBEAT_BREAKERS_MAX,
     LABEL_VALUE_MAX_BYTES, LABELS_MAX, LEASE_MAX_MS, LEASE_MIN_MS, NAME_MAX_BYTES, PAYLOAD_MAX_BYTES,
@@ -11,6 +12,7 @@ use redrive_shared::wire::{ClaimRequest, Heartbeat, NewTask, Outcome};
 use serde_json::value::RawValue;
 
 use super::Result;
+use crate::store::Run;
 
 fn invalid(place: impl Into<String>, detail: String) -> Problem {
     Problem::new(ErrorCode::InvalidValue, detail).at(place)
@@ -125,6 +127,19 @@ pub(super) fn claim(request: &ClaimRequest) -> Result<()> {
 
 pub(super) fn lease(lease_ms: Option<u64>) -> Result<()> {
     lease_ms.map_or(Ok(()), |lease_ms| within("lease_ms", lease_ms, LEASE_MIN_MS, LEASE_MAX_MS, " ms"))
+}
+
+/// A run of an agent, where one is named.
+pub(super) fn run(agent: Option<Name>, boot_id: Option<Name>) -> Result<Option<Run>> {
+    let missing = |missing: &str, given: &str| {
+        invalid(missing, format!("there is `{given}` and no `{missing}`: a run of an agent has both"))
+    };
+    match (agent, boot_id) {
+        (Some(agent), Some(boot_id)) => Ok(Some(Run { agent, boot_id })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(missing("boot_id", "agent")),
+        (None, Some(_)) => Err(missing("agent", "boot_id")),
+    }
 }
 
 pub(super) fn wait(wait_ms: u64) -> Result<()> {

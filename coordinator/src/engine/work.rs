@@ -41,6 +41,7 @@ impl Engine {
     pub async fn extend(&self, request: ExtendRequest) -> Result<ExtendReply> {
         check::batch("leases", request.leases.len())?;
         check::lease(request.lease_ms)?;
+        let run = check::run(request.agent, request.boot_id)?;
         let ids: Vec<TaskId> = request.leases.iter().map(|lease| lease.id.clone()).collect();
         let batch = request
             .leases
@@ -49,6 +50,7 @@ impl Engine {
                 id: lease.id,
                 fence: Fence { epoch: lease.epoch, nonce: lease.nonce },
                 lease_ms: request.lease_ms,
+                run: run.clone(),
             })
             .collect();
         let outcomes = self.store.extend(batch).await.map_err(unavailable)?;
@@ -170,6 +172,7 @@ const fn outcome_name(ending: &Ending) -> &'static str {
         Ending::NeedsPerson(_) => "escalated",
         Ending::Snoozed { .. } => "snoozed",
         Ending::Released => "released",
+        Ending::HandedOff => "handed_off",
     }
 }
 

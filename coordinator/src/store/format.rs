@@ -19,6 +19,7 @@ pub(super) const fn state_number(state: TaskState) -> u8 {
         TaskState::Dead => 3,
         TaskState::Escalated => 4,
         TaskState::Cancelled => 5,
+        TaskState::HandedOff => 6,
     }
 }
 
@@ -87,7 +88,7 @@ pub(super) fn class_counts_from(bytes: &[u8]) -> ClassCounts {
 }
 
 /// How endings are stored, by number. [`AttemptEnd`] travels by name.
-pub(super) const ENDINGS: [AttemptEnd; 9] = [
+pub(super) const ENDINGS: [AttemptEnd; 10] = [
     AttemptEnd::Succeeded,
     AttemptEnd::Failed,
     AttemptEnd::Snoozed,
@@ -97,6 +98,7 @@ pub(super) const ENDINGS: [AttemptEnd; 9] = [
     AttemptEnd::Cancelled,
     AttemptEnd::Reported,
     AttemptEnd::Redriven,
+    AttemptEnd::HandedOff,
 ];
 
 /// What makes two tasks of one id the same: queue, type and payload, byte for byte.
@@ -128,6 +130,8 @@ mod tests {
         assert_eq!(class_counts_from(&class_counts(&counts)), counts);
         assert!(class_counts(&ClassCounts::default()).is_empty());
         // Pinned: a store of an older release must read the same.
+        let states: Vec<u8> = TaskState::ALL.into_iter().map(state_number).collect();
+        assert_eq!(states, (0..7).collect::<Vec<u8>>());
         let numbers: Vec<u8> = FailureClass::ALL.into_iter().map(class_number).collect();
         assert_eq!(numbers, (0..22).collect::<Vec<u8>>());
     }

@@ -193,6 +193,15 @@ pub struct Claimed {
     pub replayed: bool,
 }
 
+/// One run of an agent: a process, from its start to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The agent.
+    pub agent: Name,
+    /// Which run of it.
+    pub boot_id: Name,
+}
+
 /// A lease to start or to make longer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extend {
@@ -202,6 +211,10 @@ pub struct Extend {
     pub fence: Fence,
     /// From now; the queue's policy decides when missing.
     pub lease_ms: Option<u64>,
+    /// Whose the lease is from now on, whoever claimed it: shown with the task, and its silence or broken presence ends it.
+    /// A lease that another run has started is not its to take: stale. Nothing changes hands when missing. It says nothing
+    /// of that run being alive: if it counts as silent, the lease ends at its time unless it is heard from.
+    pub run: Option<Run>,
 }
 
 /// What became of an extension.
@@ -233,6 +246,9 @@ pub enum Ending {
     },
     /// Handed back untouched.
     Released,
+    /// Given back to where it came from; for the coordinator itself, no worker says so. The same lease may settle it once
+    /// more, by any other ending: a failure that comes back is judged as if the task were still leased.
+    HandedOff,
 }
 
 impl Ending {
@@ -245,6 +261,7 @@ impl Ending {
             Self::NeedsPerson(failure) => Ended::NeedsPerson(failure),
             Self::Snoozed { delay_ms } => Ended::Snoozed { delay_ms: *delay_ms },
             Self::Released => Ended::Released,
+            Self::HandedOff => Ended::HandedOff,
         }
     }
 
@@ -261,7 +278,7 @@ impl Ending {
             Self::Failed(failure) | Self::FailedForGood(failure) | Self::NeedsPerson(failure) => {
                 Some(failure)
             }
-            Self::Done(_) | Self::Snoozed { .. } | Self::Released => None,
+            Self::Done(_) | Self::Snoozed { .. } | Self::Released | Self::HandedOff => None,
         }
     }
 }

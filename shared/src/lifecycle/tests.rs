@@ -1,6 +1,7 @@
 //! Tests of the state machine: its table, its charges, and what holds for every sequence of events.
 
 mod charges;
+mod handed_off;
 mod properties;
 mod table;
 
@@ -67,6 +68,7 @@ fn in_state(state: TaskState) -> (Record, Fence) {
         TaskState::Succeeded => Ended::Done,
         TaskState::Dead => Ended::FailedForGood(&seen),
         TaskState::Escalated => Ended::NeedsPerson(&seen),
+        TaskState::HandedOff => Ended::HandedOff,
     };
     settle_at(&mut record, fence, ended, NOW_MS).unwrap();
     assert_eq!(record.state, state);

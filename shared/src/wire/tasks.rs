@@ -146,7 +146,7 @@ pub struct Page {
 pub enum TaskAction {
     /// Call it off, whatever it is doing: a worker that holds it hears of it with its next heartbeat.
     Cancel,
-    /// Run it again now: a dead, escalated or cancelled task gets its attempts back, a waiting one becomes due.
+    /// Run it again now: a dead, escalated, cancelled or handed-off task gets its attempts back, a waiting one becomes due.
     Retry,
 }
 

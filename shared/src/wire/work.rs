@@ -64,6 +64,13 @@ pub struct ExtendRequest {
     /// Length from now, 1 s to 24 h; the queue's policy decides when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_ms: Option<u64>,
+    /// Who starts leases that another claimed for it: they are its own from now on, and end when it vanishes. One that
+    /// somebody else has started is stale. Goes with `boot_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Name>,
+    /// Which run of that agent. Goes with `agent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<Name>,
 }
 
 /// The answer for one lease.

@@ -270,7 +270,8 @@ const fn is_cut_off(end: AttemptEnd) -> bool {
         | AttemptEnd::Snoozed
         | AttemptEnd::Cancelled
         | AttemptEnd::Reported
-        | AttemptEnd::Redriven => false,
+        | AttemptEnd::Redriven
+        | AttemptEnd::HandedOff => false,
     }
 }
 

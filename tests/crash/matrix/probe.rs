@@ -93,7 +93,8 @@ impl Rude {
             let claim = claim_of(&queue, "rude", RUDE_LEASE_MS);
             let lease = client.claim(&claim).await.ok()?.leases.pop()?;
             let reference = LeaseRef { id: lease.id.clone(), epoch: lease.epoch, nonce: lease.nonce };
-            let start = ExtendRequest { leases: vec![reference], lease_ms: Some(RUDE_LEASE_MS) };
+            let leases = vec![reference];
+            let start = ExtendRequest { leases, lease_ms: Some(RUDE_LEASE_MS), agent: None, boot_id: None };
             client.extend(&start).await.ok()?.results[0].error.is_none().then_some(lease)
         })
         .await;

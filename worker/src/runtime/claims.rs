@@ -201,7 +201,10 @@ async fn start(
     settlements: &UnboundedSender<Item>,
 ) -> Vec<Admitted> {
     let leases = admitted.iter().map(|task| lease_ref(&task.lease)).collect();
-    let request = ExtendRequest { leases, lease_ms: worker.config.lease_ms };
+    // What was pushed, the coordinator claimed: from here on it is this worker's.
+    let me = worker.link.is_pushed().then(|| (worker.config.agent.clone(), worker.boot_id.clone()));
+    let (agent, boot_id) = me.unzip();
+    let request = ExtendRequest { leases, lease_ms: worker.config.lease_ms, agent, boot_id };
     let mut backoff = Backoff::new(START_BACKOFF.0, START_BACKOFF.1);
     loop {
         if worker.shutdown.is_cancelled() {

@@ -36,9 +36,11 @@ fn facts(task: &TaskView, now_ms: i64) -> Vec<(&'static str, String)> {
                 .map_or_else(String::new, |at_ms| format!(", lease ends {}", from_now(at_ms, now_ms)));
             Some(("running", format!("at {}{until}", task.agent.as_deref().unwrap_or("an unnamed agent"))))
         }
-        TaskState::Succeeded | TaskState::Dead | TaskState::Escalated | TaskState::Cancelled => {
-            task.expires_at_ms.map(|at_ms| ("forgotten", when(at_ms)))
-        }
+        TaskState::Succeeded
+        | TaskState::Dead
+        | TaskState::Escalated
+        | TaskState::Cancelled
+        | TaskState::HandedOff => task.expires_at_ms.map(|at_ms| ("forgotten", when(at_ms))),
     };
     let rows = [
         task.why.as_deref().map(|why| ("why", printable(why))),
@@ -118,6 +120,7 @@ fn end_name(end: AttemptEnd) -> &'static str {
         AttemptEnd::Cancelled => "cancelled",
         AttemptEnd::Reported => "failed at the caller",
         AttemptEnd::Redriven => "sent round again",
+        AttemptEnd::HandedOff => "given back to where it came from",
     }
 }
 

@@ -63,6 +63,7 @@ impl Inner {
             id: lease.id.clone(),
             fence: Fence { epoch: lease.epoch, nonce: lease.nonce },
             lease_ms: beat.lease_ms,
+            run: None,
         });
         let extends: Vec<Extend> = extends.collect();
         let farewell = beat.draining && beat.in_flight == 0;

@@ -39,6 +39,7 @@ impl Given {
             until_ms,
             extended,
             agent: Some(agent.clone()),
+            taken_by: None,
         };
         if replayed {
             for leases in parts.get(1..).unwrap_or_default() {

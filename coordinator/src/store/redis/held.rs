@@ -1,8 +1,8 @@
 //! Tasks that this coordinator handed out, as they were then: who settles one of them spares Redis a read, and a script
 //! the handling of its body.
 //!
-//! A task cannot change under a lease except by the one who holds it (an extension changes only when it ends), and the
-//! script that writes compares the fence. So what is decided from memory is right, or refused; what is forgotten costs a
+//! A task cannot change under a lease except by the one who holds it (an extension changes only when it ends, and perhaps
+//! whose it is), and the script that writes compares the fence. So what is decided from memory is right, or refused; what is forgotten costs a
 //! read.
 
 use std::collections::HashMap;
@@ -12,7 +12,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::Fence;
 
+use super::keys::run_name;
 use super::value::Task;
+use crate::store::Run;
 
 /// Tasks in each of two generations.
 const TASKS_MAX: usize = 32_768;
@@ -76,6 +78,20 @@ impl Held {
         let held = self.lock();
         let handed = held.young.get(id).or_else(|| held.old.get(id))?;
         handed.is_under(fence).then(|| handed.task.meta.queue().to_owned())
+    }
+
+    /// A run took a lease over: the task's history is to name it. Where another coordinator was told, the script that writes
+    /// finds out.
+    pub fn take_over(&self, id: &TaskId, fence: Fence, run: &Run) {
+        let mut held = self.lock();
+        let Generations { young, old, .. } = &mut *held;
+        let handed = young.get_mut(id).or_else(|| old.get_mut(id));
+        if let Some(handed) = handed.filter(|handed| handed.is_under(fence)) {
+            handed.agent = Some(run.agent.clone());
+            if let Some(lease) = &mut handed.task.lease {
+                lease.taken_by = Some(run_name(&run.agent, Some(&run.boot_id)).into());
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Generations> {

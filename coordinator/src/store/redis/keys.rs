@@ -11,9 +11,9 @@
 //! | `rd:{7}:D` | zset | lanes, by a lower bound of their tasks' deadlines |
 //! | `rd:{7}:S` | hash | how far the look for late tasks has come in a large lane |
 //! | `rd:{7}:r` | zset | the tasks that are leased, by the epoch of their lease |
-//! | `rd:{7}:G` | hash | grants by epoch: what one claim was given of leases that end together, and who claimed |
+//! | `rd:{7}:G` | hash | grants by epoch: what one claim was given of leases that end together, who claimed, and whether another run took one over |
 //! | `rd:{7}:E` | zset | grants, by a lower bound of when one of their leases ends |
-//! | `rd:{7}:u` | hash | when leases end that were extended |
+//! | `rd:{7}:u` | hash | when leases end that were extended, and the runs that took them over |
 //! | `rd:{7}:gate:<coordinator>` | string | lets values in that belong to a script which found that all is well |
 //! | `rd:{7}:x` | zset | finished tasks, by when they are forgotten |
 //! | `rd:{7}:log` | stream | every task, in order of arrival: an entry names up to 100, its id is the first one's ordinal |

@@ -1,19 +1,22 @@
 //! `extend` and `settle`: what the holder of a lease does with it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use redrive_shared::id::TaskId;
-use redrive_shared::lifecycle::{Record, Refused};
+use redrive_shared::lifecycle::Refused;
+use redrive_shared::task::TaskState;
 
 use super::Inner;
 use super::aside::readable;
 use super::batcher::{Item, distinct, rounds};
 use super::held::Handed;
+use super::keys::run_name;
 use super::reach::Part;
 use super::reply::{bytes, integer, items, text};
 use super::scripts::{EXTEND, HEADS};
-use super::transition::{Changed, Decided, read};
-use super::value::body_of;
+use super::transition::{Changed, Decided, TRIES, read};
+use super::value::{Task, body_of};
 use crate::store::format::state_from;
 use crate::store::{Ending, Extend, Extended, Result, Settle, Settled, StoreError};
 
@@ -23,7 +26,7 @@ impl Item for Extend {
     }
 
     fn bytes(&self) -> usize {
-        self.id.len() + 32
+        self.id.len() + 32 + self.run.as_ref().map_or(0, |run| run.agent.len() + run.boot_id.len())
     }
 }
 
@@ -70,9 +73,18 @@ impl Inner {
         for item in &batch {
             call.arg(item.id.as_str()).arg(item.fence.epoch).arg(&item.fence.nonce.0.to_be_bytes()[..]);
             call.arg(item.lease_ms.unwrap_or(0));
+            call.arg(
+                item.run.as_ref().map_or_else(String::new, |run| run_name(&run.agent, Some(&run.boot_id))),
+            );
         }
         let reply = self.noted(Part::Shard(shard), self.link.write(call)).await?;
-        items(&reply)?.iter().map(extended).collect()
+        let answers = items(&reply)?.iter().map(extended).collect::<Result<Vec<Extended>>>()?;
+        for (item, answer) in batch.iter().zip(&answers) {
+            if let (Some(run), Extended::Until(_)) = (&item.run, answer) {
+                self.held.take_over(&item.id, item.fence, run);
+            }
+        }
+        Ok(answers)
     }
 
     /// Ends attempts. What is asked twice about one task is done one after the other.
@@ -90,17 +102,38 @@ impl Inner {
         Ok(answers.into_iter().flatten().collect())
     }
 
-    async fn settle_distinct(&self, mut batch: Vec<Settle>) -> Result<Vec<Settled>> {
-        let mut held = self.held.take(batch.iter().map(|item| (&item.id, item.fence)));
-        let missing = batch.iter().zip(&held).filter(|(_, handed)| handed.is_none());
+    async fn settle_distinct(&self, batch: Vec<Settle>) -> Result<Vec<Settled>> {
+        let mut answers = vec![Settled::Unknown; batch.len()];
+        let mut open: Vec<usize> = (0..batch.len()).collect();
+        for _ in 0..TRIES {
+            open = self.try_to_settle(&batch, open, &mut answers).await?;
+            if open.is_empty() {
+                return Ok(answers);
+            }
+        }
+        let id = open.first().map_or("", |place| batch[*place].id.as_str());
+        Err(StoreError::Unavailable(format!("task {id} changed {TRIES} times meanwhile")))
+    }
+
+    /// Settles what is open, by its place in the batch; returns what is to be decided anew.
+    async fn try_to_settle(
+        &self,
+        batch: &[Settle],
+        open: Vec<usize>,
+        answers: &mut [Settled],
+    ) -> Result<Vec<usize>> {
+        let shown = open.iter().map(|place| &batch[*place]);
+        let held = self.held.take(shown.clone().map(|item| (&item.id, item.fence)));
+        let missing = shown.zip(&held).filter(|(_, handed)| handed.is_none());
         let missing: Vec<TaskId> = missing.map(|(item, _)| item.id.clone()).collect();
         // A repeat is answered from here.
         let mut found = self.sure_heads(&missing).await?;
         let now_ms = self.now_ms();
-        let (mut answers, mut changes, mut decided) = (Vec::new(), Vec::new(), Vec::new());
-        for (place, item) in batch.iter_mut().enumerate() {
-            let Some(handed) = held[place].take().map(Ok).or_else(|| found.remove(&item.id)) else {
-                answers.push(Settled::Unknown);
+        let (mut changes, mut decided, mut anew) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, handed) in open.into_iter().zip(held) {
+            let item = &batch[place];
+            let Some(handed) = handed.map(Ok).or_else(|| found.remove(&item.id)) else {
+                answers[place] = Settled::Unknown;
                 continue;
             };
             let made = match handed {
@@ -111,36 +144,40 @@ impl Inner {
                 Ok(Ok((change, outcome))) => {
                     changes.push(change);
                     decided.push(place);
-                    answers.push(outcome);
+                    answers[place] = outcome;
                 }
-                Ok(Err(outcome)) => answers.push(outcome),
-                Err(_) => answers.push(Settled::Unreadable),
+                Ok(Err(outcome)) => answers[place] = outcome,
+                Err(_) => answers[place] = Settled::Unreadable,
             }
         }
         for (place, changed) in decided.into_iter().zip(self.apply(changes).await?) {
             match changed {
                 Changed::Applied => {}
                 Changed::Unknown => answers[place] = Settled::Unknown,
-                Changed::Otherwise(task) => answers[place] = refused(&task.record, &batch[place]),
+                Changed::Otherwise(task) => match refused(&task, &batch[place]) {
+                    Some(outcome) => answers[place] = outcome,
+                    None => anew.push(place),
+                },
                 Changed::Unreadable => answers[place] = Settled::Unreadable,
             }
         }
-        Ok(answers)
+        Ok(anew)
     }
 
     /// The change that a settlement makes and what is said of it; or why it makes none.
     async fn decide(
         &self,
         Handed { mut task, agent, value }: Handed,
-        item: &mut Settle,
+        item: &Settle,
         now_ms: i64,
     ) -> Result<std::result::Result<(super::Change, Settled), Settled>> {
-        if let Some(dependency) = task.meta.needs() {
-            item.ending.at_dependency(dependency);
+        let mut ending = Cow::Borrowed(&item.ending);
+        if let (Some(dependency), Some(_)) = (task.meta.needs(), item.ending.failure()) {
+            ending.to_mut().at_dependency(dependency);
         }
         let before = task.record.clone();
         let policy = self.books.get().policy(task.meta.queue());
-        let settled = task.record.settle(item.fence, item.ending.ended(), &policy, now_ms, &mut rand::rng());
+        let settled = task.record.settle(item.fence, ending.ended(), &policy, now_ms, &mut rand::rng());
         let verdict = match settled {
             Ok(verdict) => verdict,
             Err(refused) => return Ok(Err(refusal(refused, before.due_ms))),
@@ -150,8 +187,10 @@ impl Inner {
             Ending::Done(Some(result)) => Some(result.get().as_bytes()),
             _ => None,
         };
-        let failure = item.ending.failure();
-        let decided = Decided { guard: None, before, verdict, failure, agent, note: None, result, now_ms };
+        let failure = ending.failure();
+        // What was handed off is nobody's lease any more.
+        let guard = (before.state != TaskState::Leased).then(|| task.whole_header());
+        let decided = Decided { guard, before, verdict, failure, agent, note: None, result, now_ms };
         let body = value.as_deref().and_then(|value| body_of(value).ok());
         let change = self.change(&item.id, &mut task, body, decided).await?;
         let queue = change.queue.clone();
@@ -209,13 +248,16 @@ fn refusal(refused: Refused, due_ms: i64) -> Settled {
     }
 }
 
-/// What the task says that the settlement did not fit.
-fn refused(record: &Record, item: &Settle) -> Settled {
-    if (record.epoch, record.nonce) == (item.fence.epoch, item.fence.nonce) {
-        Settled::Repeated { state: record.state, due_ms: record.due_ms }
-    } else {
-        Settled::Stale(record.state)
+/// What the task says that the settlement did not fit. None: it still may; another run took the lease over, or the lease
+/// handed the task off.
+fn refused(task: &Task, item: &Settle) -> Option<Settled> {
+    let (state, due_ms) = (task.record.state, task.record.due_ms);
+    if task.fence() != item.fence {
+        return Some(Settled::Stale(state));
     }
+    let handed_off = state == TaskState::HandedOff && !matches!(item.ending, Ending::HandedOff);
+    let may_still = state == TaskState::Leased || handed_off;
+    (!may_still).then_some(Settled::Repeated { state, due_ms })
 }
 
 fn extended(answer: &redis::Value) -> Result<Extended> {

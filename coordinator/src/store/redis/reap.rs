@@ -253,20 +253,20 @@ impl Inner {
     /// Where grants are many they are looked through in parts. What ends in between moves the others, so they are looked
     /// through again until there is nothing left to end.
     async fn expire_run_of(&self, shard: u16, run: &str) -> Result<i64> {
-        let (mut ended, mut before, mut looked_at) = (0, 0, 0);
+        let (mut ended, mut before, mut looked_at, mut calls) = (0, 0, 0, 0);
         loop {
             let mut call = EXPIRE_RUN.on(self.keys.shard(shard));
             call.arg(self.time.argument()).arg(run).arg(looked_at).arg(GRANTS_AT_ONCE);
             let reply = self.link.write(call).await?;
             let parts = items(&reply)?;
             ended += integer(at(parts, 0)?)?;
-            let seen = integer(at(parts, 1)?)?;
-            looked_at += seen;
-            if seen < GRANTS_AT_ONCE {
-                if looked_at <= GRANTS_AT_ONCE || ended == before {
+            looked_at += integer(at(parts, 1)?)?;
+            calls += 1;
+            if integer(at(parts, 2)?)? == 0 {
+                if calls == 1 || ended == before {
                     return Ok(ended);
                 }
-                (before, looked_at) = (ended, 0);
+                (before, looked_at, calls) = (ended, 0, 0);
             }
         }
     }

@@ -34,6 +34,8 @@ pub(super) struct Change {
     /// What must still be so, beside the lease: its extension, or the header. None: the fence suffices.
     guard: Option<Vec<u8>>,
     nonce: Nonce,
+    /// Where nothing guards it: the run that took the lease over, as far as that is known. Its name is in the history.
+    holder: Option<Box<str>>,
     /// Header and record after it, or the whole value.
     value: Vec<u8>,
     rest: Vec<u8>,
@@ -104,7 +106,9 @@ fn place(lane: &Lane, record: &Record) -> Place {
     match record.state {
         TaskState::Scheduled => Place::Lane(lane_name(lane)),
         TaskState::Leased => Place::Lease(record.epoch),
-        TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled => Place::Finished,
+        TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled | TaskState::HandedOff => {
+            Place::Finished
+        }
         TaskState::Escalated => Place::Nowhere,
     }
 }
@@ -167,8 +171,10 @@ impl Inner {
             _ => task.record.expires_ms.unwrap_or(0),
         };
         let lane = lane(task)?;
+        let known = task.lease.as_ref().filter(|_| guard.is_none());
         Ok(Change {
             id: id.clone(),
+            holder: known.and_then(|lease| lease.taken_by.clone()),
             guard,
             nonce: before.nonce,
             value,
@@ -201,6 +207,7 @@ impl Inner {
             id: id.clone(),
             guard: Some(task.whole_header()),
             nonce: task.record.nonce,
+            holder: None,
             value: Vec::new(),
             rest: Vec::new(),
             from: place(&lane, &task.record),
@@ -276,7 +283,8 @@ impl Inner {
             call.arg(one.from.name()).arg(one.to.name()).arg(&one.before).arg(&one.after);
             call.arg(tasks().map(|change| change.score).min())
                 .arg(tasks().map(|change| change.deadline_ms).min());
-            call.arg(&one.nonce.0.to_be_bytes()[..]).arg(u8::from(one.guard.is_some())).arg(group.len());
+            call.arg(&one.nonce.0.to_be_bytes()[..]).arg(one.holder.as_deref().unwrap_or_default());
+            call.arg(u8::from(one.guard.is_some())).arg(group.len());
             for change in tasks() {
                 call.arg(change.id.as_str()).arg(change.score);
                 if let Some(guard) = &change.guard {
@@ -298,13 +306,14 @@ impl Inner {
 /// The places of those changes together that go the same way.
 fn groups(changes: &[Change]) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
-    let mut known: HashMap<(&Place, &Place, &str, &str, bool, Nonce), usize> = HashMap::new();
+    let mut known = HashMap::new();
     let mut last = None;
     for (place, change) in changes.iter().enumerate() {
         let (before, after) = (change.before.as_str(), change.after.as_str());
         // One nonce is compared for all of a lease; of what is not leased it does not matter.
         let nonce = if matches!(change.from, Place::Lease(_)) { change.nonce } else { Nonce(0) };
-        let way = (&change.from, &change.to, before, after, change.guard.is_some(), nonce);
+        let holder = change.holder.as_deref();
+        let way = (&change.from, &change.to, before, after, change.guard.is_some(), nonce, holder);
         // Mostly the way of the one before.
         let group = match last {
             Some((same, group)) if same == way => group,

@@ -125,8 +125,15 @@ pub(super) struct Lease {
     pub until_ms: i64,
     /// It was extended at least once: its work began.
     pub extended: bool,
+    /// Who holds it.
     pub agent: Option<Name>,
+    /// The run that it belongs to, where that took it over from the one that claimed it.
+    pub taken_by: Option<Box<str>>,
 }
+
+/// What scripts say of an extension: there was none, there was one, another run took the lease over with it.
+const EXTENDED: u8 = 1;
+const TAKEN_OVER: u8 = 2;
 
 impl Lease {
     /// Reads what scripts say of a lease. None: nobody holds the task.
@@ -141,14 +148,17 @@ impl Lease {
             fence: Fence { epoch: number(fixed, 0, 8).cast_signed(), nonce: Nonce(number(fixed, 8, 8)) },
             leased_at_ms: number(fixed, 16, 6).cast_signed(),
             until_ms: number(fixed, 22, 6).cast_signed(),
-            extended: fixed[28] != 0,
+            extended: matches!(fixed[28], EXTENDED | TAKEN_OVER),
             agent: agent_of(run),
+            taken_by: (fixed[28] == TAKEN_OVER).then(|| run.into()),
         }))
     }
 
     /// What the store keeps of its extension.
     pub fn extension(&self) -> Vec<u8> {
-        if self.extended { time_bytes(self.until_ms).to_vec() } else { Vec::new() }
+        let mut bytes = if self.extended { time_bytes(self.until_ms).to_vec() } else { Vec::new() };
+        bytes.extend_from_slice(self.taken_by.as_deref().unwrap_or_default().as_bytes());
+        bytes
     }
 }
 

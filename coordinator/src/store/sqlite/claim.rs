@@ -178,6 +178,10 @@ fn replay(tx: &mut Tx<'_>, claim: &Claim) -> rusqlite::Result<Option<Claimed>> {
     for (seq, epoch) in given {
         let found = statement.query_row([seq, epoch], |row| Ok((hot(row)?, contents(row)?))).optional()?;
         let Some((task, contents)) = found else { continue };
+        if task.agent.as_deref() != Some(&claim.agent) {
+            // Another took it over.
+            continue;
+        }
         if task.record.deadline_ms < tx.now_ms() && !task.record.started {
             claimed.too_late.push(miss_deadline(tx, task)?);
         } else {

@@ -3,11 +3,12 @@
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::Refused;
 use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, RESTART_GRACE_MS};
+use redrive_shared::task::TaskState;
 use rusqlite::{OptionalExtension, params};
 
 use super::rows::{Hot, corrupt, hot};
 use super::tx::{Before, Tx};
-use crate::store::{Arrival, Ending, Extend, Extended, Reap, Reaped, Settle, Settled};
+use crate::store::{Arrival, Ending, Extend, Extended, Reap, Reaped, Run, Settle, Settled};
 
 pub(super) fn extend(tx: &mut Tx<'_>, batch: &[Extend]) -> rusqlite::Result<Vec<Extended>> {
     batch.iter().map(|item| extend_one(tx, item)).collect()
@@ -19,18 +20,28 @@ fn extend_one(tx: &Tx<'_>, item: &Extend) -> rusqlite::Result<Extended> {
         Some(lease_ms) => lease_ms,
         None => tx.policy(task.lane)?.lease_ms,
     };
+    if item.run.as_ref().is_some_and(|run| is_others(&task, run)) {
+        return Ok(Extended::Stale(task.record.state));
+    }
     match task.record.extend(item.fence, lease_ms, tx.now_ms()) {
         Ok(()) => {
             let until_ms = task.record.lease_until_ms;
+            let (agent, boot_id) = item.run.as_ref().map(|run| (&*run.agent, &*run.boot_id)).unzip();
             tx.connection
                 .prepare_cached(include_str!("sql/extend_lease.sql"))?
-                .execute([task.seq, until_ms])?;
+                .execute(params![task.seq, until_ms, agent, boot_id])?;
             Ok(Extended::Until(until_ms))
         }
         Err(Refused::Stale(state) | Refused::Repeated(state) | Refused::WrongState(state)) => {
             Ok(Extended::Stale(state))
         }
     }
+}
+
+/// Whether another run began with the lease: a message that came twice starts nothing twice.
+fn is_others(task: &Hot, run: &Run) -> bool {
+    let holder = (task.agent.as_deref(), task.boot_id.as_deref());
+    task.record.started && holder != (Some(&*run.agent), Some(&*run.boot_id))
 }
 
 pub(super) fn settle(tx: &mut Tx<'_>, mut batch: Vec<Settle>) -> rusqlite::Result<Vec<Settled>> {
@@ -47,6 +58,10 @@ fn settle_one(tx: &mut Tx<'_>, item: &mut Settle) -> rusqlite::Result<Settled> {
     let now_ms = tx.now_ms();
     match task.record.settle(item.fence, item.ending.ended(), &policy, now_ms, tx.rng) {
         Ok(verdict) => {
+            if before.state != TaskState::Leased {
+                // It was handed off: whoever did it next is not known here.
+                task.agent = None;
+            }
             tx.write_history(&mut task, &verdict, item.ending.failure(), before.started_ms(now_ms), None)?;
             if let Ending::Done(Some(result)) = &item.ending {
                 tx.connection

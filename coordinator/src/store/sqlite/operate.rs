@@ -112,6 +112,7 @@ pub(super) fn heartbeat(tx: &mut Tx<'_>, beat: &Heartbeat) -> rusqlite::Result<B
             id: lease.id.clone(),
             fence: Fence { epoch: lease.epoch, nonce: lease.nonce },
             lease_ms: beat.lease_ms,
+            run: None,
         })
         .collect();
     let leases = extend(tx, &extends)?;

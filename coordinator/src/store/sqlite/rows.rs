@@ -91,6 +91,7 @@ pub(super) const fn ending_name(end: AttemptEnd) -> &'static str {
         AttemptEnd::Cancelled => "cancelled",
         AttemptEnd::Reported => "reported",
         AttemptEnd::Redriven => "redriven",
+        AttemptEnd::HandedOff => "handed_off",
     }
 }
 
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn endings_are_stored_as_they_travel() {
-        for end in [AttemptEnd::Succeeded, AttemptEnd::Undelivered, AttemptEnd::Redriven] {
+        for end in [AttemptEnd::Succeeded, AttemptEnd::Undelivered, AttemptEnd::HandedOff] {
             assert_eq!(serde_json::to_value(end).unwrap(), ending_name(end));
         }
     }

@@ -26,6 +26,7 @@ enum Event {
     NeedsPerson(Holder),
     Snoozed(Holder),
     Released(Holder),
+    HandedOff(Holder),
     Lose,
     Cancel,
     RetryNow,
@@ -53,6 +54,7 @@ fn events() -> impl proptest::strategy::Strategy<Value = Event> {
         1 => holders().prop_map(Event::NeedsPerson),
         1 => holders().prop_map(Event::Snoozed),
         1 => holders().prop_map(Event::Released),
+        2 => holders().prop_map(Event::HandedOff),
         3 => Just(Event::Lose),
         1 => Just(Event::Cancel),
         2 => Just(Event::RetryNow),
@@ -116,7 +118,7 @@ impl History {
             }
             Event::Extend(holder) => {
                 let fence = self.fence(holder);
-                self.guarded(fence, |this| this.record.extend(fence, LEASE_MS, this.now_us / 1_000))
+                self.guarded(fence, false, |this| this.record.extend(fence, LEASE_MS, this.now_us / 1_000))
             }
             Event::Done(holder) => self.settle(holder, Ended::Done),
             Event::Failed(holder, class, retryable) => {
@@ -126,26 +128,32 @@ impl History {
             Event::NeedsPerson(holder) => self.settle(holder, Ended::NeedsPerson(&server_error)),
             Event::Snoozed(holder) => self.settle(holder, Ended::Snoozed { delay_ms: 5_000 }),
             Event::Released(holder) => self.settle(holder, Ended::Released),
+            Event::HandedOff(holder) => self.settle(holder, Ended::HandedOff),
         }
     }
 
     fn settle(&mut self, holder: Holder, ended: Ended<'_>) -> Result<bool, Refused> {
         let fence = self.fence(holder);
         let now_ms = self.now_us / 1_000;
-        let raised = self.guarded(fence, |this| {
+        let once_more = ended != Ended::HandedOff;
+        let raised = self.guarded(fence, once_more, |this| {
             this.record.settle(fence, ended, &this.policy, now_ms, &mut this.rng).map(|_| ())
         })?;
         self.settled = Some(fence);
         Ok(raised)
     }
 
-    /// Only the lease given last, while it holds, can do anything; only the one that settled is told so.
+    /// Only the lease given last can do anything, while it holds or, once more, after it handed the task off; only the one
+    /// that settled is told so.
     fn guarded(
         &mut self,
         fence: Fence,
+        once_more: bool,
         action: impl FnOnce(&mut Self) -> Result<(), Refused>,
     ) -> Result<bool, Refused> {
-        let holds = self.record.state == TaskState::Leased && self.leases.last() == Some(&fence);
+        let open = self.record.state == TaskState::Leased
+            || once_more && self.record.state == TaskState::HandedOff && self.settled == Some(fence);
+        let holds = open && self.leases.last() == Some(&fence);
         let settled_it = self.settled == Some(fence);
         let outcome = action(self);
         match outcome {
@@ -160,7 +168,10 @@ impl History {
 
 /// What holds in every state.
 fn check_record(record: &Record, policy: &RetryPolicy) {
-    let remembered = matches!(record.state, TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled);
+    let remembered = matches!(
+        record.state,
+        TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled | TaskState::HandedOff
+    );
     assert_eq!(record.expires_ms.is_some(), remembered, "{record:?}");
     assert!(!record.started || record.state == TaskState::Leased, "{record:?}");
     assert!(record.ledger.lost <= 3 && record.ledger.failed <= policy.max_attempts, "{record:?}");
@@ -181,7 +192,7 @@ fn check_charges(event: Event, before: Ledger, after: Ledger) {
     let changed: Vec<_> = pairs.iter().filter(|(before, after)| before != after).collect();
     match event {
         Event::RetryNow => assert!(after.failed <= before.failed && after.lost <= before.lost),
-        Event::Claim { .. } | Event::Extend(_) | Event::Done(_) | Event::Cancel => {
+        Event::Claim { .. } | Event::Extend(_) | Event::Done(_) | Event::HandedOff(_) | Event::Cancel => {
             assert!(changed.is_empty())
         }
         Event::Failed(..)

@@ -13,13 +13,14 @@ enum Event {
     NeedsPerson,
     Snoozed,
     Released,
+    HandedOff,
     Lose,
     Cancel,
     RetryNow,
 }
 
 impl Event {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Claim,
         Self::ClaimTooLate,
         Self::Extend,
@@ -29,6 +30,7 @@ impl Event {
         Self::NeedsPerson,
         Self::Snoozed,
         Self::Released,
+        Self::HandedOff,
         Self::Lose,
         Self::Cancel,
         Self::RetryNow,
@@ -67,29 +69,37 @@ fn happen(record: &mut Record, fence: Fence, event: Event) -> Result<TaskState, 
         Event::NeedsPerson => Ended::NeedsPerson(&seen),
         Event::Snoozed => Ended::Snoozed { delay_ms: 1 },
         Event::Released => Ended::Released,
+        Event::HandedOff => Ended::HandedOff,
     };
     Ok(settle_at(record, fence, ended, NOW_MS)?.state)
 }
 
 /// The table. No catch-all arm: a new state or event does not build until its place is decided.
 fn expected(state: TaskState, event: Event) -> Result<TaskState, Refused> {
-    use TaskState::{Cancelled, Dead, Escalated, Leased, Scheduled, Succeeded};
+    use TaskState::{Cancelled, Dead, Escalated, HandedOff, Leased, Scheduled, Succeeded};
     let wrong = Err(Refused::WrongState(state));
     match (event, state) {
         (Event::Claim, Scheduled) => Ok(Leased),
         (Event::ClaimTooLate, Scheduled) => Ok(Escalated),
-        (Event::Claim | Event::ClaimTooLate, Leased | Succeeded | Dead | Escalated | Cancelled) => wrong,
+        (
+            Event::Claim | Event::ClaimTooLate,
+            Leased | Succeeded | Dead | Escalated | Cancelled | HandedOff,
+        ) => wrong,
         (Event::Lose, Leased) => Ok(Scheduled),
-        (Event::Lose, Scheduled | Succeeded | Dead | Escalated | Cancelled) => wrong,
-        (Event::Cancel, Scheduled | Leased | Dead | Escalated | Cancelled) => Ok(Cancelled),
+        (Event::Lose, Scheduled | Succeeded | Dead | Escalated | Cancelled | HandedOff) => wrong,
+        (Event::Cancel, Scheduled | Leased | Dead | Escalated | Cancelled | HandedOff) => Ok(Cancelled),
         (Event::Cancel, Succeeded) => wrong,
-        (Event::RetryNow, Scheduled | Dead | Escalated | Cancelled) => Ok(Scheduled),
+        (Event::RetryNow, Scheduled | Dead | Escalated | Cancelled | HandedOff) => Ok(Scheduled),
         (Event::RetryNow, Leased | Succeeded) => wrong,
         (Event::Extend, Leased) => Ok(Leased),
-        (Event::Done, Leased) => Ok(Succeeded),
-        (Event::FailedForGood, Leased) => Ok(Dead),
-        (Event::NeedsPerson, Leased) => Ok(Escalated),
-        (Event::Failed | Event::Snoozed | Event::Released, Leased) => Ok(Scheduled),
+        // Handed off: whatever comes back is settled once more, as if it were leased.
+        (Event::Done, Leased | HandedOff) => Ok(Succeeded),
+        (Event::FailedForGood, Leased | HandedOff) => Ok(Dead),
+        (Event::NeedsPerson, Leased | HandedOff) => Ok(Escalated),
+        (Event::Failed | Event::Snoozed | Event::Released, Leased | HandedOff) => Ok(Scheduled),
+        (Event::HandedOff, Leased) => Ok(HandedOff),
+        // It is nobody's lease, and not handed off twice.
+        (Event::Extend | Event::HandedOff, HandedOff) => Err(Refused::Repeated(state)),
         // Called off, and not settled by its holder.
         (
             Event::Extend
@@ -98,7 +108,8 @@ fn expected(state: TaskState, event: Event) -> Result<TaskState, Refused> {
             | Event::FailedForGood
             | Event::NeedsPerson
             | Event::Snoozed
-            | Event::Released,
+            | Event::Released
+            | Event::HandedOff,
             Cancelled,
         ) => Err(Refused::Stale(state)),
         // Settled by its holder, and untouched since.
@@ -109,7 +120,8 @@ fn expected(state: TaskState, event: Event) -> Result<TaskState, Refused> {
             | Event::FailedForGood
             | Event::NeedsPerson
             | Event::Snoozed
-            | Event::Released,
+            | Event::Released
+            | Event::HandedOff,
             Scheduled | Succeeded | Dead | Escalated,
         ) => Err(Refused::Repeated(state)),
     }
@@ -149,7 +161,8 @@ fn every_transition_raises_the_epoch_but_a_settlement_does_not() {
                 | Event::FailedForGood
                 | Event::NeedsPerson
                 | Event::Snoozed
-                | Event::Released => false,
+                | Event::Released
+                | Event::HandedOff => false,
             };
             assert_eq!(record.epoch > before.epoch, raised, "{event:?} while {state}");
             assert_eq!(record.epoch == before.epoch, !raised, "{event:?} while {state}");
@@ -246,7 +259,7 @@ fn only_what_is_finished_is_forgotten() {
     for state in TaskState::ALL {
         let (record, _) = in_state(state);
         let forgotten_ms = match state {
-            TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled => {
+            TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled | TaskState::HandedOff => {
                 Some(NOW_MS.saturating_add_unsigned(policy().retention_ms))
             }
             TaskState::Scheduled | TaskState::Leased | TaskState::Escalated => None,

@@ -11,7 +11,9 @@ for at = 2, #ARGV, 2 do
     refresh_lane(name)
     if call('EXISTS', LANE .. name) == 1 then call('ZADD', BOUNDS, 'LT', until_ms, name) end
   elseif kind == 114 then
-    if call('ZSCORE', LEASES, id) == name then call('HSET', EXTENDED, id, struct.pack('>I6', until_ms)) end
+    if call('ZSCORE', LEASES, id) == name then
+      call('HSET', EXTENDED, id, struct.pack('>I6', until_ms) .. taker_of(call('HGET', EXTENDED, id)))
+    end
   else
     call('ZADD', EXPIRY, 'XX', until_ms, id)
   end

@@ -30,7 +30,8 @@ local function replay(key)
   return given
 end
 
--- Those of the leases given before that still hold, in the order in which they were given.
+-- Those of the leases given before that still hold, in the order in which they were given; without what another run took
+-- over.
 local function still_held(given)
   local reply = { 'again' }
   for _, lease in ipairs(given.leases) do
@@ -39,7 +40,7 @@ local function still_held(given)
     local scores, extended = call('ZMSCORE', LEASES, unpack(ids)), call('HMGET', EXTENDED, unpack(ids))
     local last
     for i, id in ipairs(ids) do
-      if scores[i] == epoch then
+      if scores[i] == epoch and taker_of(extended[i]) == '' then
         local until_ms = extended[i] and struct.unpack('>I6', extended[i]) or ends
         local kind = { epoch, nonce, string.format('%d', at), string.format('%d', until_ms), extended[i] and '1' or '0' }
         if not last or last[4] ~= kind[4] or last[5] ~= kind[5] then

@@ -40,12 +40,28 @@ local function head_of(id)
   return string.sub(head, 1, wanted)
 end
 
--- A grant is what one claim was given of leases that end together: nonce(8) leased at(6) until(6), then who claimed.
+-- A grant is what one claim was given of leases that end together: nonce(8) leased at(6) until(6), then who claimed as
+-- `agent|boot`, and a `|` behind it once another run took one of its leases over: as long as nobody ever does, nothing more
+-- is asked.
 local function grant_of(epoch)
   return call('HGET', GRANTS, epoch) or string.rep('\0', 20)
 end
 
--- Who holds each task: '' : nobody; else epoch(8) nonce(8) leased at(6) until(6) extended(1), then the run as `agent|boot`.
+local function claimer_of(grant)
+  return string.match(grant, '^[^|]*|[^|]*', 21) or ''
+end
+
+local function is_shared(grant)
+  return string.find(grant, '|[^|]*|', 21) ~= nil
+end
+
+-- An extension is when the lease ends, until(6), then the run that took it over from the one that claimed it, if one did.
+local function taker_of(extension)
+  return extension and string.sub(extension, 7) or ''
+end
+
+-- Who holds each task: '' : nobody; else epoch(8) nonce(8) leased at(6) until(6), whether it was extended (0, 1; 2 : it was taken
+-- over), then the run that it belongs to as `agent|boot`.
 local function leases_of(ids)
   local leases, grants, extended = {}, {}, nil
   if #ids == 0 then return leases end
@@ -55,8 +71,10 @@ local function leases_of(ids)
       extended = extended or call('HMGET', EXTENDED, unpack(ids))
       local grant = grants[epoch] or grant_of(epoch)
       grants[epoch] = grant
+      local extension, taker = extended[i], taker_of(extended[i])
       leases[i] = struct.pack('>i8', tonumber(epoch)) .. string.sub(grant, 1, 14)
-        .. (extended[i] or string.sub(grant, 15, 20)) .. (extended[i] and '\1' or '\0') .. string.sub(grant, 21)
+        .. string.sub(extension or string.sub(grant, 15, 20), 1, 6)
+        .. (taker ~= '' and '\2' or extension and '\1' or '\0') .. (taker ~= '' and taker or claimer_of(grant))
     end
   end
   return leases

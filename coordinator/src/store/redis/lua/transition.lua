@@ -5,7 +5,7 @@
 --   from: 'l' .. lane | 'r' .. epoch of the lease | 'x' (finished) | '-',  to: 'l' .. lane | 'x' | '-',
 --   counter before, counter after ('' : the tasks are deleted),
 --   first, deadline: when the first of them is due (µs), and a lower bound of their deadlines (ms), for a lane,
---   nonce of the lease, guarded (0 | 1), tasks n, n × (
+--   nonce of the lease, who holds it (a run; '' : who claimed it), guarded (0 | 1), tasks n, n × (
 --     id, score: due in µs for a lane, ms of expiry for 'x',
 --     guarded: of a lease, what its extension was; else the header
 --     not gated: new header and record, or the whole new value,
@@ -42,20 +42,33 @@ local function is_all(epoch, ids)
   return true
 end
 
+-- Whose a lease is of which the one who claimed it may say so, or that nobody took it over.
+local function holder(grant, taker)
+  return taker == '' and claimer_of(grant) or taker
+end
+
 -- For each of the tasks, whether it is as it was; and whether they are all of their grant.
 local function unchanged(group, ids, guards)
   local same, kind, name = {}, string.byte(group.from), string.sub(group.from, 2)
   if kind == 114 then
-    local good = string.sub(grant_of(name), 1, 8) == group.nonce
-    if good and not guards and is_all(name, ids) then
+    local grant = grant_of(name)
+    local good, shared = string.sub(grant, 1, 8) == group.nonce, is_shared(grant)
+    local all = good and not guards and is_all(name, ids)
+    if all and not shared then
       for i = 1, #ids do same[i] = true end
       return same, true
     end
-    local extended = guards and call('HMGET', EXTENDED, unpack(ids))
-    for i, epoch in ipairs(call('ZMSCORE', LEASES, unpack(ids))) do
-      same[i] = good and epoch == name and (not guards or (extended[i] or '') == guards[i])
+    local extended = (guards or shared) and call('HMGET', EXTENDED, unpack(ids))
+    local epochs = not all and call('ZMSCORE', LEASES, unpack(ids))
+    for i = 1, #ids do
+      same[i] = good and (all or epochs[i] == name)
+      if same[i] and guards then
+        same[i] = (extended[i] or '') == guards[i]
+      elseif same[i] and shared then
+        same[i] = holder(grant, taker_of(extended[i])) == holder(grant, group.holder)
+      end
     end
-    return same
+    return same, all
   end
   -- What waits is in its lane: a lease does not change its header.
   local waits = kind == 108 and call('ZMSCORE', LANE .. name, unpack(ids))
@@ -67,10 +80,11 @@ end
 
 while at <= #ARGV do
   local group = { from = ARGV[at], to = ARGV[at + 1], before = ARGV[at + 2], after = ARGV[at + 3],
-    first = tonumber(ARGV[at + 4]), deadline = ARGV[at + 5], nonce = ARGV[at + 6], ids = {}, adds = {}, count = 0 }
-  local guards, n, asked = ARGV[at + 7] == '1' and {} or nil, tonumber(ARGV[at + 8]), {}
+    first = tonumber(ARGV[at + 4]), deadline = ARGV[at + 5], nonce = ARGV[at + 6], holder = ARGV[at + 7],
+    ids = {}, adds = {}, count = 0 }
+  local guards, n, asked = ARGV[at + 8] == '1' and {} or nil, tonumber(ARGV[at + 9]), {}
   local fields = (guards and 3 or 2) + (gated and 0 or 2)
-  at = at + 9
+  at = at + 10
   for i = 1, n do
     asked[i] = ARGV[at + (i - 1) * fields]
     if guards then guards[i] = ARGV[at + (i - 1) * fields + 2] end
