@@ -97,7 +97,8 @@ impl Inner {
         // A repeat is answered from here.
         let mut found = self.sure_heads(&missing).await?;
         let now_ms = self.now_ms();
-        let (mut answers, mut changes, mut decided) = (Vec::new(), Vec::new(), Vec::new());
+        let mut answers = Vec::with_capacity(batch.len());
+        let (mut changes, mut decided) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for (place, item) in batch.iter_mut().enumerate() {
             let Some(handed) = held[place].take().map(Ok).or_else(|| found.remove(&item.id)) else {
                 answers.push(Settled::Unknown);
