@@ -6,28 +6,37 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 /// Parses a batch as the API takes it. What serde says is turned into a stable code, a place and a suggestion.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    parse_unless(bytes, list_for_object)
+    parse_as(bytes, Expected::Batch)
 }
 
 /// Parses one item of such a batch.
 pub(crate) fn parse_item<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    parse_unless(bytes, |bytes| (first_of(bytes) == Some(b'[')).then_some("body"))
+    parse_as(bytes, Expected::Item)
 }
 
-fn parse_unless<T: DeserializeOwned>(
-    bytes: &[u8],
-    list_at: impl Fn(&[u8]) -> Option<&'static str>,
-) -> Result<T, Problem> {
+/// The deepest nesting of a JSON text.
+pub(crate) fn depth(bytes: &[u8]) -> usize {
+    Shape::of(bytes, Expected::Item).deepest
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Batch,
+    Item,
+}
+
+fn parse_as<T: DeserializeOwned>(bytes: &[u8], expected: Expected) -> Result<T, Problem> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let detail = format!("byte {} does not belong to UTF-8 text; send UTF-8", error.valid_up_to());
         Problem::new(ErrorCode::InvalidUtf8, detail)
     })?;
-    if depth(bytes) > JSON_MAX_DEPTH {
+    let shape = Shape::of(bytes, expected);
+    if shape.deepest > JSON_MAX_DEPTH {
         let detail =
             format!("the JSON is nested more than {JSON_MAX_DEPTH} deep; flatten it, or send it as a string");
         return Err(Problem::new(ErrorCode::JsonTooDeep, detail));
     }
-    if let Some(place) = list_at(bytes) {
+    if let Some(place) = shape.list_for_object {
         let detail = "an object with named fields belongs here, not a list";
         return Err(Problem::new(ErrorCode::InvalidValue, detail).at(place));
     }
@@ -68,65 +77,56 @@ pub(crate) fn unknown_field(said: &str) -> Option<(String, Vec<&str>)> {
     Some((field.to_owned(), known))
 }
 
-/// A body, or an item of a batch, that is a list: serde would take it for the object's fields in order, and no request
-/// has a list directly in a list.
-fn list_for_object(bytes: &[u8]) -> Option<&'static str> {
-    if first_of(bytes) == Some(b'[') {
-        return Some("body");
-    }
-    let mut batches = Vec::new();
-    scan(bytes, |byte, depth| {
-        // Depth 2 is a batch in the body's object; what opens directly in it is an item.
-        match (byte, depth) {
-            (b'[' | b'{', 1..=3) => batches.push(byte),
-            (b']' | b'}', 0..=2) => {
-                batches.pop();
-            }
-            _ => {}
+/// What the brackets of a JSON text tell.
+#[derive(Default)]
+struct Shape {
+    /// The deepest nesting.
+    deepest: usize,
+    /// The body, or an item of a batch, is a list: serde would take it for the object's fields in order, and no batch has a
+    /// list directly in a list.
+    list_for_object: Option<&'static str>,
+}
+
+impl Shape {
+    fn of(bytes: &[u8], expected: Expected) -> Self {
+        let mut shape = Self::default();
+        if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+            shape.list_for_object = Some("body");
         }
-        batches == *b"{[["
-    })
-    .then_some("batch")
-}
-
-/// What a text begins with.
-fn first_of(bytes: &[u8]) -> Option<u8> {
-    bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace())
-}
-
-/// The deepest nesting of a JSON text.
-pub(crate) fn depth(bytes: &[u8]) -> usize {
-    let mut deepest = 0;
-    scan(bytes, |_, depth| {
-        deepest = deepest.max(depth);
-        false
-    });
-    deepest
-}
-
-/// Visits the brackets of a JSON text, strings skipped, with the depth after each, until told to stop. True: stopped.
-fn scan(bytes: &[u8], mut visit: impl FnMut(u8, usize) -> bool) -> bool {
-    let (mut depth, mut at) = (0_usize, 0);
-    while let Some(byte) = bytes.get(at) {
-        at += 1;
-        match byte {
-            b'"' => at = end_of_string(bytes, at),
-            b'{' | b'[' | b'}' | b']' => {
-                let opens = matches!(byte, b'{' | b'[');
-                depth = if opens { depth + 1 } else { depth.saturating_sub(1) };
-                if visit(*byte, depth) {
-                    return true;
+        // What is open at the first three depths: an object, a batch in it, an item of that.
+        let (mut depth, mut outer, mut at) = (0_usize, [0; 3], 0);
+        while let Some(byte) = bytes.get(at) {
+            at += 1;
+            match byte {
+                b'"' => at = end_of_string(bytes, at),
+                b'{' | b'[' => {
+                    if let Some(open) = outer.get_mut(depth) {
+                        *open = *byte;
+                    }
+                    depth += 1;
+                    shape.deepest = shape.deepest.max(depth);
+                    if expected == Expected::Batch && depth == outer.len() && outer == *b"{[[" {
+                        shape.list_for_object = Some("batch");
+                    }
                 }
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                _ => {}
             }
-            _ => {}
         }
+        shape
     }
-    false
 }
 
 /// The place after a string that begins there; most of a body is strings.
 fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(next) = bytes.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+    // Most are names of fields, over before a search with vectors would have begun.
+    const SHORT_BYTES: usize = 12;
+    let next = |rest: &[u8]| {
+        let short = &rest[..rest.len().min(SHORT_BYTES)];
+        let here = short.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+        here.or_else(|| Some(short.len() + memchr::memchr2(b'"', b'\\', &rest[short.len()..])?))
+    };
+    while let Some(next) = bytes.get(at..).and_then(next) {
         at += next + 1;
         if bytes[at - 1] == b'"' {
             return at;
@@ -169,6 +169,9 @@ mod tests {
     #[test]
     fn depth_ignores_what_is_in_strings() {
         assert_eq!(depth(br#"{"a":["[[[[", "\"[[", {}]}"#), 3);
+        let long = br#"{"a":["a string that is longer than the names of fields: [[[[ \"[[ \\", {}]}"#;
+        assert_eq!(depth(long), 3);
+        assert_eq!(depth(br#"{"a": "an end that never comes [[[["#), 1);
         let deep = format!("{{\"tasks\":[{{\"payload\":{}{}}}]}}", "[".repeat(70), "]".repeat(70));
         assert_eq!(code_of::<EnqueueRequest>(deep.as_bytes()).0, ErrorCode::JsonTooDeep);
     }
@@ -177,6 +180,7 @@ mod tests {
     fn lists_do_not_pass_for_objects() {
         assert_eq!(code_of::<EnqueueRequest>(br#"{"tasks":[[]]}"#).0, ErrorCode::InvalidValue);
         assert_eq!(code_of::<EnqueueRequest>(br#" [[{}]] "#).0, ErrorCode::InvalidValue);
+        assert_eq!(code_of::<EnqueueRequest>(b"{} [").0, ErrorCode::MalformedJson);
         assert_eq!(
             code_of::<EnqueueRequest>(br#"{"tasks":[{"id":"a","payload":[[1]]},["x"]]}"#).0,
             ErrorCode::InvalidValue

@@ -31,6 +31,18 @@ pub enum NameError {
     Character(char),
 }
 
+/// The ASCII characters that are allowed. A table: every name and id of every call is looked at byte by byte.
+const PLAIN: [bool; 256] = {
+    let (mut plain, mut byte) = ([false; 256], 0);
+    while byte < 128 {
+        let here = byte as u8;
+        plain[byte] = here.is_ascii_alphanumeric()
+            || matches!(here, b'-' | b'_' | b'.' | b':' | b'/' | b'@' | b'+' | b'=' | b'~' | b'#');
+        byte += 1;
+    }
+    plain
+};
+
 fn check(text: &str, max: usize) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
@@ -42,15 +54,11 @@ fn check(text: &str, max: usize) -> Result<(), NameError> {
         // Every URL library rewrites a path with such a part.
         return Err(NameError::Dots);
     }
-    const fn plain(byte: u8) -> bool {
-        byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/' | b'@' | b'+' | b'=' | b'~' | b'#')
-    }
     // Nearly all are; decoding characters costs several times as much.
-    if text.bytes().all(plain) {
+    if text.bytes().all(|byte| PLAIN[usize::from(byte)]) {
         return Ok(());
     }
-    let allowed = |c: char| if c.is_ascii() { plain(c as u8) } else { c.is_alphanumeric() };
+    let allowed = |c: char| if c.is_ascii() { PLAIN[c as usize] } else { c.is_alphanumeric() };
     text.chars().find(|c| !allowed(*c)).map_or(Ok(()), |c| Err(NameError::Character(c)))
 }
 
@@ -135,7 +143,8 @@ checked_string!(
 impl TaskId {
     /// A new id that sorts by time of making.
     pub fn generate() -> Self {
-        Self(uuid::Uuid::now_v7().to_string().into_boxed_str())
+        let mut text = uuid::Uuid::encode_buffer();
+        Self(Box::from(&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut text)))
     }
 }
 

@@ -153,13 +153,24 @@ pub async fn a_stale_fence_takes_nothing_over(bed: Bed) {
 pub async fn who_started_it_first_has_the_lease(bed: Bed) {
     let leases = claimed(&bed, &["t", "u"]).await;
     for _ in 0..2 {
-        assert!(matches!(bed.take_over(&leases[0], "b", "b-1").await, Extended::Until(_)), "as often as it likes");
+        assert!(
+            matches!(bed.take_over(&leases[0], "b", "b-1").await, Extended::Until(_)),
+            "as often as it likes"
+        );
     }
     // A message that came twice, to somebody else.
     for (agent, boot_id) in [("c", "c-1"), ("a", "a-1"), ("b", "b-2")] {
-        assert_eq!(bed.take_over(&leases[0], agent, boot_id).await, Extended::Stale(TaskState::Leased), "{agent}");
+        assert_eq!(
+            bed.take_over(&leases[0], agent, boot_id).await,
+            Extended::Stale(TaskState::Leased),
+            "{agent}"
+        );
         assert_eq!(bed.view("t").await.agent, Some(name("b")));
-        assert_eq!(depart(&bed, agent, boot_id).await, usize::from(agent == "a"), "{agent} has what it claimed");
+        assert_eq!(
+            depart(&bed, agent, boot_id).await,
+            usize::from(agent == "a"),
+            "{agent} has what it claimed"
+        );
     }
     assert_eq!(depart(&bed, "b", "b-1").await, 1);
 }

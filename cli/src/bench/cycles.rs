@@ -68,7 +68,7 @@ pub(super) async fn measure(clients: &[Client], options: &Options) -> anyhow::Re
                     let leases = claim(&client, caller, &queue, size, WAIT_MS).await.context("claiming")?;
                     if !leases.is_empty() {
                         done.fetch_add(
-                            settle(&client, leases, true).await.context("settling")?,
+                            settle(&client, &leases, true).await.context("settling")?,
                             Ordering::Relaxed,
                         );
                         *last_done.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();

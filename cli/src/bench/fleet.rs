@@ -1,18 +1,21 @@
 //! What the measurements share: queues, tasks, and callers that work at once.
+//!
+//! The load is there to keep coordinators busy, not the processors that it shares with them. So it sends what the API asks
+//! for and no defaults, has what is the same in every call written once, and reads of replies only what it checks and needs.
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
+use redrive_shared::error::Problem;
 use redrive_shared::failure::FailureClass;
 use redrive_shared::failure::FailureSignal;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::retry::{ClassPolicy, RetryPolicy, Strategy};
-use redrive_shared::task::Lease;
-use redrive_shared::wire::{
-    ClaimRequest, EnqueueRequest, EnqueueStatus, NewTask, Outcome, QueueCreate, SettleRequest, Settlement,
-};
+use redrive_shared::task::Nonce;
+use redrive_shared::wire::{ClaimRequest, EnqueueStatus, Outcome, QueueCreate};
 use redrive_worker::client::Client;
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::task::JoinSet;
 
 /// After this long, and as much more for each task, callers are given up: something is stuck.
@@ -67,30 +70,67 @@ pub(super) fn payload(bytes: usize) -> anyhow::Result<Box<RawValue>> {
     RawValue::from_string(format!("\"{}\"", "x".repeat(bytes.saturating_sub(2)))).context("a payload")
 }
 
-/// A batch of new tasks. `delay_ms` gives each its delay.
-pub(super) fn batch(
-    queue: &Name,
-    payload: &RawValue,
-    count: usize,
-    delay_ms: impl Fn(usize) -> u64,
-) -> EnqueueRequest {
-    let tasks = (0..count).map(|place| NewTask {
-        id: Some(TaskId::generate()),
-        queue: Some(queue.clone()),
-        payload: Some(payload.to_owned()),
-        delay_ms: Some(delay_ms(place)),
-        ..NewTask::default()
-    });
-    EnqueueRequest { tasks: tasks.collect() }
+/// New tasks of one queue, all with the same payload.
+#[derive(Serialize)]
+pub(super) struct Batch<'a> {
+    tasks: Vec<Fresh<'a>>,
 }
 
-/// Enqueues a batch and checks that every task was taken; returns when each is due.
-pub(super) async fn enqueue(client: &Client, request: &EnqueueRequest) -> anyhow::Result<Vec<i64>> {
-    let reply = client.enqueue(request).await?;
-    if let Some(refused) = reply.results.iter().find(|result| result.status != EnqueueStatus::Created) {
-        bail!("a task was not taken: {refused:?}");
+#[derive(Serialize)]
+struct Fresh<'a> {
+    id: TaskId,
+    queue: &'a Name,
+    payload: &'a RawValue,
+    delay_ms: u64,
+}
+
+/// A batch of new tasks. `delay_ms` gives each its delay.
+pub(super) fn batch<'a>(
+    queue: &'a Name,
+    payload: &'a RawValue,
+    count: usize,
+    delay_ms: impl Fn(usize) -> u64,
+) -> Batch<'a> {
+    let fresh = |place| Fresh { id: TaskId::generate(), queue, payload, delay_ms: delay_ms(place) };
+    Batch { tasks: (0..count).map(fresh).collect() }
+}
+
+/// The answers for a batch, one an item.
+#[derive(Deserialize)]
+struct Results<R> {
+    results: Vec<R>,
+}
+
+/// What became of a new task, as far as it matters here.
+#[derive(Deserialize)]
+struct Taken {
+    status: EnqueueStatus,
+    error: Option<Problem>,
+}
+
+/// Enqueues a batch and checks that every task was taken.
+pub(super) async fn enqueue(client: &Client, batch: &Batch<'_>) -> anyhow::Result<()> {
+    let reply: Results<Taken> = client.post(&["v1", "tasks"], batch, 0).await?;
+    ensure!(reply.results.len() == batch.tasks.len(), "not every task was answered");
+    for Taken { status, error } in &reply.results {
+        ensure!(*status == EnqueueStatus::Created, "a task was not taken: {status:?} {error:?}");
     }
-    Ok(reply.results.iter().filter_map(|result| result.due_at_ms).collect())
+    Ok(())
+}
+
+/// What a lease must be settled with, and what is measured of it.
+#[derive(Deserialize)]
+pub(super) struct Held {
+    pub id: TaskId,
+    epoch: i64,
+    nonce: Nonce,
+    attempt: u32,
+    pub due_at_ms: i64,
+}
+
+#[derive(Deserialize)]
+struct Claimed {
+    leases: Vec<Held>,
 }
 
 pub(super) async fn claim(
@@ -99,7 +139,7 @@ pub(super) async fn claim(
     queue: &Name,
     max: usize,
     wait_ms: u64,
-) -> anyhow::Result<Vec<Lease>> {
+) -> anyhow::Result<Vec<Held>> {
     let request = ClaimRequest {
         agent: Name::new(format!("bench-{caller}"))?,
         boot_id: None,
@@ -110,27 +150,43 @@ pub(super) async fn claim(
         lease_ms: None,
         avoid: Vec::new(),
     };
-    Ok(client.claim(&request).await?.leases)
+    let reply: Claimed = client.post(&["v1", "claims"], &request, wait_ms).await?;
+    Ok(reply.leases)
+}
+
+#[derive(Serialize)]
+struct Settlements<'a> {
+    settlements: Vec<Ended<'a>>,
+}
+
+#[derive(Serialize)]
+struct Ended<'a> {
+    id: &'a TaskId,
+    epoch: i64,
+    nonce: Nonce,
+    outcome: &'a RawValue,
+}
+
+/// What became of a settlement, as far as it matters here.
+#[derive(Deserialize)]
+struct Settled {
+    error: Option<Problem>,
 }
 
 /// Settles leases: a first attempt fails, a later one succeeds. Returns how many succeeded.
-pub(super) async fn settle(client: &Client, leases: Vec<Lease>, first_fails: bool) -> anyhow::Result<usize> {
-    let mut done = 0;
-    let settlements = leases
-        .into_iter()
-        .map(|lease| {
-            let outcome = if first_fails && lease.attempt == 1 {
-                Outcome::Retry { failure: failure() }
-            } else {
-                done += 1;
-                Outcome::Done { result: None }
-            };
-            Settlement { id: lease.id, epoch: lease.epoch, nonce: lease.nonce, outcome }
-        })
-        .collect();
-    let reply = client.settle(&SettleRequest { settlements }).await?;
-    if let Some(refused) = reply.results.iter().find(|result| result.error.is_some()) {
-        bail!("a settlement was refused: {refused:?}");
+pub(super) async fn settle(client: &Client, leases: &[Held], first_fails: bool) -> anyhow::Result<usize> {
+    let failed = to_raw_value(&Outcome::Retry { failure: failure() })?;
+    let succeeded = to_raw_value(&Outcome::Done { result: None })?;
+    let fails = |lease: &Held| first_fails && lease.attempt == 1;
+    let ended = leases.iter().map(|lease| {
+        let outcome = if fails(lease) { &failed } else { &succeeded };
+        Ended { id: &lease.id, epoch: lease.epoch, nonce: lease.nonce, outcome }
+    });
+    let request = Settlements { settlements: ended.collect() };
+    let reply: Results<Settled> = client.post(&["v1", "settlements"], &request, 0).await?;
+    ensure!(reply.results.len() == leases.len(), "not every settlement was answered");
+    for Settled { error } in &reply.results {
+        ensure!(error.is_none(), "a settlement was refused: {error:?}");
     }
-    Ok(done)
+    Ok(leases.iter().filter(|lease| !fails(lease)).count())
 }

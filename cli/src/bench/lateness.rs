@@ -98,10 +98,10 @@ async fn collect(clients: &[Client], queue: &Name, tasks: usize, max: usize) -> 
                 let leases = claim(&client, worker, &queue, max, WAIT_MS).await?;
                 let now_us = SystemClock.now_us();
                 taken.fetch_add(leases.len(), Ordering::Relaxed);
-                seen.extend(leases.iter().map(|lease| (lease.id.clone(), lease.due_at_ms * 1_000, now_us)));
                 if !leases.is_empty() {
-                    settle(&client, leases, false).await?;
+                    settle(&client, &leases, false).await?;
                 }
+                seen.extend(leases.into_iter().map(|lease| (lease.id, lease.due_at_ms * 1_000, now_us)));
             }
             Ok(seen)
         });

@@ -3,6 +3,7 @@
 mod body;
 mod guard;
 mod health;
+mod leases;
 mod problem;
 mod queues;
 mod tasks;
@@ -134,11 +135,18 @@ async fn to_the_end<T: Send + 'static>(
     }
 }
 
-/// An answer that may be large, written into room that is there from the beginning.
-fn large_json(answer: &impl Serialize, bytes: usize) -> Response {
-    let mut body = Vec::with_capacity(bytes);
-    match serde_json::to_writer(&mut body, answer) {
-        Ok(()) => ([(CONTENT_TYPE, "application/json")], body).into_response(),
+/// An answer of so many results, written into room that is there from the beginning.
+fn results(answer: &impl Serialize, count: usize) -> Response {
+    /// About what one takes.
+    const RESULT_BYTES: usize = 128;
+    let mut body = Vec::with_capacity(count * RESULT_BYTES);
+    written(serde_json::to_writer(&mut body, answer).map(|()| body))
+}
+
+/// An answer that is written already.
+fn written(body: serde_json::Result<Vec<u8>>) -> Response {
+    match body {
+        Ok(body) => ([(CONTENT_TYPE, "application/json")], body).into_response(),
         Err(_) => ApiProblem::from(Problem::new(ErrorCode::Internal, problem::DEFECT)).into_response(),
     }
 }

@@ -1,7 +1,7 @@
 //! Enqueueing, asking after tasks, acting on them.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use redrive_shared::error::Problem;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::task::{TaskState, TaskView};
@@ -32,7 +32,7 @@ pub(super) async fn enqueue(
     let refused = reply.results.iter().all(|result| result.status == EnqueueStatus::Refused);
     match reply.results.first().and_then(|result| result.error.as_ref()).filter(|_| refused) {
         Some(first) => Ok(all_refused(first, &reply)),
-        None => Ok(axum::Json(reply).into_response()),
+        None => Ok(super::results(&reply, reply.results.len())),
     }
 }
 

@@ -22,8 +22,6 @@ use super::problem::ApiProblem;
 
 type Reply<T> = Result<axum::Json<T>, ApiProblem>;
 
-/// About what a lease takes in an answer, beside its payload.
-const LEASE_BYTES: usize = 768;
 /// How often a presence stream says something, so that a half-open connection is noticed.
 const PRESENCE_EVERY: Duration = Duration::from_secs(5);
 
@@ -40,8 +38,7 @@ pub(super) async fn claim(
     // It may wait for long; what it takes is small by now. A caller that hangs up is noticed, and its leases handed back.
     drop(room);
     let reply = api.engine.claim(request).await?;
-    let payloads: usize = reply.leases.iter().map(|lease| lease.payload.get().len()).sum();
-    Ok(super::large_json(&reply, payloads + reply.leases.len() * LEASE_BYTES))
+    Ok(super::written(super::leases::reply(&reply.leases)))
 }
 
 /// Starts leases (the first time) or makes them longer. A lease that is over is an item's error; stop its work.
@@ -62,8 +59,9 @@ pub(super) async fn extend(
 pub(super) async fn settle(
     State(api): State<Api>,
     Json(request, room): Json<SettleRequest>,
-) -> Reply<SettleReply> {
-    super::to_the_end(room, async move { api.engine.settle(request).await }).await
+) -> Result<Response, ApiProblem> {
+    let axum::Json(reply) = super::to_the_end(room, async move { api.engine.settle(request).await }).await?;
+    Ok(super::results(&reply, reply.results.len()))
 }
 
 /// An agent is alive: its leases are extended, and it hears which are over or called off.

@@ -1,5 +1,7 @@
 //! What is checked before the store is asked: bounds and contradictions, each with what to do instead.
 
+use std::fmt::Display;
+
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::failure::FailureSignal;
 use redrive_shared::id::Name;
@@ -19,11 +21,12 @@ fn invalid(place: impl Into<String>, detail: String) -> Problem {
 }
 
 /// A number within its bounds.
-fn within(place: &str, value: u64, least: u64, most: u64, unit: &str) -> Result<()> {
+fn within(place: impl Display, value: u64, least: u64, most: u64, unit: &str) -> Result<()> {
     if (least..=most).contains(&value) {
         return Ok(());
     }
-    Err(invalid(place, format!("`{place}` is {value}{unit}; it must be from {least} to {most}{unit}")))
+    let detail = format!("`{place}` is {value}{unit}; it must be from {least} to {most}{unit}");
+    Err(invalid(place.to_string(), detail))
 }
 
 /// A batch that has items, and not too many.
@@ -96,7 +99,8 @@ pub(super) fn new_task(task: &NewTask) -> Result<()> {
 /// Half of a surrogate pair is JSON that many readers refuse, and with it everything else in the same reply.
 fn whole_text(place: &str, json: &RawValue) -> Result<()> {
     let text = json.get();
-    let suspect = text.contains("\\ud") || text.contains("\\uD");
+    let escapes = memchr::memchr(b'\\', text.as_bytes()).is_some();
+    let suspect = escapes && (text.contains("\\ud") || text.contains("\\uD"));
     if suspect && serde_json::from_str::<serde_json::Value>(text).is_err() {
         let detail = "it holds half of a surrogate pair (a \\u escape from d800 to dfff alone), which many JSON readers refuse";
         return Err(invalid(place, format!("`{place}` is not text that everyone can read: {detail}")));
@@ -111,10 +115,11 @@ fn failure(place: &str, signal: &FailureSignal) -> Result<()> {
     let fields: usize = fields.into_iter().flatten().map(String::len).sum();
     let headers: usize = signal.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     if let Some(after_ms) = signal.retry_after_ms {
-        within(&format!("{place}.retry_after_ms"), after_ms, 0, DELAY_MAX_MS, " ms")?;
+        within(format_args!("{place}.retry_after_ms"), after_ms, 0, DELAY_MAX_MS, " ms")?;
     }
     within(place, (fields + headers) as u64, 0, 4 * SIGNAL_TEXT_MAX_BYTES as u64, " bytes of text")?;
-    within(&format!("{place}.headers"), signal.headers.len() as u64, 0, SIGNAL_HEADERS_MAX as u64, " headers")
+    let headers = format_args!("{place}.headers");
+    within(headers, signal.headers.len() as u64, 0, SIGNAL_HEADERS_MAX as u64, " headers")
 }
 
 pub(super) fn claim(request: &ClaimRequest) -> Result<()> {

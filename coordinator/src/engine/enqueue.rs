@@ -17,7 +17,8 @@ impl Engine {
     pub async fn enqueue(&self, request: EnqueueRequest) -> Result<EnqueueReply> {
         check::batch("tasks", request.tasks.len())?;
         let mut results: Vec<Option<EnqueueResult>> = vec![None; request.tasks.len()];
-        let (mut batch, mut places) = (Vec::with_capacity(request.tasks.len()), Vec::new());
+        let count = request.tasks.len();
+        let (mut batch, mut places) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for (place, task) in request.tasks.into_iter().enumerate() {
             let id = task.id.clone();
             match self.prepare(task).await {
@@ -91,8 +92,7 @@ impl Engine {
                 (EnqueueStatus::Refused, "refused")
             }
         };
-        metrics::counter!("redrive_enqueued_total", "queue" => queue.to_string(), "status" => label)
-            .increment(1);
+        told.count("redrive_enqueued_total", queue, "status", label);
         match outcome {
             Enqueued::Created { state, due_ms } => {
                 told.moved(&id, queue, state, due_ms);

@@ -64,7 +64,8 @@ impl Engine {
         check::batch("settlements", request.settlements.len())?;
         let now_ms = self.clock.now_ms();
         let mut results: Vec<Option<SettleResult>> = vec![None; request.settlements.len()];
-        let (mut batch, mut places) = (Vec::with_capacity(request.settlements.len()), Vec::new());
+        let count = request.settlements.len();
+        let (mut batch, mut places) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let mut judge = judge::Batch::at(now_ms);
         for (place, settlement) in request.settlements.into_iter().enumerate() {
             match check::outcome(&settlement.outcome) {

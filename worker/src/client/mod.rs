@@ -94,7 +94,7 @@ impl Client {
 
     /// Puts tasks on their queues, durably. Repeating it is safe for tasks that carry their own id.
     pub async fn enqueue(&self, request: &EnqueueRequest) -> Result<EnqueueReply, ClientError> {
-        self.post(&["v1", "tasks"], request).await
+        self.post(&["v1", "tasks"], request, 0).await
     }
 
     /// One task. With `wait_ms`, the answer comes when it is settled, or after that time as it then is.
@@ -126,7 +126,7 @@ impl Client {
 
     /// Many tasks by their ids.
     pub async fn status(&self, request: &StatusRequest) -> Result<StatusReply, ClientError> {
-        self.post(&["v1", "tasks", "status"], request).await
+        self.post(&["v1", "tasks", "status"], request, 0).await
     }
 
     /// Calls tasks off, or runs them again.
@@ -139,29 +139,27 @@ impl Client {
             TaskAction::Cancel => "cancel",
             TaskAction::Retry => "retry",
         };
-        self.post(&["v1", "tasks", verb], request).await
+        self.post(&["v1", "tasks", verb], request, 0).await
     }
 
     /// Asks for work; waits up to `request.wait_ms` for some to become due.
     pub async fn claim(&self, request: &ClaimRequest) -> Result<ClaimReply, ClientError> {
-        let url = self.endpoint(&["v1", "claims"])?;
-        let call = self.request(Method::POST, &url).json(request).timeout(long_poll(request.wait_ms));
-        self.call(call, &url).await
+        self.post(&["v1", "claims"], request, request.wait_ms).await
     }
 
     /// Starts leases (the first time), or makes them longer.
     pub async fn extend(&self, request: &ExtendRequest) -> Result<ExtendReply, ClientError> {
-        self.post(&["v1", "leases", "extend"], request).await
+        self.post(&["v1", "leases", "extend"], request, 0).await
     }
 
     /// Says how attempts ended. Repeating it is safe: the first settlement of a lease stands.
     pub async fn settle(&self, request: &SettleRequest) -> Result<SettleReply, ClientError> {
-        self.post(&["v1", "settlements"], request).await
+        self.post(&["v1", "settlements"], request, 0).await
     }
 
     /// Says that an agent lives, and extends its leases.
     pub async fn heartbeat(&self, request: &Heartbeat) -> Result<HeartbeatReply, ClientError> {
-        self.post(&["v1", "heartbeats"], request).await
+        self.post(&["v1", "heartbeats"], request, 0).await
     }
 
     /// Reports first attempts that a client made itself.
@@ -227,13 +225,17 @@ impl Client {
         self.call(self.request(Method::GET, &url), &url).await
     }
 
-    async fn post<R: DeserializeOwned>(
+    /// Posts to an endpoint, by the segments of its path, what the caller's own types say of request and reply: for those
+    /// who send or need less than the methods above. The coordinator may hold the reply back for `wait_ms`.
+    pub async fn post<R: DeserializeOwned>(
         &self,
         path: &[&str],
         body: &impl Serialize,
+        wait_ms: u64,
     ) -> Result<R, ClientError> {
         let url = self.endpoint(path)?;
-        self.call(self.request(Method::POST, &url).json(body), &url).await
+        let call = self.request(Method::POST, &url).json(body).timeout(long_poll(wait_ms));
+        self.call(call, &url).await
     }
 
     /// The address of an endpoint, each segment percent-encoded.
@@ -254,8 +256,11 @@ impl Client {
         let response = self.send(call, url).await?;
         let status = response.status().as_u16();
         let body = response.bytes().await.map_err(|source| unreachable(url, source))?;
-        serde_json::from_slice(&body)
-            .map_err(|error| protocol(url, Some(status), format!("{error} in {:?}", excerpt(&body))))
+        let unreadable =
+            |error: String| protocol(url, Some(status), format!("{error} in {:?}", excerpt(&body)));
+        // Looked at once as a whole: from bytes, each string in it would be.
+        let text = std::str::from_utf8(&body).map_err(|error| unreadable(error.to_string()))?;
+        serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))
     }
 
     async fn send(&self, call: RequestBuilder, url: &Url) -> Result<Response, ClientError> {

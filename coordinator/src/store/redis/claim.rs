@@ -323,6 +323,7 @@ impl Inner {
         }
         let book = self.books.get();
         let mut handed: Vec<(TaskId, Handed)> = Vec::with_capacity(sorted.leased.len());
+        one.answer.leases.reserve(sorted.leased.len());
         for (id, task, value) in sorted.leased {
             let policy = book.policy(task.meta.queue());
             let lease_ms = one.claim.lease_ms.unwrap_or(policy.lease_ms);

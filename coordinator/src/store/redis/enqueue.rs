@@ -8,12 +8,12 @@ use redrive_shared::task::{AttemptRecord, TaskState};
 use super::Inner;
 use super::batcher::Item;
 use super::history::write_line;
-use super::keys::lane_name;
+use super::keys::{counter_name, lane_name};
 use super::reply::{at, bytes, integer, items};
 use super::scripts::ENQUEUE;
 use super::transition::read;
 use super::value::{Meta, Task, score, write_ordinal};
-use crate::store::format::{HASH_BYTES, contents_hash, state_number};
+use crate::store::format::{HASH_BYTES, contents_hash};
 use crate::store::{Enqueue, Enqueued, Result, StoreError};
 
 /// A new task, ready to be written.
@@ -50,7 +50,7 @@ impl Inner {
             self.refresh_book().await?;
         }
         let mut answers = vec![Enqueued::UnknownQueue; batch.len()];
-        let (mut places, mut tasks) = (Vec::new(), Vec::new());
+        let (mut places, mut tasks) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         let book = self.books.get();
         let now_us = self.time.now_us();
         for (place, task) in batch.into_iter().enumerate() {
@@ -115,7 +115,7 @@ impl Inner {
         for group in tasks.chunk_by(alike) {
             let Some(one) = group.first() else { continue };
             call.arg(one.lane.as_deref().unwrap_or_default());
-            call.arg(format!("{}|{}", one.queue, state_number(one.state)));
+            call.arg(counter_name(&one.queue, one.state));
             let due_ms = group.iter().map(|task| task.due_ms).min().unwrap_or(0);
             call.arg(due_ms.saturating_mul(1_000)).arg(group.iter().map(|task| task.deadline_ms).min());
             call.arg(group.len());
@@ -159,7 +159,7 @@ fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: 
     let (state, due_ms, deadline_ms) = (record.state, record.due_ms, record.deadline_ms);
     let (expires_ms, epoch) = (record.expires_ms, record.epoch);
     let stored = Task::new(record, meta, u32::from(verdict.is_some()), payload.len());
-    let mut value = stored.head();
+    let mut value = stored.head(stored.body_bytes());
     stored.write_meta(&mut value);
     value.extend_from_slice(payload);
     value.extend(line.unwrap_or_default());

@@ -14,11 +14,11 @@ use super::Inner;
 use super::aside::Aside;
 use super::given::{Given, Ticket};
 use super::history::lines;
+use super::keys::counter_name;
 use super::reply::{into_bytes, into_items, maybe_integer};
 use super::scripts::UNCLAIM;
 use super::transition::{lane, read};
 use super::value::Task;
-use crate::store::format::state_number;
 use crate::store::views::{self, Contents};
 use crate::store::{Hint, Result, StoreError};
 
@@ -69,6 +69,7 @@ impl Inner {
             }
             let reply = self.link.query(&query).await?;
             let (mut read_bytes, count) = (0, part.len());
+            sorted.leased.reserve(count);
             for (ticket, value) in part.into_iter().zip(into_items(reply)?) {
                 if value == Value::Nil {
                     continue;
@@ -112,10 +113,10 @@ impl Inner {
         }
         for ((lane, epoch), tasks) in lanes {
             let queue = lane.split('|').nth(1).unwrap_or_default();
-            let counter = |state| format!("{queue}|{}", state_number(state));
             let mut call = UNCLAIM.on(self.keys.shard(shard));
             call.arg(self.time.argument()).arg(self.keys.channel()).arg(&self.origin).arg(epoch);
-            call.arg(counter(TaskState::Leased)).arg(counter(TaskState::Scheduled)).arg(&*lane);
+            call.arg(counter_name(queue, TaskState::Leased)).arg(counter_name(queue, TaskState::Scheduled));
+            call.arg(&*lane);
             for id in &tasks {
                 call.arg(id.as_str());
             }

@@ -48,7 +48,9 @@ impl Given {
                 let (epoch, leased_at_ms) = (integer(at(leases, 0)?)?, integer(at(leases, 2)?)?);
                 let extended = integer(at(leases, 4)?)? == 1;
                 let lease = lease(epoch, Nonce(nonce), leased_at_ms, integer(at(leases, 3)?)?, extended);
-                for id in leases.get(5..).unwrap_or_default() {
+                let ids = leases.get(5..).unwrap_or_default();
+                given.tasks.reserve(ids.len());
+                for id in ids {
                     given.tasks.push(Ticket { id: task_id(text(id)?)?, lease: lease.clone(), lane: None });
                 }
             }
@@ -59,7 +61,9 @@ impl Given {
             let leases = items(leases)?;
             let lane: Arc<str> = text(at(leases, 0)?)?.into();
             let lease = lease(integer(at(leases, 1)?)?, nonce, now_ms, integer(at(leases, 2)?)?, false);
-            for id in leases.get(3..).unwrap_or_default() {
+            let ids = leases.get(3..).unwrap_or_default();
+            given.tasks.reserve(ids.len());
+            for id in ids {
                 let lane = Some(Arc::clone(&lane));
                 given.tasks.push(Ticket { id: task_id(text(id)?)?, lease: lease.clone(), lane });
             }

@@ -41,9 +41,9 @@
 //! Names hold no `|`, so it separates them.
 
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::task::Lane;
+use redrive_shared::task::{Lane, TaskState};
 
-use crate::store::format::rank;
+use crate::store::format::{rank, state_number};
 
 /// A run as it is named: `agent|boot`.
 pub(super) fn run_name(agent: &str, boot_id: Option<&Name>) -> String {
@@ -57,14 +57,14 @@ pub(super) fn agent_of(run: &str) -> Option<Name> {
 
 /// A lane as it is named.
 pub(super) fn lane_name(lane: &Lane) -> String {
+    let rank = rank(lane.priority).to_string();
     let (dependency, group) = (lane.dependency.as_deref(), lane.group.as_deref());
-    format!(
-        "{}|{}|{}|{}",
-        rank(lane.priority),
-        lane.queue,
-        dependency.unwrap_or_default(),
-        group.unwrap_or_default()
-    )
+    [&rank, lane.queue.as_str(), dependency.unwrap_or_default(), group.unwrap_or_default()].join("|")
+}
+
+/// The counter of a queue's tasks in a state as it is named.
+pub(super) fn counter_name(queue: &str, state: TaskState) -> String {
+    [queue, &state_number(state).to_string()].join("|")
 }
 
 /// The keys of one shard's tasks: what they begin with is put together once for all of them.

@@ -129,7 +129,8 @@ impl Inner {
         // A repeat is answered from here.
         let mut found = self.sure_heads(&missing).await?;
         let now_ms = self.now_ms();
-        let (mut changes, mut decided, mut anew) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut changes, mut decided) = (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
+        let mut anew = Vec::new();
         for (place, handed) in open.into_iter().zip(held) {
             let item = &batch[place];
             let Some(handed) = handed.map(Ok).or_else(|| found.remove(&item.id)) else {

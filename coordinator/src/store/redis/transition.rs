@@ -12,11 +12,10 @@ use redrive_shared::task::{AttemptRecord, FailureRecord, Lane, Nonce, TaskState}
 use super::Inner;
 use super::batcher::Item;
 use super::history::write_line;
-use super::keys::lane_name;
+use super::keys::{counter_name, lane_name};
 use super::reply::{bytes, integer, items};
 use super::scripts::TRANSITION;
 use super::value::{Lease, Task, Unreadable, body_of};
-use crate::store::format::state_number;
 use crate::store::{Result, StoreError};
 
 /// Lines beyond the bound that may gather before the oldest are dropped: dropping them costs a read.
@@ -117,10 +116,6 @@ pub(super) fn lane(task: &Task) -> Result<Lane> {
     task.meta.lane().map_err(|error| StoreError::Corrupt(format!("a task's lane: {error}")))
 }
 
-fn counter(task: &Task, state: TaskState) -> String {
-    format!("{}|{}", task.meta.queue(), state_number(state))
-}
-
 impl Inner {
     /// The change that a decision makes. `task` has the record after it, `body` is what came after the record before it,
     /// where that is at hand.
@@ -163,7 +158,7 @@ impl Inner {
                     None => [b"=".as_slice(), &line].concat(),
                 };
                 task.slot_bytes = slot.map_or(task.slot_bytes, <[u8]>::len);
-                (task.head(), rest)
+                (task.head(0), rest)
             }
         };
         let score = match task.record.state {
@@ -185,8 +180,8 @@ impl Inner {
             deadline_ms: task.record.deadline_ms,
             body_bytes,
             epoch: (task.record.epoch != before.epoch).then_some(task.record.epoch),
-            before: counter(task, before.state),
-            after: counter(task, task.record.state),
+            before: counter_name(&lane.queue, before.state),
+            after: counter_name(&lane.queue, task.record.state),
             queue: lane.queue,
         })
     }
@@ -216,7 +211,7 @@ impl Inner {
             deadline_ms: 0,
             body_bytes: 0,
             epoch: None,
-            before: counter(task, task.record.state),
+            before: counter_name(&lane.queue, task.record.state),
             after: String::new(),
             queue: lane.queue,
         })

@@ -314,8 +314,13 @@ impl Task {
         rest.split_at_checked(self.slot_bytes).ok_or(Unreadable::Short)
     }
 
-    /// Header and record.
-    pub fn head(&self) -> Vec<u8> {
+    /// Bytes of meta and slot.
+    pub fn body_bytes(&self) -> usize {
+        self.meta_bytes + self.slot_bytes
+    }
+
+    /// Header and record, and room for so many bytes behind them.
+    pub fn head(&self, room: usize) -> Vec<u8> {
         let stored = StoredRecord {
             failed: self.record.ledger.failed,
             lost: self.record.ledger.lost,
@@ -328,8 +333,9 @@ impl Task {
             expires_ms: self.record.expires_ms,
             entries: self.entries,
         };
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + stored.encoded_len());
-        self.header(&mut bytes, stored.encoded_len());
+        let record_bytes = stored.encoded_len();
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + record_bytes + room);
+        self.header(&mut bytes, record_bytes);
         stored.encode_raw(&mut bytes);
         bytes
     }
@@ -367,8 +373,7 @@ impl Task {
         } else {
             history
         };
-        let mut value = self.head();
-        value.reserve(meta.len() + slot.len() + line.len() + history.len());
+        let mut value = self.head(meta.len() + slot.len() + line.len() + history.len());
         for part in [meta, slot, line, history] {
             value.extend_from_slice(part);
         }
