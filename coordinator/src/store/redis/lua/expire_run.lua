@@ -30,13 +30,22 @@ local function end_own(ids)
   return own
 end
 
+-- Those of another's grant that the run took over.
+local function taken_over(ids)
+  local taken = {}
+  for at, extension in ipairs(#ids > 0 and call('HMGET', EXTENDED, unpack(ids)) or {}) do
+    if taker_of(extension) == ARGV[2] then taken[#taken + 1] = ids[at] end
+  end
+  return taken
+end
+
 for i, grant in ipairs(call('HMGET', GRANTS, unpack(epochs))) do
   local claimed = grant and claimer_of(grant) == ARGV[2]
   if grant and (claimed or is_shared(grant)) then
     local epoch = epochs[i]
     local ids = call('ZRANGEBYSCORE', LEASES, epoch, epoch)
     shared = shared + (is_shared(grant) and #ids or 0)
-    local own = end_own(ids)
+    local own = end_own(claimed and ids or taken_over(ids))
     -- What others took over has an end of its own.
     if claimed and struct.unpack('>I6', grant, 15) > now_ms then
       call('HSET', GRANTS, epoch, string.sub(grant, 1, 14) .. ends .. string.sub(grant, 21))
