@@ -3,6 +3,7 @@
 mod ingress;
 mod outcomes;
 mod push;
+mod republish;
 mod topology;
 
 use std::time::Duration;
@@ -40,9 +41,14 @@ struct Bench {
 impl Bench {
     /// One that pushes these queues.
     async fn pushing<const N: usize>(queues: [(&str, PushConfig); N]) -> Self {
+        Self::with(|url| coordinator(url, queues)).await
+    }
+
+    /// One that is configured so.
+    async fn with(config: impl FnOnce(&str) -> CoordinatorConfig) -> Self {
         let rabbit = shared().await;
         let peer = Peer::connect(&rabbit.url()).await;
-        let server = Server::with(coordinator(&rabbit.url(), queues)).await;
+        let server = Server::with(config(&rabbit.url())).await;
         let bench = Self { rabbit, server, peer };
         bench.until_consumed("redrive.outcomes", 1).await;
         bench.until_consumed("redrive.ingress", 1).await;

@@ -25,6 +25,18 @@ pub struct AmqpConfig {
     pub queue_type: QueueType,
     /// The queues whose tasks are pushed.
     pub push: BTreeMap<Name, PushConfig>,
+    /// The queues whose tasks were messages, and are published again.
+    pub republish: BTreeMap<Name, Republish>,
+}
+
+/// Where a message goes whose time has come again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Republish {
+    /// To the exchange and with the routing key that it had: whoever is bound there gets it, as the first time.
+    Exchange,
+    /// Into the queue that it died in, and no other.
+    Queue,
 }
 
 /// How RabbitMQ keeps a pushed queue. Its messages need no safety of their own: the store has the tasks.
@@ -62,7 +74,13 @@ pub struct PushConfig {
 
 impl Default for AmqpConfig {
     fn default() -> Self {
-        Self { url: None, prefix: "redrive".into(), queue_type: QueueType::Classic, push: BTreeMap::new() }
+        Self {
+            url: None,
+            prefix: "redrive".into(),
+            queue_type: QueueType::Classic,
+            push: BTreeMap::new(),
+            republish: BTreeMap::new(),
+        }
     }
 }
 
@@ -70,6 +88,20 @@ impl AmqpConfig {
     /// What things are called.
     pub fn names(&self) -> Names {
         Names::new(self.prefix.clone())
+    }
+
+    /// Whether it contradicts itself.
+    ///
+    /// # Errors
+    /// Says where, and what to do instead.
+    pub fn check(&self) -> Result<(), String> {
+        match self.push.keys().find(|queue| self.republish.contains_key(*queue)) {
+            Some(queue) => Err(format!(
+                "queue `{queue}` is in coordinator.amqp.push and in coordinator.amqp.republish: its tasks go to one of both; \
+                 leave it out of the other"
+            )),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,9 +1,5 @@
 //! Messages that another queue gave up on: what RabbitMQ's `x-death` header says, and the message itself, as a task.
 
-use std::collections::BTreeMap;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable};
@@ -11,13 +7,13 @@ use redrive_link::amqp::message;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::failure::{FailureClass, FailureSignal};
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::limits::{ATTEMPTS_MAX, JSON_MAX_DEPTH};
-use redrive_shared::task::Priority;
-use redrive_shared::wire::NewTask;
-use serde::Serialize;
+use redrive_shared::limits::ATTEMPTS_MAX;
+use redrive_shared::task::{Nonce, Priority};
+use redrive_shared::wire::{NewTask, Outcome, Settlement};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::inbox::{header, kept_headers};
+use super::envelope::Envelope;
+use super::inbox::header;
 
 /// How a message came to be dead: the newest entry of `x-death`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,26 +28,6 @@ pub(super) struct Death {
     pub exchange: String,
     /// With which key.
     pub routing_key: String,
-}
-
-/// The payload of a task that was a message: everything that there was of it.
-#[derive(Serialize)]
-struct Envelope<'a> {
-    exchange: &'a str,
-    routing_key: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content_type: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    correlation_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reply_to: Option<&'a str>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    headers: BTreeMap<&'a str, String>,
-    /// How `body` is to be read: `json` as it stands, `text`, or `base64`.
-    encoding: &'static str,
-    body: Box<RawValue>,
 }
 
 /// The newest death of a message, if it died.
@@ -115,11 +91,29 @@ pub(super) fn read(delivery: &Delivery, death: &Death) -> Result<NewTask, Proble
         group: name(message::GROUP)?,
         priority: priority(properties),
         payload: Some(envelope(delivery, death)?),
-        attempts_made: Some(death.count),
+        attempts_made: Some(attempts(properties).unwrap_or(death.count)),
         failure: Some(failure(death, header(properties, message::ERROR))),
         traceparent: header(properties, message::TRACEPARENT),
         ..NewTask::default()
     })
+}
+
+/// How often it failed, where Redrive gave it back before: RabbitMQ's own count ended with the life before.
+fn attempts(properties: &BasicProperties) -> Option<u32> {
+    match properties.headers().as_ref()?.inner().get(message::ATTEMPT)? {
+        AMQPValue::LongLongInt(attempt) => u32::try_from((*attempt).clamp(1, ATTEMPTS_MAX.into())).ok(),
+        _ => None,
+    }
+}
+
+/// The lease under which a message was given back, if it was: its death is how that attempt ended.
+pub(super) fn comes_back(delivery: &Delivery, death: &Death) -> Option<Settlement> {
+    let properties = &delivery.properties;
+    let id = TaskId::new(header(properties, message::ID)?.as_str()).ok()?;
+    let epoch = header(properties, message::EPOCH)?.parse().ok()?;
+    let nonce = Nonce::try_from(header(properties, message::NONCE)?).ok()?;
+    let failure = failure(death, header(properties, message::ERROR));
+    Some(Settlement { id, epoch, nonce, outcome: Outcome::Retry { failure } })
 }
 
 fn refused(place: &str, detail: &str) -> Problem {
@@ -148,32 +142,6 @@ fn failure(death: &Death, said: Option<String>) -> FailureSignal {
 }
 
 fn envelope(delivery: &Delivery, death: &Death) -> Result<Box<RawValue>, Problem> {
-    let properties = &delivery.properties;
-    let (encoding, body) = body(&delivery.data);
-    let headers = kept_headers(properties);
-    let headers = headers.inner().iter().filter_map(|(name, value)| Some((name.as_str(), text(value)?)));
-    let whole = Envelope {
-        exchange: &death.exchange,
-        routing_key: &death.routing_key,
-        content_type: properties.content_type().as_ref().map(|text| text.as_str()),
-        message_id: properties.message_id().as_ref().map(|text| text.as_str()),
-        correlation_id: properties.correlation_id().as_ref().map(|text| text.as_str()),
-        reply_to: properties.reply_to().as_ref().map(|text| text.as_str()),
-        headers: headers.collect(),
-        encoding,
-        body: body.map_err(|error| refused("body", &error.to_string()))?,
-    };
-    to_raw_value(&whole).map_err(|error| refused("body", &error.to_string()))
-}
-
-/// The body byte for byte where it is JSON; else as text, else in base 64.
-fn body(bytes: &[u8]) -> (&'static str, serde_json::Result<Box<RawValue>>) {
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return ("base64", to_raw_value(&STANDARD.encode(bytes)));
-    };
-    match serde_json::from_str::<Box<RawValue>>(text) {
-        // One level is the envelope's.
-        Ok(json) if crate::json::depth(bytes) < JSON_MAX_DEPTH => ("json", Ok(json)),
-        _ => ("text", to_raw_value(text)),
-    }
+    let whole = Envelope::of(delivery, death).and_then(|envelope| to_raw_value(&envelope));
+    whole.map_err(|error| refused("body", &error.to_string()))
 }

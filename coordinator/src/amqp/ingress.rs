@@ -3,7 +3,7 @@
 use lapin::Channel;
 use lapin::message::Delivery;
 use redrive_link::amqp::{SessionError, message};
-use redrive_shared::error::Problem;
+use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::TaskId;
 use redrive_shared::limits::BATCH_MAX_ITEMS;
 use redrive_shared::wire::{EnqueueRequest, NewTask};
@@ -13,6 +13,7 @@ use serde::de::IgnoredAny;
 use super::Amqp;
 use super::dead_letter;
 use super::inbox::{Again, Inbox, header};
+use super::outcomes::settle;
 use crate::json::{parse, parse_item};
 
 /// What tells several tasks from one.
@@ -28,7 +29,7 @@ pub(super) async fn run(amqp: &Amqp, channel: Channel) -> Result<(), SessionErro
         let batch = inbox.next().await?;
         let mut refused = Vec::new();
         let mut tasks = Vec::with_capacity(batch.len());
-        for delivery in &batch {
+        for delivery in come_back(amqp, &batch).await {
             match read(delivery) {
                 Ok(read) => tasks.extend(read.into_iter().map(|task| (delivery, task))),
                 Err(problem) => refused.push((delivery, problem)),
@@ -42,6 +43,40 @@ pub(super) async fn run(amqp: &Amqp, channel: Channel) -> Result<(), SessionErro
         inbox.reject(&amqp.publisher, &amqp.names.rejected(), refused).await;
         inbox.acknowledge(&batch).await?;
     }
+}
+
+/// Messages that were given back and died again end the attempts under which they were. Returns all others, and those whose
+/// task is forgotten: they begin anew.
+async fn come_back<'a>(amqp: &Amqp, batch: &'a [Delivery]) -> Vec<&'a Delivery> {
+    let mut others = Vec::with_capacity(batch.len());
+    let (mut from, mut settlements) = (Vec::new(), Vec::new());
+    for delivery in batch {
+        let death = dead_letter::first_death(&delivery.properties);
+        match death.and_then(|death| dead_letter::comes_back(delivery, &death)) {
+            Some(settlement) => {
+                from.push(delivery);
+                settlements.push(settlement);
+            }
+            None => others.push(delivery),
+        }
+    }
+    if settlements.is_empty() {
+        return others;
+    }
+    for (delivery, result) in from.into_iter().zip(settle(amqp, settlements).await) {
+        let outcome = match result.error.map(|problem| problem.code) {
+            None if result.repeated => "repeated",
+            None => "reopened",
+            Some(ErrorCode::UnknownTask) => "forgotten",
+            // A copy from before its task went out again.
+            Some(_) => "stale",
+        };
+        metrics::counter!("redrive_amqp_returns_total", "result" => outcome).increment(1);
+        if outcome == "forgotten" {
+            others.push(delivery);
+        }
+    }
+    others
 }
 
 fn read(delivery: &Delivery) -> Result<Vec<NewTask>, Problem> {

@@ -4,14 +4,17 @@
 //! What comes in is acknowledged when the store has it. While RabbitMQ is away, tasks simply stay where they are, and pull
 //! goes on.
 
+mod claims;
 mod config;
 mod dead_letter;
 pub mod doctor;
+mod envelope;
 mod inbox;
 mod ingress;
 mod outcomes;
 mod publisher;
 mod push;
+mod republish;
 mod topology;
 
 use std::sync::Arc;
@@ -25,9 +28,10 @@ use redrive_shared::id::Name;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use self::config::{AmqpConfig, PushConfig, QueueType};
+pub use self::config::{AmqpConfig, PushConfig, QueueType, Republish};
 use self::publisher::Publisher;
 use self::push::Pusher;
+use self::republish::Republisher;
 use crate::engine::Engine;
 
 /// Who claims what is pushed. A worker that starts a task takes it over.
@@ -65,6 +69,7 @@ impl Amqp {
     /// # Errors
     /// Something of that name is there and is not as it must be.
     pub async fn prepare(&self) -> Result<(), SessionError> {
+        self.config.check().map_err(SessionError::Broken)?;
         let Some(address) = &self.config.url else { return Ok(()) };
         let declared = async {
             let connection = dial(address, "redrive-prepare").await?;
@@ -112,6 +117,11 @@ impl Amqp {
                 let channel = connection.create_channel().await?;
                 let pusher = Pusher::new(self, channel, queue, *config);
                 parts.push(async move { pusher.run().await }.boxed());
+            }
+            for (queue, way) in &self.config.republish {
+                self.engine.make_pushed(queue).await;
+                let republisher = Republisher::new(self, &connection, queue, *way);
+                parts.push(async move { republisher.run().await }.boxed());
             }
             self.consuming.send_replace(State::Up);
             tracing::info!(%address, "RabbitMQ is used");

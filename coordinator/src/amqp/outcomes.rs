@@ -1,11 +1,10 @@
 //! Outcomes: what became of tasks, said by whoever consumed them.
 
 use lapin::Channel;
-use lapin::message::Delivery;
 use redrive_link::amqp::SessionError;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::limits::BATCH_MAX_ITEMS;
-use redrive_shared::wire::{SettleRequest, Settlement};
+use redrive_shared::wire::{SettleRequest, SettleResult, Settlement};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -32,10 +31,9 @@ pub(super) async fn run(amqp: &Amqp, channel: Channel) -> Result<(), SessionErro
                 Err(problem) => refused.push((delivery, problem)),
             }
         }
-        let mut rest = settlements.into_iter().peekable();
-        while rest.peek().is_some() {
-            let (from, settlements) = rest.by_ref().take(BATCH_MAX_ITEMS).unzip();
-            settle(amqp, from, settlements, &mut refused).await;
+        let (from, settlements): (Vec<_>, Vec<_>) = settlements.into_iter().unzip();
+        for (delivery, result) in from.into_iter().zip(settle(amqp, settlements).await) {
+            refused.extend(told(result).map(|problem| (delivery, problem)));
         }
         inbox.reject(&amqp.publisher, &amqp.names.rejected(), refused).await;
         inbox.acknowledge(&batch).await?;
@@ -50,35 +48,37 @@ fn read(body: &[u8]) -> Result<Vec<Settlement>, Problem> {
 }
 
 /// Settles, however long the store takes to be there again.
-async fn settle<'a>(
-    amqp: &Amqp,
-    from: Vec<&'a Delivery>,
-    settlements: Vec<Settlement>,
-    refused: &mut Vec<(&'a Delivery, Problem)>,
-) {
-    let mut again = Again::default();
-    let reply = loop {
-        match amqp.engine.settle(SettleRequest { settlements: settlements.clone() }).await {
-            Ok(reply) => break reply,
-            Err(problem) => again.wait(&problem, "outcomes from RabbitMQ").await,
-        }
-    };
-    for (delivery, result) in from.into_iter().zip(reply.results) {
-        let outcome = match &result.error {
-            None if result.repeated => "repeated",
-            None => "settled",
-            // A lease that is over, or a task that is forgotten: to be expected where messages come twice.
-            Some(problem) if matches!(problem.code, ErrorCode::StaleEpoch | ErrorCode::UnknownTask) => {
-                tracing::debug!(task = %result.id, %problem, "an outcome came too late");
-                "stale"
+pub(super) async fn settle(amqp: &Amqp, settlements: Vec<Settlement>) -> Vec<SettleResult> {
+    let mut results = Vec::with_capacity(settlements.len());
+    for settlements in settlements.chunks(BATCH_MAX_ITEMS) {
+        let mut again = Again::default();
+        loop {
+            match amqp.engine.settle(SettleRequest { settlements: settlements.to_vec() }).await {
+                Ok(reply) => {
+                    results.extend(reply.results);
+                    break;
+                }
+                Err(problem) => again.wait(&problem, "outcomes from RabbitMQ").await,
             }
-            Some(_) => "refused",
-        };
-        metrics::counter!("redrive_amqp_outcomes_total", "result" => outcome).increment(1);
-        if outcome == "refused" {
-            refused.extend(result.error.map(|problem| (delivery, problem)));
         }
     }
+    results
+}
+
+/// Counts an outcome; returns what was wrong with it, if that is not to be expected where messages come twice.
+fn told(result: SettleResult) -> Option<Problem> {
+    let (outcome, wrong) = match result.error {
+        None if result.repeated => ("repeated", None),
+        None => ("settled", None),
+        // A lease that is over, or a task that is forgotten.
+        Some(problem) if matches!(problem.code, ErrorCode::StaleEpoch | ErrorCode::UnknownTask) => {
+            tracing::debug!(task = %result.id, %problem, "an outcome came too late");
+            ("stale", None)
+        }
+        Some(problem) => ("refused", Some(problem)),
+    };
+    metrics::counter!("redrive_amqp_outcomes_total", "result" => outcome).increment(1);
+    wrong
 }
 
 #[cfg(test)]

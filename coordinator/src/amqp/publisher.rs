@@ -84,6 +84,11 @@ impl Publisher {
         let _ = self.state.subscribe().wait_for(|state| *state == State::Up).await;
     }
 
+    /// Waits until it cannot publish.
+    pub async fn not_ready(&self) {
+        let _ = self.state.subscribe().wait_for(|state| *state != State::Up).await;
+    }
+
     /// Whether it can publish now.
     pub fn is_ready(&self) -> bool {
         *self.state.borrow() == State::Up

@@ -9,27 +9,23 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel};
 use redrive_link::amqp::{SessionError, message};
-use redrive_shared::error::Problem;
 use redrive_shared::id::Name;
-use redrive_shared::limits::WAIT_MAX_MS;
 use redrive_shared::task::Lease;
-use redrive_shared::wire::{ClaimRequest, Outcome, SettleRequest, Settlement};
+use redrive_shared::wire::{Outcome, SettleRequest, Settlement};
 use tokio::time::Instant;
 
 use super::Amqp;
+use super::claims::{self, Unconfirmed};
 use super::config::PushConfig;
 use super::publisher::{Message, Sent};
 use crate::store::StoreError;
 
 /// Tasks claimed and published at once.
 const BATCH: usize = 500;
-/// Batches that wait for their confirmation while the next is claimed.
-const UNCONFIRMED_MAX: usize = 3;
 /// How often it is looked how much room consumers have.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether there is room again, where there was none: other coordinators hear of outcomes too.
@@ -71,20 +67,15 @@ impl<'a> Pusher<'a> {
     }
 
     async fn push(&self) -> Result<(), SessionError> {
-        let mut unconfirmed = FuturesUnordered::new();
+        let mut unconfirmed = Unconfirmed::new();
         let (mut capacity, mut looked) = (0, None::<Instant>);
         loop {
-            // What could not be published is handed back, even where nothing more can be.
-            while unconfirmed.len() >= UNCONFIRMED_MAX
-                || (!unconfirmed.is_empty() && !self.amqp.publisher.is_ready())
-            {
-                unconfirmed.next().await;
-            }
-            self.amqp.publisher.ready().await;
+            claims::until_ready(self.amqp, &mut unconfirmed).await;
             if looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
                 capacity = self.capacity().await?;
                 looked = Some(Instant::now());
             }
+            // From before it is looked how much there is.
             let freed = self.amqp.engine.freed();
             let room = match self.room(capacity).await {
                 Ok(room) => room,
@@ -95,20 +86,23 @@ impl<'a> Pusher<'a> {
                 }
             };
             metrics::gauge!("redrive_push_room", "queue" => self.queue.to_string()).set(room as f64);
-            tokio::select! {
-                Some(()) = unconfirmed.next() => {}
-                () = freed, if room == 0 && capacity > 0 => {}
-                () = tokio::time::sleep(if capacity == 0 { LOOK_EVERY } else { ROOM_EVERY }), if room == 0 => {}
-                claimed = self.claim(room), if room > 0 => match claimed {
-                    Ok(leases) if leases.is_empty() => {}
-                    Ok(leases) => unconfirmed.push(self.publish(leases)),
-                    Err(problem) => {
-                        tracing::warn!(%problem, queue = %self.queue, "nothing can be claimed to be pushed");
-                        tokio::time::sleep(AGAIN).await;
-                    }
-                },
-                // Who has room may have gone while nothing was due.
-                () = self.until_other_capacity(capacity), if room > 0 => looked = None,
+            if room == 0 {
+                let pause = if capacity == 0 { LOOK_EVERY } else { ROOM_EVERY };
+                tokio::select! {
+                    Some(()) = unconfirmed.next() => {}
+                    () = freed, if capacity > 0 => {}
+                    () = tokio::time::sleep(pause) => {}
+                }
+                continue;
+            }
+            // Who has room may go while nothing is due.
+            let changed = self.until_other_capacity(capacity);
+            let (max, lease_ms) = (room.min(BATCH), self.config.lease_ms);
+            let leases = claims::next(self.amqp, self.queue, max, lease_ms, &mut unconfirmed, changed).await;
+            if leases.is_empty() {
+                looked = None;
+            } else {
+                unconfirmed.push(self.publish(leases));
             }
         }
     }
@@ -149,20 +143,6 @@ impl<'a> Pusher<'a> {
         }
         let leased = self.amqp.engine.leased(self.queue).await?;
         Ok(usize::try_from(capacity.saturating_sub(leased)).unwrap_or(usize::MAX))
-    }
-
-    async fn claim(&self, room: usize) -> Result<Vec<Lease>, Problem> {
-        let request = ClaimRequest {
-            agent: self.amqp.agent.clone(),
-            boot_id: Some(self.amqp.boot_id.clone()),
-            request_id: None,
-            queues: vec![self.queue.clone()],
-            max: u32::try_from(room.min(BATCH)).unwrap_or(1),
-            wait_ms: WAIT_MAX_MS,
-            lease_ms: self.config.lease_ms,
-            avoid: Vec::new(),
-        };
-        Ok(self.amqp.engine.claim(request).await?.leases)
     }
 
     /// Publishes leases; those that RabbitMQ does not have, or may not have, are handed back. Should one of these arrive all

@@ -7,8 +7,8 @@ use redrive_shared::lifecycle::Fence;
 use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, HEARTBEAT_INTERVAL_MS};
 use redrive_shared::task::TaskState;
 use redrive_shared::wire::{
-    ClaimReply, ClaimRequest, ExtendReply, ExtendRequest, Heartbeat, HeartbeatReply, LeaseResult, Outcome,
-    ReportsRequest, SettleReply, SettleRequest, SettleResult, Settlement,
+    ClaimReply, ClaimRequest, ExtendReply, ExtendRequest, Heartbeat, HeartbeatReply, LeaseRef, LeaseResult,
+    Outcome, ReportsRequest, SettleReply, SettleRequest, SettleResult, Settlement,
 };
 
 use super::judge;
@@ -80,16 +80,34 @@ impl Engine {
             }
         }
         if !batch.is_empty() {
-            let sent: Vec<(TaskId, Labels)> =
-                batch.iter().map(|item| (item.id.clone(), Labels::of(&item.ending))).collect();
-            let outcomes = self.store.settle(batch).await.map_err(unavailable)?;
-            let mut told = Told::default();
-            for ((place, (id, labels)), outcome) in places.into_iter().zip(sent).zip(outcomes) {
-                results[place] = Some(settled(id, labels, outcome, &mut told));
+            for (place, result) in places.into_iter().zip(self.settle_judged(batch).await?) {
+                results[place] = Some(result);
             }
-            self.tell(&told);
         }
         Ok(SettleReply { results: results.into_iter().flatten().collect() })
+    }
+
+    /// Notes that tasks were given back to where they came from.
+    pub(crate) async fn hand_off(&self, leases: &[LeaseRef]) -> Result<Vec<SettleResult>> {
+        let batch = leases.iter().map(|lease| Settle {
+            id: lease.id.clone(),
+            fence: Fence { epoch: lease.epoch, nonce: lease.nonce },
+            ending: Ending::HandedOff,
+        });
+        self.settle_judged(batch.collect()).await
+    }
+
+    /// Settles, and tells everyone what that changed.
+    async fn settle_judged(&self, batch: Vec<Settle>) -> Result<Vec<SettleResult>> {
+        let sent: Vec<(TaskId, Labels)> =
+            batch.iter().map(|item| (item.id.clone(), Labels::of(&item.ending))).collect();
+        let outcomes = self.store.settle(batch).await.map_err(unavailable)?;
+        let mut told = Told::default();
+        let outcomes = sent.into_iter().zip(outcomes);
+        let results =
+            outcomes.map(|((id, labels), outcome)| settled(id, labels, outcome, &mut told)).collect();
+        self.tell(&told);
+        Ok(results)
     }
 
     /// An agent is alive: its leases are extended, and it hears which of them are over.
