@@ -96,6 +96,8 @@ where
                     state.send_replace(State::Blocked(reason));
                 }
                 Event::ConnectionUnblocked => drop(state.send_replace(State::Up)),
+                // Of one channel: whoever uses it is told there.
+                Event::Error(error) if error.is_amqp_soft_error() => {}
                 Event::Error(error) => return Err(SessionError::Lapin(error)),
                 _ => {}
             }
