@@ -3,6 +3,7 @@
 mod ingress;
 mod outcomes;
 mod push;
+mod python;
 mod republish;
 mod topology;
 

@@ -12,7 +12,7 @@ use crate::support::name;
 use crate::support::wait::eventually;
 
 /// A coordinator that gives `orders` back that way, soon after each failure; and the queue, with its consumer.
-async fn bench(way: Republish, max_attempts: u32) -> (Bench, Consumer) {
+pub async fn bench(way: Republish, max_attempts: u32) -> (Bench, Consumer) {
     let bench = Bench::with(|url| {
         let mut config: CoordinatorConfig = coordinator(url, []);
         config.amqp.republish = [(name("orders"), way)].into();
@@ -28,7 +28,7 @@ async fn bench(way: Republish, max_attempts: u32) -> (Bench, Consumer) {
     (bench, consumer)
 }
 
-fn order() -> BasicProperties {
+pub fn order() -> BasicProperties {
     let mut headers = FieldTable::default();
     headers.insert("tenant".into(), AMQPValue::LongLongInt(7));
     BasicProperties::default()
