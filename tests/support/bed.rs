@@ -304,6 +304,8 @@ impl Bed {
                 *recount.of(task.state) += 1;
             }
             assert_eq!(queue.counts, recount, "counters of {}", queue.name);
+            let leased = self.leased(&queue.name).await.unwrap();
+            assert_eq!(leased, recount.leased.unsigned_abs(), "leased of {}", queue.name);
         }
     }
 }
