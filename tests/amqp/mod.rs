@@ -5,6 +5,7 @@ mod outcomes;
 mod push;
 mod python;
 mod republish;
+mod tls;
 mod topology;
 
 use std::time::Duration;

@@ -14,13 +14,8 @@ use crate::support::python::python;
 /// A script that has said that it is ready, and what it says then.
 async fn start(script: &str, arguments: &[&str], url: &str) -> (Child, Lines<BufReader<ChildStdout>>) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(script);
-    let mut child = python()
-        .arg(script)
-        .args(arguments)
-        .env("AMQP_URL", url)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        python().arg(script).args(arguments).env("AMQP_URL", url).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(line(&mut lines).await, "ready");
     (child, lines)

@@ -2,6 +2,7 @@
 
 mod bed;
 mod build;
+pub mod certificates;
 pub mod daemon;
 pub mod port;
 pub mod process;
