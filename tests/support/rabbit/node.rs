@@ -154,6 +154,8 @@ impl Node {
             ("RABBITMQ_ENABLED_PLUGINS_FILE", self.path("plugins")),
             ("RABBITMQ_CONFIG_FILE", self.path("rabbitmq.conf")),
             ("RABBITMQ_CONF_ENV_FILE", self.path("none")),
+            // One that cannot start would leave a dump of megabytes where the test runs; its log says why.
+            ("ERL_CRASH_DUMP_SECONDS", "0".to_owned()),
             ("RABBITMQ_CTL_ERL_ARGS", "-dist_listen false".to_owned()),
             (
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
