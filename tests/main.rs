@@ -1,5 +1,5 @@
 //! The integration tests, as one binary: what every store must do (`suite`), a reference model that random commands are
-//! compared with (`model`), power loss (`durability`), what the embedded store does in adversity (`faults`), and the shared one (`shared_store`), the API
+//! compared with (`model`), claims that nobody waits for (`dispatch`), power loss (`durability`), what the embedded store does in adversity (`faults`), and the shared one (`shared_store`), the API
 //! over real sockets (`api`), the command line as real processes (`cli`), kill -9 (`crash`), what the tests' own
 //! servers and faults are worth (`fixtures`), and the house rules (`tidy`).
 
@@ -9,6 +9,7 @@ mod amqp;
 mod api;
 mod cli;
 mod crash;
+mod dispatch;
 mod doctor;
 mod durability;
 mod faults;

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
+use futures_util::future::Either;
 use futures_util::stream::FuturesUnordered;
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem};
@@ -16,7 +17,7 @@ use redrive_shared::id::Name;
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::limits::WAITING_CLAIMS_MAX;
 use redrive_shared::task::Lease;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::alarm::Alarm;
@@ -64,6 +65,8 @@ struct Lines {
     waiting: usize,
     tickets: u64,
     closed: bool,
+    /// Leases whose claims were given up.
+    abandoned: Vec<Lease>,
 }
 
 impl Interest {
@@ -106,6 +109,25 @@ impl Lines {
     }
 }
 
+/// What a claim waits for. Whoever gives a claim up in the moment in which it is answered has leases that nobody knows of:
+/// they are handed back.
+struct Answer<'a> {
+    dispatcher: &'a Dispatcher,
+    reply: oneshot::Receiver<Reply>,
+}
+
+impl Drop for Answer<'_> {
+    fn drop(&mut self) {
+        self.reply.close();
+        if let Ok(Ok(leases)) = self.reply.try_recv()
+            && !leases.is_empty()
+        {
+            self.dispatcher.lock().abandoned.extend(leases);
+            self.dispatcher.abandoning.notify_one();
+        }
+    }
+}
+
 /// Hands out leases to those who wait for them.
 pub struct Dispatcher {
     store: Arc<dyn Store>,
@@ -113,6 +135,7 @@ pub struct Dispatcher {
     watchers: Arc<Watchers>,
     reaper: Arc<Alarm>,
     alarm: Alarm,
+    abandoning: Notify,
     lines: Mutex<Lines>,
 }
 
@@ -126,13 +149,14 @@ impl Dispatcher {
         watchers: Arc<Watchers>,
         reaper: Arc<Alarm>,
     ) -> Self {
-        Self { store, clock, watchers, reaper, alarm: Alarm::default(), lines: Mutex::default() }
+        let (alarm, abandoning) = (Alarm::default(), Notify::new());
+        Self { store, clock, watchers, reaper, alarm, abandoning, lines: Mutex::default() }
     }
 
     /// Claims, and waits up to `wait_ms` when nothing is due. Empty when nothing became due in time.
     pub async fn claim(&self, claim: Claim, wait_ms: u64) -> Reply {
         let until_ms = self.clock.now_ms().saturating_add_unsigned(wait_ms);
-        let mut answer = self.line_up(claim, wait_ms > 0)?;
+        let mut answer = Answer { dispatcher: self, reply: self.line_up(claim, wait_ms > 0)? };
         let timed_out = async {
             while self.clock.now_ms() < until_ms {
                 self.clock.sleep_until(until_ms).await;
@@ -140,12 +164,12 @@ impl Dispatcher {
         };
         tokio::select! {
             biased;
-            reply = &mut answer => return reply.unwrap_or_else(|_| Ok(Vec::new())),
+            reply = &mut answer.reply => return reply.unwrap_or_else(|_| Ok(Vec::new())),
             () = timed_out, if wait_ms > 0 => {}
         }
         // What was sent in this very moment must not be dropped.
-        answer.close();
-        answer.try_recv().unwrap_or_else(|_| Ok(Vec::new()))
+        answer.reply.close();
+        answer.reply.try_recv().unwrap_or_else(|_| Ok(Vec::new()))
     }
 
     /// A task of this queue is due then: whoever waits for it may have to wake earlier.
@@ -187,9 +211,10 @@ impl Dispatcher {
                     self.alarm.clear();
                     let wave = self.take_wave();
                     if !wave.is_empty() {
-                        waves.push(self.serve(wave));
+                        waves.push(Either::Left(self.serve(wave)));
                     }
                 }
+                () = self.abandoning.notified() => waves.push(Either::Right(self.hand_back_abandoned())),
                 Some(()) = waves.next() => {}
             }
             if let Some(next_ms) = self.lock().next_ms() {
@@ -198,6 +223,7 @@ impl Dispatcher {
         }
         // What they are given reaches its workers.
         while waves.next().await.is_some() {}
+        self.hand_back_abandoned().await;
         let mut lines = self.lock();
         lines.closed = true;
         lines.lines.clear();
@@ -335,6 +361,13 @@ impl Dispatcher {
             let _ = waiter.reply.send(Err(problem.clone()));
         }
         lines.drop_empty();
+    }
+
+    async fn hand_back_abandoned(&self) {
+        let abandoned = std::mem::take(&mut self.lock().abandoned);
+        if !abandoned.is_empty() {
+            self.hand_back(abandoned).await;
+        }
     }
 
     /// Leases whose worker went away before they reached it: handed back at once, instead of waiting for their end.

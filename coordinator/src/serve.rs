@@ -82,9 +82,9 @@ pub async fn run(
     let engine = Engine::new(store, clock, config.create_queues, shutdown.clone());
     let mut duties = start_duties(&engine, metrics.as_ref(), &shutdown);
     if config.amqp.url.is_some() {
-        let (amqp, stop) = (Amqp::new(Arc::clone(&engine), config.amqp.clone()), shutdown.clone());
+        let amqp = Amqp::new(Arc::clone(&engine), config.amqp.clone(), shutdown.clone());
         amqp.prepare().await.map_err(|error| CoordinatorError::Amqp(error.to_string()))?;
-        duties.spawn(async move { amqp.run(stop).await });
+        duties.spawn(async move { amqp.run().await });
     }
     let body_timeout = Duration::from_millis(config.body_timeout_ms);
     let router = Api::new(engine, metrics, body_timeout, shutdown.clone()).router();

@@ -34,6 +34,46 @@ async fn a_message_that_comes_twice_is_one_task() {
 }
 
 #[tokio::test]
+async fn the_tasks_of_a_message_have_ids_of_its_own() {
+    let bench = Bench::pushing([]).await;
+    for _ in 0..2 {
+        let properties = BasicProperties::default().with_message_id("m".into());
+        bench
+            .peer
+            .publish("redrive.enqueue", "", br#"{"tasks":[{"queue":"a"},{"queue":"a"}]}"#, properties)
+            .await;
+        let odd = BasicProperties::default().with_message_id("no id: spaces".into());
+        bench.peer.publish("redrive.enqueue", "", br#"{"queue":"a"}"#, odd).await;
+    }
+    bench.peer.say("redrive.enqueue", "", &json!({ "id": "last" })).await;
+    for id in ["last", "m/0", "m/1"] {
+        bench.task_in(id, "scheduled").await;
+    }
+    let queues = bench.server.get("/v1/queues").await.json;
+    let a = queues["queues"].as_array().unwrap().iter().find(|queue| queue["name"] == "a").unwrap().clone();
+    assert_eq!(a["counts"]["scheduled"], 3, "each once");
+}
+
+#[tokio::test]
+async fn what_died_in_redrives_own_queues_is_no_dead_letter() {
+    let bench = Bench::pushing([]).await;
+    let dead_in = |queue: &str| {
+        let mut death = FieldTable::default();
+        for (name, value) in [("queue", queue), ("reason", "expired"), ("exchange", "")] {
+            death.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+        let mut headers = FieldTable::default();
+        let deaths = vec![AMQPValue::FieldTable(death)];
+        headers.insert("x-death".into(), AMQPValue::FieldArray(deaths.into()));
+        BasicProperties::default().with_headers(headers)
+    };
+    bench.peer.publish("redrive.enqueue", "", br#"{"id":"lease"}"#, dead_in("redrive.q.letters")).await;
+    bench.peer.publish("redrive.enqueue", "", br#"{"id":"late"}"#, dead_in("redrive.ingress")).await;
+    assert_eq!(bench.task_in("late", "scheduled").await["queue"], "default");
+    assert_eq!(bench.server.get("/v1/tasks/lease").await.status, 404, "the store has its task");
+}
+
+#[tokio::test]
 async fn a_task_that_is_refused_does_not_take_its_neighbours_along() {
     let bench = Bench::pushing([]).await;
     let mut rejected = bench.peer.consume("redrive.rejected").await;
@@ -63,7 +103,7 @@ async fn a_dead_letter_is_a_task_that_failed_once() {
         .with_content_type("application/json".into())
         .with_correlation_id("c-1".into());
     dead_letter(&bench, br#"{ "order": 7.0 }"#, properties).await;
-    let task = bench.task_in("order-7", "scheduled").await;
+    let task = bench.task_in("orders/order-7", "scheduled").await;
     assert_eq!((&task["queue"], &task["task_type"]), (&json!("orders"), &json!("orders")));
     assert_eq!(task["ledger"]["failed"], 1);
     let failure = &task["last_failure"];
@@ -103,6 +143,7 @@ async fn a_dead_letter_that_cannot_be_a_task_is_kept_aside() {
     let mut rejected = bench.peer.consume("redrive.rejected").await;
     let mut headers = FieldTable::default();
     headers.insert("redrive-queue".into(), AMQPValue::LongString("no such/queue name!".into()));
+    headers.insert("ballast".into(), AMQPValue::LongString("x".repeat(90_000).into()));
     dead_letter(&bench, b"{}", BasicProperties::default().with_headers(headers)).await;
     let message = next(&mut rejected).await;
     assert_eq!(header(&message, "redrive-reason-code"), "invalid_value");

@@ -74,11 +74,21 @@ impl Bench {
         assert!(refused.is_none(), "{refused:?}");
     }
 
+    /// Waits until an agent works on a task.
+    async fn agent_has(&self, id: &str, agent: &str) {
+        let path = format!("/v1/tasks/{id}");
+        eventually(&format!("{agent} has {id}"), PATIENCE, async || {
+            (self.server.get(&path).await.json["agent"] == agent).then_some(())
+        })
+        .await;
+    }
+
     /// A task once it is in that state.
     async fn task_in(&self, id: &str, state: &str) -> Value {
         let what = format!("{id} is {state}");
+        let path = format!("/v1/tasks/{}", id.replace('/', "%2F"));
         let (task, _) = eventually(&what, PATIENCE, async || {
-            let reply = self.server.get(&format!("/v1/tasks/{id}")).await;
+            let reply = self.server.get(&path).await;
             (reply.json["state"] == state).then_some(reply.json)
         })
         .await;

@@ -2,15 +2,22 @@
 
 use std::process::Stdio;
 
+use futures_util::StreamExt;
+use redrive_coordinator::CoordinatorConfig;
 use redrive_coordinator::amqp::PushConfig;
 use serde_json::json;
 use tokio::process::Child;
 
-use super::{Bench, next_lease, nothing, room, settlement};
+use super::{Bench, coordinator, next_lease, nothing, room, settlement};
 use crate::support::process::redrive;
+use crate::support::server::Server;
 
 /// A worker process that takes its work from RabbitMQ.
 fn worker(bench: &Bench, agent: &str, queue: &str, command: &str) -> Child {
+    worker_with(bench, agent, queue, command, 4)
+}
+
+fn worker_with(bench: &Bench, agent: &str, queue: &str, command: &str, concurrency: u32) -> Child {
     redrive()
         .args([
             "--url",
@@ -22,6 +29,8 @@ fn worker(bench: &Bench, agent: &str, queue: &str, command: &str) -> Child {
             queue,
             "--exec",
             command,
+            "--concurrency",
+            &concurrency.to_string(),
         ])
         .env("REDRIVE__WORKER__LINK", bench.rabbit.url())
         .stdout(Stdio::null())
@@ -130,4 +139,65 @@ async fn a_paused_queue_pushes_nothing() {
     nothing(&mut consumer).await;
     bench.server.post("/v1/queues/letters/resume", &json!({})).await;
     assert_eq!(&*next_lease(&mut consumer).await.1.id, "a");
+}
+
+#[tokio::test]
+async fn what_a_busy_worker_cannot_begin_goes_to_one_that_can() {
+    let bench = Bench::pushing([("letters", PushConfig::default())]).await;
+    let gate = tempfile::tempdir().unwrap();
+    let open = gate.path().join("open");
+    // The slow one has two at once, and keeps them until the end; the other is quick.
+    let wait = format!("cat >/dev/null; while [ ! -e {} ]; do sleep 0.02; done", open.display());
+    let _slow = worker_with(&bench, "slow", "letters", &wait, 2);
+    let tasks = |of: &str| {
+        (0..2).map(|n| json!({ "id": format!("{of}{n}"), "queue": "letters" })).collect::<Vec<_>>()
+    };
+    bench.enqueue(json!(tasks("slow"))).await;
+    for n in 0..2 {
+        bench.agent_has(&format!("slow{n}"), "slow").await;
+    }
+    let _quick = worker_with(&bench, "quick", "letters", "cat >/dev/null", 2);
+    for round in 0..10 {
+        bench.enqueue(json!(tasks(&format!("quick{round}-")))).await;
+        for n in 0..2 {
+            let task = bench.task_in(&format!("quick{round}-{n}"), "succeeded").await;
+            assert_eq!(task["history"][0]["agent"], "quick");
+        }
+    }
+    std::fs::write(open, "").unwrap();
+    bench.task_in("slow0", "succeeded").await;
+}
+
+#[tokio::test]
+async fn a_coordinator_that_stops_leaves_nothing_on_the_way() {
+    const TASKS: u64 = 3_000;
+    let data = tempfile::tempdir().unwrap();
+    let on_disk = |config: CoordinatorConfig| CoordinatorConfig {
+        in_memory: false,
+        data_dir: data.path().into(),
+        ..config
+    };
+    let bench = Bench::with(|url| on_disk(coordinator(url, [("letters", room(10_000))]))).await;
+    let tasks: Vec<_> = (0..TASKS).map(|n| json!({ "id": format!("t{n}"), "queue": "letters" })).collect();
+    for tasks in tasks.chunks(1_000) {
+        bench.enqueue(json!(tasks)).await;
+    }
+    let mut consumer = bench.peer.consume("redrive.q.letters").await;
+    next_lease(&mut consumer).await;
+    let Bench { rabbit: _rabbit, server, peer: _peer } = bench;
+    server.stop().await;
+    let mut published = 1;
+    while tokio::time::timeout(super::A_WHILE, consumer.next()).await.is_ok() {
+        published += 1;
+    }
+    // All that was claimed was published or handed back: no lease waits for its end with nobody.
+    let server = Server::with(on_disk(CoordinatorConfig::default())).await;
+    let queues = server.get("/v1/queues").await.json;
+    let counts =
+        &queues["queues"].as_array().unwrap().iter().find(|one| one["name"] == "letters").unwrap()["counts"];
+    assert_eq!(
+        (&counts["leased"], counts["scheduled"].as_u64()),
+        (&json!(published), Some(TASKS - published))
+    );
+    assert!(published < TASKS, "it was stopped in the middle");
 }

@@ -51,6 +51,6 @@ async fn a_consumer_that_knows_nothing_of_redrive_gets_its_retries() {
     let (_orders, mut lines) = start("tests/amqp/orders.py", &[&url], &url).await;
     bench.peer.publish("", "orders", b"3 apples", republish::order()).await;
     assert_eq!(line(&mut lines).await, "order-1 text/plain 3 apples");
-    let task = bench.task_in("order-1", "handed_off").await;
+    let task = bench.task_in("orders/order-1", "handed_off").await;
     assert_eq!((&task["ledger"]["failed"], &task["runs"]), (&json!(2), &json!(2)));
 }

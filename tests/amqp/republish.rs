@@ -52,7 +52,7 @@ async fn a_consumer_that_fails_twice_sees_its_own_message_again_and_then_no_more
         if attempt == 1 {
             assert!(!headers.contains_key("redrive-id"));
         } else {
-            assert_eq!(header(&message, "redrive-id"), "order-1");
+            assert_eq!(header(&message, "redrive-id"), "orders/order-1");
             assert_eq!(headers["redrive-attempt"], AMQPValue::LongLongInt(attempt));
             assert!(!headers.contains_key("x-death"), "a life of its own");
         }
@@ -62,7 +62,7 @@ async fn a_consumer_that_fails_twice_sees_its_own_message_again_and_then_no_more
             message.ack(BasicAckOptions::default()).await.unwrap();
         }
     }
-    let task = bench.task_in("order-1", "handed_off").await;
+    let task = bench.task_in("orders/order-1", "handed_off").await;
     assert_eq!((&task["ledger"]["failed"], &task["runs"]), (&json!(2), &json!(2)));
     nothing(&mut consumer).await;
 }
@@ -74,7 +74,7 @@ async fn what_never_succeeds_ends_with_a_person_after_its_attempts() {
     for _ in 0..3 {
         next(&mut consumer).await.reject(BasicRejectOptions::default()).await.unwrap();
     }
-    let task = bench.task_in("order-1", "escalated").await;
+    let task = bench.task_in("orders/order-1", "escalated").await;
     assert_eq!(task["ledger"]["failed"], 3);
     nothing(&mut consumer).await;
 }
@@ -85,7 +85,7 @@ async fn a_return_that_comes_twice_counts_once() {
     bench.peer.publish("", "orders", b"{}", order()).await;
     next(&mut consumer).await.reject(BasicRejectOptions::default()).await.unwrap();
     let second = next(&mut consumer).await;
-    bench.task_in("order-1", "handed_off").await;
+    bench.task_in("orders/order-1", "handed_off").await;
     // As RabbitMQ would deliver it after a lost acknowledgement: the same dead letter again.
     second.reject(BasicRejectOptions::default()).await.unwrap();
     let third = next(&mut consumer).await;
@@ -99,7 +99,66 @@ async fn a_return_that_comes_twice_counts_once() {
     bench.peer.publish("redrive.enqueue", "", &second.data, again).await;
     third.ack(BasicAckOptions::default()).await.unwrap();
     nothing(&mut consumer).await;
-    assert_eq!(bench.task_in("order-1", "handed_off").await["ledger"]["failed"], 2);
+    assert_eq!(bench.task_in("orders/order-1", "handed_off").await["ledger"]["failed"], 2);
+}
+
+#[tokio::test]
+async fn an_id_that_is_used_again_loses_no_message() {
+    let (bench, mut consumer) = bench(Republish::Exchange, 5).await;
+    // The first one lives on; the second has its id and another body; the third is like the first, after that one's end.
+    for (body, id) in [("1", "orders/order-1"), ("2", "orders/order-1/")] {
+        bench.peer.publish("", "orders", body.as_bytes(), order()).await;
+        next(&mut consumer).await.reject(BasicRejectOptions::default()).await.unwrap();
+        let again = next(&mut consumer).await;
+        assert_eq!(again.data, body.as_bytes());
+        assert!(header(&again, "redrive-id").starts_with(id), "{again:?}");
+        again.ack(BasicAckOptions::default()).await.unwrap();
+    }
+    bench.task_in("orders/order-1", "handed_off").await;
+    bench.peer.publish("", "orders", b"1", order()).await;
+    next(&mut consumer).await.reject(BasicRejectOptions::default()).await.unwrap();
+    let again = next(&mut consumer).await;
+    assert!(header(&again, "redrive-id").starts_with("orders/order-1/"), "a life of its own");
+    again.ack(BasicAckOptions::default()).await.unwrap();
+    nothing(&mut consumer).await;
+}
+
+#[tokio::test]
+async fn what_is_redrives_own_is_not_written_to_by_tasks() {
+    let (bench, _consumer) = bench(Republish::Exchange, 5).await;
+    for (id, exchange, key) in [("a", "", "redrive.outcomes"), ("b", "redrive.enqueue", "")] {
+        let payload = json!({ "exchange": exchange, "routing_key": key, "queue": "orders", "encoding": "text", "body": "x" });
+        bench.enqueue(json!([{ "id": id, "queue": "orders", "payload": payload }])).await;
+        let task = bench.task_in(id, "escalated").await;
+        assert!(task["last_failure"]["message"].as_str().unwrap().contains("Redrive's own"), "{task}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_sent_does_not_keep_its_neighbours() {
+    let (bench, mut consumer) = bench(Republish::Exchange, 1).await;
+    let payload = |exchange: &str, key: &str, headers: &serde_json::Value| {
+        json!({ "exchange": exchange, "routing_key": key, "queue": "orders", "headers": headers, "encoding": "text",
+                "body": key })
+    };
+    let (none, heavy) = (json!({}), json!({ "x": "y".repeat(120_000) }));
+    bench.server.post("/v1/queues/orders/pause", &json!({})).await;
+    bench
+        .enqueue(json!([
+            { "id": "gone", "queue": "orders", "payload": payload("gone", "orders", &none) },
+            { "id": "heavy", "queue": "orders", "payload": payload("", "orders", &heavy) },
+            { "id": "long", "queue": "orders", "payload": payload("", &"k".repeat(300), &none) },
+            { "id": "nowhere", "queue": "orders", "payload": payload("", "nowhere", &none) },
+            { "id": "good", "queue": "orders", "payload": payload("", "orders", &none) },
+        ]))
+        .await;
+    bench.server.post("/v1/queues/orders/resume", &json!({})).await;
+    assert_eq!(next(&mut consumer).await.data, b"orders");
+    bench.task_in("good", "handed_off").await;
+    for id in ["gone", "heavy", "long", "nowhere"] {
+        bench.task_in(id, "escalated").await;
+    }
+    nothing(&mut consumer).await;
 }
 
 #[tokio::test]
@@ -134,7 +193,7 @@ async fn what_cannot_go_back_is_told_and_stops_nothing() {
     let gone =
         json!({ "exchange": "gone", "routing_key": "x", "queue": "orders", "encoding": "json", "body": {} });
     bench.enqueue(json!([{ "id": "gone", "queue": "orders", "payload": gone }])).await;
-    failed_with(&bench, "gone", "no exchange `gone`").await;
+    failed_with(&bench, "gone", "no exchange 'gone'").await;
     // No queue takes it.
     let lost = json!({ "exchange": "", "routing_key": "nowhere", "queue": "nowhere", "encoding": "text", "body": "x" });
     bench.enqueue(json!([{ "id": "lost", "queue": "orders", "payload": lost }])).await;

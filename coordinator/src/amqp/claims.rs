@@ -21,20 +21,41 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Batches that are being published.
 pub(super) type Unconfirmed<F> = FuturesUnordered<F>;
 
-/// Waits until a batch may be published. What could not be is handed back meanwhile.
-pub(super) async fn until_ready<F: Future<Output = ()>>(amqp: &Amqp, unconfirmed: &mut Unconfirmed<F>) {
-    while unconfirmed.len() >= UNCONFIRMED_MAX || (!unconfirmed.is_empty() && !amqp.publisher.is_ready()) {
-        unconfirmed.next().await;
+/// Waits until a batch may be published; false: the coordinator stops, and all that was claimed is accounted for.
+pub(super) async fn until_ready<F: Future<Output = ()>>(
+    amqp: &Amqp,
+    unconfirmed: &mut Unconfirmed<F>,
+) -> bool {
+    loop {
+        let is_ready = amqp.publisher.is_ready() && !amqp.stopping.is_cancelled();
+        if is_ready && unconfirmed.len() < UNCONFIRMED_MAX {
+            return true;
+        }
+        // What could not be published is handed back meanwhile.
+        if unconfirmed.next().await.is_some() {
+            continue;
+        }
+        if amqp.stopping.run_until_cancelled(amqp.publisher.ready()).await.is_none() {
+            return false;
+        }
     }
-    amqp.publisher.ready().await;
 }
 
-/// Leases of a queue, up to `max`, when some are due; none when there is a reason to ask anew, `until` among them.
+/// What is asked for.
+pub(super) struct What<'a> {
+    /// Most tasks.
+    pub max: usize,
+    /// For how long; the queue's policy when missing.
+    pub lease_ms: Option<u64>,
+    /// Dependencies that nobody would call now.
+    pub avoid: &'a [Name],
+}
+
+/// Leases of a queue when some are due; none when there is a reason to ask anew, `until` among them.
 pub(super) async fn next<F: Future<Output = ()>>(
     amqp: &Amqp,
     queue: &Name,
-    max: usize,
-    lease_ms: Option<u64>,
+    what: What<'_>,
     unconfirmed: &mut Unconfirmed<F>,
     until: impl Future<Output = ()>,
 ) -> Vec<Lease> {
@@ -43,10 +64,10 @@ pub(super) async fn next<F: Future<Output = ()>>(
         boot_id: Some(amqp.boot_id.clone()),
         request_id: None,
         queues: vec![queue.clone()],
-        max: u32::try_from(max).unwrap_or(u32::MAX),
+        max: u32::try_from(what.max).unwrap_or(u32::MAX),
         wait_ms: WAIT_MAX_MS,
-        lease_ms,
-        avoid: Vec::new(),
+        lease_ms: what.lease_ms,
+        avoid: what.avoid.to_vec(),
     };
     let (mut claim, mut until) = (pin!(amqp.engine.claim(request)), pin!(until));
     loop {
@@ -62,6 +83,7 @@ pub(super) async fn next<F: Future<Output = ()>>(
             Some(()) = unconfirmed.next() => {}
             () = &mut until => return Vec::new(),
             () = amqp.publisher.not_ready() => return Vec::new(),
+            () = amqp.stopping.cancelled() => return Vec::new(),
         }
     }
 }

@@ -2,18 +2,19 @@
 
 use lapin::BasicProperties;
 use lapin::message::Delivery;
-use lapin::types::{AMQPValue, FieldTable};
-use redrive_link::amqp::message;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use redrive_link::amqp::{Names, message};
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::failure::{FailureClass, FailureSignal};
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::limits::ATTEMPTS_MAX;
-use redrive_shared::task::{Nonce, Priority};
-use redrive_shared::wire::{NewTask, Outcome, Settlement};
+use redrive_shared::task::{Nonce, Priority, TaskState};
+use redrive_shared::wire::{EnqueueResult, EnqueueStatus, NewTask, Outcome, Settlement};
 use serde_json::value::{RawValue, to_raw_value};
+use sha2::{Digest, Sha256};
 
-use super::envelope::Envelope;
-use super::inbox::header;
+use super::envelope::{self, Envelope, HEADERS_MAX_DEPTH};
+use super::inbox::{base16, header, made_id};
 
 /// How a message came to be dead: the newest entry of `x-death`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub(super) struct Death {
     pub exchange: String,
     /// With which key.
     pub routing_key: String,
+    /// When, in seconds since 1970.
+    pub time_s: u64,
 }
 
 /// The newest death of a message, if it died.
@@ -47,6 +50,10 @@ pub(super) fn first_death(properties: &BasicProperties) -> Option<Death> {
         count: count_of(death),
         exchange: text_of("exchange"),
         routing_key: keys.unwrap_or_default(),
+        time_s: match death.inner().get("time") {
+            Some(AMQPValue::Timestamp(seconds)) => *seconds,
+            _ => 0,
+        },
     })
 }
 
@@ -80,11 +87,8 @@ pub(super) fn read(delivery: &Delivery, death: &Death) -> Result<NewTask, Proble
             Name::new(death.queue.as_str()).map_err(|error| refused("x-death.queue", &error.to_string()))?
         }
     };
-    let id = header(properties, message::ID)
-        .or_else(|| properties.message_id().as_ref().map(ToString::to_string))
-        .map(|text| TaskId::new(text.as_str()));
     Ok(NewTask {
-        id: id.transpose().map_err(|error| refused("message_id", &error.to_string()))?,
+        id: id(properties, death)?,
         queue: Some(queue),
         task_type: name(message::TASK_TYPE)?,
         dependency: name(message::DEPENDENCY)?,
@@ -96,6 +100,39 @@ pub(super) fn read(delivery: &Delivery, death: &Death) -> Result<NewTask, Proble
         traceparent: header(properties, message::TRACEPARENT),
         ..NewTask::default()
     })
+}
+
+/// What it says of itself. Ids of messages are unique in their queue at best.
+fn id(properties: &BasicProperties, death: &Death) -> Result<Option<TaskId>, Problem> {
+    if let Some(text) = header(properties, message::ID) {
+        let id = TaskId::new(text.as_str());
+        return id.map(Some).map_err(|error| refused(message::ID, &error.to_string()));
+    }
+    let message_id = properties.message_id().as_ref().map(ShortString::as_str).filter(|id| !id.is_empty());
+    Ok(message_id.map(|message_id| made_id(&[&death.queue, message_id])))
+}
+
+/// The same dead letter as another task, where its id belongs to one that has ended already, or that was another message:
+/// ids of messages are used again, and nothing is lost for that. The same death makes the same id, however often it is
+/// delivered.
+pub(super) fn other_life(
+    delivery: &Delivery,
+    names: &Names,
+    result: &EnqueueResult,
+    task: &NewTask,
+) -> Option<NewTask> {
+    let ended = result.status == EnqueueStatus::Duplicate && result.state.is_some_and(TaskState::is_settled);
+    let reused = result.error.as_ref().is_some_and(|problem| problem.code == ErrorCode::IdReused);
+    let named = header(&delivery.properties, message::ID).is_some();
+    if named || !(ended || reused) {
+        return None;
+    }
+    let death = first_death(&delivery.properties).filter(|death| !names.is_ours(&death.queue))?;
+    let mut life = Sha256::new();
+    life.update(death.time_s.to_be_bytes());
+    life.update(&delivery.data);
+    let life = base16(&life.finalize()[..4]);
+    Some(NewTask { id: Some(made_id(&[task.id.as_ref()?, &life])), ..task.clone() })
 }
 
 /// How often it failed, where Redrive gave it back before: RabbitMQ's own count ended with the life before.
@@ -142,6 +179,11 @@ fn failure(death: &Death, said: Option<String>) -> FailureSignal {
 }
 
 fn envelope(delivery: &Delivery, death: &Death) -> Result<Box<RawValue>, Problem> {
+    let headers = delivery.properties.headers().as_ref();
+    if headers.is_some_and(|headers| envelope::depth_of(headers) > HEADERS_MAX_DEPTH) {
+        let detail = format!("lists and tables nested deeper than {HEADERS_MAX_DEPTH} levels");
+        return Err(refused("headers", &detail));
+    }
     let whole = Envelope::of(delivery, death).and_then(|envelope| to_raw_value(&envelope));
     whole.map_err(|error| refused("body", &error.to_string()))
 }

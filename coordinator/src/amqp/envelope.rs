@@ -21,7 +21,7 @@ const OF_DEATHS: [&str; 2] = ["x-first-death-", "x-last-death-"];
 /// Headers that would send copies elsewhere.
 const COPIES: [&str; 2] = ["CC", "BCC"];
 /// Deepest nesting of headers that is kept.
-const HEADERS_MAX_DEPTH: usize = 8;
+pub(super) const HEADERS_MAX_DEPTH: usize = 8;
 
 /// How a body is written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +93,7 @@ impl Envelope {
             timestamp: *properties.timestamp(),
             kind: text(properties.kind()),
             app_id: text(properties.app_id()),
-            headers: kept.map(|(name, value)| (name.to_string(), to_json(value, 0))).collect(),
+            headers: kept.map(|(name, value)| (name.to_string(), to_json(value))).collect(),
             encoding,
             body,
         })
@@ -152,6 +152,19 @@ impl Envelope {
     }
 }
 
+/// How deep the headers that are kept are nested; a plain value is one level.
+pub(super) fn depth_of(headers: &FieldTable) -> usize {
+    fn of(value: &AMQPValue) -> usize {
+        1 + match value {
+            AMQPValue::FieldArray(list) => list.as_slice().iter().map(of).max().unwrap_or(0),
+            AMQPValue::FieldTable(table) => table.inner().values().map(of).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+    let kept = headers.inner().iter().filter(|(name, _)| is_kept(name.as_str()));
+    kept.map(|(_, value)| of(value)).max().unwrap_or(0)
+}
+
 fn is_kept(header: &str) -> bool {
     !OF_RABBITMQ.contains(&header)
         && !COPIES.contains(&header)
@@ -173,7 +186,7 @@ fn body(bytes: &[u8]) -> serde_json::Result<(Encoding, Box<RawValue>)> {
 }
 
 /// A header as JSON. What JSON has no form for is an object with one name that begins with `$`.
-fn to_json(value: &AMQPValue, depth: usize) -> Value {
+fn to_json(value: &AMQPValue) -> Value {
     let bytes = |bytes: &[u8]| json!({ "$bytes": STANDARD.encode(bytes) });
     match value {
         AMQPValue::Boolean(value) => json!(value),
@@ -194,13 +207,9 @@ fn to_json(value: &AMQPValue, depth: usize) -> Value {
         },
         AMQPValue::Timestamp(seconds) => json!({ "$timestamp": seconds }),
         AMQPValue::ByteArray(array) => bytes(array.as_slice()),
-        AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) if depth >= HEADERS_MAX_DEPTH => Value::Null,
-        AMQPValue::FieldArray(array) => {
-            array.as_slice().iter().map(|value| to_json(value, depth + 1)).collect()
-        }
+        AMQPValue::FieldArray(array) => array.as_slice().iter().map(to_json).collect(),
         AMQPValue::FieldTable(table) => {
-            let fields =
-                table.inner().iter().map(|(name, value)| (name.to_string(), to_json(value, depth + 1)));
+            let fields = table.inner().iter().map(|(name, value)| (name.to_string(), to_json(value)));
             Value::Object(fields.collect())
         }
         AMQPValue::Void => Value::Null,
@@ -264,6 +273,7 @@ mod tests {
             count: 1,
             exchange: "shop".into(),
             routing_key: "orders".into(),
+            time_s: 0,
         };
         let written = serde_json::to_string(&Envelope::of(&delivery, &death).unwrap()).unwrap();
         serde_json::from_str(&written).unwrap()

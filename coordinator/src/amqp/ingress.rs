@@ -2,17 +2,18 @@
 
 use lapin::Channel;
 use lapin::message::Delivery;
-use redrive_link::amqp::{SessionError, message};
+use lapin::types::ShortString;
+use redrive_link::amqp::{Names, SessionError, message};
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::TaskId;
 use redrive_shared::limits::BATCH_MAX_ITEMS;
-use redrive_shared::wire::{EnqueueRequest, NewTask};
+use redrive_shared::wire::{EnqueueRequest, EnqueueResult, NewTask};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::Amqp;
 use super::dead_letter;
-use super::inbox::{Again, Inbox, header};
+use super::inbox::{Again, Inbox, check_size, header, made_id, passes};
 use super::outcomes::settle;
 use crate::json::{parse, parse_item};
 
@@ -26,11 +27,11 @@ struct Shape {
 pub(super) async fn run(amqp: &Amqp, channel: Channel) -> Result<(), SessionError> {
     let mut inbox = Inbox::open(&channel, amqp.names.ingress()).await?;
     loop {
-        let batch = inbox.next().await?;
+        let Some(batch) = inbox.next(&amqp.stopping).await? else { return Ok(()) };
         let mut refused = Vec::new();
         let mut tasks = Vec::with_capacity(batch.len());
         for delivery in come_back(amqp, &batch).await {
-            match read(delivery) {
+            match read(delivery, &amqp.names) {
                 Ok(read) => tasks.extend(read.into_iter().map(|task| (delivery, task))),
                 Err(problem) => refused.push((delivery, problem)),
             }
@@ -40,8 +41,7 @@ pub(super) async fn run(amqp: &Amqp, channel: Channel) -> Result<(), SessionErro
             let (from, tasks) = rest.by_ref().take(BATCH_MAX_ITEMS).unzip();
             enqueue(amqp, from, tasks, &mut refused).await;
         }
-        inbox.reject(&amqp.publisher, &amqp.names.rejected(), refused).await;
-        inbox.acknowledge(&batch).await?;
+        inbox.finish(&batch, refused, &amqp.publisher, &amqp.names.rejected()).await?;
     }
 }
 
@@ -79,26 +79,39 @@ async fn come_back<'a>(amqp: &Amqp, batch: &'a [Delivery]) -> Vec<&'a Delivery> 
     others
 }
 
-fn read(delivery: &Delivery) -> Result<Vec<NewTask>, Problem> {
+fn read(delivery: &Delivery, names: &Names) -> Result<Vec<NewTask>, Problem> {
     if delivery.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == message::PROBE) {
         return Ok(Vec::new());
     }
-    if let Some(death) = dead_letter::first_death(&delivery.properties) {
-        return dead_letter::read(delivery, &death).map(|task| vec![task]);
+    check_size(&delivery.data)?;
+    match dead_letter::first_death(&delivery.properties) {
+        // A lease that was over before anybody took it, where a policy makes dead letters of such: the store has the task.
+        Some(death) if names.is_pushed(&death.queue) => Ok(Vec::new()),
+        // What died in another queue of ours is what it was before.
+        Some(death) if !names.is_ours(&death.queue) => {
+            dead_letter::read(delivery, &death).map(|task| vec![task])
+        }
+        _ => read_json(delivery),
     }
-    let body = &delivery.data;
-    if serde_json::from_slice::<Shape>(body).is_ok_and(|shape| shape.tasks.is_some()) {
-        return parse::<EnqueueRequest>(body).map(|request| request.tasks);
+}
+
+/// One task or several. The message's own id makes it safe to deliver twice, and its trace goes on.
+fn read_json(delivery: &Delivery) -> Result<Vec<NewTask>, Problem> {
+    let (body, properties) = (&delivery.data, &delivery.properties);
+    let several = serde_json::from_slice::<Shape>(body).is_ok_and(|shape| shape.tasks.is_some());
+    let mut tasks =
+        if several { parse::<EnqueueRequest>(body)?.tasks } else { vec![parse_item::<NewTask>(body)?] };
+    let message_id = properties.message_id().as_ref().map(ShortString::as_str).filter(|id| !id.is_empty());
+    let traceparent = header(properties, message::TRACEPARENT);
+    for (place, task) in tasks.iter_mut().enumerate() {
+        if let (None, Some(id)) = (&task.id, message_id) {
+            task.id = Some(if several { made_id(&[id, &place.to_string()]) } else { made_id(&[id]) });
+        }
+        if task.traceparent.is_none() {
+            task.traceparent.clone_from(&traceparent);
+        }
     }
-    let mut task = parse_item::<NewTask>(body)?;
-    // The message's own id makes it safe to deliver twice, and its trace goes on.
-    if let (None, Some(id)) = (&task.id, delivery.properties.message_id()) {
-        task.id = TaskId::new(id.as_str()).ok();
-    }
-    if task.traceparent.is_none() {
-        task.traceparent = header(&delivery.properties, message::TRACEPARENT);
-    }
-    Ok(vec![task])
+    Ok(tasks)
 }
 
 /// Enqueues, however long the store takes to be there again.
@@ -112,16 +125,41 @@ async fn enqueue<'a>(
     for task in &mut tasks {
         task.id.get_or_insert_with(TaskId::generate);
     }
+    let (mut others, mut other_lives) = (Vec::new(), Vec::new());
+    let results = enqueue_surely(amqp, &tasks).await;
+    for ((delivery, result), task) in from.into_iter().zip(results).zip(tasks) {
+        match dead_letter::other_life(delivery, &amqp.names, &result, &task) {
+            Some(task) => {
+                others.push(delivery);
+                other_lives.push(task);
+            }
+            None => count(delivery, result, refused),
+        }
+    }
+    if !others.is_empty() {
+        let results = enqueue_surely(amqp, &other_lives).await;
+        others.into_iter().zip(results).for_each(|(delivery, result)| count(delivery, result, refused));
+    }
+}
+
+async fn enqueue_surely(amqp: &Amqp, tasks: &[NewTask]) -> Vec<EnqueueResult> {
     let mut again = Again::default();
-    let reply = loop {
-        match amqp.engine.enqueue(EnqueueRequest { tasks: tasks.clone() }).await {
-            Ok(reply) => break reply,
+    loop {
+        // Ids make it safe to say all of it again, where only some could not be taken.
+        match amqp.engine.enqueue(EnqueueRequest { tasks: tasks.to_vec() }).await {
+            Ok(reply) => {
+                match reply.results.iter().filter_map(|one| one.error.as_ref()).find(|one| passes(one)) {
+                    Some(problem) => again.wait(problem, "tasks from RabbitMQ").await,
+                    None => return reply.results,
+                }
+            }
             Err(problem) => again.wait(&problem, "tasks from RabbitMQ").await,
         }
-    };
-    for (delivery, result) in from.into_iter().zip(reply.results) {
-        let outcome = if result.error.is_some() { "refused" } else { "taken" };
-        metrics::counter!("redrive_amqp_tasks_total", "result" => outcome).increment(1);
-        refused.extend(result.error.map(|problem| (delivery, problem)));
     }
+}
+
+fn count<'a>(delivery: &'a Delivery, result: EnqueueResult, refused: &mut Vec<(&'a Delivery, Problem)>) {
+    let outcome = if result.error.is_some() { "refused" } else { "taken" };
+    metrics::counter!("redrive_amqp_tasks_total", "result" => outcome).increment(1);
+    refused.extend(result.error.map(|problem| (delivery, problem)));
 }

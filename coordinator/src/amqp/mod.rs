@@ -15,14 +15,15 @@ mod outcomes;
 mod publisher;
 mod push;
 mod republish;
+mod takers;
 mod topology;
+mod weight;
 
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, try_join_all};
 use lapin::Connection;
-use lapin::options::ConfirmSelectOptions;
 use redrive_link::amqp::{AmqpAddress, Names, SessionError, State, dial, keep};
 use redrive_shared::id::Name;
 use tokio::sync::watch;
@@ -32,6 +33,7 @@ pub use self::config::{AmqpConfig, PushConfig, QueueType, Republish};
 use self::publisher::Publisher;
 use self::push::Pusher;
 use self::republish::Republisher;
+use self::takers::Workers;
 use crate::engine::Engine;
 
 /// Who claims what is pushed. A worker that starts a task takes it over.
@@ -44,16 +46,20 @@ pub struct Amqp {
     names: Names,
     publisher: Publisher,
     consuming: watch::Sender<State>,
+    workers: Workers,
     agent: Name,
     boot_id: Name,
+    /// Nothing new is begun any more.
+    stopping: CancellationToken,
 }
 
 impl Amqp {
     /// For this engine; [`Amqp::run`] makes it work. Nothing without an address.
-    pub fn new(engine: Arc<Engine>, config: AmqpConfig) -> Self {
+    pub fn new(engine: Arc<Engine>, config: AmqpConfig, stopping: CancellationToken) -> Self {
         let name =
             |text: String| Name::new(text).unwrap_or_else(|_| unreachable!("a word or a UUID is a name"));
         Self {
+            workers: Workers::new(Arc::clone(&engine)),
             engine,
             names: config.names(),
             config,
@@ -61,6 +67,7 @@ impl Amqp {
             consuming: watch::Sender::new(State::Down("not connected yet".to_owned())),
             agent: name(AGENT.to_owned()),
             boot_id: name(redrive_shared::id::TaskId::generate().to_string()),
+            stopping,
         }
     }
 
@@ -85,27 +92,35 @@ impl Amqp {
         }
     }
 
-    /// Works until shutdown.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let Some(address) = &self.config.url else { return shutdown.cancelled().await };
-        tokio::join!(self.keep_publishing(address, &shutdown), self.keep_consuming(address, &shutdown));
+    /// Works until it is told to stop, and ends what is under way then: what was claimed is published or handed back.
+    pub async fn run(self) {
+        let Some(address) = &self.config.url else { return self.stopping.cancelled().await };
+        let all_consumed = CancellationToken::new();
+        let consuming = async {
+            self.keep_consuming(address).await;
+            all_consumed.cancel();
+        };
+        // What is consumed may have to be published: the connection for that is there for longer.
+        let working = async { tokio::join!(self.keep_publishing(address, &all_consumed), consuming) };
+        tokio::select! {
+            _ = working => {}
+            () = show(self.publisher.state(), "publish") => {}
+            () = show(&self.consuming, "consume") => {}
+        }
     }
 
     async fn keep_publishing(&self, address: &AmqpAddress, shutdown: &CancellationToken) {
         keep(address, "redrive-publish", self.publisher.state(), shutdown, async |connection: Connection| {
             let channel = connection.create_channel().await?;
-            channel.confirm_select(ConfirmSelectOptions::default()).await?;
             topology::declare(&channel, &self.config).await?;
-            topology::put_turns(&channel, &self.config).await?;
-            let ended = self.publisher.serve(&connection, channel).await;
-            self.publisher.stop();
-            ended
+            topology::put_turns(&connection, &self.config).await?;
+            shutdown.run_until_cancelled(self.publisher.serve(connection)).await.unwrap_or(Ok(()))
         })
         .await;
     }
 
-    async fn keep_consuming(&self, address: &AmqpAddress, shutdown: &CancellationToken) {
-        keep(address, "redrive-consume", &self.consuming, shutdown, async |connection: Connection| {
+    async fn keep_consuming(&self, address: &AmqpAddress) {
+        keep(address, "redrive-consume", &self.consuming, &self.stopping, async |connection: Connection| {
             let channel = connection.create_channel().await?;
             topology::declare(&channel, &self.config).await?;
             let mut parts: Vec<BoxFuture<'_, Result<(), SessionError>>> = vec![
@@ -113,14 +128,13 @@ impl Amqp {
                 ingress::run(self, connection.create_channel().await?).boxed(),
             ];
             for (queue, config) in &self.config.push {
-                self.engine.make_pushed(queue).await;
-                let channel = connection.create_channel().await?;
-                let pusher = Pusher::new(self, channel, queue, *config);
+                self.engine.make_configured(queue).await;
+                let pusher = Pusher::open(self, &connection, queue, *config).await?;
                 parts.push(async move { pusher.run().await }.boxed());
             }
             for (queue, way) in &self.config.republish {
-                self.engine.make_pushed(queue).await;
-                let republisher = Republisher::new(self, &connection, queue, *way);
+                self.engine.make_configured(queue).await;
+                let republisher = Republisher::new(self, queue, *way);
                 parts.push(async move { republisher.run().await }.boxed());
             }
             self.consuming.send_replace(State::Up);
@@ -129,5 +143,22 @@ impl Amqp {
             try_join_all(parts).await.map(|_| ())
         })
         .await;
+    }
+}
+
+/// Tells the metrics how a connection is, for ever.
+async fn show(state: &watch::Sender<State>, connection: &'static str) {
+    let mut state = state.subscribe();
+    loop {
+        let (up, blocked) = match &*state.borrow_and_update() {
+            State::Up => (1.0, 0.0),
+            State::Blocked(_) => (1.0, 1.0),
+            State::Down(_) => (0.0, 0.0),
+        };
+        metrics::gauge!("redrive_amqp_connected", "connection" => connection).set(up);
+        metrics::gauge!("redrive_amqp_blocked", "connection" => connection).set(blocked);
+        if state.changed().await.is_err() {
+            return;
+        }
     }
 }

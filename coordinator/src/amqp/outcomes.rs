@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::Amqp;
-use super::inbox::{Again, Inbox};
+use super::inbox::{Again, Inbox, check_size, passes};
 use crate::json::{parse, parse_item};
 
 /// What tells several settlements from one.
@@ -22,7 +22,7 @@ struct Shape {
 pub(super) async fn run(amqp: &Amqp, channel: Channel) -> Result<(), SessionError> {
     let mut inbox = Inbox::open(&channel, amqp.names.outcomes()).await?;
     loop {
-        let batch = inbox.next().await?;
+        let Some(batch) = inbox.next(&amqp.stopping).await? else { return Ok(()) };
         let mut refused = Vec::new();
         let mut settlements = Vec::with_capacity(batch.len());
         for delivery in &batch {
@@ -35,34 +35,41 @@ pub(super) async fn run(amqp: &Amqp, channel: Channel) -> Result<(), SessionErro
         for (delivery, result) in from.into_iter().zip(settle(amqp, settlements).await) {
             refused.extend(told(result).map(|problem| (delivery, problem)));
         }
-        inbox.reject(&amqp.publisher, &amqp.names.rejected(), refused).await;
-        inbox.acknowledge(&batch).await?;
+        inbox.finish(&batch, refused, &amqp.publisher, &amqp.names.rejected()).await?;
     }
 }
 
 fn read(body: &[u8]) -> Result<Vec<Settlement>, Problem> {
+    check_size(body)?;
     if serde_json::from_slice::<Shape>(body).is_ok_and(|shape| shape.settlements.is_some()) {
         return parse::<SettleRequest>(body).map(|request| request.settlements);
     }
     parse_item::<Settlement>(body).map(|settlement| vec![settlement])
 }
 
-/// Settles, however long the store takes to be there again.
+/// Settles, however long the store takes to be there again. One answer a settlement, in order.
 pub(super) async fn settle(amqp: &Amqp, settlements: Vec<Settlement>) -> Vec<SettleResult> {
     let mut results = Vec::with_capacity(settlements.len());
     for settlements in settlements.chunks(BATCH_MAX_ITEMS) {
-        let mut again = Again::default();
-        loop {
-            match amqp.engine.settle(SettleRequest { settlements: settlements.to_vec() }).await {
-                Ok(reply) => {
-                    results.extend(reply.results);
-                    break;
-                }
-                Err(problem) => again.wait(&problem, "outcomes from RabbitMQ").await,
-            }
-        }
+        results.extend(settle_chunk(amqp, settlements).await);
     }
     results
+}
+
+async fn settle_chunk(amqp: &Amqp, settlements: &[Settlement]) -> Vec<SettleResult> {
+    let mut again = Again::default();
+    loop {
+        // What is said twice counts once: so all of it may be said again, where only some could not be taken.
+        match amqp.engine.settle(SettleRequest { settlements: settlements.to_vec() }).await {
+            Ok(reply) => {
+                match reply.results.iter().filter_map(|one| one.error.as_ref()).find(|one| passes(one)) {
+                    Some(problem) => again.wait(problem, "outcomes from RabbitMQ").await,
+                    None => return reply.results,
+                }
+            }
+            Err(problem) => again.wait(&problem, "outcomes from RabbitMQ").await,
+        }
+    }
 }
 
 /// Counts an outcome; returns what was wrong with it, if that is not to be expected where messages come twice.

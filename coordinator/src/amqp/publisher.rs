@@ -1,27 +1,30 @@
 //! Publishing, confirmed: what RabbitMQ has said that it has, and what it may or may not have.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use lapin::options::BasicPublishOptions;
+use lapin::message::BasicReturnMessage;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use redrive_link::amqp::{SessionError, State};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::weight::{self, HEADERS_MAX_BYTES};
 
 /// For the confirmations of a batch. Longer than any hiccup of a broker that works; a connection that needs more is not
 /// worth keeping.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// `delivery_mode` of messages that outlive a restart of RabbitMQ.
 pub(super) const PERSISTENT: u8 = 2;
-/// Between two tries to publish what must be.
-const AGAIN: Duration = Duration::from_millis(500);
 
 /// A message to publish.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
     /// Empty: the queue that the routing key names.
-    pub exchange: String,
-    pub routing_key: String,
+    pub exchange: ShortString,
+    pub routing_key: ShortString,
     pub properties: BasicProperties,
     pub body: Vec<u8>,
 }
@@ -31,7 +34,9 @@ pub(super) struct Message {
 pub(super) enum Sent {
     /// RabbitMQ has it, in a queue.
     Confirmed,
-    /// RabbitMQ does not have it, and why.
+    /// It never left: there is no connection.
+    Unsent(String),
+    /// RabbitMQ does not want it, and why.
     Refused(String),
     /// Nobody knows: it may arrive later.
     Unknown(String),
@@ -40,15 +45,31 @@ pub(super) enum Sent {
 /// The connection that publishes. Another one consumes, so that a broker short of memory, which stops reading from those who
 /// publish, still hears acknowledgements.
 pub(super) struct Publisher {
-    channel: watch::Sender<Option<Channel>>,
+    line: Mutex<Option<Arc<Line>>>,
     state: watch::Sender<State>,
-    broken: Notify,
+}
+
+/// One connection, for as long as it is good.
+struct Line {
+    connection: Connection,
+    /// Channels that no batch uses.
+    idle: Mutex<Vec<Channel>>,
+    broken: CancellationToken,
 }
 
 impl Default for Publisher {
     fn default() -> Self {
         let down = State::Down("not connected yet".to_owned());
-        Self { channel: watch::Sender::new(None), state: watch::Sender::new(down), broken: Notify::new() }
+        Self { line: Mutex::default(), state: watch::Sender::new(down) }
+    }
+}
+
+/// Takes a connection away from the publisher, however its session ends.
+struct Serving<'a>(&'a Publisher);
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.line) = None;
     }
 }
 
@@ -59,9 +80,11 @@ impl Publisher {
     }
 
     /// Makes a connection the one that is published on, until it is found broken.
-    pub async fn serve(&self, connection: &Connection, channel: Channel) -> Result<(), SessionError> {
-        self.channel.send_replace(Some(channel));
+    pub async fn serve(&self, connection: Connection) -> Result<(), SessionError> {
         let blocked = connection.status().blocked();
+        let line = Arc::new(Line { connection, idle: Mutex::default(), broken: CancellationToken::new() });
+        *lock(&self.line) = Some(Arc::clone(&line));
+        let _serving = Serving(self);
         self.state.send_if_modified(|state| {
             let up = !blocked && *state != State::Up;
             if up {
@@ -69,13 +92,8 @@ impl Publisher {
             }
             up
         });
-        self.broken.notified().await;
+        line.broken.cancelled().await;
         Err(SessionError::Broken("it was not confirmed in time that messages arrived".to_owned()))
-    }
-
-    /// The connection is over.
-    pub fn stop(&self) {
-        self.channel.send_replace(None);
     }
 
     /// Waits until it can publish.
@@ -96,60 +114,121 @@ impl Publisher {
 
     /// Publishes a batch and waits for the confirmations. One answer a message, in order.
     pub async fn publish(&self, batch: &[Message]) -> Vec<Sent> {
-        let Some(channel) = self.channel.borrow().clone() else {
-            return vec![Sent::Refused("there is no connection to RabbitMQ".to_owned()); batch.len()];
+        let mut sent = vec![None; batch.len()];
+        for (message, place) in batch.iter().zip(&mut sent) {
+            *place = too_heavy(message);
+        }
+        let Some(line) = lock(&self.line).clone() else {
+            let unsent = || Sent::Unsent("there is no connection to RabbitMQ".to_owned());
+            return sent.into_iter().map(|place| place.unwrap_or_else(unsent)).collect();
         };
-        let publishing = batch.iter().map(|message| publish(&channel, message));
-        let mut sent: Vec<Option<Sent>> = vec![None; batch.len()];
         // What is confirmed counts although others are not: each answer is kept as it comes.
-        let waiting = join_all(publishing.zip(&mut sent).map(|(publishing, place)| async {
-            *place = Some(publishing.await);
-        }));
-        let in_time = tokio::time::timeout(PATIENCE, waiting).await.is_ok();
-        if !in_time {
-            self.broken.notify_one();
+        if tokio::time::timeout(PATIENCE, line.publish(batch, &mut sent)).await.is_err() {
+            line.broken.cancel();
         }
         let unknown = || Sent::Unknown(format!("not confirmed within {} s", PATIENCE.as_secs()));
         sent.into_iter().map(|place| place.unwrap_or_else(unknown)).collect()
     }
+}
 
-    /// Publishes until it is confirmed. It may arrive more than once.
-    pub async fn publish_surely(&self, message: Message) {
-        loop {
-            self.ready().await;
-            match self.publish(std::slice::from_ref(&message)).await.pop() {
-                Some(Sent::Confirmed) => return,
-                Some(Sent::Refused(why) | Sent::Unknown(why)) => {
-                    tracing::warn!(
-                        why,
-                        to = message.routing_key,
-                        "a message could not be published; trying again"
-                    );
-                }
-                None => {}
+/// An answer, once there is one.
+type Place = Option<Sent>;
+
+impl Line {
+    /// Publishes what has no answer yet, an exchange at a time: of one that is not there, or that may not be written to,
+    /// RabbitMQ closes the channel, and what others are sent must not be lost, or sent twice, for that.
+    async fn publish(&self, batch: &[Message], sent: &mut [Place]) {
+        let mut exchanges: Vec<&ShortString> = batch.iter().map(|message| &message.exchange).collect();
+        exchanges.sort_unstable();
+        exchanges.dedup();
+        for exchange in exchanges {
+            let Err(error) = self.publish_to(exchange, batch, sent).await else { continue };
+            let answer = if error.is_amqp_soft_error() { Sent::Refused } else { Sent::Unknown };
+            let open = batch.iter().zip(sent.iter_mut()).filter(|(message, _)| message.exchange == *exchange);
+            for (_, place) in open.filter(|(_, place)| place.is_none()) {
+                *place = Some(answer(error.to_string()));
             }
-            tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    /// On a channel that has nothing else under way, so that what RabbitMQ says there is about these messages alone.
+    async fn publish_to(
+        &self,
+        exchange: &ShortString,
+        batch: &[Message],
+        sent: &mut [Place],
+    ) -> lapin::Result<()> {
+        let channel = self.channel().await?;
+        let mut confirmations = Vec::with_capacity(batch.len());
+        // Mandatory: what no queue takes comes back instead of vanishing.
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let of_it = batch.iter().zip(sent.iter_mut()).filter(|(message, _)| message.exchange == *exchange);
+        for (message, place) in of_it.filter(|(_, place)| place.is_none()) {
+            let (key, properties) = (message.routing_key.clone(), message.properties.clone());
+            let publishing = channel.basic_publish(exchange.clone(), key, options, &message.body, properties);
+            confirmations.push((place, publishing.await?));
+        }
+        let mut returned = Vec::new();
+        let mut ended = Ok(());
+        for (place, confirmation) in confirmations {
+            let (answer, back) = match confirmation.await {
+                Ok(Confirmation::Ack(back)) => (Sent::Confirmed, back),
+                Ok(Confirmation::Nack(back)) => {
+                    (Sent::Refused("RabbitMQ could not take it".to_owned()), back)
+                }
+                Ok(Confirmation::NotRequested) => (Sent::Unknown("confirmations are off".to_owned()), None),
+                Err(error) => {
+                    ended = Err(error);
+                    continue;
+                }
+            };
+            *place = Some(answer);
+            returned.extend(back);
+        }
+        returned.iter().for_each(|back| refuse_returned(back, batch, sent));
+        if ended.is_ok() {
+            lock(&self.idle).push(channel);
+        }
+        ended
+    }
+
+    async fn channel(&self) -> lapin::Result<Channel> {
+        while let Some(channel) = { lock(&self.idle).pop() } {
+            if channel.status().connected() {
+                return Ok(channel);
+            }
+        }
+        let channel = self.connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(channel)
     }
 }
 
-async fn publish(channel: &Channel, message: &Message) -> Sent {
-    // Mandatory: what no queue takes comes back instead of vanishing.
-    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    let (exchange, key) = (message.exchange.as_str().into(), message.routing_key.as_str().into());
-    let published =
-        channel.basic_publish(exchange, key, options, &message.body, message.properties.clone()).await;
-    let confirmed = match published {
-        Ok(confirmation) => confirmation.await,
-        Err(error) => Err(error),
+/// lapin hands a message that came back over with whichever confirmation is next, so it is looked for among those of the
+/// batch. Which of two that are alike is found does not matter: both came back, or both did not.
+fn refuse_returned(back: &BasicReturnMessage, batch: &[Message], sent: &mut [Place]) {
+    let is_it = |message: &Message| {
+        message.routing_key == back.delivery.routing_key
+            && message.exchange == back.delivery.exchange
+            && message.properties.message_id() == back.delivery.properties.message_id()
+            && message.body == back.delivery.data
     };
-    match confirmed {
-        Ok(Confirmation::Ack(None)) => Sent::Confirmed,
-        Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) => {
-            Sent::Refused(format!("no queue takes it: {}", returned.reply_text))
-        }
-        Ok(Confirmation::Nack(None)) => Sent::Refused("RabbitMQ could not take it".to_owned()),
-        Ok(Confirmation::NotRequested) => Sent::Unknown("confirmations are off".to_owned()),
-        Err(error) => Sent::Unknown(error.to_string()),
+    let mut others = batch.iter().zip(sent).filter(|(_, place)| !matches!(place, Some(Sent::Refused(_))));
+    match others.find(|(message, _)| is_it(message)) {
+        Some((_, place)) => *place = Some(Sent::Refused(format!("no queue takes it: {}", back.reply_text))),
+        None => tracing::warn!(to = %back.delivery.routing_key, "a message came back that was not sent"),
     }
+}
+
+fn too_heavy(message: &Message) -> Place {
+    let bytes = weight::headers(&message.properties);
+    (bytes > HEADERS_MAX_BYTES).then(|| {
+        Sent::Refused(format!(
+            "its headers have {bytes} bytes; RabbitMQ takes no more than {HEADERS_MAX_BYTES} safely"
+        ))
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,45 +6,84 @@
 //! leased is never more than they have room for. It is no leader: should two push at once, for a moment, more tasks than
 //! there is room for wait in RabbitMQ, and nothing else.
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel};
+use lapin::{BasicProperties, Channel, Connection, Consumer};
 use redrive_link::amqp::{SessionError, message};
 use redrive_shared::id::Name;
 use redrive_shared::task::Lease;
 use redrive_shared::wire::{Outcome, SettleRequest, Settlement};
 use tokio::time::Instant;
 
-use super::Amqp;
-use super::claims::{self, Unconfirmed};
+use super::claims::{self, Unconfirmed, What};
 use super::config::PushConfig;
 use super::publisher::{Message, Sent};
+use super::takers::Takers;
+use super::{Amqp, topology};
 use crate::store::StoreError;
 
 /// Tasks claimed and published at once.
 const BATCH: usize = 500;
-/// How often it is looked how much room consumers have.
+/// How often it is looked who takes how much.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether there is room again, where there was none: other coordinators hear of outcomes too.
 const ROOM_EVERY: Duration = Duration::from_millis(100);
-/// After the store failed.
+/// A worker that is heard of is looked at with those that are heard of at the same time.
+const HEARD_TOGETHER: Duration = Duration::from_millis(50);
+/// After the store failed, or RabbitMQ did not want what was published.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How long the message of a turn is held. RabbitMQ closes the channel of who holds one for half an hour.
+const TURN_RENEWED_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// A queue that is pushed, at this coordinator.
 pub(super) struct Pusher<'a> {
     amqp: &'a Amqp,
+    connection: &'a Connection,
     channel: Channel,
     queue: &'a Name,
     config: PushConfig,
+    /// RabbitMQ did not want what was published.
+    refused: AtomicBool,
+}
+
+/// The metrics of whose turn it is, for as long as it is ours.
+struct Turn<'a>(&'a Name);
+
+impl<'a> Turn<'a> {
+    fn begin(queue: &'a Name) -> Self {
+        tracing::debug!(%queue, "this coordinator pushes");
+        metrics::gauge!("redrive_push_turn", "queue" => queue.to_string()).set(1.0);
+        Self(queue)
+    }
+
+    fn has_room(&self, room: usize) {
+        metrics::gauge!("redrive_push_room", "queue" => self.0.to_string()).set(room as f64);
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.has_room(0);
+        metrics::gauge!("redrive_push_turn", "queue" => self.0.to_string()).set(0.0);
+    }
 }
 
 impl<'a> Pusher<'a> {
     /// A pusher of a queue, on a channel of its own.
-    pub fn new(amqp: &'a Amqp, channel: Channel, queue: &'a Name, config: PushConfig) -> Self {
-        Self { amqp, channel, queue, config }
+    pub async fn open(
+        amqp: &'a Amqp,
+        connection: &'a Connection,
+        queue: &'a Name,
+        config: PushConfig,
+    ) -> Result<Self, SessionError> {
+        let channel = connection.create_channel().await?;
+        Ok(Self { amqp, connection, channel, queue, config, refused: AtomicBool::new(false) })
     }
 
     /// Waits for the turn, and pushes until the session ends.
@@ -54,30 +93,45 @@ impl<'a> Pusher<'a> {
         let (options, tag) = (BasicConsumeOptions::default(), "".into());
         let mut turns =
             self.channel.basic_consume(turn.as_str().into(), tag, options, FieldTable::default()).await?;
-        // It is never acknowledged: it goes back when the channel does.
-        let _held = turns.next().await.ok_or_else(|| SessionError::Cancelled(turn.clone()))??;
-        tracing::debug!(queue = %self.queue, "this coordinator pushes");
-        tokio::select! {
-            ended = self.push() => ended,
-            next = turns.next() => match next {
-                Some(Err(error)) => Err(error.into()),
-                Some(Ok(_)) | None => Err(SessionError::Cancelled(turn)),
-            },
+        let Some(held) = self.amqp.stopping.run_until_cancelled(next_turn(&mut turns, &turn)).await else {
+            return Ok(());
+        };
+        let mut held = held?;
+        let mut pushing = pin!(self.push());
+        loop {
+            tokio::select! {
+                ended = &mut pushing => return ended,
+                // Only one is out at a time: what comes now says that the consumer is gone.
+                other = turns.next() => match other {
+                    Some(Err(error)) => return Err(error.into()),
+                    Some(Ok(_)) | None => return Err(SessionError::Cancelled(turn)),
+                },
+                () = tokio::time::sleep(TURN_RENEWED_EVERY) => {
+                    // RabbitMQ goes on giving turns to the consumer that has it.
+                    topology::put_turn(self.connection, &turn).await?;
+                    held.ack(BasicAckOptions::default()).await?;
+                    held = next_turn(&mut turns, &turn).await?;
+                }
+            }
         }
     }
 
     async fn push(&self) -> Result<(), SessionError> {
         let mut unconfirmed = Unconfirmed::new();
-        let (mut capacity, mut looked) = (0, None::<Instant>);
-        loop {
-            claims::until_ready(self.amqp, &mut unconfirmed).await;
+        let turn = Turn::begin(self.queue);
+        let (mut takers, mut looked) = (Takers::default(), None::<Instant>);
+        while claims::until_ready(self.amqp, &mut unconfirmed).await {
+            if self.refused.swap(false, Ordering::Relaxed) {
+                tokio::time::sleep(AGAIN).await;
+                looked = None;
+            }
             if looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
-                capacity = self.capacity().await?;
+                takers = self.takers().await?;
                 looked = Some(Instant::now());
             }
             // From before it is looked how much there is.
             let freed = self.amqp.engine.freed();
-            let room = match self.room(capacity).await {
+            let room = match self.room(&takers).await {
                 Ok(room) => room,
                 Err(error) => {
                     tracing::warn!(%error, queue = %self.queue, "nothing is pushed: the store does not say what is leased");
@@ -85,98 +139,128 @@ impl<'a> Pusher<'a> {
                     continue;
                 }
             };
-            metrics::gauge!("redrive_push_room", "queue" => self.queue.to_string()).set(room as f64);
+            turn.has_room(room);
             if room == 0 {
-                let pause = if capacity == 0 { LOOK_EVERY } else { ROOM_EVERY };
+                let none = takers.capacity == 0;
                 tokio::select! {
                     Some(()) = unconfirmed.next() => {}
-                    () = freed, if capacity > 0 => {}
-                    () = tokio::time::sleep(pause) => {}
+                    () = freed, if !none => {}
+                    () = tokio::time::sleep(ROOM_EVERY), if !none => {}
+                    () = self.until_other_takers(&takers) => looked = None,
+                    () = self.amqp.stopping.cancelled() => {}
                 }
                 continue;
             }
             // Who has room may go while nothing is due.
-            let changed = self.until_other_capacity(capacity);
-            let (max, lease_ms) = (room.min(BATCH), self.config.lease_ms);
-            let leases = claims::next(self.amqp, self.queue, max, lease_ms, &mut unconfirmed, changed).await;
+            let changed = self.until_other_takers(&takers);
+            let what = What { max: room.min(BATCH), lease_ms: self.config.lease_ms, avoid: &takers.avoid };
+            let leases = claims::next(self.amqp, self.queue, what, &mut unconfirmed, changed).await;
             if leases.is_empty() {
                 looked = None;
             } else {
                 unconfirmed.push(self.publish(leases));
             }
         }
+        Ok(())
     }
 
-    /// How many tasks consumers take together: what Redrive's workers say of themselves, and what the configuration says of
-    /// others. Nobody who consumes, no room.
-    async fn capacity(&self) -> Result<u64, SessionError> {
+    /// Who consumes: what Redrive's workers say of themselves, and what the configuration says of others, if anybody consumes.
+    async fn takers(&self) -> Result<Takers, SessionError> {
+        // An error also where the queue is gone: the next connection makes it again.
         let queue = self.amqp.names.pushed(self.queue);
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let declared = self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await?;
-        if declared.consumer_count() == 0 {
-            return Ok(0);
-        }
-        let workers = match self.amqp.engine.push_capacity(self.queue).await {
-            Ok(workers) => workers,
+        let mut takers = match self.amqp.workers.of(self.queue).await {
+            Ok(takers) => takers,
             Err(error) => {
                 tracing::warn!(%error, queue = %self.queue, "the store does not say which workers there are");
-                0
+                return Ok(Takers::default());
             }
         };
-        Ok(workers + u64::from(self.config.max_outstanding))
+        // Redrive's own consume only while they have room, and say how much they take whether or not.
+        if self.config.max_outstanding > 0 {
+            // What others would begin nobody knows.
+            takers.avoid.clear();
+            if declared.consumer_count() > 0 {
+                takers.capacity += u64::from(self.config.max_outstanding);
+            }
+        }
+        Ok(takers)
     }
 
-    async fn until_other_capacity(&self, known: u64) {
+    async fn until_other_takers(&self, known: &Takers) {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            let heard = self.amqp.engine.taker_heard();
+            if tokio::time::timeout(LOOK_EVERY, heard).await.is_ok() {
+                tokio::time::sleep(HEARD_TOGETHER).await;
+            }
             // An error is met again by whoever looks next.
-            if !self.capacity().await.is_ok_and(|capacity| capacity == known) {
+            if !self.takers().await.is_ok_and(|takers| takers == *known) {
                 return;
             }
         }
     }
 
-    /// What is left of it. Leases that workers claimed for themselves count as well: a queue is pushed or pulled.
-    async fn room(&self, capacity: u64) -> Result<usize, StoreError> {
-        if capacity == 0 {
+    /// What is left of what they take. What their other queues have out counts, and leases that workers claimed for
+    /// themselves: a queue is pushed or pulled.
+    async fn room(&self, takers: &Takers) -> Result<usize, StoreError> {
+        if takers.capacity == 0 {
             return Ok(0);
         }
-        let leased = self.amqp.engine.leased(self.queue).await?;
-        Ok(usize::try_from(capacity.saturating_sub(leased)).unwrap_or(usize::MAX))
+        let mut leased = 0;
+        for queue in &takers.queues {
+            leased += self.amqp.engine.leased(queue).await?;
+        }
+        Ok(usize::try_from(takers.capacity.saturating_sub(leased)).unwrap_or(usize::MAX))
     }
 
-    /// Publishes leases; those that RabbitMQ does not have, or may not have, are handed back. Should one of these arrive all
-    /// the same, its lease is over, and whoever starts it is told so.
+    /// Publishes leases; those that RabbitMQ does not have are handed back.
     async fn publish(&self, leases: Vec<Lease>) {
         let now_ms = self.amqp.engine.clock().now_ms();
         let batch: Vec<Message> = leases.iter().map(|lease| self.message(lease, now_ms)).collect();
         let sent = self.amqp.publisher.publish(&batch).await;
-        let mut back = Vec::new();
+        let (mut confirmed, mut left, mut back) = (0, 0, Vec::new());
         for (lease, sent) in leases.into_iter().zip(sent) {
-            let result = match sent {
-                Sent::Confirmed => "confirmed",
-                Sent::Refused(why) | Sent::Unknown(why) => {
+            match sent {
+                Sent::Confirmed => confirmed += 1,
+                // It may arrive later. A worker of Redrive's would be told that its lease is over; others do not ask, so the
+                // task is theirs until its end.
+                Sent::Unknown(why) if self.config.max_outstanding > 0 => {
+                    tracing::debug!(task = %lease.id, why, "perhaps pushed");
+                    left += 1;
+                }
+                Sent::Unsent(why) | Sent::Unknown(why) => {
                     tracing::debug!(task = %lease.id, why, "not pushed");
                     back.push(lease);
-                    "handed_back"
                 }
-            };
+                Sent::Refused(why) => {
+                    tracing::debug!(task = %lease.id, why, "not pushed");
+                    self.refused.store(true, Ordering::Relaxed);
+                    back.push(lease);
+                }
+            }
+        }
+        for (result, count) in
+            [("confirmed", confirmed), ("unknown", left), ("handed_back", back.len() as u64)]
+        {
             metrics::counter!("redrive_pushed_total", "queue" => self.queue.to_string(), "result" => result)
-                .increment(1);
+                .increment(count);
         }
-        if back.is_empty() {
-            return;
+        if !back.is_empty() {
+            self.hand_back(back).await;
         }
-        tracing::warn!(queue = %self.queue, tasks = back.len(), "tasks could not be pushed; they are handed back");
-        let settlements = back.into_iter().map(|lease| Settlement {
+    }
+
+    async fn hand_back(&self, leases: Vec<Lease>) {
+        tracing::warn!(queue = %self.queue, tasks = leases.len(), "tasks could not be pushed; they are handed back");
+        let settlements = leases.into_iter().map(|lease| Settlement {
             id: lease.id,
             epoch: lease.epoch,
             nonce: lease.nonce,
             outcome: Outcome::Release {},
         });
-        if let Err(problem) =
-            self.amqp.engine.settle(SettleRequest { settlements: settlements.collect() }).await
-        {
+        let request = SettleRequest { settlements: settlements.collect() };
+        if let Err(problem) = self.amqp.engine.settle(request).await {
             tracing::warn!(%problem, "leases that were not pushed run until their end");
         }
     }
@@ -198,10 +282,14 @@ impl<'a> Pusher<'a> {
             .with_reply_to(self.amqp.names.outcomes().into())
             .with_headers(headers);
         Message {
-            exchange: String::new(),
-            routing_key: self.amqp.names.pushed(self.queue),
+            exchange: "".into(),
+            routing_key: self.amqp.names.pushed(self.queue).into(),
             properties,
             body: serde_json::to_vec(lease).unwrap_or_default(),
         }
     }
+}
+
+async fn next_turn(turns: &mut Consumer, turn: &str) -> Result<Delivery, SessionError> {
+    Ok(turns.next().await.ok_or_else(|| SessionError::Cancelled(turn.to_owned()))??)
 }

@@ -4,63 +4,53 @@
 //! Nobody reports how that ends. A message that RabbitMQ has confirmed makes its task `handed_off`; if it dies again, it
 //! comes back with the lease under which it went out, and that attempt has failed.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
-use lapin::options::ExchangeDeclareOptions;
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Connection, ExchangeKind};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use redrive_link::amqp::{SessionError, message};
 use redrive_shared::failure::{FailureClass, FailureSignal};
 use redrive_shared::id::Name;
 use redrive_shared::task::Lease;
 use redrive_shared::wire::{LeaseRef, Outcome, SettleRequest, Settlement};
-use tokio::time::Instant;
 
 use super::Amqp;
-use super::claims::{self, Unconfirmed};
+use super::claims::{self, Unconfirmed, What};
 use super::config::Republish;
 use super::envelope::Envelope;
 use super::publisher::{Message, Sent};
+use super::weight::{self, HEADERS_MAX_BYTES};
 
 /// Tasks claimed and published at once.
 const BATCH: usize = 500;
-/// For how long an exchange is believed to be there, or not.
-const BELIEVED: Duration = Duration::from_secs(5);
 
 /// What gives the tasks of one queue back.
 pub(super) struct Republisher<'a> {
     amqp: &'a Amqp,
-    connection: &'a Connection,
     queue: &'a Name,
     way: Republish,
-    exchanges: Mutex<HashMap<String, (bool, Instant)>>,
 }
 
 impl<'a> Republisher<'a> {
     /// For a queue, whose messages go that way.
-    pub fn new(amqp: &'a Amqp, connection: &'a Connection, queue: &'a Name, way: Republish) -> Self {
-        Self { amqp, connection, queue, way, exchanges: Mutex::default() }
+    pub fn new(amqp: &'a Amqp, queue: &'a Name, way: Republish) -> Self {
+        Self { amqp, queue, way }
     }
 
     /// Works until the session ends. Any number of coordinators may do so at once.
     pub async fn run(&self) -> Result<(), SessionError> {
         let mut unconfirmed = Unconfirmed::new();
-        loop {
-            claims::until_ready(self.amqp, &mut unconfirmed).await;
-            let for_ever = std::future::pending();
-            let leases = claims::next(self.amqp, self.queue, BATCH, None, &mut unconfirmed, for_ever).await;
+        while claims::until_ready(self.amqp, &mut unconfirmed).await {
+            let (what, for_ever) = (What { max: BATCH, lease_ms: None, avoid: &[] }, std::future::pending());
+            let leases = claims::next(self.amqp, self.queue, what, &mut unconfirmed, for_ever).await;
             if !leases.is_empty() {
                 unconfirmed.push(self.give_back(leases));
             }
         }
+        Ok(())
     }
 
     async fn give_back(&self, leases: Vec<Lease>) {
         let (mut batch, mut out, mut endings) = (Vec::new(), Vec::new(), Vec::new());
         for lease in leases {
-            match self.message(&lease).await {
+            match self.message(&lease) {
                 Ok(message) => {
                     batch.push(message);
                     out.push(lease);
@@ -73,8 +63,8 @@ impl<'a> Republisher<'a> {
             match sent {
                 Sent::Confirmed => handed_off.push(lease_ref(lease)),
                 Sent::Refused(why) => endings.push(settlement(lease, failed(why))),
-                // It may arrive all the same; if it dies then, its lease is over, and the next one counts.
-                Sent::Unknown(_) => endings.push(settlement(lease, Outcome::Release {})),
+                // Where nobody knows, it may arrive all the same; if it dies then, its lease is over, and the next one counts.
+                Sent::Unsent(_) | Sent::Unknown(_) => endings.push(settlement(lease, Outcome::Release {})),
             }
         }
         for (result, count) in [("handed_off", handed_off.len()), ("not_published", endings.len())] {
@@ -95,7 +85,7 @@ impl<'a> Republisher<'a> {
     }
 
     /// The message as it was; or how its attempt ends, where there is none.
-    async fn message(&self, lease: &Lease) -> Result<Message, Outcome> {
+    fn message(&self, lease: &Lease) -> Result<Message, Outcome> {
         let envelope: Envelope = serde_json::from_str(lease.payload.get()).map_err(|error| {
             no_message(format!(
                 "queue `{}` is published again, and this task was no message: {error}",
@@ -111,44 +101,27 @@ impl<'a> Republisher<'a> {
         say(message::NONCE, lease.nonce.into());
         headers.insert(message::ATTEMPT.into(), AMQPValue::LongLongInt(lease.attempt.into()));
         let (exchange, routing_key) = match self.way {
-            Republish::Exchange => (envelope.exchange.clone(), envelope.routing_key.clone()),
-            Republish::Queue => (String::new(), envelope.queue.clone()),
+            Republish::Exchange => (envelope.exchange.as_str(), envelope.routing_key.as_str()),
+            Republish::Queue => ("", envelope.queue.as_str()),
         };
-        // RabbitMQ closes the channel of who publishes to an exchange that is not there, with all that is under way on it.
-        if !self.is_there(&exchange).await {
-            return Err(failed(format!("there is no exchange `{exchange}` to publish it to again")));
+        // A task may say anything, and what is ours takes only what we put there.
+        let is_ours = |name: &str| self.amqp.names.is_ours(name);
+        if is_ours(exchange) || exchange.is_empty() && is_ours(routing_key) {
+            return Err(no_message(format!(
+                "`{exchange}{routing_key}` is Redrive's own: nothing is published again to it"
+            )));
         }
-        Ok(Message {
-            exchange,
-            routing_key,
-            properties: envelope.properties(headers).map_err(no_message)?,
-            body: envelope.body().map_err(no_message)?,
-        })
-    }
-
-    async fn is_there(&self, exchange: &str) -> bool {
-        if exchange.is_empty() {
-            return true;
+        let short =
+            |what, text| ShortString::try_new(text).map_err(|error| no_message(format!("{what}: {error}")));
+        let (to, routing_key) = (short("exchange", exchange)?, short("routing_key", routing_key)?);
+        let properties = envelope.properties(headers).map_err(no_message)?;
+        let bytes = weight::headers(&properties);
+        if bytes > HEADERS_MAX_BYTES {
+            return Err(no_message(format!(
+                "its headers have {bytes} bytes; at most {HEADERS_MAX_BYTES} can be published"
+            )));
         }
-        let known = {
-            let mut known = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
-            known.retain(|_, (_, since)| since.elapsed() < BELIEVED);
-            known.get(exchange).map(|(there, _)| *there)
-        };
-        if let Some(there) = known {
-            return there;
-        }
-        let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-        let looked = async {
-            let channel = self.connection.create_channel().await?;
-            channel
-                .exchange_declare(exchange.into(), ExchangeKind::Direct, passive, FieldTable::default())
-                .await
-        };
-        let there = looked.await.is_ok();
-        let mut known = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(exchange.to_owned(), (there, Instant::now()));
-        there
+        Ok(Message { exchange: to, routing_key, properties, body: envelope.body().map_err(no_message)? })
     }
 }
 

@@ -1,12 +1,20 @@
 //! The exchanges and queues that Redrive needs, declared at the beginning of every connection: what is there stays as it is.
 
-use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use std::time::Duration;
+
+use lapin::options::{
+    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, ErrorKind, ExchangeKind};
+use lapin::{BasicProperties, Channel, Connection, ErrorKind, ExchangeKind};
 use redrive_link::amqp::SessionError;
 
 use super::config::{AmqpConfig, QueueType};
 use super::publisher::PERSISTENT;
+
+/// For a turn to be confirmed.
+const TURN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Declares everything.
 ///
@@ -32,13 +40,34 @@ pub(super) async fn declare(channel: &Channel, config: &AmqpConfig) -> Result<()
 
 /// Puts a message into each turn queue, for one coordinator at a time to hold. Every coordinator does so whenever it connects:
 /// of those that nobody holds, the queue keeps one.
-pub(super) async fn put_turns(channel: &Channel, config: &AmqpConfig) -> Result<(), SessionError> {
+pub(super) async fn put_turns(connection: &Connection, config: &AmqpConfig) -> Result<(), SessionError> {
     for queue in config.push.keys() {
-        let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
-        let (key, options) = (config.names().turn(queue).into(), BasicPublishOptions::default());
-        channel.basic_publish("".into(), key, options, b"", properties).await?.await?;
+        put_turn(connection, &config.names().turn(queue)).await?;
     }
     Ok(())
+}
+
+/// Puts a message into one turn queue. A quorum queue whose node was killed soon after it was made may come back in a state in
+/// which it takes nothing for ever (seen with RabbitMQ 3.10): it is made anew, which costs nobody anything but a turn.
+pub(super) async fn put_turn(connection: &Connection, turn: &str) -> Result<(), SessionError> {
+    for _ in 0..2 {
+        // Of its own: what was not confirmed before says nothing of what is published next.
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        queue_of(&channel, turn, turn_arguments()).await?;
+        let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+        let (key, options) = (turn.into(), BasicPublishOptions::default());
+        let confirmed = channel.basic_publish("".into(), key, options, b"", properties).await?;
+        if let Ok(confirmed) = tokio::time::timeout(TURN_PATIENCE, confirmed).await {
+            return confirmed.map(|_| ()).map_err(SessionError::from);
+        }
+        if connection.status().blocked() {
+            return Err(SessionError::Broken("RabbitMQ takes nothing for now".to_owned()));
+        }
+        tracing::warn!(queue = turn, "RabbitMQ takes nothing for this queue; it is made anew");
+        channel.queue_delete(turn.into(), QueueDeleteOptions::default()).await?;
+    }
+    Err(SessionError::Broken(format!("RabbitMQ takes nothing for the queue `{turn}`")))
 }
 
 fn turn_arguments() -> FieldTable {

@@ -44,6 +44,8 @@ pub struct Engine {
     create_queues: bool,
     /// Told when leases have ended: who pushes may have room again.
     freed: Notify,
+    /// Told of the heartbeats of workers that are pushed to.
+    taker_heard: Notify,
     /// Cancelled when the coordinator stops: who waits is answered, and broken connections mean nothing.
     stopping: CancellationToken,
 }
@@ -74,6 +76,7 @@ impl Engine {
             labels: DependencyLabels::default(),
             create_queues,
             freed: Notify::new(),
+            taker_heard: Notify::new(),
             stopping,
         })
     }

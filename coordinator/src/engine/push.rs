@@ -1,20 +1,16 @@
 //! What who pushes asks: how much room there is, and when there is more.
 
-use redrive_shared::breaker::BreakerState;
 use redrive_shared::id::Name;
-use redrive_shared::wire::{AgentStatus, AgentView};
+use redrive_shared::wire::AgentView;
 
 use super::Engine;
 use crate::store::Result;
 
-/// The breaker of the agent itself, among those by dependency.
-const OWN_BREAKER: &str = "*";
-
 impl Engine {
-    /// Makes a queue that is to be pushed, unless it is there.
-    pub(crate) async fn make_pushed(&self, queue: &Name) {
+    /// Makes a queue that the configuration names, unless it is there.
+    pub(crate) async fn make_configured(&self, queue: &Name) {
         if let Err(error) = self.store.make_queue(queue).await {
-            tracing::warn!(%error, %queue, "cannot make the queue that is to be pushed");
+            tracing::warn!(%error, %queue, "cannot make a queue that the configuration names");
         }
     }
 
@@ -23,25 +19,20 @@ impl Engine {
         self.store.leased(queue).await
     }
 
-    /// How many tasks of a queue the workers that are pushed to take together.
-    pub(crate) async fn push_capacity(&self, queue: &Name) -> Result<u64> {
-        Ok(self.store.agents().await?.iter().filter(|agent| agent.queues.contains(queue)).map(capacity).sum())
+    /// The workers that are pushed to.
+    pub(crate) async fn pushed_agents(&self) -> Result<Vec<AgentView>> {
+        let mut agents = self.store.agents().await?;
+        agents.retain(|agent| agent.pushed);
+        Ok(agents)
     }
 
     /// Waits for leases to end, from when it was called: there may be room again.
     pub(crate) fn freed(&self) -> impl Future<Output = ()> {
         self.freed.notified()
     }
-}
 
-/// What an agent takes by push.
-fn capacity(agent: &AgentView) -> u64 {
-    if !agent.pushed || agent.status != AgentStatus::Alive {
-        return 0;
-    }
-    match agent.breakers.get(OWN_BREAKER).map(|breaker| breaker.state) {
-        Some(BreakerState::Open | BreakerState::Isolated) => 0,
-        Some(BreakerState::HalfOpen) => 1,
-        Some(BreakerState::Closed) | None => agent.capacity.into(),
+    /// Waits for a worker that is pushed to to be heard of, from when it was called: it may have more room than before.
+    pub(crate) fn taker_heard(&self) -> impl Future<Output = ()> {
+        self.taker_heard.notified()
     }
 }

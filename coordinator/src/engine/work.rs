@@ -114,7 +114,11 @@ impl Engine {
     pub async fn heartbeat(&self, beat: Heartbeat) -> Result<HeartbeatReply> {
         check::heartbeat(&beat)?;
         let ids: Vec<TaskId> = beat.leases.iter().map(|lease| lease.id.clone()).collect();
+        let pushed = beat.pushed;
         let beaten = self.store.heartbeat(beat).await.map_err(unavailable)?;
+        if pushed {
+            self.taker_heard.notify_waiters();
+        }
         let silent_at_ms = self.clock.now_ms().saturating_add_unsigned(AGENT_DEAD_AFTER_MS) + 1;
         self.reaper.set_earlier(silent_at_ms);
         let cancelled = ids

@@ -53,6 +53,16 @@ impl Names {
         self.named("rejected")
     }
 
+    /// Whether a queue or exchange is one of these.
+    pub fn is_ours(&self, name: &str) -> bool {
+        name.strip_prefix(self.prefix.as_str()).is_some_and(|rest| rest.starts_with('.'))
+    }
+
+    /// Whether a queue has leased tasks.
+    pub fn is_pushed(&self, name: &str) -> bool {
+        name.strip_prefix(self.prefix.as_str()).is_some_and(|rest| rest.starts_with(".q."))
+    }
+
     fn named(&self, what: &str) -> String {
         format!("{}.{what}", self.prefix)
     }

@@ -16,8 +16,8 @@ use super::{AmqpAddress, DialError, dial};
 const DELAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// A session that lasted this long was a good one: the next try after it comes soon.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
-/// For a farewell.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+/// For a session to end what it has under way, once it is told to stop.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a connection is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,29 +3,31 @@
 //! A message is a lease that was given already. It is acknowledged when the lease was started, and not before: until then a
 //! worker that dies gives the message to another. From then on the lease is the truth, as it is with pull.
 
+mod consumer;
+mod inbox;
+
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
-use lapin::{Acker, Channel, Connection};
-use redrive_link::amqp::{AmqpAddress, Names, SessionError, State, keep};
+use lapin::options::BasicAckOptions;
+use lapin::{Acker, Connection};
+use redrive_link::amqp::{AmqpAddress, Names, State, keep};
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::task::Lease;
 use redrive_shared::wire::{
     ClaimReply, ClaimRequest, ExtendReply, ExtendRequest, Heartbeat, HeartbeatReply, SettleReply,
     SettleRequest,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::inbox::Inbox;
 use crate::link::{HttpLink, Link, LinkError};
 
 /// What a worker consumes.
@@ -44,8 +46,10 @@ pub struct Consuming {
 /// Push: over RabbitMQ.
 pub struct AmqpLink {
     http: HttpLink,
-    inbox: tokio::sync::Mutex<mpsc::Receiver<Delivery>>,
+    inbox: Arc<Inbox>,
     taken: Mutex<HashMap<(TaskId, i64), Taken>>,
+    /// To be acknowledged with the next claim.
+    late: Mutex<Vec<Acker>>,
     _keeper: AbortOnDropHandle<()>,
 }
 
@@ -57,59 +61,78 @@ struct Taken {
     until: Instant,
 }
 
+/// What a message is to this worker.
+enum Message {
+    /// Work to begin.
+    Lease(Box<Lease>),
+    /// Of work that is about to begin: acknowledged then.
+    Known,
+    /// Nothing that is still to be done.
+    Over,
+}
+
 impl AmqpLink {
     /// Begins to consume, and goes on however often the connection breaks. `http` is for the rest.
     pub fn new(consuming: Consuming, http: HttpLink, shutdown: CancellationToken) -> Self {
-        let (deliveries, inbox) = mpsc::channel(usize::from(consuming.prefetch.max(1)));
+        let inbox = Arc::<Inbox>::default();
+        let messages = Arc::clone(&inbox);
         let keeper = tokio::spawn(async move {
             let state = watch::Sender::new(State::Down("not connected yet".to_owned()));
             keep(&consuming.address, "redrive-worker", &state, &shutdown, async |connection: Connection| {
-                let consumers =
-                    consuming.queues.iter().map(|queue| consume(&connection, &consuming, queue, &deliveries));
-                let consumers = try_join_all(consumers);
+                let consume = |queue| consumer::run(&connection, &consuming, queue, &messages);
+                let consumers = try_join_all(consuming.queues.iter().map(consume));
                 state.send_replace(State::Up);
-                consumers.await.map(|_| ())
+                tracing::info!(address = %consuming.address, "work is taken from RabbitMQ");
+                // What nobody has taken goes back with the connection.
+                shutdown.run_until_cancelled(consumers).await.unwrap_or(Ok(Vec::new())).map(|_| ())
             })
             .await;
         });
         Self {
             http,
-            inbox: tokio::sync::Mutex::new(inbox),
+            inbox,
             taken: Mutex::default(),
+            late: Mutex::default(),
             _keeper: AbortOnDropHandle::new(keeper),
         }
     }
 
     fn taken(&self) -> MutexGuard<'_, HashMap<(TaskId, i64), Taken>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.taken)
     }
 
-    /// The lease of a message, if it is one to work on.
-    fn take(&self, delivery: &Delivery) -> Option<Lease> {
+    /// What a message is, which is noted.
+    fn read(&self, delivery: &Delivery) -> Message {
         let lease: Lease = match serde_json::from_slice(&delivery.data) {
             Ok(lease) => lease,
             Err(error) => {
                 // The store has the task: its lease will end.
                 tracing::warn!(%error, "a message is no lease, or a newer coordinator's; it is dropped");
-                return None;
+                return Message::Over;
             }
         };
         let until = Instant::now() + Duration::from_millis(lease.lease_ms);
         let mut taken = self.taken();
         let key = (lease.id.clone(), lease.epoch);
-        if let Some(known) = taken.get_mut(&key).filter(|known| known.acker.is_none()) {
-            // RabbitMQ did not hear that it was started. It is being worked on.
-            tracing::debug!(task = %lease.id, until = ?known.until, "a message came twice");
-            return None;
+        if let Some(known) = taken.get_mut(&key) {
+            // The connection broke before RabbitMQ heard of it.
+            tracing::debug!(task = %lease.id, "a message came twice");
+            return match &mut known.acker {
+                Some(acker) => {
+                    *acker = delivery.acker.clone();
+                    Message::Known
+                }
+                None => Message::Over,
+            };
         }
         taken.insert(key, Taken { acker: Some(delivery.acker.clone()), until });
-        Some(lease)
+        Message::Lease(Box::new(lease))
     }
 
-    /// Acknowledges messages of leases that are over, though nobody could tell so in time.
+    /// Messages to acknowledge: of leases that are over though nobody could tell so in time, among others.
     fn over(&self) -> Vec<Acker> {
         let now = Instant::now();
-        let mut over = Vec::new();
+        let mut over = std::mem::take(&mut *lock(&self.late));
         self.taken().retain(|_, taken| {
             let keep = taken.until > now;
             if !keep {
@@ -121,26 +144,8 @@ impl AmqpLink {
     }
 }
 
-/// Passes a queue's messages on until the session ends.
-async fn consume(
-    connection: &Connection,
-    consuming: &Consuming,
-    queue: &Name,
-    deliveries: &mpsc::Sender<Delivery>,
-) -> Result<(), SessionError> {
-    let channel: Channel = connection.create_channel().await?;
-    channel.basic_qos(consuming.prefetch, BasicQosOptions::default()).await?;
-    let name = consuming.names.pushed(queue);
-    let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-    let mut consumer = channel.basic_consume(name.as_str().into(), "".into(), options, arguments).await?;
-    tracing::info!(%queue, "work is taken from RabbitMQ");
-    while let Some(delivery) = consumer.next().await {
-        if deliveries.send(delivery?).await.is_err() {
-            // The worker is going.
-            return Ok(());
-        }
-    }
-    Err(SessionError::Cancelled(name))
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What cannot be acknowledged comes again, and is known then.
@@ -156,28 +161,29 @@ impl Link for AmqpLink {
         for acker in self.over() {
             acknowledge(&acker).await;
         }
-        let mut inbox = self.inbox.lock().await;
+        let _waiting = self.inbox.wait();
         let deadline = Instant::now() + Duration::from_millis(request.wait_ms);
-        let (mut leases, mut dropped) = (Vec::new(), Vec::new());
-        while leases.len() < request.max as usize {
-            let next = match inbox.try_recv() {
-                Ok(delivery) => Some(delivery),
-                Err(_) if !leases.is_empty() || !dropped.is_empty() => None,
-                Err(_) => tokio::time::timeout_at(deadline, inbox.recv()).await.ok().flatten(),
-            };
-            let Some(delivery) = next else { break };
-            // Those of a connection that is gone are somebody else's by now.
-            if delivery.acker.usable() {
-                match self.take(&delivery) {
-                    Some(lease) => leases.push(lease),
-                    None => dropped.push(delivery.acker),
+        let mut leases = Vec::new();
+        loop {
+            while leases.len() < request.max as usize
+                && let Some(delivery) = self.inbox.take()
+            {
+                // Those of a connection that is gone are somebody else's by now.
+                if !delivery.acker.usable() {
+                    continue;
+                }
+                match self.read(&delivery) {
+                    Message::Lease(lease) => leases.push(*lease),
+                    Message::Known => {}
+                    Message::Over if leases.is_empty() => acknowledge(&delivery.acker).await,
+                    // Whoever calls this off while it waits must not find leases in its hands.
+                    Message::Over => lock(&self.late).push(delivery.acker.clone()),
                 }
             }
+            if !leases.is_empty() || tokio::time::timeout_at(deadline, self.inbox.arrived()).await.is_err() {
+                return Ok(ClaimReply { leases });
+            }
         }
-        for acker in dropped {
-            acknowledge(&acker).await;
-        }
-        Ok(ClaimReply { leases })
     }
 
     fn is_pushed(&self) -> bool {
