@@ -155,8 +155,13 @@ async fn a_message_that_cannot_be_sent_does_not_keep_its_neighbours() {
     bench.server.post("/v1/queues/orders/resume", &json!({})).await;
     assert_eq!(next(&mut consumer).await.data, b"orders");
     bench.task_in("good", "handed_off").await;
-    for id in ["gone", "heavy", "long", "nowhere"] {
-        bench.task_in(id, "escalated").await;
+    for (id, why) in [
+        ("gone", "no exchange 'gone'"),
+        ("heavy", "its headers have"),
+        ("long", "routing_key"),
+        ("nowhere", "no queue takes it"),
+    ] {
+        failed_with(&bench, id, why).await;
     }
     nothing(&mut consumer).await;
 }
