@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use redrive_shared::id::Name;
 use redrive_worker::client::Client;
 use tokio::task::JoinSet;
 
@@ -37,45 +38,54 @@ pub(super) fn tasks(options: &Options) -> usize {
     calls(options) * options.batch
 }
 
+/// Adds the callers that enqueue all the options' tasks, spread over the clients.
+pub(super) fn produce(
+    callers: &mut JoinSet<anyhow::Result<()>>,
+    clients: &[Client],
+    queue: &Name,
+    options: &Options,
+) -> anyhow::Result<()> {
+    let body = Arc::new(payload(options.payload_bytes)?);
+    let (calls, size) = (calls(options), options.batch);
+    let next_call = Arc::new(AtomicUsize::new(0));
+    for caller in 0..options.callers {
+        let (client, queue) = (clients[caller % clients.len()].clone(), queue.clone());
+        let (body, next_call) = (Arc::clone(&body), Arc::clone(&next_call));
+        callers.spawn(async move {
+            while next_call.fetch_add(1, Ordering::Relaxed) < calls {
+                enqueue(&client, &batch(&queue, &body, size, |_| 0)).await.context("enqueueing")?;
+            }
+            Ok(())
+        });
+    }
+    Ok(())
+}
+
 /// Callers are spread over the clients.
 pub(super) async fn measure(clients: &[Client], options: &Options) -> anyhow::Result<Cycles> {
     let queue = make_queue(&clients[0], "bench-cycles").await?;
-    let body = Arc::new(payload(options.payload_bytes)?);
-    let (calls, tasks) = (calls(options), tasks(options));
-    let (next_call, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (tasks, size) = (tasks(options), options.batch);
+    let done = Arc::new(AtomicUsize::new(0));
     let started = Instant::now();
     // Workers notice that all is done only after their last long poll: that wait is not part of the work.
     let last_done = Arc::new(Mutex::new(started));
     let mut callers: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    produce(&mut callers, clients, &queue, options)?;
     for caller in 0..options.callers {
-        let size = options.batch;
-        let client = &clients[caller % clients.len()];
-        callers.spawn({
-            let (client, queue, body) = (client.clone(), queue.clone(), Arc::clone(&body));
-            let next_call = Arc::clone(&next_call);
-            async move {
-                while next_call.fetch_add(1, Ordering::Relaxed) < calls {
-                    enqueue(&client, &batch(&queue, &body, size, |_| 0)).await.context("enqueueing")?;
+        let (client, queue) = (clients[caller % clients.len()].clone(), queue.clone());
+        let (done, last_done) = (Arc::clone(&done), Arc::clone(&last_done));
+        callers.spawn(async move {
+            while done.load(Ordering::Relaxed) < tasks {
+                let leases = claim(&client, caller, &queue, size, WAIT_MS).await.context("claiming")?;
+                if !leases.is_empty() {
+                    done.fetch_add(
+                        settle(&client, &leases, true).await.context("settling")?,
+                        Ordering::Relaxed,
+                    );
+                    *last_done.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                 }
-                Ok(())
             }
-        });
-        callers.spawn({
-            let (client, queue, done) = (client.clone(), queue.clone(), Arc::clone(&done));
-            let last_done = Arc::clone(&last_done);
-            async move {
-                while done.load(Ordering::Relaxed) < tasks {
-                    let leases = claim(&client, caller, &queue, size, WAIT_MS).await.context("claiming")?;
-                    if !leases.is_empty() {
-                        done.fetch_add(
-                            settle(&client, &leases, true).await.context("settling")?,
-                            Ordering::Relaxed,
-                        );
-                        *last_done.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-                    }
-                }
-                Ok(())
-            }
+            Ok(())
         });
     }
     finish(callers, tasks)

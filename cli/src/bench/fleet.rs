@@ -27,7 +27,6 @@ pub(super) async fn finish<T: 'static>(
     mut callers: JoinSet<anyhow::Result<T>>,
     tasks: usize,
 ) -> anyhow::Result<Vec<T>> {
-    let deadline = DEADLINE + DEADLINE_PER_TASK * u32::try_from(tasks).unwrap_or(u32::MAX);
     let all = async {
         let mut ended = Vec::with_capacity(callers.len());
         while let Some(caller) = callers.join_next().await {
@@ -35,7 +34,16 @@ pub(super) async fn finish<T: 'static>(
         }
         Ok(ended)
     };
-    tokio::time::timeout(deadline, all).await.with_context(|| format!("given up after {deadline:?}"))?
+    in_time(tasks, all).await
+}
+
+/// What takes longer than so many tasks may is given up.
+pub(super) async fn in_time<T>(
+    tasks: usize,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let deadline = DEADLINE + DEADLINE_PER_TASK * u32::try_from(tasks).unwrap_or(u32::MAX);
+    tokio::time::timeout(deadline, work).await.with_context(|| format!("given up after {deadline:?}"))?
 }
 
 /// Retries are due at once: the cycle measures the machine, not the backoff.
@@ -154,8 +162,9 @@ pub(super) async fn claim(
     Ok(reply.leases)
 }
 
+/// How leases ended.
 #[derive(Serialize)]
-struct Settlements<'a> {
+pub(super) struct Settlements<'a> {
     settlements: Vec<Ended<'a>>,
 }
 
@@ -173,20 +182,46 @@ struct Settled {
     error: Option<Problem>,
 }
 
+/// The ways in which attempts end: either all succeed, or a task's first one fails and its later ones succeed.
+pub(super) struct Outcomes {
+    first_fails: bool,
+    failed: Box<RawValue>,
+    succeeded: Box<RawValue>,
+}
+
+impl Outcomes {
+    pub fn new(first_fails: bool) -> anyhow::Result<Self> {
+        let failed = to_raw_value(&Outcome::Retry { failure: failure() })?;
+        Ok(Self { first_fails, failed, succeeded: to_raw_value(&Outcome::Done { result: None })? })
+    }
+
+    fn fails(&self, lease: &Held) -> bool {
+        self.first_fails && lease.attempt == 1
+    }
+
+    /// What is said of these leases.
+    pub fn of<'a>(&'a self, leases: &'a [Held]) -> Settlements<'a> {
+        let ended = leases.iter().map(|lease| {
+            let outcome = if self.fails(lease) { &self.failed } else { &self.succeeded };
+            Ended { id: &lease.id, epoch: lease.epoch, nonce: lease.nonce, outcome }
+        });
+        Settlements { settlements: ended.collect() }
+    }
+
+    /// How many of them succeed.
+    pub fn successes(&self, leases: &[Held]) -> usize {
+        leases.iter().filter(|lease| !self.fails(lease)).count()
+    }
+}
+
 /// Settles leases: a first attempt fails, a later one succeeds. Returns how many succeeded.
 pub(super) async fn settle(client: &Client, leases: &[Held], first_fails: bool) -> anyhow::Result<usize> {
-    let failed = to_raw_value(&Outcome::Retry { failure: failure() })?;
-    let succeeded = to_raw_value(&Outcome::Done { result: None })?;
-    let fails = |lease: &Held| first_fails && lease.attempt == 1;
-    let ended = leases.iter().map(|lease| {
-        let outcome = if fails(lease) { &failed } else { &succeeded };
-        Ended { id: &lease.id, epoch: lease.epoch, nonce: lease.nonce, outcome }
-    });
-    let request = Settlements { settlements: ended.collect() };
+    let outcomes = Outcomes::new(first_fails)?;
+    let request = outcomes.of(leases);
     let reply: Results<Settled> = client.post(&["v1", "settlements"], &request, 0).await?;
     ensure!(reply.results.len() == leases.len(), "not every settlement was answered");
     for Settled { error } in &reply.results {
         ensure!(error.is_none(), "a settlement was refused: {error:?}");
     }
-    Ok(leases.iter().filter(|lease| !fails(lease)).count())
+    Ok(outcomes.successes(leases))
 }

@@ -22,6 +22,13 @@ const WORKERS: usize = 4;
 /// Longest wait of one claim, in milliseconds.
 const WAIT_MS: u64 = 3_000;
 
+/// A task at its arrival: when it was due, and when it was there.
+pub(super) struct Arrived {
+    pub id: TaskId,
+    pub due_at_ms: i64,
+    pub now_us: i64,
+}
+
 /// What was measured, in milliseconds, sorted.
 pub(super) struct Lateness {
     sorted_ms: Vec<f64>,
@@ -30,6 +37,24 @@ pub(super) struct Lateness {
 }
 
 impl Lateness {
+    /// Of so many tasks, each of which must have arrived once.
+    pub fn of(arrived: &[Arrived], tasks: usize) -> anyhow::Result<Self> {
+        let different: HashSet<&TaskId> = arrived.iter().map(|task| &task.id).collect();
+        if arrived.len() != tasks || different.len() != tasks {
+            bail!(
+                "{} tasks were handed out, {} different ones; {tasks} were enqueued",
+                arrived.len(),
+                different.len()
+            );
+        }
+        let first_us = arrived.iter().map(|task| task.due_at_ms * 1_000).min().unwrap_or_default();
+        let last_us = arrived.iter().map(|task| task.now_us).max().unwrap_or_default();
+        let late_us = arrived.iter().map(|task| task.now_us - task.due_at_ms * 1_000);
+        let mut sorted_ms: Vec<f64> = late_us.map(|us| us as f64 / 1_000.0).collect();
+        sorted_ms.sort_by(f64::total_cmp);
+        Ok(Self { sorted_ms, drained_ms: (last_us - first_us) as f64 / 1_000.0 })
+    }
+
     /// The value that this share of tasks did not exceed (nearest rank).
     pub fn percentile_ms(&self, share: f64) -> f64 {
         let rank = (share * self.sorted_ms.len() as f64).ceil().max(1.0) as usize;
@@ -49,6 +74,16 @@ pub(super) fn tasks(options: &Options) -> usize {
 /// 200 tasks due every second, evenly spread.
 pub(super) async fn steady(clients: &[Client], options: &Options) -> anyhow::Result<Lateness> {
     let queue = make_queue(&clients[0], "bench-lateness").await?;
+    enqueue_steadily(clients, &queue, options).await?;
+    collect(clients, &queue, tasks(options), 20).await
+}
+
+/// Enqueues the steady measurement's tasks; the first is due two seconds later.
+pub(super) async fn enqueue_steadily(
+    clients: &[Client],
+    queue: &Name,
+    options: &Options,
+) -> anyhow::Result<()> {
     let body = payload(options.payload_bytes)?;
     let tasks = tasks(options);
     let per_call = 500;
@@ -56,13 +91,13 @@ pub(super) async fn steady(clients: &[Client], options: &Options) -> anyhow::Res
     for first in (0..tasks).step_by(per_call) {
         let count = per_call.min(tasks - first);
         let sent_ms = SystemClock.now_ms();
-        let request = batch(&queue, &body, count, |place| {
+        let request = batch(queue, &body, count, |place| {
             let due_ms = start_ms.saturating_add_unsigned((first + place) as u64 * 1_000 / DUE_PER_SECOND);
             u64::try_from(due_ms - sent_ms).unwrap_or(0)
         });
         enqueue(&clients[first / per_call % clients.len()], &request).await?;
     }
-    collect(clients, &queue, tasks, 20).await
+    Ok(())
 }
 
 /// Many tasks due at one instant.
@@ -88,7 +123,7 @@ pub(super) async fn storm(clients: &[Client], options: &Options) -> anyhow::Resu
 /// Lets workers take everything, and notes how late each task reached one.
 async fn collect(clients: &[Client], queue: &Name, tasks: usize, max: usize) -> anyhow::Result<Lateness> {
     let taken = Arc::new(AtomicUsize::new(0));
-    let mut workers: JoinSet<anyhow::Result<Vec<(TaskId, i64, i64)>>> = JoinSet::new();
+    let mut workers: JoinSet<anyhow::Result<Vec<Arrived>>> = JoinSet::new();
     for worker in 0..WORKERS {
         let (client, queue, taken) =
             (clients[worker % clients.len()].clone(), queue.clone(), Arc::clone(&taken));
@@ -101,7 +136,12 @@ async fn collect(clients: &[Client], queue: &Name, tasks: usize, max: usize) -> 
                 if !leases.is_empty() {
                     settle(&client, &leases, false).await?;
                 }
-                seen.extend(leases.into_iter().map(|lease| (lease.id, lease.due_at_ms * 1_000, now_us)));
+                let arrived = leases.into_iter().map(|lease| Arrived {
+                    id: lease.id,
+                    due_at_ms: lease.due_at_ms,
+                    now_us,
+                });
+                seen.extend(arrived);
             }
             Ok(seen)
         });
@@ -110,20 +150,7 @@ async fn collect(clients: &[Client], queue: &Name, tasks: usize, max: usize) -> 
         .await
         .with_context(|| format!("{} of {tasks} tasks arrived", taken.load(Ordering::Relaxed)))?;
     let seen: Vec<_> = seen.into_iter().flatten().collect();
-    let different: HashSet<&TaskId> = seen.iter().map(|(id, ..)| id).collect();
-    if seen.len() != tasks || different.len() != tasks {
-        bail!(
-            "{} tasks were handed out, {} different ones; {tasks} were enqueued",
-            seen.len(),
-            different.len()
-        );
-    }
-    let first_us = seen.iter().map(|(_, due_us, _)| *due_us).min().unwrap_or_default();
-    let last_us = seen.iter().map(|(_, _, now_us)| *now_us).max().unwrap_or_default();
-    let mut sorted_ms: Vec<f64> =
-        seen.iter().map(|(_, due_us, now_us)| (now_us - due_us) as f64 / 1_000.0).collect();
-    sorted_ms.sort_by(f64::total_cmp);
-    Ok(Lateness { sorted_ms, drained_ms: (last_us - first_us) as f64 / 1_000.0 })
+    Lateness::of(&seen, tasks)
 }
 
 #[cfg(test)]

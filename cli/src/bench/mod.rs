@@ -8,15 +8,19 @@ mod cycles;
 mod fleet;
 mod idle;
 mod lateness;
+mod median;
+mod push;
 mod redis;
 mod report;
 mod talk;
 mod target;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 
+pub use push::{Broker, OUTSTANDING_MAX};
 pub use report::Report;
 pub use talk::Talk;
 
@@ -39,6 +43,8 @@ pub enum Measure {
     Memory,
     /// Cost of a claim with many tasks parked, on Redis.
     Claims,
+    /// Push over RabbitMQ: dispatch, full cycles and latency, and what a plain client does with the same RabbitMQ.
+    Push,
 }
 
 impl Measure {
@@ -66,6 +72,8 @@ pub struct Options {
     pub only: Vec<Measure>,
     /// Where.
     pub place: Place,
+    /// The RabbitMQ that push is measured with.
+    pub amqp: Option<Broker>,
     /// Tasks that go through the full cycle.
     pub tasks: usize,
     /// Tasks in one call.
@@ -84,16 +92,51 @@ pub struct Options {
     pub seconds: u64,
     /// Tasks parked for memory and claims.
     pub parked: usize,
+    /// Messages that may be out at once in full cycles by push, and in the ceiling of push.
+    pub outstanding: usize,
 }
 
 impl Options {
     fn has(&self, measure: Measure) -> bool {
         self.only.contains(&measure)
     }
+
+    /// The RabbitMQ, if push is to be measured.
+    fn broker(&self) -> Option<&Broker> {
+        self.amqp.as_ref().filter(|_| self.has(Measure::Push))
+    }
 }
+
+/// A coordinator that was ended in the middle may have asked RabbitMQ for something that is not there yet.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Starts coordinators, measures, stops them. `stopped` ends it early; it cleans up all the same.
 pub async fn run(
+    options: &Options,
+    talk: &Talk<'_>,
+    stopped: impl Future<Output = ()>,
+) -> anyhow::Result<Report> {
+    let Some(broker) = options.broker() else { return in_place(options, talk, stopped).await };
+    broker.try_out().await?;
+    talk.note(&format!("RabbitMQ at {}; if it is here, it shares this machine too", broker.address()));
+    let measured = in_place(options, talk, stopped).await;
+    talk.step("deleting the benchmark's queues in RabbitMQ");
+    if measured.is_err() {
+        tokio::time::sleep(LAST_WORDS).await;
+    }
+    match (measured, broker.clean().await) {
+        (measured, Ok(())) => measured,
+        (Ok(_), Err(left)) => Err(left),
+        // What went wrong first is what matters.
+        (Err(failed), Err(left)) => {
+            talk.note(&format!("{left:#}"));
+            Err(failed)
+        }
+    }
+}
+
+/// On the store that was asked for.
+async fn in_place(
     options: &Options,
     talk: &Talk<'_>,
     stopped: impl Future<Output = ()>,
@@ -120,6 +163,22 @@ pub async fn run(
 async fn embedded(options: &Options, data: Data<'_>, talk: &Talk<'_>) -> anyhow::Result<Report> {
     let durability = "WAL, synchronous=FULL: every commit is flushed";
     let mut report = Report::new(Settings::new(options, "sqlite", durability.to_owned()));
+    if options.only.iter().any(|measure| *measure != Measure::Push) {
+        over_http(options, data, talk, &mut report).await?;
+    }
+    if let Some(broker) = options.broker() {
+        report.push = Some(push::measure(broker, data, options, talk).await.context("measuring push")?);
+    }
+    Ok(report)
+}
+
+/// What needs nothing but a coordinator.
+async fn over_http(
+    options: &Options,
+    data: Data<'_>,
+    talk: &Talk<'_>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let targets = Targets::start(data, 1, options.threads).await?;
     let clients = targets.clients();
     if options.has(Measure::Cycles) {
@@ -142,5 +201,5 @@ async fn embedded(options: &Options, data: Data<'_>, talk: &Talk<'_>) -> anyhow:
         report.idle_cpu_percent = idle::measure(&targets, options).await.context("measuring idle cost")?;
     }
     targets.stop().await;
-    Ok(report)
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::lateness::Lateness;
+use super::push::{Figure, Push};
 use super::redis::{Claims, Layer, Layers, Memory};
 use super::{Measure, Options};
 
@@ -30,6 +31,9 @@ pub struct Report {
     /// What claims cost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claims: Option<Claims>,
+    /// Push over RabbitMQ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub push: Option<Push>,
     /// What it was measured with.
     pub settings: Settings,
 }
@@ -121,6 +125,7 @@ impl Report {
             spread: Vec::new(),
             memory: None,
             claims: None,
+            push: None,
             settings,
         }
     }
@@ -162,6 +167,9 @@ impl Report {
         }
         if let Some(claims) = &self.claims {
             claim_rows(claims, &mut rows);
+        }
+        if let Some(push) = &self.push {
+            self.push_rows(push, &mut rows);
         }
         rows
     }
@@ -216,6 +224,52 @@ impl Report {
             rows.push(row("storm", format!("{storm_ms:.0} ms"), how));
         }
     }
+}
+
+impl Report {
+    fn push_rows(&self, push: &Push, rows: &mut Vec<Row>) {
+        let Push { ceiling, dispatch, cycles, tasks, message_bytes, outstanding, rounds, .. } = push;
+        let Settings { batch, callers, lateness_tasks, threads, .. } = &self.settings;
+        rows.push(row(
+            "plain RabbitMQ client",
+            per_second(ceiling.per_s),
+            format!("{tasks} messages of {message_bytes} B, published, confirmed, consumed, acknowledged"),
+        ));
+        let how = format!("batches of {batch}, {outstanding} out; medians of {rounds} rounds");
+        rows.push(row("", used(ceiling), how));
+        rows.push(row(
+            "pushed",
+            per_second(dispatch.per_s),
+            format!("{tasks} tasks that were due, one coordinator, threads: {threads}"),
+        ));
+        rows.push(row("", used(dispatch), ""));
+        rows.push(row("pushed to plain", percent(push.dispatch_to_ceiling), ""));
+        rows.push(row(
+            "full cycles by push",
+            per_second(cycles.per_s),
+            format!(
+                "enqueue, pushed, retry, pushed, done; {outstanding} out, {callers} producers + 1 consumer"
+            ),
+        ));
+        rows.push(row("", used(cycles), ""));
+        rows.push(row(
+            "cycles to plain",
+            percent(push.cycles_to_ceiling),
+            "a cycle is two messages, two outcomes",
+        ));
+        let Percentiles { p50, p99, max } = push.latency_ms;
+        let how = format!("due to consumer; {lateness_tasks} tasks, 200 due/s");
+        rows.push(row("push latency p50", format!("{p50:.1} ms"), how));
+        rows.push(row("push latency p99", format!("{p99:.1} ms"), ""));
+        rows.push(row("push latency max", format!("{max:.1} ms"), ""));
+    }
+}
+
+/// Where a message's or a cycle's time goes, without RabbitMQ's own.
+fn used(figure: &Figure) -> String {
+    let parts = [("load", figure.load_us), ("coordinator", figure.coordinator_us)];
+    let told = parts.iter().filter_map(|(who, used)| Some(format!("{who} {:.1} us", (*used)?)));
+    told.collect::<Vec<_>>().join(", ")
 }
 
 fn memory_rows(memory: &Memory, rows: &mut Vec<Row>) {

@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::cpu;
+use super::push::Broker;
 
 /// How long a coordinator may take to come up, and to go.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,11 +35,24 @@ impl Targets {
     pub async fn start(data: Data<'_>, count: usize, threads: u16) -> anyhow::Result<Self> {
         let mut targets = Self { children: Vec::new(), clients: Vec::new() };
         for _ in 0..count {
-            let (child, url) = start(data, threads).await?;
-            targets.children.push(child);
-            targets.clients.push(Client::new(&url)?);
+            targets.add(start(command(data, threads)?).await?)?;
         }
         Ok(targets)
+    }
+
+    /// Starts one that pushes.
+    pub async fn start_pushing(data: Data<'_>, threads: u16, broker: &Broker) -> anyhow::Result<Self> {
+        let mut targets = Self { children: Vec::new(), clients: Vec::new() };
+        let mut command = command(data, threads)?;
+        broker.tell(&mut command);
+        targets.add(start(command).await?)?;
+        Ok(targets)
+    }
+
+    fn add(&mut self, (child, url): (Child, String)) -> anyhow::Result<()> {
+        self.children.push(child);
+        self.clients.push(Client::new(&url)?);
+        Ok(())
     }
 
     /// One a coordinator.
@@ -60,14 +74,16 @@ impl Targets {
     }
 }
 
-async fn start(data: Data<'_>, threads: u16) -> anyhow::Result<(Child, String)> {
+/// What a coordinator is started with.
+fn command(data: Data<'_>, threads: u16) -> anyhow::Result<Command> {
+    /// Stores and brokers that are configured for other coordinators are none of ours.
+    const OTHERS: [&str; 2] = ["REDRIVE__COORDINATOR__STORE__", "REDRIVE__COORDINATOR__AMQP__"];
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut command = Command::new(program);
     command.args(["--json", "coordinator", "--listen", "127.0.0.1:0", "--threads", &threads.to_string()]);
-    // A store that is configured for other coordinators is none of ours.
     command.env_remove("REDRIVE_CONFIG");
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("REDRIVE__COORDINATOR__STORE__") {
+        if OTHERS.iter().any(|others| name.to_string_lossy().starts_with(others)) {
             command.env_remove(name);
         }
     }
@@ -80,6 +96,10 @@ async fn start(data: Data<'_>, threads: u16) -> anyhow::Result<(Child, String)> 
             "--allow-unsafe",
         ]),
     };
+    Ok(command)
+}
+
+async fn start(mut command: Command) -> anyhow::Result<(Child, String)> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::bench::{Measure, Options, Place, Talk, run as measure};
+use crate::bench::{Broker, Measure, OUTSTANDING_MAX, Options, Place, Talk, run as measure};
 use crate::context::Context;
 use crate::failure::Usage;
 use crate::output::{Entry, Rows};
@@ -19,6 +19,11 @@ transitions without HTTP and `ceiling` the same Redis given plain batched comman
 time of a cycle; spread, which is lateness and storm with 1 and 3 coordinators; memory of a parked task; claims, by tasks
 parked. Its keys are under prefixes of its own, chosen by chance, and are deleted at the end.
 
+With --amqp, two minutes more, on either store: push {ceiling, dispatch, cycles, latency_ms, …}. `ceiling` is a plain client
+of the same RabbitMQ, with messages that look the same; `dispatch` is tasks that are due already, pushed to a consumer that
+only acknowledges; `cycles` adds enqueueing over HTTP and outcomes over RabbitMQ; `latency_ms` is from due to consumer. RabbitMQ's
+own processor time is in none of them. Its exchanges and queues are under a prefix of their own, and are deleted at the end.
+
 Examples:
   redrive bench
   redrive bench --json | jq .lateness_ms
@@ -26,9 +31,11 @@ Examples:
   redrive bench --data-dir /mnt/fast/bench    On another disk
   redrive bench --store redis://127.0.0.1:6379
   redrive bench --redis --only cycles --coordinators 2
-  redrive bench --redis --only memory,claims --memory 1000000";
+  redrive bench --redis --only memory,claims --memory 1000000
+  redrive bench --redis --amqp amqp://127.0.0.1 --only push";
 
-/// Measure cycles per second, dispatch lateness and idle cost; on Redis also memory and what the layers cost.
+/// Measure cycles per second, dispatch lateness and idle cost; on Redis also memory and what the layers cost; with RabbitMQ
+/// also push.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
@@ -68,7 +75,13 @@ pub struct Args {
     /// Tasks parked to measure memory, and what a claim costs beside them.
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     memory: u32,
-    /// Only these, separated by commas [default: all that the store has].
+    /// Measure push as well, with the RabbitMQ there: amqp://[USER:PASSWORD@]HOST[,HOST…][/VHOST] or amqps://….
+    #[arg(long, value_name = "URL")]
+    amqp: Option<String>,
+    /// Messages that may be out at once in full cycles by push, and for the plain client that they are compared with.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(OUTSTANDING_MAX)))]
+    outstanding: u32,
+    /// Only these, separated by commas [default: all that the store has, and push with --amqp].
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_enum)]
     only: Vec<Measure>,
 }
@@ -87,13 +100,20 @@ impl Args {
                 "memory, claims and several coordinators are measured on a shared store: add --store URL or --redis",
             ));
         }
+        if self.amqp.is_none() && only.contains(&Measure::Push) {
+            return Err(Usage::new("push is measured with a RabbitMQ: add --amqp URL"));
+        }
         if only.is_empty() {
             only = Measure::value_variants().to_vec();
             only.retain(|measure| !is_embedded || !measure.needs_redis());
+            only.retain(|measure| *measure != Measure::Push || self.amqp.is_some());
         }
+        let amqp = self.amqp.map(|url| Broker::new(&url, self.outstanding)).transpose();
+        let amqp = amqp.map_err(|error| Usage::new(format!("--amqp: {error}")))?;
         Ok(Options {
             only,
             place,
+            amqp,
             tasks: self.tasks as usize,
             batch: self.batch as usize,
             callers: self.callers as usize,
@@ -103,6 +123,7 @@ impl Args {
             storm_tasks: self.storm as usize,
             seconds: self.seconds,
             parked: self.memory as usize,
+            outstanding: self.outstanding as usize,
         })
     }
 }

@@ -6,11 +6,11 @@ use anyhow::{Context, ensure};
 use serde::Serialize;
 
 use super::memory::park;
-use super::rounds::median;
 use super::server::Server;
 use super::straight::Straight;
 use super::{Names, SMALL_PARKED};
 use crate::bench::Options;
+use crate::bench::median::median;
 use crate::bench::talk::Talk;
 
 /// Tasks that a claim takes.

@@ -26,7 +26,7 @@ pub(super) use throwaway::Throwaway;
 use super::report::{Percentiles, Report, Settings, Spread};
 use super::talk::Talk;
 use super::target::{Data, Targets};
-use super::{Measure, Options, idle, lateness};
+use super::{Measure, Options, idle, lateness, push};
 
 /// Parked tasks are due in a day.
 const PARKED_DELAY_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -74,6 +74,10 @@ impl Names {
 
     fn plain(&self) -> String {
         format!("{}p", self.stem)
+    }
+
+    fn push(&self) -> String {
+        format!("{}q", self.stem)
     }
 
     fn parked(&self) -> String {
@@ -144,6 +148,10 @@ async fn measure(
         let targets = start(names, 1, options).await?;
         report.idle_cpu_percent = idle::measure(&targets, options).await.context("measuring idle cost")?;
         targets.stop().await;
+    }
+    if let Some(broker) = options.broker() {
+        let data = Data::Shared { url: &names.url, prefix: &names.push() };
+        report.push = Some(push::measure(broker, data, options, talk).await.context("measuring push")?);
     }
     if options.has(Measure::Memory) || options.has(Measure::Claims) {
         // What the others left would be in the same tables.

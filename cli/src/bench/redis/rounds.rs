@@ -10,6 +10,7 @@ use super::server::Server;
 use super::straight::{self, Straight};
 use super::{Names, ceiling};
 use crate::bench::cycles::{self, Cycles};
+use crate::bench::median::median;
 use crate::bench::talk::Talk;
 use crate::bench::target::Targets;
 use crate::bench::{Options, cpu};
@@ -89,12 +90,6 @@ impl Layer {
     }
 }
 
-/// The value in the middle, the lower of two.
-pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len().checked_sub(1)? / 2).copied()
-}
-
 pub(super) async fn measure(
     server: &Server,
     straight: &Straight,
@@ -130,16 +125,4 @@ pub(super) async fn measure(
         rounds: ROUNDS,
         coordinators: targets.clients().len(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::median;
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(vec![4.0, 1.0]), Some(1.0));
-        assert_eq!(median(Vec::new()), None);
-    }
 }
