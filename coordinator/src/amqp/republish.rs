@@ -55,7 +55,7 @@ impl<'a> Republisher<'a> {
                     batch.push(message);
                     out.push(lease);
                 }
-                Err(ending) => endings.push(settlement(&lease, ending)),
+                Err(why) => endings.push(settlement(&lease, no_message(why))),
             }
         }
         let mut handed_off = Vec::new();
@@ -84,13 +84,10 @@ impl<'a> Republisher<'a> {
         }
     }
 
-    /// The message as it was; or how its attempt ends, where there is none.
-    fn message(&self, lease: &Lease) -> Result<Message, Outcome> {
+    /// The message as it was; or why there is none.
+    fn message(&self, lease: &Lease) -> Result<Message, String> {
         let envelope: Envelope = serde_json::from_str(lease.payload.get()).map_err(|error| {
-            no_message(format!(
-                "queue `{}` is published again, and this task was no message: {error}",
-                self.queue
-            ))
+            format!("queue `{}` is published again, and this task was no message: {error}", self.queue)
         })?;
         let mut headers = FieldTable::default();
         let mut say = |name: &str, text: String| {
@@ -107,21 +104,20 @@ impl<'a> Republisher<'a> {
         // A task may say anything, and what is ours takes only what we put there.
         let is_ours = |name: &str| self.amqp.names.is_ours(name);
         if is_ours(exchange) || exchange.is_empty() && is_ours(routing_key) {
-            return Err(no_message(format!(
+            return Err(format!(
                 "`{exchange}{routing_key}` is Redrive's own: nothing is published again to it"
-            )));
+            ));
         }
-        let short =
-            |what, text| ShortString::try_new(text).map_err(|error| no_message(format!("{what}: {error}")));
+        let short = |what, text| ShortString::try_new(text).map_err(|error| format!("{what}: {error}"));
         let (to, routing_key) = (short("exchange", exchange)?, short("routing_key", routing_key)?);
-        let properties = envelope.properties(headers).map_err(no_message)?;
+        let properties = envelope.properties(headers)?;
         let bytes = weight::headers(&properties);
         if bytes > HEADERS_MAX_BYTES {
-            return Err(no_message(format!(
+            return Err(format!(
                 "its headers have {bytes} bytes; at most {HEADERS_MAX_BYTES} can be published"
-            )));
+            ));
         }
-        Ok(Message { exchange: to, routing_key, properties, body: envelope.body().map_err(no_message)? })
+        Ok(Message { exchange: to, routing_key, properties, body: envelope.body()? })
     }
 }
 
