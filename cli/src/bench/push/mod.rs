@@ -64,7 +64,8 @@ pub(super) async fn measure(
     talk: &Talk<'_>,
 ) -> anyhow::Result<Push> {
     talk.step("push: starting a coordinator");
-    let options = Options { tasks: tasks(options), ..options.clone() };
+    let tasks = fitting(super::cycles::tasks(options), options.batch);
+    let options = Options { tasks, ..options.clone() };
     let targets = Targets::start_pushing(data, options.threads, broker).await?;
     let peer = Peer::connect(broker.address()).await?;
     let measured = Bench { broker, peer: &peer, targets: &targets, options: &options }.run(talk).await;
@@ -72,11 +73,10 @@ pub(super) async fn measure(
     measured
 }
 
-/// Whole batches, and so many that none of them waits for room: all are out at once when only dispatch is measured.
-fn tasks(options: &Options) -> usize {
+/// Of that many tasks, so many whole batches that none waits for room: when only dispatch is measured, all are out at once.
+fn fitting(tasks: usize, batch: usize) -> usize {
     // One less than there is room for: a task goes ahead of them.
-    let most = (OUTSTANDING_MAX as usize - 1) / options.batch * options.batch;
-    super::cycles::tasks(options).min(most)
+    tasks.min((OUTSTANDING_MAX as usize - 1) / batch * batch)
 }
 
 /// Who takes part.
@@ -145,29 +145,11 @@ impl Bench<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::bench::Place;
+    use super::fitting;
 
     #[test]
     fn all_tasks_of_dispatch_find_room_at_once() {
-        let with = |tasks, batch| {
-            tasks(&Options {
-                only: Vec::new(),
-                place: Place::Throwaway,
-                amqp: None,
-                tasks,
-                batch,
-                callers: 1,
-                coordinators: 1,
-                threads: 1,
-                payload_bytes: 2,
-                storm_tasks: 1,
-                seconds: 1,
-                parked: 1,
-                outstanding: 1,
-            })
-        };
-        assert_eq!((with(1, 250), with(1_001, 250), with(99_000, 1_000)), (250, 1_250, 99_000));
-        assert_eq!((with(1_000_000, 1_000), with(1_000_000, 1)), (99_000, 99_999));
+        assert_eq!((fitting(250, 250), fitting(99_000, 1_000)), (250, 99_000));
+        assert_eq!((fitting(1_000_000, 1_000), fitting(1_000_000, 1)), (99_000, 99_999));
     }
 }
