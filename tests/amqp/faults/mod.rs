@@ -21,7 +21,7 @@ use redrive_shared::wire::{
     ClaimRequest, EnqueueRequest, NewTask, Outcome, QueueCreate, SettleRequest, Settlement,
 };
 use redrive_worker::client::Client;
-use serde_json::value::RawValue;
+use serde_json::json;
 use tokio::process::Child;
 
 use super::{PATIENCE, Peer, coordinator, room};
@@ -99,9 +99,10 @@ async fn behind(rabbit: &SharedRabbit) -> (Proxy, String) {
     (proxy, url)
 }
 
-/// A task for a worker, whose sink plays this script, or for anybody else.
+/// A task. At the sink it gets these replies, one a call.
 fn task(id_: &str, queue: &str, script: &str) -> NewTask {
-    let payload = RawValue::from_string(format!(r#"{{"script": ["{script}"]}}"#)).unwrap();
+    let replies: Vec<&str> = script.split(' ').collect();
+    let payload = serde_json::value::to_raw_value(&json!({ "script": replies })).unwrap();
     NewTask { id: Some(id(id_)), queue: Some(name(queue)), payload: Some(payload), ..NewTask::default() }
 }
 

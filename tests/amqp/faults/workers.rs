@@ -37,7 +37,7 @@ async fn what_a_killed_worker_had_not_started_goes_to_another_at_once_and_the_re
     let rig = Rig::at(&rabbit.url()).await;
     let mut victim = rig.worker("victim", &rabbit.url());
     until_consumed(&rabbit.url(), "redrive.q.letters", 1).await;
-    let long = (0..STARTED).map(|n| task(&format!("started-{n}"), LETTERS, "ok@20000\", \"ok@5"));
+    let long = (0..STARTED).map(|n| task(&format!("started-{n}"), LETTERS, "ok@20000 ok@5"));
     let started = enqueue(&rig.client, long.collect()).await;
     let mut progress = rig.sink.handle.progress();
     let arrived = progress.wait_for(|seen| seen.arrived >= STARTED as u64);
