@@ -1,5 +1,6 @@
 //! RabbitMQ, a real one: tasks pushed to consumers, outcomes and tasks that come in, and what goes wrong on the way.
 
+mod faults;
 mod ingress;
 mod outcomes;
 mod push;

@@ -10,7 +10,7 @@ use redrive_shared::wire::{EnqueueRequest, NewTask, Outcome, SettleRequest, Sett
 use serde_json::value::RawValue;
 
 use super::{PATIENCE, all_succeed, sink};
-use crate::support::process::{Coordinator, kill, signal, terminate, worker, worker_with_lease};
+use crate::support::process::{Coordinator, kill, resume, suspend, terminate, worker, worker_with_lease};
 
 const TASKS: usize = 200;
 /// Each task takes so long at the sink, so that a kill finds some of them under way.
@@ -120,13 +120,13 @@ async fn a_stopped_worker_that_wakes_up_late_changes_nothing() {
     let sleeper = worker_with_lease(&coordinator.url(), "sleeper", &sink.url, 1_500);
     let mut progress = sink.handle.progress();
     tokio::time::timeout(PATIENCE, progress.wait_for(|seen| seen.arrived >= 1)).await.unwrap().unwrap();
-    signal(&sleeper, "-STOP");
+    suspend(&sleeper);
     let mut heir = worker(&coordinator.url(), "heir", &sink.url, 1);
     let done = client.task(&id, Some(30_000)).await.unwrap();
     assert_eq!(done.state, TaskState::Succeeded);
     assert!(done.ledger.lost >= 1, "its lease ended");
     kill(&mut heir).await;
-    signal(&sleeper, "-CONT");
+    resume(&sleeper);
     // Once the sleeper has done something else, it has dealt with what it slept over.
     let next = TaskId::new("next").unwrap();
     let task = NewTask { id: Some(next.clone()), ..NewTask::default() };

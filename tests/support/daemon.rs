@@ -6,6 +6,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use super::signal;
+
 /// Lines of a log that a panic message can carry.
 const TAIL_LINES: usize = 15;
 
@@ -53,17 +55,12 @@ impl Daemon {
 
     /// SIGSTOP: its connections stay open, and nothing answers.
     pub fn suspend(&self) {
-        self.signal("-STOP");
+        signal::suspend(self.pid());
     }
 
     /// SIGCONT: it goes on with what has come in meanwhile.
     pub fn resume(&self) {
-        self.signal("-CONT");
-    }
-
-    fn signal(&self, which: &str) {
-        let sent = Command::new("kill").args([which, &self.pid().to_string()]).status();
-        assert!(sent.expect("kill runs").success(), "{which} reaches it");
+        signal::resume(self.pid());
     }
 
     /// The end of what it printed.

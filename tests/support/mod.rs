@@ -11,6 +11,8 @@ pub mod python;
 pub mod rabbit;
 pub mod redis;
 pub mod server;
+pub mod signal;
+pub mod sink;
 pub mod wait;
 
 pub use bed::{Bed, RedisBackend, SqliteBackend, fast_directory, redis_config};

@@ -10,6 +10,8 @@ use redrive_worker::client::Client;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use super::signal;
+
 /// Far longer than anything takes that works.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -45,6 +47,13 @@ impl Coordinator {
         Self::with(["coordinator", "--allow-unsafe", "--store", store].map(OsString::from).to_vec()).await
     }
 
+    /// The same, pushing to RabbitMQ; `push` as its flag takes it.
+    pub async fn pushing(store: &str, amqp: &str, push: &str) -> Self {
+        let (store, amqp) = (["--store", store], ["--amqp", amqp, "--push", push]);
+        let command = [&["coordinator", "--allow-unsafe"][..], &store, &amqp].concat();
+        Self::with(command.into_iter().map(OsString::from).collect()).await
+    }
+
     async fn with(command: Vec<OsString>) -> Self {
         let address = free_address();
         let child = Self::spawn(&command, address).await;
@@ -78,12 +87,12 @@ impl Coordinator {
 
     /// SIGSTOP: the kernel goes on to accept its connections, and nobody answers.
     pub fn suspend(&self) {
-        signal(&self.child, "-STOP");
+        suspend(&self.child);
     }
 
     /// SIGCONT.
     pub fn resume(&self) {
-        signal(&self.child, "-CONT");
+        resume(&self.child);
     }
 
     /// Starts it again on the same data at the same address.
@@ -159,12 +168,19 @@ fn http_worker(
 
 /// SIGTERM.
 pub fn terminate(child: &Child) {
-    signal(child, "-TERM");
+    signal::send(pid(child), "-TERM");
 }
 
-/// Any signal, by the name that kill(1) takes.
-pub fn signal(child: &Child, which: &str) {
-    let pid = child.id().expect("it runs").to_string();
-    let sent = std::process::Command::new("kill").args([which, &pid]).status().expect("kill runs");
-    assert!(sent.success());
+/// SIGSTOP, and waits until it is in force.
+pub fn suspend(child: &Child) {
+    signal::suspend(pid(child));
+}
+
+/// SIGCONT.
+pub fn resume(child: &Child) {
+    signal::resume(pid(child));
+}
+
+fn pid(child: &Child) -> u32 {
+    child.id().expect("it runs")
 }

@@ -13,7 +13,7 @@ use tokio::process::Child;
 use super::balancer::Balancer;
 use crate::support::fast_directory;
 use crate::support::port::Port;
-use crate::support::process::{kill, ready_line, redrive, signal};
+use crate::support::process::{kill, ready_line, redrive, resume, suspend};
 
 const COORDINATORS: usize = 3;
 const WORKERS: usize = 4;
@@ -62,8 +62,12 @@ impl Coordinator {
         self.child = spawn(&self.port, &self.store, &self.log).await;
     }
 
-    pub fn signal(&self, which: &str) {
-        signal(&self.child, which);
+    pub fn suspend(&self) {
+        suspend(&self.child);
+    }
+
+    pub fn resume(&self) {
+        resume(&self.child);
     }
 
     fn log_tail(&self) -> String {
@@ -106,8 +110,12 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn signal(&self, which: &str) {
-        signal(&self.child, which);
+    pub fn suspend(&self) {
+        suspend(&self.child);
+    }
+
+    pub fn resume(&self) {
+        resume(&self.child);
     }
 }
 

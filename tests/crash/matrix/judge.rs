@@ -10,10 +10,10 @@ use redrive_shared::task::{AttemptEnd, AttemptRecord, TaskState, TaskView};
 use redrive_shared::wire::StatusRequest;
 use redrive_worker::client::{Client, ClientError};
 
-use super::super::HANDOVER;
 use super::kind::{Kind, On};
 use super::load::{Acknowledged, lock};
 use super::scene::{Scene, Strike};
+use crate::support::sink::HANDOVER;
 use crate::support::wait::eventually;
 
 /// For everything that was acknowledged to end.

@@ -198,7 +198,7 @@ impl Scene {
         tokio::time::sleep(soon).await;
         let (at_ms, since) = (SystemClock.now_ms(), Instant::now());
         let heal = if kind == Kind::CoordinatorStopped {
-            self.fleet.coordinator(victim).signal("-STOP");
+            self.fleet.coordinator(victim).suspend();
             Heal::Continue(victim)
         } else {
             self.fleet.coordinator(victim).kill().await;
@@ -231,7 +231,7 @@ impl Scene {
         let worker = &mut self.fleet.workers[victim];
         let (at_ms, agent) = (SystemClock.now_ms(), worker.agent.clone());
         worker.stopped_ms.push((at_ms, i64::MAX));
-        worker.signal("-STOP");
+        worker.suspend();
         Begun { agent: Some(agent), ..self.begun(at_ms, since, Heal::ContinueWorker(victim)) }
     }
 
@@ -296,12 +296,12 @@ impl Scene {
             Heal::Start(victim) => self.fleet.coordinator(victim).restart().await,
             Heal::Continue(victim) => {
                 tokio::time::sleep(rest).await;
-                self.fleet.coordinator(victim).signal("-CONT");
+                self.fleet.coordinator(victim).resume();
             }
             Heal::ContinueWorker(victim) => {
                 tokio::time::sleep(rest).await;
                 let worker = &mut self.fleet.workers[victim];
-                worker.signal("-CONT");
+                worker.resume();
                 if let Some(stopped) = worker.stopped_ms.last_mut() {
                     stopped.1 = SystemClock.now_ms();
                 }
