@@ -140,7 +140,7 @@ async fn keep(
         if attempt > 0 {
             tokio::time::sleep(AGAIN.0 * 2_u32.pow(attempt)).await;
         }
-        let sent = publisher.publish(&messages).await;
+        let sent = publisher.publish(messages.clone()).await;
         let open = tags.into_iter().zip(messages).zip(sent);
         (tags, messages) =
             open.filter(|(_, sent)| *sent != Sent::Confirmed).map(|(message, _)| message).unzip();

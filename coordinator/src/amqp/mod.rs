@@ -21,6 +21,7 @@ mod topology;
 mod weight;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, try_join_all};
@@ -114,7 +115,6 @@ impl Amqp {
         keep(address, "redrive-publish", self.publisher.state(), shutdown, async |connection: Connection| {
             let channel = connection.create_channel().await?;
             topology::declare(&channel, &self.config).await?;
-            topology::put_turns(&connection, &self.config).await?;
             shutdown.run_until_cancelled(self.publisher.serve(connection)).await.unwrap_or(Ok(()))
         })
         .await;
@@ -127,6 +127,7 @@ impl Amqp {
             let mut parts: Vec<BoxFuture<'_, Result<(), SessionError>>> = vec![
                 outcomes::run(self, connection.create_channel().await?).boxed(),
                 ingress::run(self, connection.create_channel().await?).boxed(),
+                self.put_turns(address).boxed(),
             ];
             for (queue, config) in &self.config.push {
                 self.engine.make_configured(queue).await;
@@ -144,6 +145,19 @@ impl Amqp {
             try_join_all(parts).await.map(|_| ())
         })
         .await;
+    }
+
+    /// Puts a message into each turn queue, in every session anew: queues that were deleted were made again without one.
+    async fn put_turns(&self, address: &AmqpAddress) -> Result<(), SessionError> {
+        const AGAIN: Duration = Duration::from_secs(2);
+        let putting = async {
+            while let Err(error) = topology::put_turns(address, &self.config, self.config.push.keys()).await {
+                tracing::warn!(%error, "RabbitMQ does not take whose turn it is to push; trying again");
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        self.stopping.run_until_cancelled(putting).await;
+        Ok(())
     }
 }
 

@@ -113,7 +113,7 @@ impl Publisher {
     }
 
     /// Publishes a batch and waits for the confirmations. One answer a message, in order.
-    pub async fn publish(&self, batch: &[Message]) -> Vec<Sent> {
+    pub async fn publish(&self, mut batch: Vec<Message>) -> Vec<Sent> {
         let mut sent = vec![None; batch.len()];
         for (message, place) in batch.iter().zip(&mut sent) {
             *place = too_heavy(message);
@@ -123,7 +123,7 @@ impl Publisher {
             return sent.into_iter().map(|place| place.unwrap_or_else(unsent)).collect();
         };
         // What is confirmed counts although others are not: each answer is kept as it comes.
-        if tokio::time::timeout(PATIENCE, line.publish(batch, &mut sent)).await.is_err() {
+        if tokio::time::timeout(PATIENCE, line.publish(&mut batch, &mut sent)).await.is_err() {
             line.broken.cancel();
         }
         let unknown = || Sent::Unknown(format!("not confirmed within {} s", PATIENCE.as_secs()));
@@ -137,14 +137,14 @@ type Place = Option<Sent>;
 impl Line {
     /// Publishes what has no answer yet, an exchange at a time: of one that is not there, or that may not be written to,
     /// RabbitMQ closes the channel, and what others are sent must not be lost, or sent twice, for that.
-    async fn publish(&self, batch: &[Message], sent: &mut [Place]) {
-        let mut exchanges: Vec<&ShortString> = batch.iter().map(|message| &message.exchange).collect();
+    async fn publish(&self, batch: &mut [Message], sent: &mut [Place]) {
+        let mut exchanges: Vec<ShortString> = batch.iter().map(|message| message.exchange.clone()).collect();
         exchanges.sort_unstable();
         exchanges.dedup();
         for exchange in exchanges {
-            let Err(error) = self.publish_to(exchange, batch, sent).await else { continue };
+            let Err(error) = self.publish_to(&exchange, batch, sent).await else { continue };
             let answer = if error.is_amqp_soft_error() { Sent::Refused } else { Sent::Unknown };
-            let open = batch.iter().zip(sent.iter_mut()).filter(|(message, _)| message.exchange == *exchange);
+            let open = batch.iter().zip(sent.iter_mut()).filter(|(message, _)| message.exchange == exchange);
             for (_, place) in open.filter(|(_, place)| place.is_none()) {
                 *place = Some(answer(error.to_string()));
             }
@@ -155,16 +155,18 @@ impl Line {
     async fn publish_to(
         &self,
         exchange: &ShortString,
-        batch: &[Message],
+        batch: &mut [Message],
         sent: &mut [Place],
     ) -> lapin::Result<()> {
         let channel = self.channel().await?;
         let mut confirmations = Vec::with_capacity(batch.len());
         // Mandatory: what no queue takes comes back instead of vanishing.
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let of_it = batch.iter().zip(sent.iter_mut()).filter(|(message, _)| message.exchange == *exchange);
+        let of_it =
+            batch.iter_mut().zip(sent.iter_mut()).filter(|(message, _)| message.exchange == *exchange);
         for (message, place) in of_it.filter(|(_, place)| place.is_none()) {
-            let (key, properties) = (message.routing_key.clone(), message.properties.clone());
+            // They are not looked at again; a copy would cost as much as all else here.
+            let (key, properties) = (message.routing_key.clone(), std::mem::take(&mut message.properties));
             let publishing = channel.basic_publish(exchange.clone(), key, options, &message.body, properties);
             confirmations.push((place, publishing.await?));
         }
@@ -210,7 +212,6 @@ fn refuse_returned(back: &BasicReturnMessage, batch: &[Message], sent: &mut [Pla
     let is_it = |message: &Message| {
         message.routing_key == back.delivery.routing_key
             && message.exchange == back.delivery.exchange
-            && message.properties.message_id() == back.delivery.properties.message_id()
             && message.body == back.delivery.data
     };
     let mut others = batch.iter().zip(sent).filter(|(_, place)| !matches!(place, Some(Sent::Refused(_))));

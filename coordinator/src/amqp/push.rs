@@ -44,7 +44,6 @@ const TURN_RENEWED_EVERY: Duration = Duration::from_secs(10 * 60);
 /// A queue that is pushed, at this coordinator.
 pub(super) struct Pusher<'a> {
     amqp: &'a Amqp,
-    connection: &'a Connection,
     channel: Channel,
     queue: &'a Name,
     config: PushConfig,
@@ -78,12 +77,12 @@ impl<'a> Pusher<'a> {
     /// A pusher of a queue, on a channel of its own.
     pub async fn open(
         amqp: &'a Amqp,
-        connection: &'a Connection,
+        connection: &Connection,
         queue: &'a Name,
         config: PushConfig,
     ) -> Result<Self, SessionError> {
         let channel = connection.create_channel().await?;
-        Ok(Self { amqp, connection, channel, queue, config, refused: AtomicBool::new(false) })
+        Ok(Self { amqp, channel, queue, config, refused: AtomicBool::new(false) })
     }
 
     /// Waits for the turn, and pushes until the session ends.
@@ -108,12 +107,20 @@ impl<'a> Pusher<'a> {
                 },
                 () = tokio::time::sleep(TURN_RENEWED_EVERY) => {
                     // RabbitMQ goes on giving turns to the consumer that has it.
-                    topology::put_turn(self.connection, &turn).await?;
+                    if let Err(error) = self.put_turn().await {
+                        tracing::warn!(%error, queue = %self.queue, "the turn could not be renewed; trying again later");
+                        continue;
+                    }
                     held.ack(BasicAckOptions::default()).await?;
                     held = next_turn(&mut turns, &turn).await?;
                 }
             }
         }
+    }
+
+    async fn put_turn(&self) -> Result<(), SessionError> {
+        let Some(address) = &self.amqp.config.url else { return Ok(()) };
+        topology::put_turns(address, &self.amqp.config, std::iter::once(self.queue)).await
     }
 
     async fn push(&self) -> Result<(), SessionError> {
@@ -217,8 +224,8 @@ impl<'a> Pusher<'a> {
     /// Publishes leases; those that RabbitMQ does not have are handed back.
     async fn publish(&self, leases: Vec<Lease>) {
         let now_ms = self.amqp.engine.clock().now_ms();
-        let batch: Vec<Message> = leases.iter().map(|lease| self.message(lease, now_ms)).collect();
-        let sent = self.amqp.publisher.publish(&batch).await;
+        let batch = leases.iter().map(|lease| self.message(lease, now_ms)).collect();
+        let sent = self.amqp.publisher.publish(batch).await;
         let (mut confirmed, mut left, mut back) = (0, 0, Vec::new());
         for (lease, sent) in leases.into_iter().zip(sent) {
             match sent {

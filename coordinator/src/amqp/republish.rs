@@ -59,7 +59,7 @@ impl<'a> Republisher<'a> {
             }
         }
         let mut handed_off = Vec::new();
-        for (lease, sent) in out.iter().zip(self.amqp.publisher.publish(&batch).await) {
+        for (lease, sent) in out.iter().zip(self.amqp.publisher.publish(batch).await) {
             match sent {
                 Sent::Confirmed => handed_off.push(lease_ref(lease)),
                 Sent::Refused(why) => endings.push(settlement(lease, failed(why))),

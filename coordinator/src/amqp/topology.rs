@@ -8,7 +8,8 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ErrorKind, ExchangeKind};
-use redrive_link::amqp::SessionError;
+use redrive_link::amqp::{AmqpAddress, SessionError, dial};
+use redrive_shared::id::Name;
 
 use super::config::{AmqpConfig, QueueType};
 use super::publisher::PERSISTENT;
@@ -38,18 +39,28 @@ pub(super) async fn declare(channel: &Channel, config: &AmqpConfig) -> Result<()
     Ok(())
 }
 
-/// Puts a message into each turn queue, for one coordinator at a time to hold. Every coordinator does so whenever it connects:
-/// of those that nobody holds, the queue keeps one.
-pub(super) async fn put_turns(connection: &Connection, config: &AmqpConfig) -> Result<(), SessionError> {
-    for queue in config.push.keys() {
-        put_turn(connection, &config.names().turn(queue)).await?;
+/// Puts a message into turn queues, for one coordinator at a time to hold. Every coordinator does so whenever it begins to
+/// consume: of those that nobody holds, the queue keeps one. It takes a connection of its own, because a broker short of
+/// memory reads nothing more from one that publishes, not even acknowledgements.
+pub(super) async fn put_turns(
+    address: &AmqpAddress,
+    config: &AmqpConfig,
+    queues: impl Iterator<Item = &Name>,
+) -> Result<(), SessionError> {
+    let mut queues = queues.peekable();
+    if queues.peek().is_none() {
+        return Ok(());
+    }
+    let connection = dial(address, "redrive-turn").await?;
+    for queue in queues {
+        put_turn(&connection, &config.names().turn(queue)).await?;
     }
     Ok(())
 }
 
 /// Puts a message into one turn queue. A quorum queue whose node was killed soon after it was made may come back in a state in
 /// which it takes nothing for ever (seen with RabbitMQ 3.10): it is made anew, which costs nobody anything but a turn.
-pub(super) async fn put_turn(connection: &Connection, turn: &str) -> Result<(), SessionError> {
+async fn put_turn(connection: &Connection, turn: &str) -> Result<(), SessionError> {
     for _ in 0..2 {
         // Of its own: what was not confirmed before says nothing of what is published next.
         let channel = connection.create_channel().await?;
