@@ -14,6 +14,7 @@ mod ingress;
 mod outcomes;
 mod publisher;
 mod push;
+pub mod removal;
 mod republish;
 mod topology;
 
