@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use toml::{Table, Value};
 
+use super::amqp_args::AmqpArgs;
 use super::store_args::StoreArgs;
 use crate::context::Context;
 use crate::demo;
@@ -23,13 +24,16 @@ const AFTER_HELP: &str = "\
 Without --demo it stays up until Ctrl-C or SIGTERM and makes every queue that is named. Its data lives in
 $XDG_DATA_HOME/redrive/dev (or ~/.local/share/redrive/dev) and survives a restart. With --json, one line on stdout says
 when it is ready.
-With --demo it plays for about 20 seconds in a directory of its own, and exits 0 only if every task is accounted for.
+With --demo it plays for about 20 seconds in a directory of its own, and exits 0 only if every task is accounted for. With
+--amqp as well, the same is pushed to the workers over RabbitMQ, under names of its own that are removed at the end.
 
 Examples:
   redrive dev
   redrive dev --in-memory --listen 127.0.0.1:0
+  redrive dev --amqp amqp://127.0.0.1 --push letters
   redrive dev --demo
   redrive dev --demo --store redis://127.0.0.1:6379
+  redrive dev --demo --amqp amqp://127.0.0.1
   redrive dev --demo --seed 7 --json | jq .books";
 
 /// How long a stranger on our port may take to show that it is a coordinator.
@@ -50,6 +54,8 @@ pub struct Args {
     listen: Option<SocketAddr>,
     #[command(flatten)]
     store: StoreArgs,
+    #[command(flatten)]
+    amqp: AmqpArgs,
 }
 
 impl Args {
@@ -59,12 +65,16 @@ impl Args {
             section.insert("listen".into(), Value::String(listen.to_string()));
         }
         self.store.write(&mut section);
+        self.amqp.write(&mut section);
         Table::from_iter([("coordinator".to_owned(), Value::Table(section))])
     }
 }
 
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let begun = Instant::now();
+    if args.demo && !args.amqp.push.is_empty() {
+        return Err(Usage::new("with --demo the demo's own queues are pushed; leave out --push").into());
+    }
     let mut config = context.config(args.flags())?.coordinator;
     // For trying things: what a coordinator would refuse is only warned about here.
     config.store.allow_unsafe = true;
@@ -164,7 +174,9 @@ fn announce(
     if output.json {
         let shared = config.store.url.as_ref().map(ToString::to_string);
         let data_dir = (!config.in_memory && shared.is_none()).then_some(&config.data_dir);
-        let ready = json!({ "url": url, "data_dir": data_dir, "store": shared, "ready_ms": ready_ms });
+        let amqp = config.amqp.url.as_ref().map(ToString::to_string);
+        let ready =
+            json!({ "url": url, "data_dir": data_dir, "store": shared, "amqp": amqp, "ready_ms": ready_ms });
         return Ok(output.line(ready)?);
     }
     let data = if let Some(shared) = &config.store.url {
@@ -183,7 +195,11 @@ fn announce(
     let strong = |text: &str| output.strong(text);
     output.line(format!("{} is ready in {ready_ms} ms\n", strong("redrive dev")))?;
     output.line(format!("  API    {url}"))?;
-    output.line(format!("  Data   {data}\n"))?;
+    output.line(format!("  Data   {data}"))?;
+    if let Some(rabbit) = pushes(config) {
+        output.line(format!("  Push   {rabbit}"))?;
+    }
+    output.line("")?;
     output.line(strong("Hand it a call that failed, as your code saw it fail:"))?;
     output.line(format!("{}\n", enqueue_line(&url)))?;
     output.line(strong(
@@ -197,6 +213,17 @@ fn announce(
     output.line(format!("  curl {url}/openapi.json\n"))?;
     output.line("Stop it with Ctrl-C.")?;
     Ok(())
+}
+
+/// Where RabbitMQ is, and what is pushed there.
+fn pushes(config: &CoordinatorConfig) -> Option<String> {
+    let address = config.amqp.url.as_ref()?;
+    let queues: Vec<&str> = config.amqp.push.keys().map(|queue| queue.as_str()).collect();
+    let pushed = match queues.is_empty() {
+        true => "no queue, for none is named with --push".to_owned(),
+        false => format!("{}, to workers with --link", queues.join(", ")),
+    };
+    Some(format!("{address}: {pushed}"))
 }
 
 /// How this program was called, for lines to paste: `cargo run` leaves it out of the path.
@@ -217,7 +244,7 @@ mod tests {
     use super::*;
 
     fn args() -> Args {
-        Args { demo: false, seed: 1, listen: None, store: StoreArgs::default() }
+        Args { demo: false, seed: 1, listen: None, store: StoreArgs::default(), amqp: AmqpArgs::default() }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use redrive_shared::id::{Name, TaskId};
 use redrive_shared::task::{AttemptEnd, AttemptRecord, FailureRecord, TaskState, TaskView};
 use redrive_shared::wire::AgentView;
 
+use super::push::PUSHER;
 use crate::output::{duration, excerpt};
 
 /// One more line about a task may be told each time that so many milliseconds have passed: somebody reads them.
@@ -62,6 +63,7 @@ pub struct Noteworthy {
     /// The task: its history has the details.
     pub id: TaskId,
     topic: Topic,
+    seen_at_ms: i64,
 }
 
 /// What a line is about; the first of each is told.
@@ -93,6 +95,8 @@ struct Seen {
     lost: u32,
     released: u32,
     runs: u32,
+    /// Whether a worker has it, and not RabbitMQ.
+    at_worker: bool,
 }
 
 /// What has been seen and told so far.
@@ -133,12 +137,13 @@ impl Account {
                 lost: task.ledger.lost,
                 released: task.ledger.released,
                 runs: task.runs,
+                at_worker: is_at_worker(task),
             };
             let before = self.tasks.insert(task.id.clone(), seen);
             if let Some(topic) = topic(task, before)
                 && self.tells(topic, task, now_ms)
             {
-                noteworthy.push(Noteworthy { id: task.id.clone(), topic });
+                noteworthy.push(Noteworthy { id: task.id.clone(), topic, seen_at_ms: now_ms });
             }
         }
         noteworthy
@@ -258,8 +263,7 @@ fn topic(task: &TaskView, before: Option<Seen>) -> Option<Topic> {
         TaskState::Scheduled | TaskState::Leased => {
             if rose(ledger.lost, |seen| seen.lost) {
                 Some(Topic::Lost)
-            } else if ledger.lost > 0 && rose(task.runs, |seen| seen.runs) && task.state == TaskState::Leased
-            {
+            } else if ledger.lost > 0 && begins(task, before) {
                 Some(Topic::RunsAgain)
             } else if rose(ledger.failed, |seen| seen.failed) {
                 Some(if task.runs == 0 { Topic::Came(class) } else { Topic::Failed(class) })
@@ -275,6 +279,16 @@ fn topic(task: &TaskView, before: Option<Seen>) -> Option<Topic> {
         | TaskState::Cancelled
         | TaskState::HandedOff => None,
     }
+}
+
+/// Whether a worker has a lease. One that was pushed is the coordinator's own until a worker begins.
+fn is_at_worker(task: &TaskView) -> bool {
+    task.state == TaskState::Leased && task.agent.as_deref().is_some_and(|agent| agent != PUSHER)
+}
+
+/// Whether a worker has it that did not have it at the last look.
+fn begins(task: &TaskView, before: Option<Seen>) -> bool {
+    is_at_worker(task) && before.is_none_or(|before| before.runs < task.runs || !before.at_worker)
 }
 
 /// The line about a change, told from the task with its history.
@@ -330,11 +344,19 @@ pub fn tell(noteworthy: &Noteworthy, task: &TaskView) -> Option<Line> {
             let lost = last(&[AttemptEnd::Lost])?;
             let agent = task.agent.as_ref().map_or_else(String::new, |agent| format!(" at {agent}"));
             let due_ms = lost.ended_at_ms.saturating_add_unsigned(lost.delay_ms.unwrap_or(0));
-            line(due_ms, "runs again", Tone::Good, format!("lease {}{agent}, under a new epoch", task.runs))
+            // When it began is not written anywhere: between these two.
+            let at_ms = due_ms.max(noteworthy.seen_at_ms);
+            line(at_ms, "runs again", Tone::Good, format!("lease {}{agent}, under a new epoch", task.runs))
         }
         Topic::HandedBack => {
             let back = last(&[AttemptEnd::Released])?;
-            let text = format!("untouched{}, whose breaker is open: no attempt is charged", by_agent(back));
+            // A lease that was pushed and that nobody began is still the coordinator's.
+            let by = if back.agent.as_deref() == Some(PUSHER) {
+                " by the worker that it was pushed to".to_owned()
+            } else {
+                by_agent(back)
+            };
+            let text = format!("untouched{by}, whose breaker is open: no attempt is charged");
             line(back.ended_at_ms, "handed back", Tone::Story, text)
         }
     }
@@ -418,7 +440,7 @@ fn breaker_line(agent: &Name, before: Option<BreakerSnapshot>, now: BreakerSnaps
     let (verb, tone, text) = match now.state {
         BreakerState::Open if state_before == BreakerState::Closed => {
             let text =
-                format!("{} of {} calls failed: it claims nothing for {wait}", now.failures, now.outcomes);
+                format!("{} of {} calls failed: it takes nothing for {wait}", now.failures, now.outcomes);
             ("breaker open", Tone::Bad, text)
         }
         BreakerState::Open => {
@@ -430,7 +452,7 @@ fn breaker_line(agent: &Name, before: Option<BreakerSnapshot>, now: BreakerSnaps
         BreakerState::Closed => (
             "breaker closed",
             Tone::Good,
-            "half-open, and its probe succeeded: it claims work again".to_owned(),
+            "half-open, and its probe succeeded: it takes work again".to_owned(),
         ),
         BreakerState::Isolated => ("isolated", Tone::Person, "a person shut it".to_owned()),
     };

@@ -21,6 +21,8 @@ pub struct Evidence<'a> {
     pub counters: StateCounts,
     /// How often the upstream did each task's work.
     pub effects: &'a BTreeMap<String, u64>,
+    /// When the upstream was asked for each task's work, in order (ms since the epoch).
+    pub calls_ms: &'a BTreeMap<String, Vec<i64>>,
     /// Pairs of calls for one task that the upstream served at the same time.
     pub overlapping_calls: usize,
     /// From when to when some breaker was not closed (ms since the epoch).
@@ -54,10 +56,13 @@ pub struct Books {
     pub handed_back: usize,
     /// By class of failure, the most frequent first.
     pub classes: Vec<ClassRow>,
-    /// Claim less due, for claims that no open breaker held up.
+    /// Lease less due, for leases that no open breaker held up.
     pub lateness_ms: Lateness,
-    /// Claim less due, for work that was due while a breaker was open: waiting is what breakers are for.
+    /// Lease less due, for work that was due while a breaker was open: waiting is what breakers are for.
     pub lateness_breaker_open_ms: Lateness,
+    /// First call less due, for leases that no open breaker held up: when the work really began. A lease that was pushed may
+    /// have waited in RabbitMQ, and at its worker.
+    pub work_lateness_ms: Lateness,
     /// What became of the killed worker's tasks.
     pub crash: Crash,
     /// Tasks whose work the upstream did more than once.
@@ -107,9 +112,9 @@ pub struct Lateness {
 pub struct Crash {
     /// Tasks that the worker took with it.
     pub tasks: usize,
-    /// Of these, how many another worker has begun since.
+    /// Of these, how many the upstream was asked for again.
     pub again: usize,
-    /// From the kill to the first of them that ran again, in milliseconds.
+    /// From the kill to the first of them that was, in milliseconds.
     pub first_ms: Option<i64>,
     /// … and to the last.
     pub last_ms: Option<i64>,
@@ -120,14 +125,18 @@ impl Books {
     pub fn close(evidence: &Evidence<'_>) -> Self {
         let mut books = Self { enqueued: evidence.enqueued.len(), ..Self::default() };
         let mut classes: BTreeMap<FailureClass, ClassRow> = BTreeMap::new();
-        let (mut prompt, mut held_up) = (Vec::new(), Vec::new());
+        let (mut prompt, mut held_up, mut work) = (Vec::new(), Vec::new(), Vec::new());
         for task in evidence.tasks {
             books.count(task);
             count_classes(task, &mut classes);
-            for (due_ms, late_ms) in lateness(task) {
-                let waited =
-                    evidence.breakers_open_ms.iter().any(|(from, to)| (*from..=*to).contains(&due_ms));
-                if waited { held_up.push(late_ms) } else { prompt.push(late_ms) }
+            for (due_ms, attempt) in leases(task) {
+                let late_ms = |at_ms: i64| at_ms.saturating_sub(due_ms).max(0);
+                if evidence.breakers_open_ms.iter().any(|(from, to)| (*from..=*to).contains(&due_ms)) {
+                    held_up.push(late_ms(attempt.started_at_ms));
+                } else {
+                    prompt.push(late_ms(attempt.started_at_ms));
+                    work.extend(evidence.call_under(task, attempt).map(late_ms));
+                }
             }
             books.overlapping_leases += overlaps(&task.history);
         }
@@ -135,6 +144,7 @@ impl Books {
         books.classes.sort_by_key(|row| (std::cmp::Reverse(row.failures), row.class));
         books.lateness_ms = Lateness::of(prompt);
         books.lateness_breaker_open_ms = Lateness::of(held_up);
+        books.work_lateness_ms = Lateness::of(work);
         books.crash = crash(evidence);
         books.done_twice = evidence.effects.values().filter(|times| **times > 1).count();
         books.overlapping_calls = evidence.overlapping_calls;
@@ -249,17 +259,32 @@ impl ClassRow {
     }
 }
 
-/// When each of its leases was due, and how much later it was given.
-fn lateness(task: &TaskView) -> Vec<(i64, i64)> {
+/// Leases and calls are written down in whole milliseconds, by two that each round down.
+const ROUNDING_MS: i64 = 2;
+
+/// Each of its leases, with when it was due.
+fn leases(task: &TaskView) -> Vec<(i64, &AttemptRecord)> {
     let mut due_ms = task.enqueued_at_ms;
     let mut all = Vec::with_capacity(task.history.len());
     for attempt in &task.history {
         if attempt.run > 0 && attempt.end != AttemptEnd::Reported {
-            all.push((due_ms, attempt.started_at_ms.saturating_sub(due_ms).max(0)));
+            all.push((due_ms, attempt));
         }
         due_ms = attempt.ended_at_ms.saturating_add_unsigned(attempt.delay_ms.unwrap_or(0));
     }
     all
+}
+
+impl Evidence<'_> {
+    /// When the upstream was first asked for a task's work, from then on.
+    fn call_from(&self, task: &TaskView, from_ms: i64) -> Option<i64> {
+        self.calls_ms.get(task.id.as_str())?.iter().copied().find(|at_ms| *at_ms >= from_ms)
+    }
+
+    /// When the upstream was first asked for it under that lease, if it was.
+    fn call_under(&self, task: &TaskView, lease: &AttemptRecord) -> Option<i64> {
+        self.call_from(task, lease.started_at_ms - ROUNDING_MS).filter(|at_ms| *at_ms <= lease.ended_at_ms)
+    }
 }
 
 /// Pairs of leases that follow each other, of which the second began before the first had ended.
@@ -273,12 +298,12 @@ fn crash(evidence: &Evidence<'_>) -> Crash {
     let Some(killed_at_ms) = evidence.killed_at_ms else { return Crash::default() };
     let mut crash = Crash::default();
     for task in evidence.tasks {
-        let Some(lost) = task.history.iter().position(|attempt| attempt.end == AttemptEnd::Lost) else {
+        let Some(lost) = task.history.iter().find(|attempt| attempt.end == AttemptEnd::Lost) else {
             continue;
         };
         crash.tasks += 1;
-        if let Some(next) = task.history.get(lost + 1) {
-            let after_ms = next.started_at_ms.saturating_sub(killed_at_ms);
+        if let Some(call_ms) = evidence.call_from(task, lost.ended_at_ms) {
+            let after_ms = call_ms.saturating_sub(killed_at_ms);
             crash.again += 1;
             crash.first_ms = Some(crash.first_ms.map_or(after_ms, |first| first.min(after_ms)));
             crash.last_ms = Some(crash.last_ms.map_or(after_ms, |last| last.max(after_ms)));

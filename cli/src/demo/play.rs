@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::account::{Account, Line, Tone, tell};
+use super::push::PUSHER;
 use super::scenario::{
     Act, CRASHY, CRASHY_CONCURRENCY, CRASHY_UP_BY, KILL_AFTER, LEFT_WAITING_MS, OUTAGE_REPLY, PLAY_MAX,
     REPORTS_AT, TIMELINE, Work, queues,
@@ -282,7 +283,10 @@ impl<'a> Play<'a> {
         mut child: Child,
         full_since: Option<Instant>,
     ) -> anyhow::Result<Crash> {
-        let (held, left) = self.held_by_crashy().await?;
+        let reports = self.reports().await?;
+        let at = |agent: &str| reports.iter().filter(|task| task.agent.as_deref() == Some(agent)).count();
+        let (held, unbegun) = (at(CRASHY), at(PUSHER));
+        let left = reports.iter().filter(|task| !task.state.is_settled()).count();
         if left == 0 {
             self.mishaps.push("the worker process was to be killed, and had nothing to do".to_owned());
             return Ok(Crash::Failed);
@@ -294,18 +298,21 @@ impl<'a> Play<'a> {
         child.start_kill().context("cannot kill the worker process")?;
         let at_ms = SystemClock.now_ms();
         child.wait().await.context("cannot wait for the worker process")?;
-        let text = format!("kill -9 in the middle of {held} tasks (it had room for {CRASHY_CONCURRENCY})");
+        let mut text =
+            format!("kill -9 in the middle of {held} tasks (it had room for {CRASHY_CONCURRENCY})");
+        if unbegun > 0 {
+            text.push_str(&format!(
+                "; of {unbegun} more that nobody has begun, RabbitMQ gives its share to others"
+            ));
+        }
         self.story(CRASHY, "KILLED", &text);
         Ok(Crash::Killed { at_ms })
     }
 
-    /// How many reports it holds, and how many are not settled.
-    async fn held_by_crashy(&self) -> anyhow::Result<(usize, usize)> {
+    /// How the long tasks are.
+    async fn reports(&self) -> anyhow::Result<Vec<TaskView>> {
         let ids = self.work.reports.iter().filter_map(|task| task.id.clone()).collect();
-        let tasks = self.stage.client.status(&StatusRequest { ids }).await?.tasks;
-        let held =
-            tasks.iter().filter(|task| task.agent.as_deref().is_some_and(|agent| agent == CRASHY)).count();
-        Ok((held, tasks.iter().filter(|task| !task.state.is_settled()).count()))
+        Ok(self.stage.client.status(&StatusRequest { ids }).await?.tasks)
     }
 
     // ── what is seen ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -16,6 +16,8 @@ pub struct Facts {
     pub took_ms: u64,
     /// Openings of agents' own breakers, and of those of their dependencies.
     pub openings: (u64, u64),
+    /// Whether RabbitMQ brought the workers their work.
+    pub pushed: bool,
     /// Where the data is, if it was kept.
     pub left_in: Option<String>,
 }
@@ -96,8 +98,9 @@ fn measures(books: &Books, facts: &Facts) -> Vec<(&'static str, String)> {
         some => format!("{some} (their worker ended after the upstream had done the work)"),
     };
     vec![
-        ("lateness (claim − due)", lateness(books.lateness_ms)),
+        ("lateness (lease − due)", lateness(books.lateness_ms)),
         ("… with breakers open", format!("{}, as they should", lateness(books.lateness_breaker_open_ms))),
+        ("… of the first call", lateness(books.work_lateness_ms)),
         ("crash", crash(books)),
         (
             "breakers",
@@ -118,7 +121,7 @@ fn measures(books: &Books, facts: &Facts) -> Vec<(&'static str, String)> {
 
 fn lateness(of: Lateness) -> String {
     let ms = |ms: i64| duration(u64::try_from(ms).unwrap_or(0));
-    format!("p50 {}, p99 {}, max {} ({} claims)", ms(of.p50), ms(of.p99), ms(of.max), of.claims)
+    format!("p50 {}, p99 {}, max {} ({} leases)", ms(of.p50), ms(of.p99), ms(of.max), of.claims)
 }
 
 fn crash(books: &Books) -> String {
@@ -160,6 +163,7 @@ fn machine(books: &Books, facts: &Facts) -> Value {
         "balance": books.balance(),
         "seed": facts.seed,
         "took_ms": facts.took_ms,
+        "pushed": facts.pushed,
         "books": books,
         "breaker_openings": { "agents": own, "dependencies": dependencies },
         "left_in": facts.left_in,

@@ -1,22 +1,25 @@
-//! Everything that runs in the demo: a coordinator, the flaky upstream, three workers, and a fourth in a process of its own.
+//! Everything that runs in the demo: a coordinator, the flaky upstream, workers, and one more in a process of its own.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use redrive_coordinator::{CoordinatorConfig, CoordinatorError};
+use redrive_coordinator::{AmqpConfig, CoordinatorConfig, CoordinatorError};
+use redrive_shared::clock::{Clock as _, SystemClock};
 use redrive_shared::id::Name;
 use redrive_worker::client::Client;
 use redrive_worker::handlers::HttpHandler;
-use redrive_worker::link::HttpLink;
 use redrive_worker::{Summary, WorkerConfig, WorkerError};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::scenario::{self, AGENTS, Agent, CRASHY, CRASHY_CONCURRENCY, REPORTS};
 use crate::upstream::{Upstream, UpstreamHandle};
@@ -28,6 +31,29 @@ const DRAIN_MS: u64 = 1_000;
 /// What the crashing worker says, in the directory of the demo.
 const CRASHY_LOG: &str = "crashy.log";
 
+/// How long everything may take to end: more than a coordinator's grace.
+const DISMISSAL: Duration = Duration::from_secs(8);
+/// A coordinator looks once a second who has room for what is pushed. A play that began before would tell of that.
+const PUSH_SETTLES: Duration = Duration::from_millis(1_200);
+
+/// Everything that runs in this process, so that all of it can be ended, however far the play has come.
+#[derive(Debug, Default)]
+pub struct Crew {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Crew {
+    /// Ends what still runs, and waits until it has.
+    pub async fn dismiss(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(DISMISSAL, self.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tasks.len(), "some of the demo does not end");
+        }
+    }
+}
+
 /// What runs. Dropping it ends the other process too.
 pub struct Stage {
     /// The coordinator's API.
@@ -35,6 +61,10 @@ pub struct Stage {
     /// The upstream's log and outages.
     pub upstream: UpstreamHandle,
     upstream_url: String,
+    upstream_since_ms: i64,
+    /// Where work comes from, if it is pushed.
+    amqp: AmqpConfig,
+    tasks: TaskTracker,
     coordinator: JoinHandle<Result<(), CoordinatorError>>,
     workers: JoinSet<Result<Summary, WorkerError>>,
     workers_stop: CancellationToken,
@@ -44,14 +74,16 @@ pub struct Stage {
 
 impl Stage {
     /// Starts the coordinator and the upstream. `scratch` is a directory for what is thrown away.
-    pub async fn open(config: CoordinatorConfig, scratch: &Path) -> anyhow::Result<Self> {
-        let (stop, workers_stop) = (CancellationToken::new(), CancellationToken::new());
+    pub async fn open(config: CoordinatorConfig, scratch: &Path, crew: &Crew) -> anyhow::Result<Self> {
+        let (stop, tasks) = (crew.stop.clone(), crew.tasks.clone());
+        let amqp = config.amqp.clone();
         let upstream = Upstream::bind(SocketAddr::from(([127, 0, 0, 1], 0)));
         let upstream = upstream.await.context("cannot start the flaky upstream")?;
-        let (handle, upstream_url) = (upstream.handle(), upstream.url());
-        tokio::spawn(upstream.run(stop.clone()));
+        let (handle, upstream_url, upstream_since_ms) =
+            (upstream.handle(), upstream.url(), SystemClock.now_ms());
+        tasks.spawn(upstream.run(stop.clone()));
         let (ready, listening) = oneshot::channel();
-        let mut coordinator = tokio::spawn(redrive_coordinator::run(config, None, stop.clone(), ready));
+        let mut coordinator = tasks.spawn(redrive_coordinator::run(config, None, stop.clone(), ready));
         let address = tokio::select! {
             address = listening => address.ok(),
             ended = &mut coordinator => { ended??; None }
@@ -67,9 +99,12 @@ impl Stage {
             client: Client::new(&format!("http://{address}"))?,
             upstream: handle,
             upstream_url,
+            upstream_since_ms,
+            amqp,
+            tasks,
             coordinator,
             workers: JoinSet::new(),
-            workers_stop,
+            workers_stop: stop.child_token(),
             stop,
             scratch: scratch.to_owned(),
         })
@@ -80,16 +115,36 @@ impl Stage {
         &self.upstream_url
     }
 
+    /// When each task's work was asked for, in order (ms since the epoch).
+    pub fn calls_ms(&self) -> BTreeMap<String, Vec<i64>> {
+        let mut calls = BTreeMap::<String, Vec<i64>>::new();
+        for entry in self.upstream.log() {
+            calls
+                .entry(entry.key)
+                .or_default()
+                .push(self.upstream_since_ms.saturating_add_unsigned(entry.started_ms));
+        }
+        calls
+    }
+
     /// Starts the workers of this process. Each speaks HTTP to the coordinator and to the upstream, as it would from
-    /// another machine.
+    /// another machine, and AMQP to RabbitMQ if that brings its work.
     pub fn start_workers(&mut self) -> anyhow::Result<()> {
         for agent in AGENTS {
             let config = self.worker(agent)?;
             let handler = Arc::new(HttpHandler::new(&self.upstream_url)?);
-            let link = Arc::new(HttpLink::new(Client::new(&config.url)?));
-            self.workers.spawn(redrive_worker::run(config, handler, link, self.workers_stop.clone()));
+            let link = config.connect(&self.workers_stop)?;
+            let worker = redrive_worker::run(config, handler, link, self.workers_stop.clone());
+            self.workers.spawn(self.tasks.track_future(worker));
         }
         Ok(())
+    }
+
+    /// Waits until the coordinator has seen who takes what it pushes.
+    pub async fn wait_for_push(&self) {
+        if self.amqp.url.is_some() {
+            tokio::time::sleep(PUSH_SETTLES).await;
+        }
     }
 
     fn worker(&self, agent: Agent) -> anyhow::Result<WorkerConfig> {
@@ -99,6 +154,8 @@ impl Stage {
             agent: Name::new(agent.name)?,
             queues,
             concurrency: agent.concurrency,
+            link: self.amqp.url.clone(),
+            link_prefix: self.amqp.prefix.clone(),
             drain_ms: DRAIN_MS,
             heartbeat_ms: Some(HEARTBEAT_MS),
             breaker: scenario::breaker(),
@@ -116,6 +173,12 @@ impl Stage {
         let foreign = std::env::vars_os().map(|(name, _)| name);
         for name in foreign.filter(|name| name.to_string_lossy().starts_with("REDRIVE_")) {
             command.env_remove(name);
+        }
+        if let Some(address) = &self.amqp.url {
+            // Arguments can be read by everyone on this machine; the address may hold a password.
+            command
+                .env("REDRIVE__WORKER__LINK", address.reveal())
+                .env("REDRIVE__WORKER__LINK_PREFIX", &self.amqp.prefix);
         }
         command
             .args(["worker", "--agent", CRASHY, "--queues", REPORTS])
@@ -143,12 +206,5 @@ impl Stage {
         self.stop.cancel();
         (&mut self.coordinator).await??;
         Ok(())
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        self.workers_stop.cancel();
-        self.stop.cancel();
     }
 }

@@ -193,6 +193,13 @@ pub fn read_tls(tls: bool, ca: Option<String>, scheme: (&str, &str)) -> Result<O
     }
 }
 
+/// Writes every byte but letters, digits and `-._~` as `%` and two hexadecimal digits: no punctuation of an address is left.
+pub fn encode(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let encoded = |byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(encoded).collect()
+}
+
 /// Undoes percent-encoding.
 pub fn decode(text: &str, what: &str) -> Result<String, AddressError> {
     let bad = || AddressError::new(format!("{what} has a % that is not followed by two hexadecimal digits"));

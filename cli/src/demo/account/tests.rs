@@ -116,7 +116,7 @@ fn told_class(told: &[Noteworthy]) -> FailureClass {
 }
 
 fn text(topic: Topic, view: &TaskView) -> String {
-    let line = tell(&Noteworthy { id: view.id.clone(), topic }, view).unwrap();
+    let line = tell(&Noteworthy { id: view.id.clone(), topic, seen_at_ms: 0 }, view).unwrap();
     format!("{}: {}", line.verb, line.text)
 }
 
@@ -187,6 +187,34 @@ fn a_lost_worker_is_told_however_much_else_happens() {
     assert_eq!(text(noteworthy[0].topic, &again), "runs again: lease 2 at writer, under a new epoch");
 }
 
+#[test]
+fn what_was_pushed_runs_again_when_a_worker_has_begun() {
+    let mut account = Account::new();
+    let mut view = task("a", Scheduled, 0, Overloaded);
+    view.ledger.lost = 1;
+    view.history = vec![attempt(1, AttemptEnd::Lost, None, Some(130))];
+    account.look(&[view.clone()], 0);
+    let pushed = TaskView { state: TaskState::Leased, runs: 2, agent: Some(name(PUSHER)), ..view };
+    assert!(account.look(std::slice::from_ref(&pushed), 100).is_empty());
+    let begun = TaskView { agent: Some(name("writer")), ..pushed };
+    let noteworthy = account.look(std::slice::from_ref(&begun), 2_000);
+    let line = tell(&noteworthy[0], &begun).unwrap();
+    assert_eq!((line.at_ms, line.verb), (2_000, "runs again"));
+    assert!(line.text.contains("at writer"), "{}", line.text);
+    assert!(account.look(&[begun], 9_000).is_empty());
+}
+
+#[test]
+fn who_hands_back_what_was_pushed_is_a_worker() {
+    let mut view = task("a", Scheduled, 0, Overloaded);
+    let back = attempt(1, AttemptEnd::Released, None, Some(130));
+    view.history = vec![AttemptRecord { agent: Some(name(PUSHER)), ..back.clone() }];
+    let pushed = "handed back: untouched by the worker that it was pushed to, whose breaker is open: no attempt is charged";
+    assert_eq!(text(Topic::HandedBack, &view), pushed);
+    view.history = vec![back];
+    assert!(text(Topic::HandedBack, &view).starts_with("handed back: untouched by planner, whose"));
+}
+
 fn breaker(state: BreakerState, openings: u64, since_ms: i64) -> BreakerSnapshot {
     BreakerSnapshot {
         state,
@@ -225,7 +253,7 @@ fn a_breakers_story_is_told_from_its_snapshots() {
     assert!(verbs(BreakerState::Closed, 0, 0).is_empty());
     assert_eq!(
         verbs(BreakerState::Open, 1, 1_000),
-        ["breaker open: 9 of 12 calls failed: it claims nothing for 900ms"]
+        ["breaker open: 9 of 12 calls failed: it takes nothing for 900ms"]
     );
     assert!(verbs(BreakerState::Open, 1, 1_000).is_empty());
     assert_eq!(

@@ -48,8 +48,19 @@ fn task(id: &str, state: TaskState, history: Vec<AttemptRecord>) -> TaskView {
 }
 
 fn close(tasks: &[TaskView], effects: &[(&str, u64)], change: impl FnOnce(&mut Evidence<'_>)) -> Books {
+    close_seen(tasks, effects, &[], change)
+}
+
+/// With calls that the upstream saw.
+fn close_seen(
+    tasks: &[TaskView],
+    effects: &[(&str, u64)],
+    calls_ms: &[(&str, &[i64])],
+    change: impl FnOnce(&mut Evidence<'_>),
+) -> Books {
     let enqueued: Vec<TaskId> = tasks.iter().map(|task| task.id.clone()).collect();
     let effects = effects.iter().map(|(id, times)| ((*id).to_owned(), *times)).collect();
+    let calls_ms = calls_ms.iter().map(|(id, calls)| ((*id).to_owned(), calls.to_vec())).collect();
     let mut counters = StateCounts::default();
     for task in tasks {
         *counters.of(task.state) += 1;
@@ -59,6 +70,7 @@ fn close(tasks: &[TaskView], effects: &[(&str, u64)], change: impl FnOnce(&mut E
         tasks,
         counters,
         effects: &effects,
+        calls_ms: &calls_ms,
         overlapping_calls: 0,
         breakers_open_ms: &[],
         killed_at_ms: None,
@@ -151,7 +163,16 @@ fn lateness_counts_from_the_due_time_and_keeps_open_breakers_apart() {
     // Due 1200 and claimed 1205 while a breaker was open; the others 1, 2, 0 and 1 ms late (due 1000, 1000, 1110, 1220).
     assert_eq!(books.lateness_breaker_open_ms, Lateness { claims: 1, p50: 5, p99: 5, max: 5 });
     assert_eq!(books.lateness_ms, Lateness { claims: 4, p50: 1, p99: 2, max: 2 });
+    assert_eq!(books.work_lateness_ms, Lateness::default(), "nobody saw a call");
     assert_eq!(Lateness::of((1..=200).collect()), Lateness { claims: 200, p50: 100, p99: 198, max: 200 });
+}
+
+#[test]
+fn work_is_late_until_it_is_called_for_and_a_lease_without_a_call_says_nothing() {
+    let calls: [(&str, &[i64]); 2] = [("a", &[1_210]), ("c", &[1_006, 1_123, 1_229])];
+    let books = close_seen(&three(), &[("a", 1), ("b", 1)], &calls, |_| {});
+    // Called for 10, 6 and 9 ms after they were due. The call at 1123 came when that lease was over: it is nobody's.
+    assert_eq!(books.work_lateness_ms, Lateness { claims: 3, p50: 9, p99: 10, max: 10 });
 }
 
 #[test]
@@ -176,8 +197,11 @@ fn the_crash_is_timed_from_the_kill() {
         task
     };
     let tasks = [lost("a", 4_100), lost("b", 4_350)];
-    let books = close(&tasks, &[("a", 1), ("b", 1)], |evidence| evidence.killed_at_ms = Some(2_000));
-    assert_eq!(books.crash, Crash { tasks: 2, again: 2, first_ms: Some(2_100), last_ms: Some(2_350) });
+    let calls: [(&str, &[i64]); 2] = [("a", &[1_003, 4_104]), ("b", &[1_003, 4_351])];
+    let books = close_seen(&tasks, &[("a", 1), ("b", 1)], &calls, |evidence| {
+        evidence.killed_at_ms = Some(2_000);
+    });
+    assert_eq!(books.crash, Crash { tasks: 2, again: 2, first_ms: Some(2_104), last_ms: Some(2_351) });
     assert_eq!(
         books.classes,
         [ClassRow { failures: 2, tasks: 2, recovered: 2, ..ClassRow::new(WorkerLost) }]

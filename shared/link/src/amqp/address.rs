@@ -12,7 +12,9 @@ use std::str::FromStr;
 
 use redrive_shared::error::suggest;
 
-use crate::address::{AddressError, Secret, Tls, decode, nodes, password, read_tls, show, split, user};
+use crate::address::{
+    AddressError, Secret, Tls, decode, encode, nodes, password, read_tls, show, split, user,
+};
 
 /// RabbitMQ's port.
 pub const PORT: u16 = 5672;
@@ -40,6 +42,24 @@ impl AmqpAddress {
     /// The password itself, for the server's eyes.
     pub fn reveal_password(&self) -> &str {
         self.password.as_ref().map_or(&self.username, Secret::reveal)
+    }
+
+    /// The address as it can be read again, **with its password**: for the server's eyes, or the environment of a child that
+    /// this process starts. Never logged, never an argument, which everyone on the machine can read.
+    pub fn reveal(&self) -> String {
+        let scheme = if self.tls.is_some() { "amqps" } else { "amqp" };
+        let password = self.password.as_ref().map(|secret| format!(":{}", encode(secret.reveal())));
+        let nodes: Vec<String> = self.nodes.iter().map(|(host, port)| show(host, *port)).collect();
+        let authority = self.tls.as_ref().and_then(|tls| tls.ca.as_ref());
+        let ca = authority.map(|(path, _)| format!("?ca={}", encode(&path.to_string_lossy())));
+        format!(
+            "{scheme}://{}{}@{}/{}{}",
+            encode(&self.username),
+            password.unwrap_or_default(),
+            nodes.join(","),
+            encode(&self.vhost),
+            ca.unwrap_or_default()
+        )
     }
 }
 
@@ -190,6 +210,27 @@ mod tests {
         for text in shown {
             assert!(!text.contains("hunter2"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_revealed_is_the_same_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ca, password) = (dir.path().join("c a&1%.pem"), dir.path().join("password"));
+        std::fs::write(&ca, "PEM").unwrap();
+        std::fs::write(&password, "p:@/?#%&+ä 1").unwrap();
+        let ca = ca.to_str().unwrap().replace('%', "%25").replace('&', "%26");
+        for url in [
+            "amqp://h".to_owned(),
+            "amqp://u@a,b:1,[::1]:2".to_owned(),
+            "amqp://al%40ice%3A:p%2Fw%25%3F%23@h/%2Ffleet%20%C3%A4%3F".to_owned(),
+            format!("amqps://u:p@h?ca={ca}"),
+            format!("amqps://u@h/v?ca={ca}&password_file={}", password.display()),
+        ] {
+            let address = parsed(&url);
+            let revealed = address.reveal();
+            assert_eq!(parsed(&revealed), address, "{revealed}");
+        }
+        assert_eq!(parsed("amqp://u:a%2Fb@h").reveal(), "amqp://u:a%2Fb@h:5672/%2F");
     }
 
     #[test]
