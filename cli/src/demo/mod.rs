@@ -163,7 +163,7 @@ fn introduce(screen: &Screen, options: &Options, stage: &Stage, data_dir: &Path,
     let amqp = &options.coordinator.amqp;
     if let Some(address) = &amqp.url {
         let names = format!("names `{}.…` (removed at the end)", amqp.prefix);
-        rows.insert(1, ("rabbitmq", format!("{address} · work is pushed to the workers over it · {names}")));
+        rows.insert(1, ("rabbitmq", format!("{address} · brings the workers their work · {names}")));
     }
     for (name, text) in rows {
         screen.say(&format!("  {}  {text}", screen.faint(&format!("{name:<17}"))));
