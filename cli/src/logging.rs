@@ -6,7 +6,8 @@ use crate::cli::{Global, LogFormat};
 use crate::failure::Usage;
 
 /// The crates of this project, whose details come one step before those of the libraries.
-const OURS: [&str; 4] = ["redrive", "redrive_coordinator", "redrive_worker", "redrive_shared"];
+const OURS: [&str; 5] =
+    ["redrive", "redrive_coordinator", "redrive_worker", "redrive_link", "redrive_shared"];
 
 /// Starts the log. `REDRIVE_LOG`, then `RUST_LOG`, decide what is written; then `-v`; then the command's own level.
 pub fn start(global: &Global, level: &'static str) -> anyhow::Result<()> {
@@ -33,8 +34,9 @@ fn read(name: &'static str) -> Option<(&'static str, String)> {
 
 fn directives(verbose: u8, level: &str) -> String {
     match verbose {
-        0 => level.to_owned(),
-        1 => OURS.iter().fold("info".to_owned(), |text, name| format!("{text},{name}=debug")),
+        // lapin writes whole messages, bodies and all, when one comes back: what matters of that is told by us.
+        0 => format!("{level},lapin=off"),
+        1 => OURS.iter().fold("info,lapin=off".to_owned(), |text, name| format!("{text},{name}=debug")),
         2 => "debug".to_owned(),
         _ => "trace".to_owned(),
     }
@@ -46,8 +48,8 @@ mod tests {
 
     #[test]
     fn each_v_shows_more() {
-        assert_eq!(directives(0, "warn"), "warn");
-        assert!(directives(1, "warn").starts_with("info,redrive=debug,"));
+        assert_eq!(directives(0, "warn"), "warn,lapin=off");
+        assert!(directives(1, "warn").starts_with("info,lapin=off,redrive=debug,"));
         assert_eq!(directives(2, "warn"), "debug");
         assert_eq!(directives(9, "warn"), "trace");
     }

@@ -119,6 +119,7 @@ async fn headers_say_what_a_dead_letter_is() {
     let bench = Bench::pushing([]).await;
     let mut headers = FieldTable::default();
     for (name, value) in [
+        ("traceparent", "of another make"),
         ("redrive-id", "mine"),
         ("redrive-queue", "billing"),
         ("redrive-type", "charge"),

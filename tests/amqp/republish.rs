@@ -141,7 +141,7 @@ async fn a_message_that_cannot_be_sent_does_not_keep_its_neighbours() {
         json!({ "exchange": exchange, "routing_key": key, "queue": "orders", "headers": headers, "encoding": "text",
                 "body": key })
     };
-    let (none, heavy) = (json!({}), json!({ "x": "y".repeat(120_000) }));
+    let (none, heavy) = (json!({ "CC": ["redrive.outcomes"] }), json!({ "x": "y".repeat(120_000) }));
     bench.server.post("/v1/queues/orders/pause", &json!({})).await;
     bench
         .enqueue(json!([

@@ -23,6 +23,16 @@ pub trait Link: Send + Sync + 'static {
         false
     }
 
+    /// Whether work that comes by itself can reach this worker now.
+    fn is_in_reach(&self) -> bool {
+        true
+    }
+
+    /// Waits until that is otherwise than it was.
+    async fn reach_changed(&self) {
+        std::future::pending().await
+    }
+
     /// Says that work on these leases begins.
     async fn start(&self, request: &ExtendRequest) -> Result<ExtendReply, LinkError>;
 

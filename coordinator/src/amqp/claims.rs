@@ -5,11 +5,13 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use redrive_shared::id::Name;
 use redrive_shared::limits::WAIT_MAX_MS;
 use redrive_shared::task::Lease;
 use redrive_shared::wire::ClaimRequest;
+use tokio_util::sync::CancellationToken;
 
 use super::Amqp;
 
@@ -19,15 +21,16 @@ const UNCONFIRMED_MAX: usize = 3;
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Batches that are being published.
-pub(super) type Unconfirmed<F> = FuturesUnordered<F>;
+pub(super) type Unconfirmed<'a> = FuturesUnordered<BoxFuture<'a, ()>>;
 
-/// Waits until a batch may be published; false: the coordinator stops, and all that was claimed is accounted for.
-pub(super) async fn until_ready<F: Future<Output = ()>>(
+/// Waits until a batch may be published; false: it is over, and all that was claimed is accounted for.
+pub(super) async fn until_ready(
     amqp: &Amqp,
-    unconfirmed: &mut Unconfirmed<F>,
+    unconfirmed: &mut Unconfirmed<'_>,
+    over: &CancellationToken,
 ) -> bool {
     loop {
-        let is_ready = amqp.publisher.is_ready() && !amqp.stopping.is_cancelled();
+        let is_ready = amqp.publisher.is_ready() && !over.is_cancelled();
         if is_ready && unconfirmed.len() < UNCONFIRMED_MAX {
             return true;
         }
@@ -35,7 +38,7 @@ pub(super) async fn until_ready<F: Future<Output = ()>>(
         if unconfirmed.next().await.is_some() {
             continue;
         }
-        if amqp.stopping.run_until_cancelled(amqp.publisher.ready()).await.is_none() {
+        if over.run_until_cancelled(amqp.publisher.ready()).await.is_none() {
             return false;
         }
     }
@@ -52,11 +55,11 @@ pub(super) struct What<'a> {
 }
 
 /// Leases of a queue when some are due; none when there is a reason to ask anew, `until` among them.
-pub(super) async fn next<F: Future<Output = ()>>(
+pub(super) async fn next(
     amqp: &Amqp,
     queue: &Name,
     what: What<'_>,
-    unconfirmed: &mut Unconfirmed<F>,
+    unconfirmed: &mut Unconfirmed<'_>,
     until: impl Future<Output = ()>,
 ) -> Vec<Lease> {
     let request = ClaimRequest {
@@ -72,6 +75,8 @@ pub(super) async fn next<F: Future<Output = ()>>(
     let (mut claim, mut until) = (pin!(amqp.engine.claim(request)), pin!(until));
     loop {
         tokio::select! {
+            // Leases that were given in the moment of a stop are published, not dropped.
+            biased;
             claimed = &mut claim => match claimed {
                 Ok(reply) => return reply.leases,
                 Err(problem) => {
@@ -83,7 +88,6 @@ pub(super) async fn next<F: Future<Output = ()>>(
             Some(()) = unconfirmed.next() => {}
             () = &mut until => return Vec::new(),
             () = amqp.publisher.not_ready() => return Vec::new(),
-            () = amqp.stopping.cancelled() => return Vec::new(),
         }
     }
 }

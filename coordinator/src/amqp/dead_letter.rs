@@ -14,7 +14,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest, Sha256};
 
 use super::envelope::{self, Envelope, HEADERS_MAX_DEPTH};
-use super::inbox::{base16, header, made_id};
+use super::inbox::{base16, header, made_id, traceparent};
 
 /// How a message came to be dead: the newest entry of `x-death`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,18 +33,36 @@ pub(super) struct Death {
     pub time_s: u64,
 }
 
-/// The newest death of a message, if it died.
-pub(super) fn first_death(properties: &BasicProperties) -> Option<Death> {
-    let AMQPValue::FieldArray(deaths) = properties.headers().as_ref()?.inner().get("x-death")? else {
-        return None;
+/// The queue that a message died in last, if it died.
+pub(super) fn last_queue(properties: &BasicProperties) -> Option<String> {
+    deaths(properties).next()?.inner().get("queue").and_then(text)
+}
+
+/// The newest death of a message, if it died. Deaths in Redrive's own queues, where some policy made dead letters there, are
+/// none: the message is what it was before.
+pub(super) fn death(properties: &BasicProperties, names: &Names) -> Option<Death> {
+    deaths(properties).map(read_death).find(|death| !names.is_ours(&death.queue))
+}
+
+fn deaths(properties: &BasicProperties) -> impl Iterator<Item = &FieldTable> {
+    let header = properties.headers().as_ref().and_then(|headers| headers.inner().get("x-death"));
+    let deaths = match header {
+        Some(AMQPValue::FieldArray(deaths)) => deaths.as_slice(),
+        _ => &[],
     };
-    let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
+    deaths.iter().filter_map(|death| match death {
+        AMQPValue::FieldTable(death) => Some(death),
+        _ => None,
+    })
+}
+
+fn read_death(death: &FieldTable) -> Death {
     let text_of = |name: &str| death.inner().get(name).and_then(text).unwrap_or_default();
     let keys = match death.inner().get("routing-keys") {
         Some(AMQPValue::FieldArray(keys)) => keys.as_slice().first().and_then(text),
         _ => None,
     };
-    Some(Death {
+    Death {
         queue: text_of("queue"),
         reason: text_of("reason"),
         count: count_of(death),
@@ -54,7 +72,7 @@ pub(super) fn first_death(properties: &BasicProperties) -> Option<Death> {
             Some(AMQPValue::Timestamp(seconds)) => *seconds,
             _ => 0,
         },
-    })
+    }
 }
 
 fn count_of(death: &FieldTable) -> u32 {
@@ -97,7 +115,7 @@ pub(super) fn read(delivery: &Delivery, death: &Death) -> Result<NewTask, Proble
         payload: Some(envelope(delivery, death)?),
         attempts_made: Some(attempts(properties).unwrap_or(death.count)),
         failure: Some(failure(death, header(properties, message::ERROR))),
-        traceparent: header(properties, message::TRACEPARENT),
+        traceparent: traceparent(properties),
         ..NewTask::default()
     })
 }
@@ -127,7 +145,7 @@ pub(super) fn other_life(
     if named || !(ended || reused) {
         return None;
     }
-    let death = first_death(&delivery.properties).filter(|death| !names.is_ours(&death.queue))?;
+    let death = death(&delivery.properties, names)?;
     let mut life = Sha256::new();
     life.update(death.time_s.to_be_bytes());
     life.update(&delivery.data);

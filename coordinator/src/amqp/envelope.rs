@@ -127,7 +127,8 @@ impl Envelope {
             properties = properties.with_timestamp(timestamp);
         }
         let mut headers = FieldTable::default();
-        for (name, value) in &self.headers {
+        // A task may say anything: what would send copies elsewhere is left out here as it was on the way in.
+        for (name, value) in self.headers.iter().filter(|(name, _)| is_kept(name)) {
             let name = ShortString::try_new(name.as_str()).map_err(|error| format!("headers: {error}"))?;
             headers.insert(name, from_json(value)?);
         }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::publisher::{Message, PERSISTENT, Publisher, Sent};
 use super::weight;
+use crate::engine::is_traceparent;
 
 /// Messages that RabbitMQ may hand over unacknowledged: one batch is worked on while the next arrives. They are held in
 /// memory, and nobody bounds their size but RabbitMQ.
@@ -49,14 +50,11 @@ impl Inbox {
         Ok(Self { consumer, queue, left: None })
     }
 
-    /// What is there, up to a batch: at least one message. None once `stopping`.
-    pub async fn next(
-        &mut self,
-        stopping: &CancellationToken,
-    ) -> Result<Option<Vec<Delivery>>, SessionError> {
+    /// What is there, up to a batch: at least one message. None once it is over.
+    pub async fn next(&mut self, over: &CancellationToken) -> Result<Option<Vec<Delivery>>, SessionError> {
         let first = match self.left.take() {
             Some(delivery) => delivery,
-            None => match stopping.run_until_cancelled(self.consumer.clone().next()).await {
+            None => match over.run_until_cancelled(self.consumer.clone().next()).await {
                 Some(next) => self.deliver(next)?,
                 None => return Ok(None),
             },
@@ -91,7 +89,7 @@ impl Inbox {
         let mut reasons: BTreeMap<DeliveryTag, Vec<Problem>> = BTreeMap::new();
         for (delivery, problem) in refused {
             metrics::counter!("redrive_amqp_rejected_total", "code" => problem.code.as_str()).increment(1);
-            tracing::warn!(queue = self.queue, %problem, "a message cannot be used; it is kept in {rejected}");
+            tracing::warn!(queue = self.queue, %problem, "a message cannot be used; it is to be kept in {rejected}");
             reasons.entry(delivery.delivery_tag).or_default().push(problem);
         }
         let of = |delivery: &Delivery| reasons.get(&delivery.delivery_tag);
@@ -100,7 +98,12 @@ impl Inbox {
             .map(|(delivery, why)| (delivery.delivery_tag, rejection(delivery, why, &self.queue, rejected)))
             .unzip();
         let unkept = keep(publisher, tags, messages).await;
-        self.acknowledge(batch, &unkept).await
+        self.acknowledge(batch, &unkept).await?;
+        if unkept.is_empty() {
+            return Ok(());
+        }
+        // The queue may be gone: the next session makes it again.
+        Err(SessionError::Broken(format!("what was refused cannot be kept in `{rejected}`")))
     }
 
     async fn acknowledge(&self, batch: &[Delivery], unkept: &[DeliveryTag]) -> Result<(), SessionError> {
@@ -140,7 +143,7 @@ async fn keep(
         if attempt > 0 {
             tokio::time::sleep(AGAIN.0 * 2_u32.pow(attempt)).await;
         }
-        let sent = publisher.publish(messages.clone()).await;
+        let sent = publisher.publish(&messages).await;
         let open = tags.into_iter().zip(messages).zip(sent);
         (tags, messages) =
             open.filter(|(_, sent)| *sent != Sent::Confirmed).map(|(message, _)| message).unzip();
@@ -257,11 +260,20 @@ impl Default for Again {
 
 impl Again {
     /// Waits for the next try.
-    pub async fn wait(&mut self, problem: &Problem, what: &str) {
+    ///
+    /// # Errors
+    /// It is over: what was not acknowledged is delivered again.
+    pub async fn wait(
+        &mut self,
+        problem: &Problem,
+        what: &str,
+        over: &CancellationToken,
+    ) -> Result<(), SessionError> {
         tracing::warn!(%problem, "{what} wait: the store cannot take them");
         let asked = Duration::from_millis(problem.retry_after_ms.unwrap_or(0));
-        tokio::time::sleep(self.0.max(asked.min(AGAIN.1))).await;
+        let waited = over.run_until_cancelled(tokio::time::sleep(self.0.max(asked.min(AGAIN.1)))).await;
         self.0 = (self.0 * 2).min(AGAIN.1);
+        waited.ok_or_else(|| SessionError::Broken(format!("{what} were not taken before the end")))
     }
 }
 
@@ -272,6 +284,11 @@ pub(super) fn header(properties: &BasicProperties, name: &str) -> Option<String>
         AMQPValue::ShortString(text) => Some(text.to_string()),
         _ => None,
     }
+}
+
+/// The trace that a message belongs to, if it says so in the form of W3C: others trace otherwise, and are retried all the same.
+pub(super) fn traceparent(properties: &BasicProperties) -> Option<String> {
+    header(properties, message::TRACEPARENT).filter(|text| is_traceparent(text))
 }
 
 /// An id from what a message says of itself: the same for the same message, whenever it is delivered. As it stands where that

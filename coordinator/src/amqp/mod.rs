@@ -23,9 +23,10 @@ mod weight;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, try_join_all};
-use lapin::Connection;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use lapin::{Channel, Connection};
 use redrive_link::amqp::{AmqpAddress, Names, SessionError, State, dial, keep};
 use redrive_shared::id::Name;
 use tokio::sync::watch;
@@ -112,52 +113,81 @@ impl Amqp {
     }
 
     async fn keep_publishing(&self, address: &AmqpAddress, shutdown: &CancellationToken) {
-        keep(address, "redrive-publish", self.publisher.state(), shutdown, async |connection: Connection| {
+        let state = self.publisher.state();
+        keep(address, "redrive-publish", state, shutdown, async |connection: Connection, over| {
             let channel = connection.create_channel().await?;
             topology::declare(&channel, &self.config).await?;
-            shutdown.run_until_cancelled(self.publisher.serve(connection)).await.unwrap_or(Ok(()))
+            over.run_until_cancelled(self.publisher.serve(connection)).await.unwrap_or(Ok(()))
         })
         .await;
     }
 
     async fn keep_consuming(&self, address: &AmqpAddress) {
-        keep(address, "redrive-consume", &self.consuming, &self.stopping, async |connection: Connection| {
-            let channel = connection.create_channel().await?;
-            topology::declare(&channel, &self.config).await?;
-            let mut parts: Vec<BoxFuture<'_, Result<(), SessionError>>> = vec![
-                outcomes::run(self, connection.create_channel().await?).boxed(),
-                ingress::run(self, connection.create_channel().await?).boxed(),
-                self.put_turns(address).boxed(),
-            ];
-            for (queue, config) in &self.config.push {
-                self.engine.make_configured(queue).await;
-                let pusher = Pusher::open(self, &connection, queue, *config).await?;
-                parts.push(async move { pusher.run().await }.boxed());
-            }
-            for (queue, way) in &self.config.republish {
-                self.engine.make_configured(queue).await;
-                let republisher = Republisher::new(self, queue, *way);
-                parts.push(async move { republisher.run().await }.boxed());
-            }
-            self.consuming.send_replace(State::Up);
-            tracing::info!(%address, "RabbitMQ is used");
-            // The first that fails ends all: the next connection begins from nothing.
-            try_join_all(parts).await.map(|_| ())
+        keep(address, "redrive-consume", &self.consuming, &self.stopping, async |connection, over| {
+            self.consume(address, &connection, over).await
         })
         .await;
     }
 
-    /// Puts a message into each turn queue, in every session anew: queues that were deleted were made again without one.
-    async fn put_turns(&self, address: &AmqpAddress) -> Result<(), SessionError> {
+    /// All that reads, until one part of it fails: then the others end what they have under way, and the next connection
+    /// begins from nothing.
+    async fn consume(
+        &self,
+        address: &AmqpAddress,
+        connection: &Connection,
+        over: CancellationToken,
+    ) -> Result<(), SessionError> {
+        let channel = connection.create_channel().await?;
+        topology::declare(&channel, &self.config).await?;
+        let mut parts = Vec::<BoxFuture<'_, Result<(), SessionError>>>::new();
+        parts.push(outcomes::run(self, connection.create_channel().await?, &over).boxed());
+        parts.push(ingress::run(self, connection.create_channel().await?, &over).boxed());
+        parts.push(self.keep_declared(address, channel, &over).boxed());
+        for (queue, config) in &self.config.push {
+            self.engine.make_configured(queue).await;
+            let pusher = Pusher::open(self, connection, queue, *config).await?;
+            let over = &over;
+            parts.push(async move { pusher.run(over).await }.boxed());
+        }
+        for (queue, way) in &self.config.republish {
+            self.engine.make_configured(queue).await;
+            let (republisher, over) = (Republisher::new(self, queue, *way), &over);
+            parts.push(async move { republisher.run(over).await }.boxed());
+        }
+        self.consuming.send_replace(State::Up);
+        tracing::info!(%address, "RabbitMQ is used");
+        let mut result = Ok(());
+        let mut parts: FuturesUnordered<_> = parts.into_iter().collect();
+        while let Some(ended) = parts.next().await {
+            result = result.and(ended);
+            if result.is_err() {
+                over.cancel();
+            }
+        }
+        result
+    }
+
+    /// Puts a message into each turn queue, in every session anew, since queues that were deleted were made again without
+    /// one. Then declares everything from time to time: that an exchange or a binding is gone nobody is told.
+    async fn keep_declared(
+        &self,
+        address: &AmqpAddress,
+        channel: Channel,
+        over: &CancellationToken,
+    ) -> Result<(), SessionError> {
         const AGAIN: Duration = Duration::from_secs(2);
-        let putting = async {
+        const DECLARED_EVERY: Duration = Duration::from_secs(60);
+        let keeping = async {
             while let Err(error) = topology::put_turns(address, &self.config, self.config.push.keys()).await {
                 tracing::warn!(%error, "RabbitMQ does not take whose turn it is to push; trying again");
                 tokio::time::sleep(AGAIN).await;
             }
+            loop {
+                tokio::time::sleep(DECLARED_EVERY).await;
+                topology::declare(&channel, &self.config).await?;
+            }
         };
-        self.stopping.run_until_cancelled(putting).await;
-        Ok(())
+        over.run_until_cancelled(keeping).await.unwrap_or(Ok(()))
     }
 }
 

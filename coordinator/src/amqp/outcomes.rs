@@ -7,6 +7,7 @@ use redrive_shared::limits::BATCH_MAX_ITEMS;
 use redrive_shared::wire::{SettleRequest, SettleResult, Settlement};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use tokio_util::sync::CancellationToken;
 
 use super::Amqp;
 use super::inbox::{Again, Inbox, check_size, passes};
@@ -19,10 +20,10 @@ struct Shape {
 }
 
 /// Reads outcomes until the session ends.
-pub(super) async fn run(amqp: &Amqp, channel: Channel) -> Result<(), SessionError> {
+pub(super) async fn run(amqp: &Amqp, channel: Channel, over: &CancellationToken) -> Result<(), SessionError> {
     let mut inbox = Inbox::open(&channel, amqp.names.outcomes()).await?;
     loop {
-        let Some(batch) = inbox.next(&amqp.stopping).await? else { return Ok(()) };
+        let Some(batch) = inbox.next(over).await? else { return Ok(()) };
         let mut refused = Vec::new();
         let mut settlements = Vec::with_capacity(batch.len());
         for delivery in &batch {
@@ -32,7 +33,7 @@ pub(super) async fn run(amqp: &Amqp, channel: Channel) -> Result<(), SessionErro
             }
         }
         let (from, settlements): (Vec<_>, Vec<_>) = settlements.into_iter().unzip();
-        for (delivery, result) in from.into_iter().zip(settle(amqp, settlements).await) {
+        for (delivery, result) in from.into_iter().zip(settle(amqp, settlements, over).await?) {
             refused.extend(told(result).map(|problem| (delivery, problem)));
         }
         inbox.finish(&batch, refused, &amqp.publisher, &amqp.names.rejected()).await?;
@@ -48,26 +49,34 @@ fn read(body: &[u8]) -> Result<Vec<Settlement>, Problem> {
 }
 
 /// Settles, however long the store takes to be there again. One answer a settlement, in order.
-pub(super) async fn settle(amqp: &Amqp, settlements: Vec<Settlement>) -> Vec<SettleResult> {
+pub(super) async fn settle(
+    amqp: &Amqp,
+    settlements: Vec<Settlement>,
+    over: &CancellationToken,
+) -> Result<Vec<SettleResult>, SessionError> {
     let mut results = Vec::with_capacity(settlements.len());
     for settlements in settlements.chunks(BATCH_MAX_ITEMS) {
-        results.extend(settle_chunk(amqp, settlements).await);
+        results.extend(settle_chunk(amqp, settlements, over).await?);
     }
-    results
+    Ok(results)
 }
 
-async fn settle_chunk(amqp: &Amqp, settlements: &[Settlement]) -> Vec<SettleResult> {
+async fn settle_chunk(
+    amqp: &Amqp,
+    settlements: &[Settlement],
+    over: &CancellationToken,
+) -> Result<Vec<SettleResult>, SessionError> {
     let mut again = Again::default();
     loop {
         // What is said twice counts once: so all of it may be said again, where only some could not be taken.
         match amqp.engine.settle(SettleRequest { settlements: settlements.to_vec() }).await {
             Ok(reply) => {
                 match reply.results.iter().filter_map(|one| one.error.as_ref()).find(|one| passes(one)) {
-                    Some(problem) => again.wait(problem, "outcomes from RabbitMQ").await,
-                    None => return reply.results,
+                    Some(problem) => again.wait(problem, "outcomes from RabbitMQ", over).await?,
+                    None => return Ok(reply.results),
                 }
             }
-            Err(problem) => again.wait(&problem, "outcomes from RabbitMQ").await,
+            Err(problem) => again.wait(&problem, "outcomes from RabbitMQ", over).await?,
         }
     }
 }

@@ -113,7 +113,7 @@ impl Publisher {
     }
 
     /// Publishes a batch and waits for the confirmations. One answer a message, in order.
-    pub async fn publish(&self, mut batch: Vec<Message>) -> Vec<Sent> {
+    pub async fn publish(&self, batch: &[Message]) -> Vec<Sent> {
         let mut sent = vec![None; batch.len()];
         for (message, place) in batch.iter().zip(&mut sent) {
             *place = too_heavy(message);
@@ -123,7 +123,9 @@ impl Publisher {
             return sent.into_iter().map(|place| place.unwrap_or_else(unsent)).collect();
         };
         // What is confirmed counts although others are not: each answer is kept as it comes.
-        if tokio::time::timeout(PATIENCE, line.publish(&mut batch, &mut sent)).await.is_err() {
+        let in_time = tokio::time::timeout(PATIENCE, line.publish(batch, &mut sent)).await.is_ok();
+        // One that is blocked is as good as any: another one would be blocked as well, and this one not even closed.
+        if !in_time && !line.connection.status().blocked() {
             line.broken.cancel();
         }
         let unknown = || Sent::Unknown(format!("not confirmed within {} s", PATIENCE.as_secs()));
@@ -137,16 +139,29 @@ type Place = Option<Sent>;
 impl Line {
     /// Publishes what has no answer yet, an exchange at a time: of one that is not there, or that may not be written to,
     /// RabbitMQ closes the channel, and what others are sent must not be lost, or sent twice, for that.
-    async fn publish(&self, batch: &mut [Message], sent: &mut [Place]) {
-        let mut exchanges: Vec<ShortString> = batch.iter().map(|message| message.exchange.clone()).collect();
+    async fn publish(&self, batch: &[Message], sent: &mut [Place]) {
+        let mut exchanges: Vec<&ShortString> = batch.iter().map(|message| &message.exchange).collect();
         exchanges.sort_unstable();
         exchanges.dedup();
         for exchange in exchanges {
-            let Err(error) = self.publish_to(&exchange, batch, sent).await else { continue };
-            let answer = if error.is_amqp_soft_error() { Sent::Refused } else { Sent::Unknown };
-            let open = batch.iter().zip(sent.iter_mut()).filter(|(message, _)| message.exchange == exchange);
-            for (_, place) in open.filter(|(_, place)| place.is_none()) {
-                *place = Some(answer(error.to_string()));
+            let result = self.publish_to(exchange, batch, sent).await;
+            let mut open: Vec<_> = batch
+                .iter()
+                .zip(sent.iter_mut())
+                .filter(|(message, place)| message.exchange == *exchange && place.is_none())
+                .collect();
+            match result {
+                Ok(()) => {}
+                // One of them is to blame, and RabbitMQ does not say which: it is the one with which it closes a channel again.
+                Err(error) if error.is_amqp_soft_error() && open.len() > 1 => {
+                    for (message, place) in &mut open {
+                        let (message, place) = (std::slice::from_ref(*message), std::slice::from_mut(*place));
+                        if let Err(error) = self.publish_to(exchange, message, place).await {
+                            place[0].get_or_insert_with(|| failed(&error));
+                        }
+                    }
+                }
+                Err(error) => open.iter_mut().for_each(|(_, place)| **place = Some(failed(&error))),
             }
         }
     }
@@ -155,18 +170,16 @@ impl Line {
     async fn publish_to(
         &self,
         exchange: &ShortString,
-        batch: &mut [Message],
+        batch: &[Message],
         sent: &mut [Place],
     ) -> lapin::Result<()> {
         let channel = self.channel().await?;
         let mut confirmations = Vec::with_capacity(batch.len());
         // Mandatory: what no queue takes comes back instead of vanishing.
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let of_it =
-            batch.iter_mut().zip(sent.iter_mut()).filter(|(message, _)| message.exchange == *exchange);
+        let of_it = batch.iter().zip(sent.iter_mut()).filter(|(message, _)| message.exchange == *exchange);
         for (message, place) in of_it.filter(|(_, place)| place.is_none()) {
-            // They are not looked at again; a copy would cost as much as all else here.
-            let (key, properties) = (message.routing_key.clone(), std::mem::take(&mut message.properties));
+            let (key, properties) = (message.routing_key.clone(), message.properties.clone());
             let publishing = channel.basic_publish(exchange.clone(), key, options, &message.body, properties);
             confirmations.push((place, publishing.await?));
         }
@@ -206,17 +219,30 @@ impl Line {
     }
 }
 
+/// An error of the channel is about what was said on it; any other one leaves everything open.
+fn failed(error: &lapin::Error) -> Sent {
+    if error.is_amqp_soft_error() {
+        Sent::Refused(error.to_string())
+    } else {
+        Sent::Unknown(error.to_string())
+    }
+}
+
 /// lapin hands a message that came back over with whichever confirmation is next, so it is looked for among those of the
-/// batch. Which of two that are alike is found does not matter: both came back, or both did not.
+/// batch: by all that there is, since where headers route, of two with one body one may come back and the other not.
 fn refuse_returned(back: &BasicReturnMessage, batch: &[Message], sent: &mut [Place]) {
-    let is_it = |message: &Message| {
+    let like = |message: &Message| {
         message.routing_key == back.delivery.routing_key
             && message.exchange == back.delivery.exchange
             && message.body == back.delivery.data
     };
-    let mut others = batch.iter().zip(sent).filter(|(_, place)| !matches!(place, Some(Sent::Refused(_))));
-    match others.find(|(message, _)| is_it(message)) {
-        Some((_, place)) => *place = Some(Sent::Refused(format!("no queue takes it: {}", back.reply_text))),
+    let same = |message: &Message| like(message) && message.properties == back.delivery.properties;
+    let open = |place: &Place| !matches!(place, Some(Sent::Refused(_)));
+    let place_of = |is_it: &dyn Fn(&Message) -> bool| {
+        batch.iter().zip(&*sent).position(|(message, place)| open(place) && is_it(message))
+    };
+    match place_of(&same).or_else(|| place_of(&like)) {
+        Some(place) => sent[place] = Some(Sent::Refused(format!("no queue takes it: {}", back.reply_text))),
         None => tracing::warn!(to = %back.delivery.routing_key, "a message came back that was not sent"),
     }
 }

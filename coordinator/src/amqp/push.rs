@@ -6,11 +6,10 @@
 //! leased is never more than they have room for. It is no leader: should two push at once, for a moment, more tasks than
 //! there is room for wait in RabbitMQ, and nothing else.
 
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -20,6 +19,7 @@ use redrive_shared::id::Name;
 use redrive_shared::task::Lease;
 use redrive_shared::wire::{Outcome, SettleRequest, Settlement};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::claims::{self, Unconfirmed, What};
 use super::config::PushConfig;
@@ -85,36 +85,63 @@ impl<'a> Pusher<'a> {
         Ok(Self { amqp, channel, queue, config, refused: AtomicBool::new(false) })
     }
 
-    /// Waits for the turn, and pushes until the session ends.
-    pub async fn run(&self) -> Result<(), SessionError> {
-        let turn = self.amqp.names.turn(self.queue);
+    /// Waits for the turn, and pushes, until the session is over. A turn that is taken away is waited for again.
+    pub async fn run(&self, over: &CancellationToken) -> Result<(), SessionError> {
         self.channel.basic_qos(1, BasicQosOptions::default()).await?;
-        let (options, tag) = (BasicConsumeOptions::default(), "".into());
-        let mut turns =
-            self.channel.basic_consume(turn.as_str().into(), tag, options, FieldTable::default()).await?;
-        let Some(held) = self.amqp.stopping.run_until_cancelled(next_turn(&mut turns, &turn)).await else {
-            return Ok(());
-        };
-        let mut held = held?;
-        let mut pushing = pin!(self.push());
+        let turn = self.amqp.names.turn(self.queue);
+        while !over.is_cancelled() {
+            let (options, tag) = (BasicConsumeOptions::default(), "".into());
+            let consuming =
+                self.channel.basic_consume(turn.as_str().into(), tag, options, FieldTable::default());
+            let mut turns = consuming.await?;
+            let Some(held) = over.run_until_cancelled(next_turn(&mut turns, &turn)).await else { break };
+            let lost = over.child_token();
+            let holding = async {
+                let ended = self.hold(turns, held?, &turn).await;
+                // What is being published is seen to its end first.
+                lost.cancel();
+                ended
+            };
+            let pushing = async {
+                let mut unconfirmed = Unconfirmed::new();
+                let ended = self.push(&mut unconfirmed, &lost).await;
+                while unconfirmed.next().await.is_some() {}
+                lost.cancel();
+                ended
+            };
+            // It holds the turn for as long as it pushes, and no longer.
+            let (held, pushed) = tokio::join!(lost.run_until_cancelled(holding), pushing);
+            pushed?;
+            match held {
+                Some(Err(SessionError::Cancelled(queue))) => {
+                    tracing::warn!(queue, "the turn to push was taken away; waiting for it again");
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Some(Err(error)) => return Err(error),
+                Some(Ok(())) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the turn until it is lost: why.
+    async fn hold(&self, mut turns: Consumer, mut held: Delivery, turn: &str) -> Result<(), SessionError> {
         loop {
             tokio::select! {
-                ended = &mut pushing => return ended,
                 // Only one is out at a time: what comes now says that the consumer is gone.
-                other = turns.next() => match other {
-                    Some(Err(error)) => return Err(error.into()),
-                    Some(Ok(_)) | None => return Err(SessionError::Cancelled(turn)),
-                },
-                () = tokio::time::sleep(TURN_RENEWED_EVERY) => {
-                    // RabbitMQ goes on giving turns to the consumer that has it.
-                    if let Err(error) = self.put_turn().await {
-                        tracing::warn!(%error, queue = %self.queue, "the turn could not be renewed; trying again later");
-                        continue;
-                    }
-                    held.ack(BasicAckOptions::default()).await?;
-                    held = next_turn(&mut turns, &turn).await?;
+                other = turns.next() => {
+                    other.transpose()?;
+                    return Err(SessionError::Cancelled(turn.to_owned()));
                 }
+                () = tokio::time::sleep(TURN_RENEWED_EVERY) => {}
             }
+            if let Err(error) = self.put_turn().await {
+                tracing::warn!(%error, queue = %self.queue, "the turn could not be renewed; trying again later");
+                continue;
+            }
+            // RabbitMQ goes on giving turns to the consumer that has it.
+            held.ack(BasicAckOptions::default()).await?;
+            held = next_turn(&mut turns, turn).await?;
         }
     }
 
@@ -123,11 +150,14 @@ impl<'a> Pusher<'a> {
         topology::put_turns(address, &self.amqp.config, std::iter::once(self.queue)).await
     }
 
-    async fn push(&self) -> Result<(), SessionError> {
-        let mut unconfirmed = Unconfirmed::new();
+    async fn push<'s>(
+        &'s self,
+        unconfirmed: &mut Unconfirmed<'s>,
+        lost: &CancellationToken,
+    ) -> Result<(), SessionError> {
         let turn = Turn::begin(self.queue);
         let (mut takers, mut looked) = (Takers::default(), None::<Instant>);
-        while claims::until_ready(self.amqp, &mut unconfirmed).await {
+        while claims::until_ready(self.amqp, unconfirmed, lost).await {
             if self.refused.swap(false, Ordering::Relaxed) {
                 tokio::time::sleep(AGAIN).await;
                 looked = None;
@@ -154,18 +184,20 @@ impl<'a> Pusher<'a> {
                     () = freed, if !none => {}
                     () = tokio::time::sleep(ROOM_EVERY), if !none => {}
                     () = self.until_other_takers(&takers) => looked = None,
-                    () = self.amqp.stopping.cancelled() => {}
+                    () = lost.cancelled() => {}
                 }
                 continue;
             }
             // Who has room may go while nothing is due.
-            let changed = self.until_other_takers(&takers);
+            let changed = async {
+                lost.run_until_cancelled(self.until_other_takers(&takers)).await;
+            };
             let what = What { max: room.min(BATCH), lease_ms: self.config.lease_ms, avoid: &takers.avoid };
-            let leases = claims::next(self.amqp, self.queue, what, &mut unconfirmed, changed).await;
+            let leases = claims::next(self.amqp, self.queue, what, unconfirmed, changed).await;
             if leases.is_empty() {
                 looked = None;
             } else {
-                unconfirmed.push(self.publish(leases));
+                unconfirmed.push(self.publish(leases).boxed());
             }
         }
         Ok(())
@@ -208,24 +240,27 @@ impl<'a> Pusher<'a> {
         }
     }
 
-    /// What is left of what they take. What their other queues have out counts, and leases that workers claimed for
-    /// themselves: a queue is pushed or pulled.
+    /// What is left of what they take. Workers that share queues share their room, so what all these queues have out counts
+    /// against what all these workers take; and leases count that workers claimed for themselves: a queue is pushed or
+    /// pulled.
     async fn room(&self, takers: &Takers) -> Result<usize, StoreError> {
         if takers.capacity == 0 {
             return Ok(0);
         }
-        let mut leased = 0;
+        let (mut shared, mut leased) = (takers.shared, 0);
         for queue in &takers.queues {
             leased += self.amqp.engine.leased(queue).await?;
+            shared += self.amqp.config.push.get(queue).map_or(0, |push| u64::from(push.max_outstanding));
         }
-        Ok(usize::try_from(takers.capacity.saturating_sub(leased)).unwrap_or(usize::MAX))
+        let room = takers.capacity.min(shared.saturating_sub(leased));
+        Ok(usize::try_from(room).unwrap_or(usize::MAX))
     }
 
     /// Publishes leases; those that RabbitMQ does not have are handed back.
     async fn publish(&self, leases: Vec<Lease>) {
         let now_ms = self.amqp.engine.clock().now_ms();
-        let batch = leases.iter().map(|lease| self.message(lease, now_ms)).collect();
-        let sent = self.amqp.publisher.publish(batch).await;
+        let batch: Vec<Message> = leases.iter().map(|lease| self.message(lease, now_ms)).collect();
+        let sent = self.amqp.publisher.publish(&batch).await;
         let (mut confirmed, mut left, mut back) = (0, 0, Vec::new());
         for (lease, sent) in leases.into_iter().zip(sent) {
             match sent {

@@ -4,12 +4,16 @@
 //! Nobody reports how that ends. A message that RabbitMQ has confirmed makes its task `handed_off`; if it dies again, it
 //! comes back with the lease under which it went out, and that attempt has failed.
 
+use std::time::Duration;
+
+use futures_util::FutureExt;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use redrive_link::amqp::{SessionError, message};
 use redrive_shared::failure::{FailureClass, FailureSignal};
 use redrive_shared::id::Name;
 use redrive_shared::task::Lease;
 use redrive_shared::wire::{LeaseRef, Outcome, SettleRequest, Settlement};
+use tokio_util::sync::CancellationToken;
 
 use super::Amqp;
 use super::claims::{self, Unconfirmed, What};
@@ -20,6 +24,8 @@ use super::weight::{self, HEADERS_MAX_BYTES};
 
 /// Tasks claimed and published at once.
 const BATCH: usize = 500;
+/// After the store failed.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// What gives the tasks of one queue back.
 pub(super) struct Republisher<'a> {
@@ -35,13 +41,13 @@ impl<'a> Republisher<'a> {
     }
 
     /// Works until the session ends. Any number of coordinators may do so at once.
-    pub async fn run(&self) -> Result<(), SessionError> {
+    pub async fn run(&self, over: &CancellationToken) -> Result<(), SessionError> {
         let mut unconfirmed = Unconfirmed::new();
-        while claims::until_ready(self.amqp, &mut unconfirmed).await {
-            let (what, for_ever) = (What { max: BATCH, lease_ms: None, avoid: &[] }, std::future::pending());
-            let leases = claims::next(self.amqp, self.queue, what, &mut unconfirmed, for_ever).await;
+        while claims::until_ready(self.amqp, &mut unconfirmed, over).await {
+            let what = What { max: BATCH, lease_ms: None, avoid: &[] };
+            let leases = claims::next(self.amqp, self.queue, what, &mut unconfirmed, over.cancelled()).await;
             if !leases.is_empty() {
-                unconfirmed.push(self.give_back(leases));
+                unconfirmed.push(self.give_back(leases).boxed());
             }
         }
         Ok(())
@@ -59,7 +65,7 @@ impl<'a> Republisher<'a> {
             }
         }
         let mut handed_off = Vec::new();
-        for (lease, sent) in out.iter().zip(self.amqp.publisher.publish(batch).await) {
+        for (lease, sent) in out.iter().zip(self.amqp.publisher.publish(&batch).await) {
             match sent {
                 Sent::Confirmed => handed_off.push(lease_ref(lease)),
                 Sent::Refused(why) => endings.push(settlement(lease, failed(why))),
@@ -71,16 +77,25 @@ impl<'a> Republisher<'a> {
             metrics::counter!("redrive_republished_total", "queue" => self.queue.to_string(), "result" => result)
                 .increment(count as u64);
         }
-        // Where the store cannot take it now, their leases end, and they go out once more.
-        if !handed_off.is_empty()
-            && let Err(problem) = self.amqp.engine.hand_off(&handed_off).await
-        {
-            tracing::warn!(%problem, queue = %self.queue, "messages went out, and it could not be noted");
+        if !handed_off.is_empty() {
+            let until_ms = out.iter().map(|lease| lease.lease_until_ms).min().unwrap_or(0);
+            self.hand_off(&handed_off, until_ms).await;
         }
         if !endings.is_empty()
             && let Err(problem) = self.amqp.engine.settle(SettleRequest { settlements: endings }).await
         {
             tracing::warn!(%problem, queue = %self.queue, "messages could not be published, and it could not be noted");
+        }
+    }
+
+    /// Notes that messages went out, until their leases end: from then on they go out once more.
+    async fn hand_off(&self, leases: &[LeaseRef], until_ms: i64) {
+        while let Err(problem) = self.amqp.engine.hand_off(leases).await {
+            tracing::warn!(%problem, queue = %self.queue, "messages went out, and it could not be noted");
+            if self.amqp.engine.clock().now_ms() >= until_ms {
+                return;
+            }
+            tokio::time::sleep(AGAIN).await;
         }
     }
 

@@ -29,9 +29,12 @@ pub(super) struct Workers {
 pub(super) struct Takers {
     /// Tasks that they run at once.
     pub capacity: u64,
-    /// The queues that any of them serves: what is leased there takes of the same room.
+    /// The queues that they serve, those that others of these queues serve, and so on: what is leased in any of them may take
+    /// room of any of them.
     pub queues: BTreeSet<Name>,
-    /// Dependencies for which every one of them has an open breaker: nobody would begin.
+    /// Tasks that all who serve these queues run at once.
+    pub shared: u64,
+    /// Dependencies for which every one with a free slot has an open breaker: nobody would begin.
     pub avoid: Vec<Name>,
 }
 
@@ -58,23 +61,37 @@ impl Workers {
 
 impl Takers {
     fn among(agents: &[AgentView], queue: &Name) -> Self {
-        let mut takers = Self { queues: [queue.clone()].into(), ..Self::default() };
-        let mut avoid = None::<BTreeSet<&str>>;
-        for agent in agents.iter().filter(|agent| agent.queues.contains(queue)) {
-            let capacity = capacity(agent);
-            if capacity == 0 {
-                continue;
+        let able: Vec<(&AgentView, u64)> = agents
+            .iter()
+            .map(|agent| (agent, capacity(agent)))
+            .filter(|(_, capacity)| *capacity > 0)
+            .collect();
+        let serves =
+            |queues: &BTreeSet<Name>, agent: &AgentView| agent.queues.iter().any(|one| queues.contains(one));
+        let mut queues = BTreeSet::from([queue.clone()]);
+        let own: Vec<_> = able.iter().filter(|(agent, _)| serves(&queues, agent)).collect();
+        loop {
+            let known = queues.len();
+            for (agent, _) in &able {
+                if serves(&queues, agent) {
+                    queues.extend(agent.queues.iter().cloned());
+                }
             }
-            takers.capacity += capacity;
-            takers.queues.extend(agent.queues.iter().cloned());
-            let shut: BTreeSet<&str> = shut(agent).collect();
-            avoid = Some(match avoid {
-                Some(avoid) => &avoid & &shut,
-                None => shut,
-            });
+            if queues.len() == known {
+                break;
+            }
         }
-        takers.avoid = avoid.into_iter().flatten().filter_map(|name| Name::new(name).ok()).collect();
-        takers
+        let shared =
+            able.iter().filter(|(agent, _)| serves(&queues, agent)).map(|(_, capacity)| capacity).sum();
+        let free = own.iter().filter(|(agent, capacity)| u64::from(agent.in_flight) < *capacity);
+        let avoid =
+            free.map(|(agent, _)| shut(agent).collect::<BTreeSet<_>>()).reduce(|one, other| &one & &other);
+        Self {
+            capacity: own.iter().map(|(_, capacity)| capacity).sum(),
+            queues,
+            shared,
+            avoid: avoid.into_iter().flatten().filter_map(|name| Name::new(name).ok()).collect(),
+        }
     }
 }
 
@@ -149,7 +166,17 @@ mod tests {
         ];
         let takers = Takers::among(&agents, &name("q"));
         assert_eq!((takers.capacity, takers.queues), (4, [name("q"), name("third")].into()));
+        assert_eq!(takers.shared, 4);
         assert_eq!(Takers::among(&[], &name("q")).capacity, 0);
+    }
+
+    #[test]
+    fn who_shares_queues_shares_room() {
+        let agents =
+            [agent(100, &["slow"], &[]), agent(10, &["slow", "fast"], &[]), agent(5, &["other"], &[])];
+        let takers = Takers::among(&agents, &name("fast"));
+        assert_eq!((takers.capacity, takers.shared), (10, 110));
+        assert_eq!(takers.queues, [name("fast"), name("slow")].into());
     }
 
     #[test]
@@ -159,6 +186,10 @@ mod tests {
         let other = agent(1, &["q"], &[("y", open)]);
         assert_eq!(Takers::among(std::slice::from_ref(&one), &name("q")).avoid, [name("x"), name("y")]);
         assert_eq!(Takers::among(&[one.clone(), other], &name("q")).avoid, [name("y")]);
-        assert!(Takers::among(&[one, agent(1, &["q"], &[])], &name("q")).avoid.is_empty());
+        let mut well = agent(1, &["q"], &[]);
+        assert!(Takers::among(&[one.clone(), well.clone()], &name("q")).avoid.is_empty());
+        // Who is busy would not begin either.
+        well.in_flight = 1;
+        assert_eq!(Takers::among(&[one, well], &name("q")).avoid, [name("x"), name("y")]);
     }
 }

@@ -1,5 +1,6 @@
 //! The exchanges and queues that Redrive needs, declared at the beginning of every connection: what is there stays as it is.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use lapin::options::{
@@ -14,8 +15,10 @@ use redrive_shared::id::Name;
 use super::config::{AmqpConfig, QueueType};
 use super::publisher::PERSISTENT;
 
-/// For a turn to be confirmed.
-const TURN_PATIENCE: Duration = Duration::from_secs(3);
+/// For a turn to be confirmed. A broker that works has no hiccups as long as this: what needs more never comes.
+const TURN_PATIENCE: Duration = Duration::from_secs(10);
+/// Until a broker that takes nothing is looked at again.
+const BLOCKED_LOOK: Duration = Duration::from_millis(500);
 
 /// Declares everything.
 ///
@@ -69,11 +72,18 @@ async fn put_turn(connection: &Connection, turn: &str) -> Result<(), SessionErro
         let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
         let (key, options) = (turn.into(), BasicPublishOptions::default());
         let confirmed = channel.basic_publish("".into(), key, options, b"", properties).await?;
-        if let Ok(confirmed) = tokio::time::timeout(TURN_PATIENCE, confirmed).await {
-            return confirmed.map(|_| ()).map_err(SessionError::from);
-        }
-        if connection.status().blocked() {
-            return Err(SessionError::Broken("RabbitMQ takes nothing for now".to_owned()));
+        let mut confirmed = pin!(confirmed);
+        loop {
+            if let Ok(confirmed) = tokio::time::timeout(TURN_PATIENCE, &mut confirmed).await {
+                return confirmed.map(|_| ()).map_err(SessionError::from);
+            }
+            if !connection.status().blocked() {
+                break;
+            }
+            // It is short of memory, and takes nothing from anybody. A connection that is closed now would stay for as long.
+            while connection.status().blocked() {
+                tokio::time::sleep(BLOCKED_LOOK).await;
+            }
         }
         tracing::warn!(queue = turn, "RabbitMQ takes nothing for this queue; it is made anew");
         channel.queue_delete(turn.into(), QueueDeleteOptions::default()).await?;
@@ -100,6 +110,10 @@ pub(super) fn queues(config: &AmqpConfig) -> Vec<(String, FieldTable)> {
     queues
 }
 
+/// Most deliveries of a message of our own queues. RabbitMQ 4 drops what was delivered more than 20 times, unless told otherwise,
+/// and every connection that breaks counts as one.
+const DELIVERIES_MAX: i32 = 1_000_000_000;
+
 /// Declares a queue.
 pub(super) async fn queue_of(
     channel: &Channel,
@@ -114,6 +128,9 @@ pub(super) async fn queue_of(
 fn arguments(queue_type: QueueType) -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString(queue_type.as_str().into()));
+    if queue_type == QueueType::Quorum {
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERIES_MAX));
+    }
     arguments
 }
 

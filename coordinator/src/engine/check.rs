@@ -87,13 +87,16 @@ pub(super) fn new_task(task: &NewTask) -> Result<()> {
     if let Some(signal) = &task.failure {
         failure("failure", signal)?;
     }
-    let traceparent =
-        |text: &str| text.len() == 55 && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
-    if task.traceparent.as_ref().is_some_and(|text| !traceparent(text)) {
+    if task.traceparent.as_ref().is_some_and(|text| !is_traceparent(text)) {
         let detail = "a W3C traceparent has 55 characters, as in 00-<32 hex>-<16 hex>-01".to_owned();
         return Err(invalid("traceparent", detail));
     }
     Ok(())
+}
+
+/// Whether a text looks like a trace context of W3C.
+pub(crate) fn is_traceparent(text: &str) -> bool {
+    text.len() == 55 && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
 }
 
 /// Half of a surrogate pair is JSON that many readers refuse, and with it everything else in the same reply.

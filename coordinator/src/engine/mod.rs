@@ -20,6 +20,7 @@ use redrive_shared::task::TaskState;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::check::is_traceparent;
 use self::presence::Presence;
 pub use self::presence::Present;
 use crate::alarm::Alarm;

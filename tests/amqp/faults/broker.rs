@@ -31,6 +31,13 @@ async fn while_rabbitmq_takes_nothing_tasks_stay_in_the_store_and_pull_goes_on()
     let hands = Hands::start(vec![node.url()], PLAIN);
     let load = Load::new().over_http(&rig.client, PLAIN, "plain");
     under_load(&rig.client, PLAIN, 100).await;
+    // Of the coordinator, which names its own.
+    let connections = async || {
+        let listed =
+            node.ctl(&["list_connections", "--quiet", "--no-table-headers", "client_properties"]).await;
+        listed.lines().filter(|one| one.contains("redrive-publish")).count()
+    };
+    let before = connections().await;
     set_memory_limit(&node, 0.0001).await;
     let began = Instant::now();
     pull(&rig.client, "pulled-at-once").await;
@@ -48,6 +55,9 @@ async fn while_rabbitmq_takes_nothing_tasks_stay_in_the_store_and_pull_goes_on()
     let leased = tokio::time::timeout(A_WHILE - Duration::from_millis(100), leased).await;
     assert!(leased.is_err(), "it stays in the store");
     pull(&rig.client, "pulled-meanwhile").await;
+    // A batch that is not confirmed in 10 s is no reason to make another connection, which would be blocked as well.
+    tokio::time::sleep_until((began + Duration::from_secs(12)).into()).await;
+    assert_eq!(connections().await, before, "connections");
     set_memory_limit(&node, 0.4).await;
     let recovery = probe(&rig.client, PLAIN, "probe").await;
     under_load(&rig.client, PLAIN, 100).await;
@@ -94,6 +104,23 @@ async fn what_is_purged_comes_again_when_its_lease_ends_and_has_not_failed() {
     assert!(again >= purged, "{again}");
     let charged = tasks.iter().find(|task| task.ledger.failed + task.ledger.lost > 0);
     assert!(charged.is_none(), "{charged:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_is_kept_although_the_queue_for_it_was_deleted() {
+    let rabbit = shared().await;
+    let _rig = Rig::at(&rabbit.url()).await;
+    let peer = Peer::connect(&rabbit.url()).await;
+    peer.channel.queue_delete("redrive.rejected".into(), QueueDeleteOptions::default()).await.unwrap();
+    peer.publish("", "redrive.outcomes", b"no outcome", lapin::BasicProperties::default()).await;
+    eventually("it is kept", PATIENCE, async || {
+        (peer.look("redrive.rejected").await == Some((1, 0))).then_some(())
+    })
+    .await;
+    eventually("it is read no more", PATIENCE, async || {
+        (peer.look("redrive.outcomes").await.is_some_and(|(messages, _)| messages == 0)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,7 +13,8 @@ use redrive_shared::id::Name;
 use tokio::sync::watch;
 
 use super::Consuming;
-use super::inbox::Inbox;
+use super::inbox::{Claims, Inbox};
+use super::reach::Reach;
 
 /// A worker that has not asked for more for so long is busy.
 const FULL_AFTER: Duration = Duration::from_millis(50);
@@ -26,19 +27,19 @@ pub(super) async fn run(
     consuming: &Consuming,
     queue: &Name,
     inbox: &Inbox,
+    reach: &Reach,
 ) -> Result<(), SessionError> {
     let name = consuming.names.pushed(queue);
     loop {
-        match consume(connection, consuming.prefetch, &name, inbox).await {
+        match consume(connection, consuming.prefetch, &name, inbox, || reach.reads(queue)).await {
             // The queue is not there yet, or not any more.
-            Err(SessionError::Cancelled(_)) => {
-                tracing::warn!(%queue, "RabbitMQ reads this queue no more to us")
-            }
+            Err(SessionError::Cancelled(_)) => tracing::warn!(%queue, "RabbitMQ has taken the consumer away"),
             Err(SessionError::Lapin(error)) if error.is_amqp_soft_error() => {
-                tracing::warn!(%error, %queue, "work cannot be taken from RabbitMQ; is the queue pushed by a coordinator?");
+                tracing::warn!(%error, %queue, "work cannot be taken from RabbitMQ; is that queue pushed?");
             }
             other => return other,
         }
+        reach.loses(queue);
         tokio::time::sleep(AGAIN).await;
     }
 }
@@ -48,15 +49,17 @@ async fn consume(
     prefetch: u16,
     queue: &str,
     inbox: &Inbox,
+    reads: impl Fn(),
 ) -> Result<(), SessionError> {
     let channel = connection.create_channel().await?;
     channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
     let mut claims = inbox.claims();
     loop {
         // The sender lives as long as the inbox.
-        let _ = claims.wait_for(|claims| *claims > 0).await;
+        let _ = claims.wait_for(|claims| claims.waiting > 0).await;
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let mut consumer = channel.basic_consume(queue.into(), "".into(), options, arguments).await?;
+        reads();
         tracing::debug!(queue, "work is taken from RabbitMQ");
         loop {
             tokio::select! {
@@ -71,11 +74,13 @@ async fn consume(
     }
 }
 
-/// Waits until no claim has waited for a while.
-async fn full(claims: &mut watch::Receiver<usize>) {
+/// Waits until no claim was there for a while.
+async fn full(claims: &mut watch::Receiver<Claims>) {
     loop {
-        let _ = claims.wait_for(|claims| *claims == 0).await;
-        let asked = claims.wait_for(|claims| *claims > 0);
+        let Ok(last) = claims.wait_for(|claims| claims.waiting == 0).await.map(|claims| claims.begun) else {
+            return;
+        };
+        let asked = claims.wait_for(|claims| claims.begun != last);
         if tokio::time::timeout(FULL_AFTER, asked).await.is_err() {
             return;
         }

@@ -11,8 +11,16 @@ use tokio::sync::{Notify, watch};
 pub(super) struct Inbox {
     messages: Mutex<VecDeque<Delivery>>,
     arrived: Notify,
-    /// Claims that wait.
-    claims: watch::Sender<usize>,
+    claims: watch::Sender<Claims>,
+}
+
+/// Who asks for messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Claims {
+    /// How many wait.
+    pub waiting: usize,
+    /// How many ever did: one that is answered at once was there all the same.
+    pub begun: u64,
 }
 
 /// A claim that waits, for as long as this is there.
@@ -20,19 +28,22 @@ pub(super) struct Waiting<'a>(&'a Inbox);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.claims.send_modify(|claims| *claims -= 1);
+        self.0.claims.send_modify(|claims| claims.waiting -= 1);
     }
 }
 
 impl Inbox {
     /// From now on there is room for messages.
     pub fn wait(&self) -> Waiting<'_> {
-        self.claims.send_modify(|claims| *claims += 1);
+        self.claims.send_modify(|claims| {
+            claims.waiting += 1;
+            claims.begun += 1;
+        });
         Waiting(self)
     }
 
-    /// Hears how many claims wait.
-    pub fn claims(&self) -> watch::Receiver<usize> {
+    /// Hears of claims.
+    pub fn claims(&self) -> watch::Receiver<Claims> {
         self.claims.subscribe()
     }
 

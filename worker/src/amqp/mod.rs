@@ -5,6 +5,7 @@
 
 mod consumer;
 mod inbox;
+mod reach;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::inbox::Inbox;
+use self::reach::Reach;
 use crate::link::{HttpLink, Link, LinkError};
 
 /// What a worker consumes.
@@ -47,6 +49,7 @@ pub struct Consuming {
 pub struct AmqpLink {
     http: HttpLink,
     inbox: Arc<Inbox>,
+    reach: Arc<Reach>,
     taken: Mutex<HashMap<(TaskId, i64), Taken>>,
     /// To be acknowledged with the next claim.
     late: Mutex<Vec<Acker>>,
@@ -75,22 +78,31 @@ impl AmqpLink {
     /// Begins to consume, and goes on however often the connection breaks. `http` is for the rest.
     pub fn new(consuming: Consuming, http: HttpLink, shutdown: CancellationToken) -> Self {
         let inbox = Arc::<Inbox>::default();
-        let messages = Arc::clone(&inbox);
+        let reach = Arc::new(Reach::new(consuming.queues.len()));
+        let (messages, reached) = (Arc::clone(&inbox), Arc::clone(&reach));
         let keeper = tokio::spawn(async move {
             let state = watch::Sender::new(State::Down("not connected yet".to_owned()));
-            keep(&consuming.address, "redrive-worker", &state, &shutdown, async |connection: Connection| {
-                let consume = |queue| consumer::run(&connection, &consuming, queue, &messages);
-                let consumers = try_join_all(consuming.queues.iter().map(consume));
-                state.send_replace(State::Up);
-                tracing::info!(address = %consuming.address, "work is taken from RabbitMQ");
-                // What nobody has taken goes back with the connection.
-                shutdown.run_until_cancelled(consumers).await.unwrap_or(Ok(Vec::new())).map(|_| ())
-            })
+            keep(
+                &consuming.address,
+                "redrive-worker",
+                &state,
+                &shutdown,
+                async |connection: Connection, over| {
+                    let consume = |queue| consumer::run(&connection, &consuming, queue, &messages, &reached);
+                    let consumers = try_join_all(consuming.queues.iter().map(consume));
+                    let _connected = reached.connect();
+                    state.send_replace(State::Up);
+                    tracing::info!(address = %consuming.address, "work is taken from RabbitMQ");
+                    // What nobody has taken goes back with the connection.
+                    over.run_until_cancelled(consumers).await.unwrap_or(Ok(Vec::new())).map(|_| ())
+                },
+            )
             .await;
         });
         Self {
             http,
             inbox,
+            reach,
             taken: Mutex::default(),
             late: Mutex::default(),
             _keeper: AbortOnDropHandle::new(keeper),
@@ -188,6 +200,14 @@ impl Link for AmqpLink {
 
     fn is_pushed(&self) -> bool {
         true
+    }
+
+    fn is_in_reach(&self) -> bool {
+        self.reach.is_there()
+    }
+
+    async fn reach_changed(&self) {
+        self.reach.changed().await;
     }
 
     async fn start(&self, request: &ExtendRequest) -> Result<ExtendReply, LinkError> {

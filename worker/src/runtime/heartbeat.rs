@@ -39,6 +39,7 @@ pub(super) async fn run(worker: Arc<Worker>, farewell: CancellationToken) {
             () = pass(&worker, pause) => {}
             // A change of a breaker is told at once.
             () = worker.breaker_changed.notified() => {}
+            () = worker.link.reach_changed() => {}
             () = worker.shutdown.cancelled(), if !told_draining => {}
             () = farewell.cancelled() => break,
         }
@@ -78,7 +79,8 @@ async fn beat(worker: &Worker) -> Result<Duration, LinkError> {
         agent: config.agent.clone(),
         boot_id: worker.boot_id.clone(),
         queues: config.queues.clone(),
-        capacity: config.concurrency,
+        // Who cannot be reached has no room.
+        capacity: if worker.link.is_in_reach() { config.concurrency } else { 0 },
         in_flight: u32::try_from(worker.held.busy()).unwrap_or(u32::MAX),
         breakers: worker.breakers().snapshots(worker.clock.now_ms()),
         leases,

@@ -1,6 +1,7 @@
 //! Connections that are kept up: whatever happens to one, the next begins from nothing. What was under way on the old one is
 //! left to RabbitMQ (deliveries come again) and to its caller (what was not confirmed was not sent).
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -16,8 +17,8 @@ use super::{AmqpAddress, DialError, dial};
 const DELAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// A session that lasted this long was a good one: the next try after it comes soon.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
-/// For a session to end what it has under way, once it is told to stop.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// For a session to end what it has under way, once it is told to. Longer than a batch waits for its confirmations.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How a connection is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,13 +49,14 @@ pub enum SessionError {
 }
 
 /// Runs `session` on a connection, and after it ends or the connection breaks on another one, until `shutdown`. Delays
-/// between tries grow from 100 ms to 5 s, with jitter. `state` hears how it is.
+/// between tries grow from 100 ms to 5 s, with jitter. `state` hears how it is. A session is never cut off before it had
+/// 15 s to end what it has under way: its token says when it must.
 pub async fn keep<S>(
     address: &AmqpAddress,
     name: &str,
     state: &watch::Sender<State>,
     shutdown: &CancellationToken,
-    session: impl Fn(Connection) -> S,
+    session: impl Fn(Connection, CancellationToken) -> S,
 ) where
     S: Future<Output = Result<(), SessionError>>,
 {
@@ -80,7 +82,7 @@ async fn one<S>(
     name: &str,
     state: &watch::Sender<State>,
     shutdown: &CancellationToken,
-    session: impl Fn(Connection) -> S,
+    session: impl Fn(Connection, CancellationToken) -> S,
 ) -> Result<(), SessionError>
 where
     S: Future<Output = Result<(), SessionError>>,
@@ -104,14 +106,18 @@ where
         }
         Err(SessionError::Broken("the connection ended".to_owned()))
     };
-    let farewell = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(CLOSE_PATIENCE).await;
-    };
-    // The connection closes when the session drops it. A session that sees the stop ends by itself.
-    tokio::select! {
-        ended = session(connection) => ended,
+    let over = shutdown.child_token();
+    let mut running = pin!(session(connection, over.clone()));
+    let ended = tokio::select! {
+        ended = &mut running => return ended,
         ended = watching => ended,
-        () = farewell => Ok(()),
+        () = shutdown.cancelled() => Ok(()),
+    };
+    if let Err(error) = &ended {
+        state.send_replace(State::Down(error.to_string()));
     }
+    // The connection closes when the session drops it.
+    over.cancel();
+    let _ = tokio::time::timeout(CLOSE_PATIENCE, running).await;
+    ended
 }
