@@ -29,7 +29,10 @@ pub(super) const NO_MONEY: &str = "credit balance; insufficient*balance; insuffi
          spend*limit*reached; balance is too low; balance too low; remaining balance; \
          exceed*available credit; characters remaining; credits remaining; exceeds your quota; 余额不足; \
          余额已用; 欠费; 额度不足; 额度已用; 充值; 资源包; 残高; saldo insuficiente; guthaben; недостаточно средств; \
-         solde insuffisant; 크레딧";
+         solde insuffisant; 크레딧; \
+         quota is not enough; not enough quota; storage quota; run out of*credit; balance*exhausted; \
+         unpaid invoice; overdue invoice; no active subscription; subscription*expired; \
+         prepaid*exhausted";
 
 /// A period that is longer than a retry can wait out, and that ends by itself.
 pub(super) const WINDOW: &str = "per day; *perday; */day; */ day; per 24 hours; daily; *-per-day; *(tpd); *(rpd); tpd|; rpd|; \
@@ -38,7 +41,8 @@ pub(super) const WINDOW: &str = "per day; *perday; */day; */ day; per 24 hours; 
          hit your limit; for today; today's; call volume quota; per month; */month; */ month; monthly; \
          totalrequests limit; 24-hour; 24 hour; until tomorrow; quota will be replenished; \
          rolling window; rolling time window; quota refresh; youtube.quota; 次/天; 使用上限; 每日; 每天; 每周; 今日; \
-         1日あたり; pro tag; por día; par jour; в день";
+         1日あたり; pro tag; por día; par jour; в день; \
+         midnight; next billing cycle; this billing period";
 
 /// A short period, or plain words for going too fast.
 pub(super) const RATE: &str = "per minute; *perminute; */min; / min; per second; *persecond; per-minute; *(tpm); *(rpm); tpm|; \
@@ -62,8 +66,8 @@ pub(super) const LIMIT: &str =
 pub(super) const CJK_LIMIT: &str = "余额; 欠费; 额度; 充值; 残高";
 
 /// Google's per-minute limits speak of plans and billing as well.
-pub(super) const GOOGLE: &str =
-    "generativelanguage; quota exceeded for metric; please retry in; aiplatform.googleapis";
+pub(super) const GOOGLE: &str = "generativelanguage; quota exceeded for metric; please retry in; aiplatform.googleapis; \
+         quota will reset after";
 
 /// From this hint on, a limit without a name is a window: nothing per minute takes an hour to clear.
 const WINDOW_FROM_MS: u64 = 3_600_000;

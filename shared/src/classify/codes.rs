@@ -42,7 +42,7 @@ pub(super) const SPECIFIC: &[Rule] = &[
         C::LockTimeout,
         "locktimeout; 55p03; locknotavailable; sqlitebusy*; sqlitelocked*; unabletolockrow; \
          errlockwaittimeout; lockwaittimeout*; erlockwaittimeout; lockacquisitiontimeout; locked; \
-         ora00054; lockunavailable; resourcelocked",
+         ora00054; lockunavailable; resourcelocked; lockerror; locknot*; cannotacquirelock*; pessimisticlock*; ebusy",
     ),
     rule(
         C::Conflict,
@@ -50,18 +50,20 @@ pub(super) const SPECIFIC: &[Rule] = &[
          transactionconflict*; writeconflict*; optimisticlock*; conflicterror; editconflict; \
          idempotencykeyinuse; resourceversionconflict; concurrentmodification*; \
          transactioncanceledexception; staleobject*; versionconflict*; versionconflictengineexception; \
-         idempotencyerror; operationaborted; concurrentupdate*; mergeconflict",
+         idempotencyerror; operationaborted; concurrentupdate*; mergeconflict; optimisticconcurrency*; etagmismatch; \
+         revisionconflict; transactionaborted",
     ),
     rule(
         C::ContextOverflow,
         "contextlengthexceeded; contextwindow*; modelcontextwindowexceeded; requesttoolarge; \
          toomanyprompttokens; exceedcontextsizeerror; contextlimitexceeded; inputtoolong; prompttoolong; \
          payloadtoolarge; requestentitytoolarge; contextoverflow; maxcontextlengthexceeded; \
-         tokenlimitexceeded; inputtokenslimitexceeded",
+         tokenlimitexceeded; inputtokenslimitexceeded; promptlengthexceeded; inputlengthexceeded; \
+         requestbodytoolarge; entitytoolarge; messagetoolong",
     ),
     rule(
         C::ContentPolicy,
-        "contentfilter*; contentpolicy*; responsibleai*; moderationblocked; datainspectionfailed; \
+        "contentfilter*; contentpolicy*; *unsafegeneration; *unsafecontent; *unsafeprompt; responsibleai*; moderationblocked; datainspectionfailed; \
          contentmoderation*; prohibitedcontent; safetyerror; contentblocked; guardrail*; policyviolation; \
          cyberpolicyviolation; sensitivewordsdetected; contentpolicyviolation*; \
          imagecontentpolicyviolation; promptblocked; blockedpromptexception; jailbreak; inputmoderation*; \
@@ -79,7 +81,8 @@ pub(super) const SPECIFIC: &[Rule] = &[
         "modelnotfound*; deploymentnotfound; modeldecommissioned; modelnotexist; invalidmodel; \
          unsupportedmodel; modelnotavailable; modelnotsupported; modeldeprecated; nosuchmodel; \
          modelnotallowed; invalidmodelname; modelunavailable; modelinvalid; unknownmodel; \
-         modelshutdown; modelretired; modelnotactive",
+         modelshutdown; modelretired; modelnotactive; modeldisabled; dedicatedendpoint*; endpointnotrunning; \
+         endpointnotfound; deploymentnotready",
     ),
     rule(
         C::Auth,
@@ -91,7 +94,8 @@ pub(super) const SPECIFIC: &[Rule] = &[
          unauthenticated; invalidaccesstoken; nocredentialserror; expiredaccesstoken; \
          nocredentialproviders; invalidtoken; missingauthentication; invalidaccesskeyid; \
          authenticationfailed; accountdeactivated; refreshtokenreused; tokeninvalidated; invalidclient; \
-         autherror; invalidkey; unauthorizedexception",
+         autherror; invalidkey; unauthorizedexception; sessionexpired; invalidauthtoken; credentialsexpired; \
+         keyrevoked; apikeyrevoked; apikeydisabled; authorizationrequired",
     ),
     rule(
         C::Permission,
@@ -107,15 +111,22 @@ pub(super) const SPECIFIC: &[Rule] = &[
         "overloaded*; engineoverloaded*; servicetiercapacityexceeded; capacityexceeded; serverbusy; \
          modeloverloaded*; nocapacity; modelnotreadyexception; capacityerror; overcapacity; \
          modelnotready; servicebusy; modelloading; modelcapacityexhausted; resourceunavailable; \
-         serveroverloaded; insufficientcapacity*; systembusy; backpressure",
+         serveroverloaded; insufficientcapacity*; systembusy; backpressure; circuitbreaking*; \
+         esrejectedexecution*; rejectedexecution*; emfile; enfile; enomem; queueexceeded; queuefull; \
+         outofcapacity; unschedulable; temporarilyoverloaded",
     ),
-    rule(C::PartialResponse, "modelstreamerror*; errstreamprematureclose; errincompletechunkedencoding"),
+    rule(
+        C::PartialResponse,
+        "modelstreamerror*; errstreamprematureclose; errincompletechunkedencoding; streamreaderror; \
+         streaminterrupted; streamaborted; midstreamerror; incompleteread; chunkedencodingerror",
+    ),
     rule(
         C::Timeout,
         "modeltimeout*; deadlineexceeded; requesttimeout*; gatewaytimeout; etimedout; esockettimedout; \
          57014; underrconnecttimeout; underrheaderstimeout; timeouterror; timeout; endpointtimeout; \
          internalerrortimeout; upstreamtimeout; querytimeout; operationtimedout; tasktimedout; \
-         apitimeouterror; connecttimeout; readtimeout",
+         apitimeouterror; connecttimeout; readtimeout; operationtimeout; requesttimedout; opentimeout; \
+         taskcanceledexception; curleoperationtimedout; timelimitexceeded",
     ),
     rule(
         C::InvalidRequest,
@@ -124,7 +135,8 @@ pub(super) const SPECIFIC: &[Rule] = &[
     ),
     rule(
         C::WorkerLost,
-        "workerlosterror; oomkilled; evicted; runtimeexiterror; nodelost; workercrashederror; jobstalled",
+        "workerlosterror; oomkilled; evicted; runtimeexiterror; nodelost; workercrashederror; jobstalled; \
+         nodeshutdown; spotinterruption; podevicted; workerdied; workerterminated; heartbeattimeout",
     ),
     rule(
         C::ToolError,
@@ -143,13 +155,15 @@ pub(super) const LIMITS: &[Rule] = &[
          arrearage; spendlimit*; spendinglimit*; *freetieronly; usagenotincluded; quotanotenough; \
          preconsumetokenquotafailed; paymentrequired; creditbalancetoolow; monthlyspend*; outofcredits; \
          insufficientcompute; accountoverdue*; billingrequired; notenoughcredits; nocredits; \
-         overduepayment; prepaidbillnotenough; billinghardlimit; trialexpired; \
+         overduepayment; prepaidbillnotenough; billinghardlimit; trialexpired; storagequota*; outofcredit; \
+         subscriptionexpired; quotaexhausted; \
          exceededcurrentquotaerror",
     ),
     rule(
         C::QuotaWindow,
         "usagelimitreached; dailylimitexceeded*; dailyquota*; overdailylimit; weeklylimit*; daily; \
-         *perday*; *perweek*; dailylimit*; usagelimitexceeded; usagecapexceeded",
+         *perday*; *perweek*; *permonth*; dailylimit*; monthlylimit*; monthlyquota*; usagelimitexceeded; \
+         usagecapexceeded; sessionlimit*",
     ),
 ];
 
@@ -173,7 +187,7 @@ pub(super) const GENERAL: &[Rule] = &[
         C::ServerError,
         "servererror; internalservererror; internalerror*; internal; apierror; internalserverexception; \
          badgateway; backenderror; internalfailure; modelerrorexception; serviceerror; \
-         unexpectederror; fatalerror; internalserviceerror; processingerror; 500; 502",
+         unexpectederror; fatalerror; internalserviceerror; processingerror; upstreamerror; providererror; 500; 502",
     ),
     rule(
         C::Network,

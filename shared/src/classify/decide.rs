@@ -1,9 +1,12 @@
 //! From evidence to a class, strongest evidence first.
 
-use super::evidence::Evidence;
+use super::evidence::{Evidence, head};
 use super::lexicon::{Codes, Heard, Named, Phrases, Topic};
 use super::{allowance, stream};
 use crate::failure::FailureClass;
+
+/// How much of a message is taken apart into words: the name of an exception stands at its start.
+const MAX_NAME_BYTES: usize = 96;
 
 /// A class and what it rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +20,7 @@ pub(super) struct Verdict {
 /// the words of transports, which clients print over every kind of failure.
 pub(super) fn decide(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Option<u64>) -> Verdict {
     let told = specific(evidence, hint_ms)
-        .or_else(|| exit_code.and_then(by_exit_code))
+        .or_else(|| exit_code.or(evidence.exit_code).and_then(by_exit_code))
         .or_else(|| evidence.tool_result.then_some(FailureClass::ToolError));
     if let Some(class) = told {
         return Verdict { class, from_status: false };
@@ -32,6 +35,7 @@ pub(super) fn decide(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Optio
         .or_else(|| stream::empty_answer(evidence))
         .or_else(|| refused(evidence))
         .or_else(|| evidence.heard.class(Phrases::Names))
+        .or_else(|| by_name(evidence))
         .unwrap_or(FailureClass::Unknown);
     Verdict { class, from_status: false }
 }
@@ -114,6 +118,30 @@ fn by_status(status: u16, evidence: &Evidence) -> Option<FailureClass> {
 fn refused(evidence: &Evidence) -> Option<FailureClass> {
     let says_no = |heard: Heard| heard.about(Topic::Refusing);
     (says_no(evidence.heard) || says_no(Heard::listen(&evidence.said))).then_some(FailureClass::Refusal)
+}
+
+/// The words that a name is made of, where nothing else was recognised: `TokenExpiredError` says what happened as well as
+/// a sentence does.
+fn by_name(evidence: &Evidence) -> Option<FailureClass> {
+    let heard = Heard::listen(&taken_apart(head(&evidence.message, MAX_NAME_BYTES)));
+    heard.class(Phrases::Telling).or_else(|| heard.class(Phrases::Transport))
+}
+
+/// `LockNotAcquired` and `lock_not_acquired` as "lock not acquired".
+fn taken_apart(name: &str) -> String {
+    let mut words = String::with_capacity(name.len() + 8);
+    let mut before = ' ';
+    for c in name.chars() {
+        let starts_word = c.is_uppercase() && before.is_lowercase();
+        if (starts_word || c == '_') && !words.ends_with(' ') {
+            words.push(' ');
+        }
+        if c != '_' {
+            words.extend(c.to_lowercase());
+        }
+        before = c;
+    }
+    words
 }
 
 /// Codes from 129 to 159 are `128 + signal`: somebody killed the process. Negative ones are Python's way to say the same. An

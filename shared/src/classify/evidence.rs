@@ -35,6 +35,8 @@ const CODE_KEYS: &[&str] = &[
     "statuscode",
     "statusreason",
     "errorname",
+    "errorclass",
+    "exceptionclass",
     "internalcode",
     "subtype",
     "subcode",
@@ -55,6 +57,10 @@ const CODE_KEYS: &[&str] = &[
 ];
 /// Keys that tell how a generation ended.
 const STOP_KEYS: &[&str] = &["finishreason", "stopreason", "blockreason", "nativefinishreason"];
+/// Why an answer is incomplete, which is told under a key that has many other uses (`incomplete_details.reason`).
+const INCOMPLETE_REASONS: &[&str] = &["maxoutputtokens", "maxtokens", "contentfilter"];
+/// Keys that tell how a process ended.
+const EXIT_KEYS: &[&str] = &["exitcode", "exitstatus", "returncode"];
 /// Keys whose text is the message, even if it is a single word.
 const MESSAGE_KEYS: &[&str] = &[
     "message",
@@ -139,6 +145,8 @@ pub(super) struct Evidence {
     /// The body as it is, bounded, for the shape of streams.
     pub body: Option<String>,
     inner_status: Option<u16>,
+    /// How a process ended, where the text tells it.
+    pub exit_code: Option<i32>,
     /// The text is the result of a tool that reports an error, so that its `text` is the error and no echo.
     pub tool_result: bool,
 }
@@ -210,9 +218,10 @@ impl Evidence {
 
     fn note_code(&mut self, value: &str) {
         if value.len() <= MAX_CODE_BYTES && self.codes.len() < MAX_FACTS {
-            // `type.googleapis.com/google.rpc.X` and `com.example#X` name the error in their last part.
+            // `type.googleapis.com/google.rpc.X`, `com.example#X` and `Redis::Lock::X` name the error in their last part.
             let name = value.rsplit(['/', '#']).next().unwrap_or(value);
-            let code = squeeze(name);
+            let class = name.rsplit([':', '.']).next().filter(|part| part.starts_with(char::is_uppercase));
+            let code = squeeze(class.unwrap_or(name));
             if !code.is_empty() && code != "null" && code != "none" {
                 self.codes.push(code);
             }
@@ -234,7 +243,12 @@ impl Sink for Evidence {
         if STATUS_KEYS.contains(&name) && self.inner_status.is_none() {
             self.inner_status = value.trim().parse().ok().filter(|status| (400..=599).contains(status));
         }
-        if STOP_KEYS.contains(&name) && self.stops.len() < MAX_FACTS {
+        if EXIT_KEYS.contains(&name) && self.exit_code.is_none() {
+            self.exit_code = value.trim().parse().ok();
+        }
+        let tells_stop = STOP_KEYS.contains(&name)
+            || (name == "reason" && INCOMPLETE_REASONS.contains(&squeeze(head(value, 32)).as_str()));
+        if tells_stop && self.stops.len() < MAX_FACTS {
             self.stops.push(squeeze(head(value, MAX_CODE_BYTES)));
         } else if name == "refusal" && quoted {
             self.stops.push("refusal".to_owned());
@@ -271,9 +285,14 @@ impl Sink for Evidence {
     }
 }
 
+/// Some servers report a failure in words only and leave the flag at false.
 fn reports_tool_error(text: &str) -> bool {
-    let flag = text.find("isError").or_else(|| text.find("is_error"));
-    flag.is_some_and(|at| head(&text[at..], 20).to_ascii_lowercase().contains("true"))
+    let Some(at) = text.find("isError").or_else(|| text.find("is_error")) else { return false };
+    let starts_with_error = || {
+        let said = text.split_once("\"text\":").map(|(_, said)| said.trim_start());
+        said.is_some_and(|said| said.starts_with("\"Error"))
+    };
+    head(&text[at..], 20).to_ascii_lowercase().contains("true") || starts_with_error()
 }
 
 /// The first `limit` bytes, cut at a character boundary.

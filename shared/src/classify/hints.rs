@@ -150,7 +150,7 @@ const ASKING: &[&str] = &[
     "lifted in ",
     "ready in ",
 ];
-/// A client that tells its own plan is not the server.
+/// A client that tells its own plan to try again is not the server. When a limit ends is nobody's plan.
 const OWN_PLAN: &[&str] =
     &["will ", "we'll ", "i'll ", "auto-", "automatically ", "going to ", "then ", "sdk ", "client "];
 
@@ -188,8 +188,9 @@ fn from_prose(prose: &str, now_ms: i64) -> Option<u64> {
     let (asking, timing) = cues.split_at(cues.partition_point(|(words, _)| *words < ASKING.len()));
     let asked = each_at_most(asking, MAX_ASKED).filter_map(|at| {
         let lead = &prose[..at.start];
+        let may_be_a_plan = prose[at.clone()].contains("try") || prose[at.clone()].contains("wait");
         if lead.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-            || OWN_PLAN.iter().any(|plan| lead.ends_with(plan))
+            || (may_be_a_plan && OWN_PLAN.iter().any(|plan| lead.ends_with(plan)))
         {
             return None;
         }

@@ -13,8 +13,19 @@ pub(super) const TELLING: &[Rule] = &[
         "maximum allowed number of output tokens; max_tokens is too large; \
          max_output_tokens is too large; supports at most*completion tokens; max_tokens must be; \
          max_completion_tokens*too large; call_id*string too long; tool*string too long; \
-         name*string too long",
+         name*string too long; \
+         tokens you requested exceed; max_tokens*must be; max_tokens*should be; \
+         message larger than max; too many redirects; exceeded*redirects; redirect loop; \
+         too many follow-up requests; too many arguments; too many images; too many tools; \
+         too many parameters",
     ),
+    // Before the context and the filters: a router that has nobody to send the request to names what was asked for, and a rate
+    // that is named as such may come with the advice to shorten the prompt.
+    rule(
+        C::ModelUnavailable,
+        "no endpoints found; no endpoints available; no allowed providers; no providers available",
+    ),
+    rule(C::RateLimited, "would exceed*rate limit; exceed the rate limit for; exceeded rate limit"),
     // Before locks: a deadlock is reported as "found when trying to get lock".
     rule(
         C::Conflict,
@@ -33,11 +44,13 @@ pub(super) const TELLING: &[Rule] = &[
          another*process*lock; *index.lock; *lock file*exists; lock is held; lock*already being held; \
          *elocked; lock*no longer owned; set lock on file; lock held by; holding the*lock; *filelock; \
          lock*could not be acquired; another operation (install/upgrade/rollback) is in progress; \
-         another git process; *lockacquisition; unable_to_lock_row; *lockerror; \
+         another git process; *lockacquisition; unable_to_lock_row; *lockerror; acquire quorum; achieve a quorum; \
          unable to obtain exclusive access; another process is using; being used by another process; \
          lock conflict on; timed out waiting for*lock; acquire*lock*timed out; acquire*lock*timeout; \
          currently locked; lock*timed out; timeout*acquiring*lock; *.lock': file exists; \
-         *.lock'. file exists; another api request or stripe process; text file busy; database*locked",
+         *.lock'. file exists; another api request or stripe process; text file busy; database*locked; \
+         lock not acquired; not acquire*lock; attempts to lock; took the lock; lock not available; \
+         lock unavailable; resource busy or locked; *ebusy; *acquirelockexception; *pessimisticlock",
     ),
     rule(
         C::Conflict,
@@ -53,7 +66,11 @@ pub(super) const TELLING: &[Rule] = &[
          merge conflict; expected to affect 1 row; stale*version; resourceversion; sha*does not match; \
          current transaction is aborted; 40001; 40p01; snapshot too old; \
          record has changed since last read; terminated by other getupdates; ora-00060; ora-08177; \
-         *40001; update conflict; updates were rejected",
+         *40001; update conflict; updates were rejected; \
+         conflict with recovery; read or write conflict; etag*match; precondition failed; \
+         modified concurrently; modified by another; updated by another; changed by another; \
+         please retry*transaction; transaction can be retried; code = aborted; statuscode.aborted; \
+         10 aborted",
     ),
     rule(
         C::WorkerLost,
@@ -76,7 +93,11 @@ pub(super) const TELLING: &[Rule] = &[
          *outofmemoryerror: java; oom killer; process was terminated; out of memory: killed; \
          *workerterminated; instance*terminated; worker*shutting down; worker*stopped responding; \
          worker*unresponsive; worker is gone; segmentation fault; sigsegv; *workertimeout; \
-         worker timeout (pid",
+         worker timeout (pid; \
+         instance*interrupted; instance*reclaimed; instance*preempted; spot itn; node shutdown; \
+         node was drained; allowed memory size; cannot allocate memory; core dumped; worker*was killed; \
+         heartbeat*expired; could not renew lock; failed to renew lock; pod was deleted; \
+         pod*was terminated",
     ),
     rule(
         C::ContextOverflow,
@@ -87,17 +108,20 @@ pub(super) const TELLING: &[Rule] = &[
          exceeds the model's maximum; exceed*maximum input; tokens exceed*limit; too large for model; \
          messages is too long; messages*too long; prompt*exceeds*maximum; exceeds the limit of*tokens; \
          token limit exceeded; exceeds*token limit; exceeded*token limit; exceeds*context; \
-         exceed*context; longer than*maximum*token; maximum prompt length; maximum*tokens*however; \
+         exceed*context; longer than*maximum*token; maximum prompt length; prompt length*exceed; exceed*prompt length; maximum*tokens*however; \
          too many tokens: size limit; too many tokens in; size limit exceeded; number of tokens*exceed; \
          tokens in the prompt*exceed; request exceeds the maximum size; request entity too large; \
          payload too large; request too large; request_too_large; input length*exceed; \
          inputs' tokens*must be; inputs tokens*must; reduce the length of the messages; \
-         reduce the length of; prompt length; requested token count exceeds; \
+         reduce the length of; requested token count exceeds; \
          range of input length should be; sequence length is longer; input*tokens*max_new_tokens; \
          exceed*n_ctx; *content': string too long; 'input': string too long; messages*string too long; \
          conversation is too long; conversation too long; tokens > *maximum; content length exceeds; \
          max_prompt_tokens; max tokens limit*input; larger than the*context; 上下文; 长度超过; 超出最大; 输入过长; 超过模型; \
-         コンテキスト",
+         コンテキスト; \
+         must have less than*tokens; fewer than*tokens; body too large; message too long; \
+         exceeds the available context; text is too long; document is too long; \
+         exceeds*maximum request size; tokens*greater than the max",
     ),
     rule(
         C::ContentPolicy,
@@ -113,7 +137,9 @@ pub(super) const TELLING: &[Rule] = &[
          prompt was blocked; *blockedprompt; blocked*recitation; recitation; reciting; \
          finish_reason is 3; finish_reason is 4; reproduc*copyright; harmful content; *stopcandidate; \
          *datainspection; inspection failed; not allowed by our safety; blockreason; block_reason; csam; \
-         jailbreak; 敏感; 不安全; 违规; 风险; 安全审核; 内容审核",
+         jailbreak; 敏感; 不安全; 违规; 风险; 安全审核; 内容审核; \
+         disallowed content; nsfw; explicit content; policy violation; content violation; unsafe prompt; \
+         unsafe request; protected material; filtered due to",
     ),
     rule(
         C::BadOutput,
@@ -142,7 +168,10 @@ pub(super) const TELLING: &[Rule] = &[
          unexpected end of json input; expected*json*got; invalid response structure; \
          parser*failed*output; outputs*no generations; no generations; no tool calls found; unavailable tool; *nosuchtool; is not a valid tool; \
          not a valid tool name; didn't return a message; choices=[]; malformed*tool; \
-         stop reason*max_tokens",
+         stop reason*max_tokens; \
+         contained no tokens; contained no content; no content in*response; returned no content; \
+         no choices; empty completion; malformed response; failed to parse*output; cannot parse*output; \
+         could not parse*output; invalid response format; invalid tool arguments",
     ),
     rule(
         C::ToolError,
@@ -182,7 +211,12 @@ pub(super) const TELLING: &[Rule] = &[
          review*required; at least*approving review; pull request already exists; not mergeable; \
          transfer limit; withdrawal limit; slot*no longer available; no longer available for booking; \
          fully booked; past the deadline; inactive user; not allowed*state; \
-         invalid state transition; cannot transition; transition*not allowed",
+         invalid state transition; cannot transition; transition*not allowed; \
+         invalid transition; transition is not valid; cannot cancel; cannot be voided; \
+         in its current state; in the current state; already completed; already closed; \
+         already fulfilled; already delivered; already submitted; already approved; already voided; \
+         amount must be at least; below the minimum; fraudulent; suspected fraud; sanctions; \
+         rule violations; not accepting orders; store is closed",
     ),
     rule(
         C::Auth,
@@ -207,14 +241,18 @@ pub(super) const TELLING: &[Rule] = &[
          password authentication failed; access denied for user; login failed for user; noauth; \
          wrongpass; session expired; session*expired; \
          cookie auth credentials; invalid username or password; api key provided; invalid signature; \
-         publickey; 令牌; 无效的api; 认证失败; 身份验证; 鉴权; 密钥",
+         publickey; 令牌; 无效的api; 认证失败; 身份验证; 鉴权; 密钥; \
+         no authorization; invalid authorization; could not validate credentials; credentials*rejected; \
+         api key*disabled; api key*deactivated; wrong api key; security token*invalid; \
+         security token*expired; oauth*expired; oauth*revoked; jwt malformed; invalid jwt; sso session; \
+         unauthorised",
     ),
     // A rate that is named as such, even where "high demand" is given as its reason.
     rule(C::RateLimited, "rate limit exceeded; rate limit reached"),
     rule(
         C::Overloaded,
         "database system is starting up; database system is shutting down; database system is in recovery; *overloaded; overload; high demand; at capacity; over capacity; capacity exceeded; \
-         capacity constraint; no capacity; insufficient capacity; out of capacity; \
+         capacity constraint; no capacity; insufficient capacity; out of capacity; queue reached; queue limit; \
          model*is currently loading; is loading; model is loading; too busy; server busy; server is busy; \
          currently busy; service is busy; maximum pending requests; queue is full; queue full; high load; \
          heavy load; high traffic; heavy traffic; temporarily unable to handle; loading redis is loading; \
@@ -224,7 +262,12 @@ pub(super) const TELLING: &[Rule] = &[
          перегружен; reduce your request; no healthy upstream; no available capacity; 503 slow down; \
          busy*try again; resources*temporarily unavailable; cuda out of memory; \
          no server is available to handle; oom command not allowed; no instances available; \
-         scale*cold start; being provisioned; warming up; ready to serve",
+         scale*cold start; being provisioned; warming up; ready to serve; \
+         too many open files; nodes are available:; insufficient cpu; insufficient memory; unschedulable; \
+         *circuitbreak; *circuit_breaking; exceeded quota:; *rejectedexecution; *rejected_execution; \
+         at maximum capacity; overwhelmed; too much traffic; no workers available; no available workers; \
+         all workers are busy; not enough capacity; load shedding; shedding load; peak load; \
+         service is starting; server is starting",
     ),
     rule(
         C::ModelUnavailable,
@@ -236,12 +279,15 @@ pub(super) const TELLING: &[Rule] = &[
          model*access*denied; model*unrecognized; cannot find*model; could not find*model; \
          couldn't find*model; not find model; models/* is not found; publisher model; \
          deployment*does not exist; deployment*not found; *deploymentnotfound; *modelnotfound; \
-         no endpoints found; no allowed providers; no available channel; no providers available; \
+         no available channel; \
          no provider*available; not deployed; model is not loaded; try pulling it; pull model; \
          model*not been deployed; on-demand throughput isn't supported; no healthy deployments for; \
          llm provider not provided; not a valid model; is not a chat model; model*not allowed; \
          model*not accessible; model: claude; model: gpt; engine*not found; 无可用渠道; 模型不存在; 模型*不存在; 不支持该模型; \
-         モデルが見つかりません; model_not_found; model is not available",
+         モデルが見つかりません; model_not_found; model is not available; \
+         endpoint*not running; endpoint*is paused; endpoint*is stopped; non-serverless; end of its life; \
+         as legacy; model*discontinued; model*sunset; model*is disabled; model*not enabled; \
+         unrecognized model",
     ),
     rule(
         C::PartialResponse,
@@ -263,12 +309,15 @@ pub(super) const TELLING: &[Rule] = &[
          incomplete message; incomplete stream; partial response; partial message; truncated response; \
          empty stream; *midstreamfallback; stream was reset; stream reset; stream idle; \
          idle timeout waiting for sse; stream stalled; no chunks; no generation chunks; streaming error; \
-         error in*stream; upstream*premature; broken stream; stream error; aborted*response; \
-         received*partial",
+         error in*stream; upstream*premature; broken stream; stream error; response aborted; response was aborted; \
+         received*partial; \
+         stream_read; stream read error; error reading stream; response body closed; not closed cleanly; \
+         ended mid; cut off mid; curl error 18|; curl: (18); curl error 92|; curl: (92)",
     ),
     rule(
         C::Permission,
-        "permission denied; permission '*denied; permission_denied; access denied; *accessdenied; \
+        "permission denied; permission '*denied; permission_denied; (permissiondenied); \
+         lacks the required; access denied; *accessdenied; \
          not authorized to; not authorised to; unauthorized to; insufficient permission; \
          insufficient privilege; missing permission; missing_scope; missing scope; insufficient*scope; \
          does not have*access; do not have*access; don't have*access; do not have permission; \
@@ -279,7 +328,10 @@ pub(super) const TELLING: &[Rule] = &[
          organization has been disabled; account*disabled; account*suspended; account has been; \
          resource not accessible by; verify your organization; must be verified; just a moment; \
          attention required; cloudflare ray; you have been blocked; ip address*not allowed; read-only; \
-         only authorized for use; requires admin; 权限; 无权; 禁止访问; not enabled for; unsupported_country",
+         only authorized for use; requires admin; 权限; 无权; 禁止访问; not enabled for; unsupported_country; \
+         explicit deny; denied by*policy; allowlist; whitelisted; entitlement; not entitled; \
+         insufficient rights; not a member of; admin*approval; blocked by*administrator; \
+         access to*restricted; account may have been revoked",
     ),
 ];
 
@@ -296,7 +348,10 @@ pub(super) const TRANSPORT: &[Rule] = &[
          errno 110; errno 60; winerror 10060; took too long; a timeout occurred; maximum execution time; \
          max_statement_time; exceeded*maxtimems; operation exceeded time limit; *asynctimeout; 超时; \
          タイムアウト; délai; tiempo de espera; zeitüberschreitung; таймаут; время ожидания; 没有正确答复; \
-         request was aborted; operation was aborted; user aborted; signal is aborted; aborterror",
+         request was aborted; operation was aborted; user aborted; signal is aborted; aborterror; \
+         execution expired; *opentimeout; curl error 28|; curl: (28); *timed_out; *taskcanceled; \
+         task was canceled; deadline was exceeded; did not respond in time; no response within; \
+         no response after; gateway time; run time exceeded; 4 deadline",
     ),
     rule(
         C::Network,
@@ -326,13 +381,22 @@ pub(super) const TRANSPORT: &[Rule] = &[
          lost connection; no connection; not connected; *serverselection; transport closed; \
          channel closed; *transporterror; communications link failure; 积极拒绝; 无法连接; 强迫关闭; 连接失败; 连接被拒绝; \
          网络错误; 网络异常; verbindung verweigert; keine verbindung; connexion refusée; connexion existante; \
-         conexión rechazada; 接続; подключение; соединение",
+         conexión rechazada; 接続; подключение; соединение; \
+         closed network connection; closed idle connection; server misbehaving; empty reply; \
+         recv failure; send failure; failed to open tcp; end of file reached; failed to respond; \
+         *nohttpresponse; host is down; network is down; cannot assign requested address; syscall error; \
+         administrator command; transport connection; while sending the request; curl error 6|; \
+         curl error 7|; curl error 35|; curl error 52|; curl error 55|; curl error 56|; curl: (6); \
+         curl: (7); curl: (35); curl: (52); curl: (55); curl: (56); dial tcp; unreachable|; nxdomain; \
+         servfail; reset by peer; *connectionfailed; *connectfailed; websocket*closed; websocket error; \
+         errno 54; errno 61; wsarecv; transport is closing",
     ),
     rule(C::PartialResponse, "typeerror: terminated"),
     rule(
         C::Overloaded,
         "service unavailable; *serviceunavailable; temporarily unavailable; currently unavailable; \
-         unavailable; try again later; resource temporarily; not available right now; service is down",
+         unavailable; try again later; resource temporarily; not available right now; service is down; \
+         14 unavailable",
     ),
     rule(
         C::ServerError,
@@ -341,7 +405,9 @@ pub(super) const TRANSPORT: &[Rule] = &[
          error occurred while processing your request; error processing your request; upstream error; \
          application error; *internalerror; 500 internal; unable to process your request; \
          unexpected condition; *internalfailure; backend error; process has terminated; 内部错误; 服务器错误; \
-         服务异常; erreur interne; interner fehler; error interno; 内部エラー",
+         服务异常; erreur interne; interner fehler; error interno; 内部エラー; \
+         misconf; masterdown; noreplicas; on our end; on our side; server-side issue; \
+         unhandled exception; 13 internal; code = internal; statuscode.internal",
     ),
     rule(
         C::ToolError,
@@ -351,7 +417,8 @@ pub(super) const TRANSPORT: &[Rule] = &[
          net::err_; no such file or directory; *enoent; *filenotfound; *isadirectory; is a directory; \
          not a git repository; *modulenotfounderror; no module named; command not found; \
          cannot identify image file; *zerodivision; no space left on device; string to replace not found; \
-         old_string; invalid literal for int",
+         old_string; invalid literal for int; \
+         stale element; click intercepted; strict mode violation; not interactable",
     ),
     // Without a status nobody rejected a request: it is an answer that did not fit its schema.
     rule(C::BadOutput, "validation error for; validation errors for"),
@@ -369,7 +436,9 @@ pub(super) const TRANSPORT: &[Rule] = &[
          *notfound; method not allowed; unsupported; not supported; wrongtype; schema*invalid; \
          invalid schema; mcp error -32602; mcp error -32601; invalid params; method not found; \
          extra inputs are not permitted to; operation not permitted; too short; too small; too many values; exceeds the maximum; \
-         out of range; 参数; パラメータ; invalid",
+         out of range; 参数; パラメータ; invalid; \
+         cannot be empty; must not be empty; non-empty; unknown field; unexpected field; \
+         additional properties; out of supported range; type mismatch; not a valid; unrecognized",
     ),
 ];
 

@@ -1,90 +1,14 @@
-//! Scores the classifier on labelled samples, the way `failures/score.py` does, and tests it through its public function.
+//! Tests through the public function. How often it is right on labelled samples is scored by `redrive classify --eval`.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use serde_json::Value;
 
-use super::{Classification, classify};
+use super::classify;
 use crate::failure::{FailureClass as C, FailureSignal};
 
-/// Samples with their sources: real failures, quoted as data.
-const SAMPLES: &str = include_str!("../../../tests/vectors/failures.jsonl");
 /// 2026-01-02T03:04:05Z.
 const NOW_MS: i64 = 1_767_323_045_000;
-
-fn text(sample: &Value, key: &str) -> Option<String> {
-    sample[key].as_str().map(str::to_owned)
-}
-
-fn signal_of(sample: &Value) -> FailureSignal {
-    let headers = sample["headers"].as_object().into_iter().flatten();
-    FailureSignal {
-        provider: text(sample, "provider"),
-        http_status: sample["http_status"].as_u64().and_then(|status| u16::try_from(status).ok()),
-        headers: headers.map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned())).collect(),
-        body: text(sample, "body"),
-        exception: text(sample, "exception"),
-        finish_reason: text(sample, "finish_reason"),
-        stop_reason: text(sample, "stop_reason"),
-        ..FailureSignal::default()
-    }
-}
-
-fn judge(sample: &Value) -> Classification {
-    let now = text(sample, "now").map_or(0, |now| now.parse::<jiff::Timestamp>().unwrap().as_millisecond());
-    classify(&signal_of(sample), None, now)
-}
-
-fn is_set(sample: &Value, key: &str) -> bool {
-    sample[key].as_bool().unwrap_or_default()
-}
-
-fn hint_is_right(sample: &Value, got: Option<u64>) -> bool {
-    let single = [sample["retry_after_ms"].clone()];
-    let accepted = sample["retry_after_accept"].as_array().map_or(single.as_slice(), Vec::as_slice);
-    accepted.iter().any(|want| match (want.as_f64(), got) {
-        (Some(want), Some(got)) => (want - got as f64).abs() <= (0.01 * want).max(1000.0),
-        (want, got) => want.is_none() && got.is_none(),
-    })
-}
-
-#[test]
-fn labelled_samples_are_classified() {
-    let mut scores: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
-    let mut misses = Vec::new();
-    let samples = SAMPLES.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    for sample in samples.filter(|sample| !is_set(sample, "ambiguous")) {
-        let got = judge(&sample);
-        let alternatives = sample["alt_labels"].as_array().into_iter().flatten();
-        let class_ok = alternatives.chain([&sample["label"]]).any(|label| label == got.class.as_str());
-        let kind = if is_set(&sample, "hard") { "class_hard" } else { "class_standard" };
-        let mut count = |name, right: bool| {
-            let score = scores.entry(name).or_default();
-            score.0 += u32::from(right);
-            score.1 += 1;
-            if !right {
-                misses.push(format!("{name} {}: {got:?}", sample["id"]));
-            }
-        };
-        count(kind, class_ok);
-        if !is_set(&sample, "retryable_ambiguous") {
-            count("retryable", got.retryable == is_set(&sample, "retryable"));
-        }
-        if is_set(&sample, "retryable") && !is_set(&sample, "retry_after_ambiguous") {
-            count("hint", hint_is_right(&sample, got.retry_after_ms));
-        }
-    }
-    for (name, floor) in [("class_standard", 0.97), ("class_hard", 0.90), ("retryable", 0.99), ("hint", 0.98)]
-    {
-        let (right, total) = scores[name];
-        assert!(
-            f64::from(right) >= floor * f64::from(total),
-            "{name}: {right} of {total}\n{}",
-            misses.join("\n")
-        );
-    }
-}
 
 fn throttled(headers: &[(&str, &str)], body: &str) -> FailureSignal {
     FailureSignal {
