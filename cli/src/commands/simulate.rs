@@ -124,6 +124,9 @@ fn show(files: &[&Path], reports: &[Report], output: &Output) -> anyhow::Result<
     Ok(output.table(table(&rows))?)
 }
 
+/// Where a figure stands in the table.
+type Column = (usize, fn(&Figures) -> f64);
+
 /// Figures that are zero everywhere say nothing, and their columns are left out.
 fn table(rows: &[(String, &VariantReport)]) -> Rows {
     let mut table = Rows::new([
@@ -166,7 +169,7 @@ fn table(rows: &[(String, &VariantReport)]) -> Rows {
     }
     let nowhere = |of: fn(&Figures) -> f64| rows.iter().all(|(_, variant)| of(&variant.figures) <= 0.0);
     // From the right, so that what is left keeps its place.
-    let optional: [(usize, fn(&Figures) -> f64); 6] = [
+    let optional: [Column; 6] = [
         (14, |figures| figures.cost_usd),
         (13, |figures| figures.cost_usd),
         (12, |figures| figures.breaker_openings),
@@ -200,7 +203,7 @@ mod tests {
         let names = |files: &[&Path], reports: &[Report]| {
             named(files, reports).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
         };
-        assert_eq!(names(&[first], &[report.clone()]), ["none"]);
+        assert_eq!(names(&[first], std::slice::from_ref(&report)), ["none"]);
         assert_eq!(names(&[first, second], &[report.clone(), report]), ["a: none", "b: none"]);
     }
 }

@@ -27,7 +27,7 @@ impl<'a> Arrivals<'a> {
         let mut missing = exponential(chance);
         loop {
             let begun = |stage: &Stage| stage.from_ms as f64 * 1_000.0 <= self.now_us;
-            let index = self.stages.iter().rposition(begun).unwrap_or(0);
+            let index = self.stages.partition_point(begun).saturating_sub(1);
             let per_us = self.stages[index].per_s / 1_000_000.0;
             let end_us = self.stages.get(index + 1).map(|stage| stage.from_ms as f64 * 1_000.0);
             let due_us = self.now_us + missing / per_us;

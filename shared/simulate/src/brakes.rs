@@ -30,8 +30,10 @@ pub(crate) enum Next {
 /// The brakes of one run.
 #[derive(Debug)]
 pub(crate) struct Brakes {
-    /// None: no breakers.
-    agents: Option<Vec<Agent>>,
+    /// What each agent begins with. None: no breakers.
+    fresh: Option<Breaker>,
+    /// Those that have asked. Agents get their clients in turn, so they ask for the first time in their order.
+    agents: Vec<Agent>,
 }
 
 #[derive(Debug)]
@@ -44,20 +46,19 @@ struct Agent {
 }
 
 impl Brakes {
-    /// `breaker` is a fresh one, for each of so many agents.
-    pub(crate) fn new(breaker: Option<Breaker>, agents: u32) -> Self {
-        let agent = |breaker: &Breaker| Agent {
-            breaker: breaker.clone(),
-            held: VecDeque::new(),
-            looks_again_us: None,
-        };
-        Self { agents: breaker.map(|breaker| (0..agents).map(|_| agent(&breaker)).collect()) }
+    /// `fresh` is the breaker that each agent begins with.
+    pub(crate) fn new(fresh: Option<Breaker>) -> Self {
+        Self { fresh, agents: Vec::new() }
     }
 
     /// Whether this client of this agent may call now; if not, it is held until [`Brakes::move_on`] names it.
     pub(crate) fn ask(&mut self, agent: u32, client: u32, now_us: u64) -> Option<Leave> {
-        let Some(agents) = &mut self.agents else { return Some(Leave::default()) };
-        let agent = &mut agents[agent as usize];
+        let Some(fresh) = &self.fresh else { return Some(Leave::default()) };
+        while self.agents.len() <= agent as usize {
+            let (breaker, held) = (fresh.clone(), VecDeque::new());
+            self.agents.push(Agent { breaker, held, looks_again_us: None });
+        }
+        let agent = &mut self.agents[agent as usize];
         match agent.breaker.acquire(millis(now_us)) {
             Ok(permit) => Some(Leave { permit: Some(permit) }),
             Err(_) => {
@@ -76,16 +77,14 @@ impl Brakes {
         now_us: u64,
         chance: &mut Chance,
     ) {
-        if let (Some(agents), Some(permit)) = (&mut self.agents, leave.permit) {
-            let breaker = &mut agents[agent as usize].breaker;
-            breaker.report(permit, outcome, millis(now_us), || chance.random::<f64>());
+        if let (Some(agent), Some(permit)) = (self.agents.get_mut(agent as usize), leave.permit) {
+            agent.breaker.report(permit, outcome, millis(now_us), || chance.random::<f64>());
         }
     }
 
     /// Who may go on, of those whom this agent holds back.
     pub(crate) fn move_on(&mut self, agent: u32, now_us: u64) -> Next {
-        let Some(agents) = &mut self.agents else { return Next::Wait(None) };
-        let agent = &mut agents[agent as usize];
+        let Some(agent) = self.agents.get_mut(agent as usize) else { return Next::Wait(None) };
         agent.looks_again_us = agent.looks_again_us.filter(|at_us| *at_us > now_us);
         if agent.held.is_empty() {
             return Next::Wait(None);
@@ -107,8 +106,7 @@ impl Brakes {
 
     /// How often breakers have opened.
     pub(crate) fn openings(&mut self, now_us: u64) -> u64 {
-        let agents = self.agents.iter_mut().flatten();
-        agents.map(|agent| agent.breaker.snapshot(millis(now_us)).openings).sum()
+        self.agents.iter_mut().map(|agent| agent.breaker.snapshot(millis(now_us)).openings).sum()
     }
 }
 

@@ -91,7 +91,7 @@ impl<'a> World<'a> {
             arrivals: Arrivals::new(&scenario.clients.rates),
             agenda: Agenda::new(),
             server: Server::new(&variant.dependency),
-            brakes: Brakes::new(breaker, scenario.clients.agents),
+            brakes: Brakes::new(breaker),
             clients: Vec::new(),
             at_work: scenario.clients.count,
             tally: Tally::new(),
@@ -301,4 +301,37 @@ impl<'a> World<'a> {
 
 fn millis(at_us: u64) -> i64 {
     i64::try_from(at_us / 1_000).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody is ever served, and everybody tries for ever.
+    const HOPELESS: &str = "duration_ms = 60000\n[clients]\ncount = 10\n[dependency]\nservice_ms = 100\nfailure_rate = 1\n\
+        [retry]\nstrategy = \"full_jitter\"\nmax_attempts = \"unlimited\"";
+
+    fn run(text: &str, events: u64) -> Done {
+        let scenario = Scenario::parse("x.toml", text).unwrap();
+        World::new(&scenario, &scenario.variants[0], 1).run(events)
+    }
+
+    #[test]
+    fn a_run_ends_with_its_time_or_with_its_events_and_says_which() {
+        let done = run(HOPELESS, 1_000_000);
+        assert_eq!((done.ended, done.figures.unfinished), (Ending::TimeUp, 10.0));
+        assert!(done.figures.calls > 50.0, "{:?}", done.figures);
+        assert_eq!(run(HOPELESS, 30).ended, Ending::EventLimit);
+    }
+
+    #[test]
+    fn who_is_held_back_by_a_breaker_loses_no_attempt_and_no_task() {
+        let outage = "[clients]\ncount = 20\nagents = 1\n[dependency]\nservice_ms = 10\n[[dependency.outages]]\n\
+            from_ms = 0\nto_ms = 20000\n[retry]\nstrategy = \"fixed\"\n[breaker]";
+        let figures = run(outage, 1_000_000).figures;
+        // All 20 are under way when it opens. After its wait, one probe finds the API well.
+        assert_eq!((figures.calls, figures.failed, figures.succeeded), (40.0, 20.0, 20.0), "{figures:?}");
+        assert_eq!((figures.breaker_openings, figures.dead), (1.0, 0.0));
+        assert!((30_000.0..38_000.0).contains(&figures.completed_ms), "{}", figures.completed_ms);
+    }
 }
