@@ -3,4 +3,5 @@
 mod bench;
 mod classify;
 mod dev;
+mod simulate;
 mod work;

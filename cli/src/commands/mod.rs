@@ -14,6 +14,7 @@ pub mod dev;
 pub mod doctor;
 pub mod enqueue;
 pub mod queues;
+pub mod simulate;
 pub mod store_args;
 pub mod tasks;
 pub mod worker;
@@ -65,6 +66,7 @@ commands! {
     Agents => agents, log "warn";
     Doctor => doctor, log "off";
     Classify => classify, log "warn";
+    Simulate => simulate, log "warn";
     Config => config, log "warn";
     Bench => bench, log "warn";
 }
