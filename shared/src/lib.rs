@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod failure;
+pub mod gate;
 pub mod id;
 pub mod lifecycle;
 pub mod limits;

@@ -1,0 +1,580 @@
+//! The fleet's gate: what holds every agent back from one dependency at once. Pure: time is passed in.
+//!
+//! ```text
+//!            hint, or too many failures over the fleet
+//!   open ─────────────────────────────────────────────▶ shut ◀──────────────┐
+//!    ▲  │                                                 │ its time is over  │ it failed, or: not yet
+//!    │  └── too many calls, no hint ──▶ ramp              ▼                  │
+//!    │                                  │ ▲             canary ──────────────┘
+//!    │       its whole rate, not pressed│ └───passed──────┘ ▲
+//!    └──────────────────────────────────┘                  │ a person opens it
+//!   any ── a credential or a quota failed for everyone ──▶ isolated
+//! ```
+//!
+//! **Shut.** A server's hint is believed, up to [`HINT_MAX_MS`]: then a canary looks. Failures of the whole fleet shut it as
+//! they do a circuit breaker, for [`SHUT_MS`] and twice as long each time in a row, up to [`SHUT_MAX_MS`].
+//!
+//! **Canary.** One call passes. Its outcome decides; if it is not heard of within [`CANARY_MS`] the next one may go, since an
+//! answer that takes long is none that failed. What was started before the gate changed decides nothing.
+//!
+//! **Ramp.** After a canary calls are let through at a rate that grows linearly from a tenth of the whole to the whole in
+//! [`RAMP_MS`], and slowly beyond it; a failure halves it (additive increase, multiplicative decrease: Chiu and Jain 1989).
+//! The whole is the limit that is set, else the rate at which calls worked before, else [`UNKNOWN_PER_S`]. Being told of too
+//! many calls during a ramp says what is too much: the whole is then a little less than that.
+//!
+//! **Isolated.** A bad credential or a used-up quota is nothing that time mends. At least three such failures, of two
+//! agents or of the only one, and no success for a minute isolate the dependency until a person opens it: one agent's
+//! mistyped key does not stop the fleet. There is one [`Alarm`] for all of its tasks.
+//!
+//! **Budget.** Retries are bounded to a share of first attempts ([`Budget`]), once there are enough of those to tell.
+
+mod pace;
+mod phase;
+mod ramp;
+mod sample;
+mod settings;
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use self::pace::{Pace, Rate};
+use self::phase::Phase;
+pub use self::phase::{Alarm, Change, Reason, State};
+pub use self::sample::Tally;
+use self::sample::{SAMPLE_MS, Sample};
+pub use self::settings::{Budget, REQUESTS_PER_MINUTE_MAX, Settings, SettingsError};
+use crate::breaker::{Counting, counting};
+use crate::failure::FailureClass;
+use crate::id::Name;
+
+/// Longest time that a hint shuts a gate, in ms. A hint of a day may be right, but looking now and then is cheap.
+pub const HINT_MAX_MS: u64 = 15 * 60_000;
+/// How long failures shut a gate the first time, and at most, in ms.
+pub const SHUT_MS: u64 = 30_000;
+/// See [`SHUT_MS`].
+pub const SHUT_MAX_MS: u64 = 300_000;
+/// How long a canary is waited for before another may go, in ms.
+pub const CANARY_MS: i64 = 60_000;
+/// How long a ramp takes from a tenth to the whole, in ms.
+pub const RAMP_MS: i64 = 60_000;
+/// Calls a second that are the whole of a ramp where nothing is known.
+pub const UNKNOWN_PER_S: f64 = 10.0;
+/// Fewest outcomes on which failures shut a gate.
+const OUTCOMES_MIN: u32 = 10;
+/// Failures must outnumber successes by this many: at an error rate of 20 % that is reached by chance once in
+/// (0.8 / 0.2)^8 = 65,536 starts (the gambler's ruin), where a bare half of ten outcomes is once in 30.
+const FAILURES_MARGIN: u32 = 8;
+/// After so long without a failure that shut it, the next one counts as the first again, in ms.
+const TRIPS_RESET_MS: i64 = 600_000;
+/// Failures that isolate, and the agents that they must come from where there are several.
+const BLOCKED_MIN: usize = 3;
+const BLOCKED_AGENTS_MIN: usize = 2;
+/// How long nothing may have worked before a dependency is isolated, and how long a failure counts towards it, in ms.
+const BLOCKED_QUIET_MS: i64 = 60_000;
+const BLOCKED_MEMORY_MS: i64 = 600_000;
+/// Most agents and most failures remembered.
+const REMEMBERED_MAX: usize = 8;
+
+/// How a call ended, as far as a gate cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// It worked, or failed in a way that shows the dependency to be well.
+    Success,
+    /// It failed in a way that speaks against the dependency.
+    Failure,
+    /// There are too many calls, or there will be none for a while.
+    Limited {
+        /// For how long, as the server said.
+        hint_ms: Option<u64>,
+    },
+    /// The credential or the quota is bad.
+    Blocked(FailureClass),
+    /// The dependency was not called, or nobody knows.
+    NotMade,
+}
+
+impl Signal {
+    /// What a failure says. The classes that speak against a dependency are those that a breaker counts.
+    pub fn of(class: FailureClass, hint_ms: Option<u64>) -> Self {
+        let hint_ms = hint_ms.filter(|hint_ms| *hint_ms > 0);
+        match class {
+            FailureClass::Auth | FailureClass::QuotaExhausted => Self::Blocked(class),
+            FailureClass::RateLimited => Self::Limited { hint_ms },
+            // The server said when to come back: that is what a gate is for, whatever the reason was.
+            FailureClass::Overloaded | FailureClass::QuotaWindow if hint_ms.is_some() => {
+                Self::Limited { hint_ms }
+            }
+            // No lock, or no worker: that says nothing about the dependency.
+            FailureClass::LockTimeout | FailureClass::WorkerLost => Self::NotMade,
+            _ => match counting(class) {
+                Counting::Counted | Counting::FailsProbe => Self::Failure,
+                Counting::NotCounted => Self::Success,
+            },
+        }
+    }
+}
+
+/// Calls of one agent that ended alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// How.
+    pub signal: Signal,
+    /// How many.
+    pub count: u32,
+    /// Who made them, if it is known.
+    pub agent: Option<Name>,
+    /// When the first of them was handed out: what is older than a gate's state decides nothing about it.
+    pub started_ms: i64,
+}
+
+/// How many may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// As many as there are.
+    Free,
+    /// None but those that [`Gate::take`] gives.
+    Limited,
+    /// None.
+    Shut,
+}
+
+/// What an operator does to a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Lets a canary through, and then a ramp.
+    Open,
+    /// Lets nothing through for so long (ms).
+    Shut(u64),
+    /// Lets nothing through until it is opened.
+    Isolate,
+    /// Forgets everything but what is set: open, as if it were new.
+    Reset,
+}
+
+/// The gate of one dependency.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    phase: Phase,
+    /// When it came into its state; what was started before decides nothing about it.
+    since_ms: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    #[serde(default)]
+    settings: Settings,
+    #[serde(default)]
+    sample: Sample,
+    /// Of the limit that is set.
+    #[serde(default)]
+    pace: Pace,
+    /// Of a ramp.
+    #[serde(default)]
+    ramp_pace: Pace,
+    /// The whole of the next ramp, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    full_per_s: Option<f64>,
+    /// How often failures shut it in a row, and when last.
+    #[serde(default)]
+    trips: u32,
+    #[serde(default)]
+    tripped_ms: i64,
+    #[serde(default)]
+    worked_ms: i64,
+    /// Failures of credentials and quotas since something worked: class, agent, when.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    blocked: VecDeque<(FailureClass, Option<Name>, i64)>,
+    /// Who called within the last ten minutes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    agents: Vec<(Name, i64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    alarm: Option<Alarm>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Open,
+            since_ms: 0,
+            reason: None,
+            settings: Settings::default(),
+            sample: Sample::default(),
+            pace: Pace::default(),
+            ramp_pace: Pace::default(),
+            full_per_s: None,
+            trips: 0,
+            tripped_ms: 0,
+            worked_ms: 0,
+            blocked: VecDeque::new(),
+            agents: Vec::new(),
+            alarm: None,
+        }
+    }
+}
+
+impl Gate {
+    /// Its state now. Time alone moves it: call [`advance`](Self::advance) before.
+    pub fn state(&self) -> State {
+        self.phase.state()
+    }
+
+    /// Since when, and why; none where it never changed.
+    pub fn since(&self) -> Option<(i64, Reason)> {
+        self.reason.map(|reason| (self.since_ms, reason))
+    }
+
+    /// What is set on it.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What was seen in the last minute.
+    pub fn tally(&self, now_ms: i64) -> Tally {
+        self.sample.sum(now_ms)
+    }
+
+    /// What a person has to mend, while it is isolated.
+    pub fn alarm(&self) -> Option<&Alarm> {
+        self.alarm.as_ref()
+    }
+
+    /// Whether nothing would be lost by forgetting it.
+    pub fn is_fresh(&self, now_ms: i64) -> bool {
+        self.phase == Phase::Open
+            && self.settings == Settings::default()
+            && self.sample.is_empty(now_ms)
+            && now_ms.saturating_sub(self.tripped_ms.max(self.worked_ms)) > TRIPS_RESET_MS
+    }
+
+    /// Does what time alone does.
+    pub fn advance(&mut self, now_ms: i64) -> Option<Change> {
+        match self.phase {
+            Phase::Shut { until_ms } if now_ms >= until_ms => {
+                Some(self.enter(Phase::Canary { another_ms: None }, Reason::WaitOver, now_ms))
+            }
+            Phase::Ramp { pressed_ms, .. } => {
+                let (share, since_ms) = (self.share(now_ms)?, self.since_ms.max(pressed_ms));
+                let over = share >= 1.0 && now_ms.saturating_sub(since_ms) >= RAMP_MS;
+                over.then(|| self.enter(Phase::Open, Reason::RampedUp, now_ms))
+            }
+            Phase::Open | Phase::Shut { .. } | Phase::Canary { .. } | Phase::Isolated => None,
+        }
+    }
+
+    /// Hears how calls ended. `jitter` is from [0, 1): gates that shut together do not open together.
+    pub fn hear(&mut self, heard: &Heard, now_ms: i64, jitter: f64) -> Option<Change> {
+        self.remember(heard, now_ms);
+        let fresh = heard.started_ms >= self.since_ms;
+        match heard.signal {
+            Signal::Success => self.worked(fresh, now_ms),
+            Signal::Failure => self.failed(fresh, now_ms, jitter),
+            Signal::Limited { hint_ms } => self.limited(hint_ms, fresh, now_ms, jitter),
+            Signal::Blocked(class) => self.block(class, heard, fresh, now_ms, jitter),
+            Signal::NotMade => {
+                if fresh && matches!(self.phase, Phase::Canary { .. }) {
+                    self.phase = Phase::Canary { another_ms: None };
+                }
+                None
+            }
+        }
+    }
+
+    /// Counts calls that were made, by Redrive or, as they report, by its clients.
+    pub fn count_calls(&mut self, firsts: u32, retries: u32, now_ms: i64) {
+        self.sample.add(Tally { firsts, retries, ..Tally::default() }, now_ms);
+    }
+
+    /// How many tasks may pass.
+    pub fn room(&self) -> Room {
+        match self.phase {
+            Phase::Open if self.settings.requests_per_minute.is_none() => Room::Free,
+            Phase::Open | Phase::Canary { .. } | Phase::Ramp { .. } => Room::Limited,
+            Phase::Shut { .. } | Phase::Isolated => Room::Shut,
+        }
+    }
+
+    /// How many retries may pass, where the budget bounds them: those that are missing to it within the last minute.
+    pub fn retry_room(&self, now_ms: i64) -> Option<u32> {
+        let budget = self.settings.budget.unwrap_or_default();
+        let Tally { firsts, retries, .. } = self.sample.sum(now_ms);
+        if firsts < budget.min_firsts {
+            return None;
+        }
+        let seconds = SAMPLE_MS as f64 / 1_000.0;
+        let allowed = (f64::from(firsts) * budget.ratio).max(budget.floor_per_s * seconds);
+        Some((allowed as u32).saturating_sub(retries))
+    }
+
+    /// Lets up to `wanted` through; returns how many. What is not used is to be given back.
+    pub fn take(&mut self, wanted: u32, now_us: i64) -> u32 {
+        let now_ms = now_us.div_euclid(1_000);
+        let wanted = match self.limit() {
+            Some(rate) => self.pace.take(wanted, rate, now_us),
+            None => wanted,
+        };
+        match self.phase {
+            Phase::Open => wanted,
+            Phase::Shut { .. } | Phase::Isolated => 0,
+            Phase::Canary { another_ms } => {
+                if wanted == 0 || another_ms.is_some_and(|another_ms| now_ms < another_ms) {
+                    return 0;
+                }
+                self.phase = Phase::Canary { another_ms: Some(now_ms + CANARY_MS) };
+                1
+            }
+            Phase::Ramp { .. } => self.take_of_ramp(wanted, now_us),
+        }
+    }
+
+    /// Takes back what was taken and not used.
+    pub fn give_back(&mut self, unused: u32) {
+        if let Some(rate) = self.limit() {
+            self.pace.give_back(unused, rate);
+        }
+        match self.phase {
+            Phase::Canary { another_ms: Some(_) } => self.phase = Phase::Canary { another_ms: None },
+            Phase::Ramp { .. } => self.give_back_to_ramp(unused),
+            Phase::Open | Phase::Shut { .. } | Phase::Canary { another_ms: None } | Phase::Isolated => {}
+        }
+    }
+
+    /// When more may pass than now (ms), by time alone; none where only an event can bring that.
+    pub fn next_ms(&self, now_ms: i64) -> Option<i64> {
+        let limit_ms = self.limit().map_or(i64::MIN, |rate| div_up(self.pace.next_us(rate)));
+        let phase_ms = match self.phase {
+            Phase::Isolated => return None,
+            Phase::Open => i64::MIN,
+            Phase::Shut { until_ms } => until_ms,
+            Phase::Canary { another_ms } => another_ms.unwrap_or(i64::MIN),
+            Phase::Ramp { .. } => {
+                self.ramp_rate(now_ms).map_or(i64::MIN, |rate| div_up(self.ramp_pace.next_us(rate)))
+            }
+        };
+        Some(limit_ms.max(phase_ms)).filter(|at_ms| *at_ms != i64::MIN)
+    }
+
+    /// When the budget lets more retries through (ms), at the latest.
+    pub fn next_retry_ms(&self, now_ms: i64) -> Option<i64> {
+        self.retry_room(now_ms).filter(|room| *room == 0).and_then(|_| self.sample.next_ms(now_ms))
+    }
+
+    /// Sets limits. What was let through stays counted.
+    pub fn set(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// Does what an operator says.
+    pub fn command(&mut self, command: Command, now_ms: i64) -> Option<Change> {
+        let from = self.state();
+        match command {
+            Command::Open if from == State::Open || from == State::Ramp => None,
+            Command::Open => {
+                self.blocked.clear();
+                Some(self.enter(Phase::Canary { another_ms: None }, Reason::Operator, now_ms))
+            }
+            Command::Shut(for_ms) => {
+                self.learn_full(now_ms);
+                let until_ms = now_ms.saturating_add_unsigned(for_ms);
+                Some(self.enter(Phase::Shut { until_ms }, Reason::Operator, now_ms))
+            }
+            Command::Isolate => {
+                self.learn_full(now_ms);
+                let change = self.enter(Phase::Isolated, Reason::Operator, now_ms);
+                self.alarm = Some(Alarm { class: None, agents: Vec::new(), since_ms: now_ms });
+                Some(change)
+            }
+            Command::Reset => {
+                *self = Self { settings: self.settings.clone(), pace: self.pace, ..Self::default() };
+                self.since_ms = now_ms;
+                (from != State::Open).then_some(Change { from, to: State::Open, reason: Reason::Operator })
+            }
+        }
+    }
+
+    fn remember(&mut self, heard: &Heard, now_ms: i64) {
+        let count = heard.count;
+        let tally = match heard.signal {
+            Signal::Success => Tally { successes: count, ..Tally::default() },
+            Signal::Failure | Signal::Blocked(_) => Tally { failures: count, ..Tally::default() },
+            Signal::Limited { .. } => Tally { limited: count, ..Tally::default() },
+            Signal::NotMade => return,
+        };
+        self.sample.add(tally, now_ms);
+        let Some(agent) = &heard.agent else { return };
+        match self.agents.iter_mut().find(|(known, _)| known == agent) {
+            Some((_, at_ms)) => *at_ms = now_ms,
+            None => {
+                self.agents.retain(|(_, at_ms)| now_ms.saturating_sub(*at_ms) <= BLOCKED_MEMORY_MS);
+                if self.agents.len() < REMEMBERED_MAX {
+                    self.agents.push((agent.clone(), now_ms));
+                }
+            }
+        }
+    }
+
+    fn worked(&mut self, fresh: bool, now_ms: i64) -> Option<Change> {
+        self.worked_ms = now_ms;
+        self.blocked.clear();
+        match self.phase {
+            Phase::Canary { .. } if fresh => Some(self.begin_ramp(Reason::CanaryPassed, now_ms)),
+            _ => None,
+        }
+    }
+
+    fn failed(&mut self, fresh: bool, now_ms: i64, jitter: f64) -> Option<Change> {
+        match self.phase {
+            Phase::Canary { .. } if fresh => Some(self.trip(Reason::CanaryFailed, now_ms, jitter)),
+            Phase::Open | Phase::Ramp { .. } => {
+                if self.fails_everywhere(now_ms) {
+                    return Some(self.trip(Reason::Failures, now_ms, jitter));
+                }
+                if fresh {
+                    self.halve(now_ms);
+                }
+                None
+            }
+            Phase::Canary { .. } | Phase::Shut { .. } | Phase::Isolated => None,
+        }
+    }
+
+    fn limited(&mut self, hint_ms: Option<u64>, fresh: bool, now_ms: i64, jitter: f64) -> Option<Change> {
+        match (self.phase, hint_ms) {
+            (Phase::Isolated, _) => None,
+            (Phase::Shut { until_ms }, Some(hint_ms)) => {
+                // Others were told to stay away for longer.
+                self.phase = Phase::Shut { until_ms: until_ms.max(until(hint_ms, now_ms, jitter)) };
+                None
+            }
+            (Phase::Open | Phase::Ramp { .. } | Phase::Canary { .. }, Some(hint_ms)) => {
+                if fresh || self.phase == Phase::Open {
+                    self.learn_full(now_ms);
+                }
+                let until_ms = until(hint_ms, now_ms, jitter);
+                Some(self.enter(Phase::Shut { until_ms }, Reason::Hint, now_ms))
+            }
+            (Phase::Open, None) => {
+                self.learn_full(now_ms);
+                let full_per_s = self.full_per_s.unwrap_or(UNKNOWN_PER_S);
+                Some(self.enter_ramp(0.5, full_per_s, Reason::RateLimited, now_ms))
+            }
+            (Phase::Ramp { .. }, None) => {
+                if fresh {
+                    self.learn_full(now_ms);
+                    self.halve(now_ms);
+                }
+                None
+            }
+            (Phase::Canary { .. }, None) if fresh => Some(self.trip(Reason::CanaryFailed, now_ms, jitter)),
+            (Phase::Canary { .. } | Phase::Shut { .. }, None) => None,
+        }
+    }
+
+    fn block(
+        &mut self,
+        class: FailureClass,
+        heard: &Heard,
+        fresh: bool,
+        now_ms: i64,
+        jitter: f64,
+    ) -> Option<Change> {
+        self.blocked.retain(|(_, _, at_ms)| now_ms.saturating_sub(*at_ms) <= BLOCKED_MEMORY_MS);
+        for _ in 0..heard.count.min(BLOCKED_MIN as u32) {
+            if self.blocked.len() == REMEMBERED_MAX {
+                // The first one says since when.
+                self.blocked.remove(1);
+            }
+            self.blocked.push_back((class, heard.agent.clone(), now_ms));
+        }
+        if self.phase == Phase::Isolated {
+            return None;
+        }
+        if self.is_blocked_for_all(now_ms) {
+            let alarm = self.raise_alarm(class, now_ms);
+            self.learn_full(now_ms);
+            let change = self.enter(Phase::Isolated, Reason::Blocked, now_ms);
+            self.alarm = Some(alarm);
+            return Some(change);
+        }
+        self.failed(fresh, now_ms, jitter)
+    }
+
+    fn is_blocked_for_all(&self, now_ms: i64) -> bool {
+        let mut agents: Vec<&Option<Name>> = self.blocked.iter().map(|(_, agent, _)| agent).collect();
+        agents.sort();
+        agents.dedup();
+        // The only agent that there is speaks for all.
+        let enough = agents.len() >= BLOCKED_AGENTS_MIN.min(self.agents.len().max(1));
+        self.blocked.len() >= BLOCKED_MIN
+            && enough
+            && now_ms.saturating_sub(self.worked_ms) >= BLOCKED_QUIET_MS
+    }
+
+    fn raise_alarm(&self, class: FailureClass, now_ms: i64) -> Alarm {
+        let mut agents: Vec<Name> = Vec::new();
+        for (_, agent, _) in &self.blocked {
+            agents.extend(agent.iter().filter(|agent| !agents.contains(agent)).cloned().collect::<Vec<_>>());
+        }
+        let since_ms = self.blocked.front().map_or(now_ms, |(_, _, at_ms)| *at_ms);
+        Alarm { class: Some(class), agents, since_ms }
+    }
+
+    /// Whether the last minute's outcomes speak against the dependency.
+    fn fails_everywhere(&self, now_ms: i64) -> bool {
+        let Tally { successes, failures, .. } = self.sample.sum(now_ms);
+        successes.saturating_add(failures) >= OUTCOMES_MIN
+            && failures >= successes.saturating_add(FAILURES_MARGIN)
+    }
+
+    /// Failures shut it, for longer each time in a row.
+    fn trip(&mut self, reason: Reason, now_ms: i64, jitter: f64) -> Change {
+        if now_ms.saturating_sub(self.tripped_ms) > TRIPS_RESET_MS {
+            self.trips = 0;
+        }
+        if self.phase == Phase::Open {
+            // In a ramp it is the dependency that failed, and not the rate that was too much.
+            self.learn_full(now_ms);
+        }
+        self.trips = self.trips.saturating_add(1);
+        self.tripped_ms = now_ms;
+        let wait_ms = (SHUT_MS << (self.trips - 1).min(8)).min(SHUT_MAX_MS);
+        let until_ms = now_ms.saturating_add_unsigned(spread(wait_ms, jitter));
+        // Judged once: the same outcomes must not shut it again after the next canary.
+        self.sample.forget_outcomes();
+        self.enter(Phase::Shut { until_ms }, reason, now_ms)
+    }
+
+    fn enter(&mut self, phase: Phase, reason: Reason, now_ms: i64) -> Change {
+        let from = self.state();
+        self.phase = phase;
+        self.since_ms = now_ms;
+        self.reason = Some(reason);
+        self.alarm = None;
+        Change { from, to: self.state(), reason }
+    }
+
+    /// The rate of the limit that is set. In no minute (half open) do more than the limit pass: a burst of `b` and the rest
+    /// at one each T are at most b − 1 + 60 s / T.
+    fn limit(&self) -> Option<Rate> {
+        let per_minute = self.settings.requests_per_minute?.max(1);
+        let burst = (per_minute / 60).max(1);
+        Some(Rate { per_s: f64::from(per_minute - burst + 1) / 60.0, burst })
+    }
+}
+
+/// Until when a hint shuts a gate: never before it, up to its bound.
+fn until(hint_ms: u64, now_ms: i64, jitter: f64) -> i64 {
+    let hint_ms = hint_ms.min(HINT_MAX_MS);
+    now_ms.saturating_add_unsigned(hint_ms + (hint_ms as f64 * 0.05 * jitter.clamp(0.0, 1.0)) as u64)
+}
+
+/// Up to a fifth longer, as breakers do.
+fn spread(wait_ms: u64, jitter: f64) -> u64 {
+    wait_ms + (wait_ms as f64 * 0.2 * jitter.clamp(0.0, 1.0)) as u64
+}
+
+/// Microseconds as milliseconds, never too early.
+fn div_up(at_us: i64) -> i64 {
+    at_us.saturating_add(999).div_euclid(1_000)
+}
+
+#[cfg(test)]
+mod tests;

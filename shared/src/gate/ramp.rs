@@ -1,0 +1,102 @@
+//! The way back: a rate that grows with time and falls with failures.
+
+use super::pace::Rate;
+use super::phase::{Change, Phase, Reason};
+use super::{Gate, RAMP_MS, UNKNOWN_PER_S};
+
+/// The share that a ramp begins with.
+const FIRST_SHARE: f64 = 0.1;
+/// The smallest share that halving leaves.
+const LEAST_SHARE: f64 = 0.01;
+/// Growth of the share in a second, up to the whole.
+const GROWTH_PER_S: f64 = (1.0 - FIRST_SHARE) * 1_000.0 / RAMP_MS as f64;
+/// Growth beyond the whole: slow, since what lies there was too much before, or was never tried.
+const BEYOND_PER_S: f64 = 0.002;
+/// Of a rate that turned out to be too much, what is taken as the whole.
+const SAFE_SHARE: f64 = 0.9;
+/// The lowest rate that is taken as the whole: one call in ten seconds.
+const FULL_MIN_PER_S: f64 = 0.1;
+
+impl Gate {
+    pub(super) fn begin_ramp(&mut self, reason: Reason, now_ms: i64) -> Change {
+        let full_per_s = self.full_per_s.unwrap_or(UNKNOWN_PER_S);
+        self.enter_ramp(FIRST_SHARE, full_per_s, reason, now_ms)
+    }
+
+    pub(super) fn enter_ramp(&mut self, share: f64, full_per_s: f64, reason: Reason, now_ms: i64) -> Change {
+        let ramp = Phase::Ramp { share, from_ms: now_ms, full_per_s, pressed_ms: now_ms };
+        self.ramp_pace = super::Pace::default();
+        self.enter(ramp, reason, now_ms)
+    }
+
+    /// The share of the whole that passes now; none where no ramp is under way.
+    pub(super) fn share(&self, now_ms: i64) -> Option<f64> {
+        let Phase::Ramp { share, from_ms, .. } = self.phase else { return None };
+        let elapsed_s = now_ms.saturating_sub(from_ms).max(0) as f64 / 1_000.0;
+        let grown = share + elapsed_s * GROWTH_PER_S;
+        if grown <= 1.0 {
+            return Some(grown);
+        }
+        let beyond_s = elapsed_s - ((1.0 - share) / GROWTH_PER_S).max(0.0);
+        Some(share.max(1.0) + beyond_s * BEYOND_PER_S)
+    }
+
+    /// Calls a second that a ramp lets through now.
+    pub(super) fn ramp_rate(&self, now_ms: i64) -> Option<Rate> {
+        let Phase::Ramp { full_per_s, .. } = self.phase else { return None };
+        self.share(now_ms).map(|share| Rate::smooth(full_per_s * share))
+    }
+
+    pub(super) fn take_of_ramp(&mut self, wanted: u32, now_us: i64) -> u32 {
+        let now_ms = now_us.div_euclid(1_000);
+        let Some(rate) = self.ramp_rate(now_ms) else { return 0 };
+        let granted = self.ramp_pace.take(wanted, rate, now_us);
+        if granted < wanted
+            && let Phase::Ramp { pressed_ms, .. } = &mut self.phase
+        {
+            *pressed_ms = now_ms;
+        }
+        granted
+    }
+
+    pub(super) fn give_back_to_ramp(&mut self, unused: u32) {
+        if let Phase::Ramp { from_ms, .. } = self.phase
+            && let Some(rate) = self.ramp_rate(from_ms)
+        {
+            self.ramp_pace.give_back(unused, rate);
+        }
+    }
+
+    /// A failure halves the rate, once for all calls that were under way.
+    pub(super) fn halve(&mut self, now_ms: i64) {
+        let Some(now_share) = self.share(now_ms) else { return };
+        if let Phase::Ramp { share, from_ms, pressed_ms, .. } = &mut self.phase {
+            *share = (now_share / 2.0).max(LEAST_SHARE);
+            *from_ms = now_ms;
+            *pressed_ms = now_ms;
+            // What was started at the old rate says nothing about the new one.
+            self.since_ms = now_ms;
+        }
+    }
+
+    /// Before the gate shuts: what was too much, or at what rate calls worked, is the whole of the next ramp.
+    pub(super) fn learn_full(&mut self, now_ms: i64) {
+        let learnt = match self.phase {
+            Phase::Ramp { .. } => self.ramp_rate(now_ms).map(|rate| rate.per_s * SAFE_SHARE),
+            Phase::Open => self.sample.success_rate(now_ms),
+            Phase::Shut { .. } | Phase::Canary { .. } | Phase::Isolated => None,
+        };
+        if let Some(per_s) = learnt {
+            let limit = self.limit().map_or(f64::INFINITY, |limit| limit.per_s);
+            self.full_per_s = Some(per_s.clamp(FULL_MIN_PER_S, limit.max(FULL_MIN_PER_S)));
+        } else if let (None, Some(limit)) = (self.full_per_s, self.limit()) {
+            self.full_per_s = Some(limit.per_s);
+        }
+        if let Phase::Ramp { share, from_ms, full_per_s, .. } = &mut self.phase
+            && let Some(learnt) = self.full_per_s
+        {
+            // The rate stays what it is, now as a share of another whole.
+            (*share, *from_ms, *full_per_s) = (1.0 / SAFE_SHARE, now_ms, learnt);
+        }
+    }
+}
