@@ -7,6 +7,7 @@ pub mod config;
 mod connections;
 pub mod dispatch;
 pub mod duties;
+pub(crate) mod gates;
 pub mod engine;
 mod json;
 pub mod metrics;

@@ -1,12 +1,13 @@
 //! What Prometheus sees. Labels are of low cardinality: queue, class, state, and dependencies up to a bound.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use redrive_shared::gate::State;
 use redrive_shared::limits::DEPENDENCY_LABELS_MAX;
 use redrive_shared::task::Lease;
-use redrive_shared::wire::{QueueView, Report};
+use redrive_shared::wire::{GateView, QueueView, Report};
 
 const SECONDS_BUCKETS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0];
@@ -60,6 +61,20 @@ pub fn record_reported(dependency: Arc<str>, report: &Report) {
         .increment(failures);
     metrics::counter!("redrive_first_attempts_total", "dependency" => name, "outcome" => "succeeded")
         .increment(u64::from(report.attempts) - failures);
+}
+
+/// Gates by dependency, read when someone looks: their state as its place in [`State::ALL`], 0 open to 4 isolated. Of
+/// dependencies that share a label the one that lets least through is shown.
+pub fn record_gates(labels: &DependencyLabels, gates: &[GateView]) {
+    let mut worst: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+    for gate in gates {
+        let number = State::ALL.iter().position(|state| *state == gate.state).unwrap_or(0);
+        let shown = worst.entry(labels.label(&gate.dependency)).or_default();
+        *shown = number.max(*shown);
+    }
+    for (label, number) in worst {
+        metrics::gauge!("redrive_gate_state", "dependency" => label.to_string()).set(number as f64);
+    }
 }
 
 /// Tasks by queue and state, read when someone looks.

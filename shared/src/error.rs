@@ -78,6 +78,8 @@ error_codes! {
     Overloaded = "overloaded", 429, "The coordinator has too much to do";
     /// A Host or Origin that is not this machine's.
     ForbiddenHost = "forbidden_host", 403, "That Host or Origin is not allowed";
+    /// So many of something are there that no more may be made.
+    LimitReached = "limit_reached", 409, "There are as many as there may be";
     /// The store does not answer.
     StoreUnavailable = "store_unavailable", 503, "The store does not answer";
     /// The store has no room.

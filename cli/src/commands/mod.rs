@@ -13,6 +13,7 @@ pub mod coordinator;
 pub mod dev;
 pub mod doctor;
 pub mod enqueue;
+pub mod gates;
 pub mod queues;
 pub mod simulate;
 pub mod store_args;
@@ -63,6 +64,7 @@ commands! {
     Enqueue => enqueue, log "warn";
     Tasks => tasks, log "warn";
     Queues => queues, log "warn";
+    Gates => gates, log "warn";
     Agents => agents, log "warn";
     Doctor => doctor, log "off";
     Classify => classify, log "warn";

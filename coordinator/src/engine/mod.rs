@@ -5,6 +5,7 @@
 mod actions;
 mod check;
 mod enqueue;
+mod gates;
 mod judge;
 mod presence;
 mod push;
@@ -25,6 +26,7 @@ use self::presence::Presence;
 pub use self::presence::Present;
 use crate::alarm::Alarm;
 use crate::dispatch::Dispatcher;
+use crate::gates::Keeper;
 use crate::metrics::DependencyLabels;
 use crate::store::{Store, StoreError};
 use crate::watch::Watchers;
@@ -41,7 +43,8 @@ pub struct Engine {
     pub(crate) reaper: Arc<Alarm>,
     watchers: Arc<Watchers>,
     presence: Presence,
-    labels: DependencyLabels,
+    gates: Arc<Keeper>,
+    labels: Arc<DependencyLabels>,
     create_queues: bool,
     /// Told when leases have ended: who pushes may have room again.
     freed: Notify,
@@ -52,20 +55,25 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine over a store. `create_queues`: make queues that are named and do not exist.
+    /// An engine over a store. `create_queues`: make queues that are named and do not exist. `gates`: what the
+    /// gates say bounds claims.
     pub fn new(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         create_queues: bool,
+        gates: bool,
         stopping: CancellationToken,
     ) -> Arc<Self> {
         let watchers = Arc::<Watchers>::default();
         let reaper = Arc::<Alarm>::default();
+        let labels = Arc::<DependencyLabels>::default();
+        let gates = Arc::new(Keeper::new(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&labels), gates));
         let dispatcher = Dispatcher::new(
             Arc::clone(&store),
             Arc::clone(&clock),
             Arc::clone(&watchers),
             Arc::clone(&reaper),
+            Arc::clone(&gates),
         );
         Arc::new(Self {
             store,
@@ -74,7 +82,8 @@ impl Engine {
             reaper,
             watchers,
             presence: Presence::default(),
-            labels: DependencyLabels::default(),
+            gates,
+            labels,
             create_queues,
             freed: Notify::new(),
             taker_heard: Notify::new(),
@@ -85,6 +94,16 @@ impl Engine {
     /// The dispatcher, to run it and to look at it.
     pub fn dispatcher(&self) -> &Dispatcher {
         &self.dispatcher
+    }
+
+    /// Keeps the gates until shutdown.
+    pub(crate) async fn keep_gates(&self, shutdown: CancellationToken) {
+        self.gates.run(&self.dispatcher, shutdown).await;
+    }
+
+    /// Another coordinator changed gates.
+    pub(crate) fn look_at_gates(&self) {
+        self.gates.look();
     }
 
     /// The store, for duties.

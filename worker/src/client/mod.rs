@@ -15,7 +15,7 @@ use redrive_shared::id::{Name, TaskId};
 use redrive_shared::task::{TaskState, TaskView};
 use redrive_shared::wire::{
     AgentsReply, ClaimReply, ClaimRequest, EnqueueReply, EnqueueRequest, ExtendReply, ExtendRequest,
-    Heartbeat, HeartbeatReply, Page, QueueCreate, QueueView, QueuesReply, ReportsRequest, SettleReply,
+    GateRequest, GateView, GatesReply, Heartbeat, HeartbeatReply, Page, QueueCreate, QueueView, QueuesReply, ReportsRequest, SettleReply,
     SettleRequest, StatusReply, StatusRequest, TaskAction, TaskActionReply, TaskActionRequest,
 };
 use reqwest::{Method, RequestBuilder, Response, Url, header};
@@ -194,6 +194,16 @@ impl Client {
     pub async fn resume(&self, name: &Name) -> Result<QueueView, ClientError> {
         let url = self.endpoint(&["v1", "queues", name, "resume"])?;
         self.call(self.request(Method::POST, &url), &url).await
+    }
+
+    /// Every gate.
+    pub async fn gates(&self) -> Result<GatesReply, ClientError> {
+        self.get(&["v1", "gates"]).await
+    }
+
+    /// Opens, shuts, isolates, resets or limits a gate.
+    pub async fn change_gate(&self, request: &GateRequest) -> Result<GateView, ClientError> {
+        self.post(&["v1", "gates"], request, 0).await
     }
 
     /// Every agent that is known.
