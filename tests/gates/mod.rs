@@ -9,7 +9,8 @@ use redrive_shared::gate::State;
 use redrive_shared::id::Name;
 use redrive_shared::task::Lease;
 use redrive_shared::wire::{
-    ClaimRequest, EnqueueRequest, GateAction, GateRequest, GateView, NewTask, Outcome, SettleRequest, Settlement,
+    ClaimRequest, EnqueueRequest, GateAction, GateRequest, GateView, NewTask, Outcome, SettleRequest,
+    Settlement,
 };
 use redrive_worker::client::Client;
 

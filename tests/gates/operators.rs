@@ -59,7 +59,10 @@ async fn operators_see_and_move_gates_from_the_command_line() {
     let (_, text) = gates(&["limit", "openai/main/gpt", "--requests-per-minute", "600"]).await;
     assert!(text.contains("600"), "{text}");
     let (_, text) = gates(&["list"]).await;
-    assert!(text.contains("tool/pdf") && text.contains("in 19m") && text.contains("openai/main/gpt"), "{text}");
+    assert!(
+        text.contains("tool/pdf") && text.contains("in 19m") && text.contains("openai/main/gpt"),
+        "{text}"
+    );
     let (_, text) = gates(&["list", "--json"]).await;
     let listed: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(listed["gates"].as_array().map(Vec::len), Some(2));

@@ -28,9 +28,9 @@ async fn what_one_coordinator_hears_holds_back_all_and_one_canary_goes_for_all()
     }
     // All three wait; the canary is one.
     let started = Instant::now();
-    let waiting = clients.clone().map(|client| {
-        tokio::spawn(async move { (claim(&client, "w", 10, 4_000).await, Instant::now()) })
-    });
+    let waiting = clients
+        .clone()
+        .map(|client| tokio::spawn(async move { (claim(&client, "w", 10, 4_000).await, Instant::now()) }));
     let mut given = Vec::new();
     for one in waiting {
         given.push(one.await.expect("no panic").0);

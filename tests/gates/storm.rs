@@ -42,14 +42,16 @@ async fn a_hint_shuts_the_gate_and_a_canary_opens_it(client: &Client) {
     while held.iter().all(|lease| lease.dependency.as_deref() != Some(DEPENDENCY)) {
         held.extend(claim(client, "a", 1, 5_000).await);
     }
-    let refused = held.iter().position(|lease| lease.dependency.as_deref() == Some(DEPENDENCY)).expect("there");
+    let refused =
+        held.iter().position(|lease| lease.dependency.as_deref() == Some(DEPENDENCY)).expect("there");
     let refused = held.swap_remove(refused);
     let shut = Instant::now();
     settle(client, &refused, limited(2)).await;
     assert_eq!(state(client, DEPENDENCY).await, State::Shut);
 
     let others = claim(client, "b", 40, 0).await;
-    let through: Vec<_> = others.iter().filter(|lease| lease.dependency.as_deref() == Some(DEPENDENCY)).collect();
+    let through: Vec<_> =
+        others.iter().filter(|lease| lease.dependency.as_deref() == Some(DEPENDENCY)).collect();
     assert!(through.is_empty(), "behind the gate: {through:?}");
     assert_eq!(others.len() + held.len(), 3, "the other dependency goes on");
 

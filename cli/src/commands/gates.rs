@@ -38,7 +38,9 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// List the gate of every dependency that is called or has limits.
-    #[command(after_help = "Example:\n  redrive gates list --json | jq '.gates[] | select(.state != \"open\")'")]
+    #[command(
+        after_help = "Example:\n  redrive gates list --json | jq '.gates[] | select(.state != \"open\")'"
+    )]
     List,
     /// Let one task through to see, and then a rate that grows.
     #[command(after_help = "Example:\n  redrive gates open anthropic/main/opus")]
@@ -93,7 +95,8 @@ struct Limit {
 impl Limit {
     fn settings(&self) -> Settings {
         let default = Budget::default();
-        let given = self.retry_ratio.is_some() || self.retry_floor.is_some() || self.retry_min_firsts.is_some();
+        let given =
+            self.retry_ratio.is_some() || self.retry_floor.is_some() || self.retry_min_firsts.is_some();
         let budget = given.then(|| Budget {
             ratio: self.retry_ratio.unwrap_or(default.ratio),
             floor_per_s: self.retry_floor.unwrap_or(default.floor_per_s),
@@ -135,7 +138,8 @@ async fn list(context: &Context) -> anyhow::Result<()> {
 }
 
 fn table(gates: &[GateView], now_ms: i64) -> Rows {
-    let headers = ["DEPENDENCY", "GATE", "WHY", "SINCE", "OPENS", "RATE/S", "OK/MIN", "FAILED", "LIMITED", "LIMIT/MIN"];
+    let headers =
+        ["DEPENDENCY", "GATE", "WHY", "SINCE", "OPENS", "RATE/S", "OK/MIN", "FAILED", "LIMITED", "LIMIT/MIN"];
     let mut rows = Rows::new(headers).right([5, 6, 7, 8, 9]);
     for gate in gates {
         rows.push([

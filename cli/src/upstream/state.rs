@@ -58,7 +58,13 @@ impl Shared {
         Shared {
             started: Instant::now(),
             scheduled: options.outages.clone(),
-            inner: Mutex::new(Inner { log, keys: Keys::default(), outage: None, bucket, first_request: None }),
+            inner: Mutex::new(Inner {
+                log,
+                keys: Keys::default(),
+                outage: None,
+                bucket,
+                first_request: None,
+            }),
             progress: watch::Sender::new(Progress::default()),
         }
     }
@@ -70,9 +76,10 @@ impl Shared {
         let first_request = *inner.first_request.get_or_insert(now);
         let outage = inner.outage.or_else(|| self.scheduled_at(now.saturating_sub(first_request)));
         let Inner { log, keys, bucket, .. } = &mut *inner;
-        let refused = bucket.as_mut().filter(|_| outage.is_none()).and_then(|(bucket, reply)| {
-            if bucket.take(now) { None } else { Some(*reply) }
-        });
+        let refused = bucket
+            .as_mut()
+            .filter(|_| outage.is_none())
+            .and_then(|(bucket, reply)| if bucket.take(now) { None } else { Some(*reply) });
         let (key, call, step, decision) = match keys.entry(&ask.key) {
             None => {
                 let message = "this server has seen too many different keys; restart it";

@@ -24,6 +24,9 @@ pub(super) async fn list(State(api): State<Api>) -> Reply<GatesReply> {
     (status = 409, description = "There are too many gates; nothing was changed", body = Problem),
     (status = 422, description = "A value is not allowed; nothing was changed", body = Problem),
 ))]
-pub(super) async fn change(State(api): State<Api>, Json(request, room): Json<GateRequest>) -> Reply<GateView> {
+pub(super) async fn change(
+    State(api): State<Api>,
+    Json(request, room): Json<GateRequest>,
+) -> Reply<GateView> {
     super::to_the_end(room, async move { api.engine.change_gate(request).await }).await
 }

@@ -71,7 +71,8 @@ impl Book {
         for restriction in restrictions {
             let dependency = &restriction.dependency;
             let held_back = claims.iter().zip(claimed).filter(|(_, one)| one.held_back.contains(dependency));
-            let held_back = held_back.map(|(claim, one)| claim.max.saturating_sub(one.leases.len())).sum::<usize>();
+            let held_back =
+                held_back.map(|(claim, one)| claim.max.saturating_sub(one.leases.len())).sum::<usize>();
             let used = used.remove(dependency).unwrap_or_default();
             self.with(dependency, now_ms, |entry| {
                 let held_back = u32::try_from(held_back).unwrap_or(u32::MAX);
@@ -85,7 +86,7 @@ impl Book {
 
     /// How calls ended.
     pub fn hear(&mut self, told: Told, now_ms: i64) {
-        for (dependency, heard) in told.into_iter() {
+        for (dependency, heard) in told.into_all() {
             let event = Event::Heard { heard, at_ms: now_ms, jitter: rand::random::<f64>() };
             self.with(&dependency, now_ms, |entry| entry.add(event, now_ms));
         }
@@ -150,8 +151,12 @@ impl Book {
     /// Takes in what the store has.
     pub fn learn(&mut self, gates: Gates, now_ms: i64) {
         self.change = gates.change;
-        let mut gone: BTreeSet<Name> =
-            self.entries.iter().filter(|(_, entry)| entry.version() != 0).map(|(name, _)| name.clone()).collect();
+        let mut gone: BTreeSet<Name> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.version() != 0)
+            .map(|(name, _)| name.clone())
+            .collect();
         for cell in gates.cells {
             gone.remove(&cell.dependency);
             if self.entries.get(&cell.dependency).is_some_and(|entry| entry.version() == cell.version) {
@@ -246,19 +251,27 @@ impl Book {
             GateSwapped::Now(0) => {}
             GateSwapped::Now(version) => {
                 self.with(&dependency, now_ms, |entry| {
-                    changes.extend(entry.written(version, now_ms).into_iter().map(|change| (dependency.clone(), change)));
+                    changes.extend(
+                        entry.written(version, now_ms).into_iter().map(|change| (dependency.clone(), change)),
+                    );
                 });
                 self.answer(&dependency, &Ok(()));
             }
+            GateSwapped::NoRoom => {
+                self.with(&dependency, now_ms, Entry::refused);
+                self.answer(&dependency, &Err(StoreError::Full("there are too many gates".into())));
+            }
             GateSwapped::Changed(cell) => {
-                let (gate, version) = cell.map_or_else(Default::default, |cell| (read(&dependency, &cell.value), cell.version));
+                let (gate, version) =
+                    cell.map_or_else(Default::default, |cell| (read(&dependency, &cell.value), cell.version));
                 self.with(&dependency, now_ms, |entry| entry.overtaken(gate, version, now_ms));
             }
         }
     }
 
     fn answer(&mut self, dependency: &Name, result: &Result<(), StoreError>) {
-        let (done, others) = std::mem::take(&mut self.orders).into_iter().partition(|(name, _)| name == dependency);
+        let (done, others) =
+            std::mem::take(&mut self.orders).into_iter().partition(|(name, _)| name == dependency);
         self.orders = others;
         let done: Vec<(Name, Written)> = done;
         for (_, written) in done {
@@ -292,8 +305,11 @@ impl Book {
     }
 
     pub fn views(&self, now_ms: i64) -> Vec<GateView> {
-        let mut views: Vec<GateView> =
-            self.entries.iter().map(|(name, entry)| GateView::of(name.clone(), &entry.gate, now_ms)).collect();
+        let mut views: Vec<GateView> = self
+            .entries
+            .iter()
+            .map(|(name, entry)| GateView::of(name.clone(), &entry.gate, now_ms))
+            .collect();
         views.sort_by(|one, other| one.dependency.cmp(&other.dependency));
         views
     }

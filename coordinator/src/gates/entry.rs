@@ -16,7 +16,7 @@ const LOOK_MIN_MS: i64 = 5;
 
 /// How calls of a batch ended, gathered by dependency and agent.
 #[derive(Debug, Default)]
-pub(crate) struct Told(Vec<(Name, Heard)>);
+pub struct Told(Vec<(Name, Heard)>);
 
 impl Told {
     /// One call to the dependency ended.
@@ -33,11 +33,13 @@ impl Told {
         self.0.push((dependency.clone(), Heard { signal, count: 1, agent: agent.cloned(), started_ms }));
     }
 
+    /// Whether nothing was.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub fn into_iter(self) -> impl Iterator<Item = (Name, Heard)> {
+    /// What was, in order.
+    pub fn into_all(self) -> impl Iterator<Item = (Name, Heard)> {
         self.0.into_iter()
     }
 }
@@ -92,11 +94,6 @@ pub(super) struct Draft {
 }
 
 impl Entry {
-    /// A gate as the store has it.
-    pub fn read(gate: Gate, version: i64) -> Self {
-        Self { base: gate.clone(), version, gate, ..Self::default() }
-    }
-
     pub fn version(&self) -> i64 {
         self.version
     }
@@ -156,6 +153,7 @@ impl Entry {
 
     fn keep(&mut self, event: Event) {
         let calm = matches!(self.gate.state(), State::Open | State::Ramp);
+        let room = self.pending.len() < PENDING_MAX || matches!(event, Event::Command(..) | Event::Set(_));
         match (self.pending.last_mut(), &event) {
             (Some(Event::Heard { heard: last, at_ms, .. }), Event::Heard { heard, at_ms: now_ms, .. })
                 if calm && last.signal == heard.signal && last.agent == heard.agent =>
@@ -164,14 +162,15 @@ impl Entry {
                 last.started_ms = last.started_ms.min(heard.started_ms);
                 *at_ms = *now_ms;
             }
-            (Some(Event::Calls { firsts, retries, at_ms }), Event::Calls { firsts: more, retries: again, at_ms: now_ms }) => {
+            (
+                Some(Event::Calls { firsts, retries, at_ms }),
+                Event::Calls { firsts: more, retries: again, at_ms: now_ms },
+            ) => {
                 *firsts = firsts.saturating_add(*more);
                 *retries = retries.saturating_add(*again);
                 *at_ms = *now_ms;
             }
-            _ if self.pending.len() < PENDING_MAX || matches!(event, Event::Command(..) | Event::Set(_)) => {
-                self.pending.push(event);
-            }
+            _ if room => self.pending.push(event),
             _ => {}
         }
     }
@@ -280,6 +279,12 @@ impl Entry {
     pub fn failed(&mut self, again_ms: i64) {
         self.put_back();
         self.write_by(again_ms);
+    }
+
+    /// It cannot be written: what was to be is known here only.
+    pub fn refused(&mut self) {
+        self.sending = None;
+        self.asked = false;
     }
 
     fn put_back(&mut self) {

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use self::book::Book;
-pub(crate) use self::entry::Told;
+pub use self::entry::Told;
 use crate::alarm::Alarm;
 use crate::dispatch::Dispatcher;
 use crate::metrics::DependencyLabels;
@@ -35,7 +35,7 @@ const LOOK_EVERY_MS: i64 = 1_000;
 const RETRY_AFTER_FAILURE_MS: i64 = 500;
 
 /// The keeper.
-pub(crate) struct Keeper {
+pub struct Keeper {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     /// Rings when something is to be written or looked at.
@@ -153,7 +153,9 @@ impl Keeper {
     /// Learns what others wrote.
     async fn read(&self, shared: bool) {
         let now_ms = self.clock.now_ms();
-        let Some(seen) = self.lock().begin_look(now_ms, shared.then_some(now_ms + LOOK_EVERY_MS)) else { return };
+        let Some(seen) = self.lock().begin_look(now_ms, shared.then_some(now_ms + LOOK_EVERY_MS)) else {
+            return;
+        };
         match self.store.gates(seen).await {
             Ok(Some(gates)) => self.lock().learn(gates, self.clock.now_ms()),
             Ok(None) => {}
@@ -207,7 +209,7 @@ impl Keeper {
 
 /// What an operator orders.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Order {
+pub enum Order {
     /// Moves a gate.
     Command(Command),
     /// Sets limits.

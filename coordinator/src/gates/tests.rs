@@ -256,7 +256,10 @@ fn a_store_that_fails_loses_nothing_of_what_was_heard() {
     write(&mut book, &mut shelf, T0 + 501);
     let mut other = Book::default();
     other.learn(shelf.all(), T0 + 502);
-    assert_eq!((state(&other, T0 + 502), other.view(&dependency(), T0 + 502).last_minute.successes), (State::Shut, 1));
+    assert_eq!(
+        (state(&other, T0 + 502), other.view(&dependency(), T0 + 502).last_minute.successes),
+        (State::Shut, 1)
+    );
 }
 
 #[test]
@@ -266,7 +269,7 @@ fn an_order_is_answered_when_it_is_written() {
     assert!(book.order(&dependency(), Order::Command(Command::Isolate), written, T0));
     assert!(done.try_recv().is_err());
     write(&mut book, &mut shelf, T0);
-    assert_eq!(done.try_recv().unwrap(), Ok(()));
+    assert!(done.try_recv().unwrap().is_ok());
     assert_eq!(state(&book, T0), State::Isolated);
 }
 
@@ -329,6 +332,6 @@ fn heard_alike_is_told_as_one() {
         told.add(&dependency(), Signal::Success, Some(&agent), 5);
     }
     told.add(&dependency(), Signal::Failure, Some(&agent), 5);
-    let heard: Vec<(Name, Heard)> = told.into_iter().collect();
+    let heard: Vec<(Name, Heard)> = told.into_all().collect();
     assert_eq!(heard.iter().map(|(_, heard)| heard.count).collect::<Vec<_>>(), [3, 1]);
 }

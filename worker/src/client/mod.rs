@@ -15,8 +15,9 @@ use redrive_shared::id::{Name, TaskId};
 use redrive_shared::task::{TaskState, TaskView};
 use redrive_shared::wire::{
     AgentsReply, ClaimReply, ClaimRequest, EnqueueReply, EnqueueRequest, ExtendReply, ExtendRequest,
-    GateRequest, GateView, GatesReply, Heartbeat, HeartbeatReply, Page, QueueCreate, QueueView, QueuesReply, ReportsRequest, SettleReply,
-    SettleRequest, StatusReply, StatusRequest, TaskAction, TaskActionReply, TaskActionRequest,
+    GateRequest, GateView, GatesReply, Heartbeat, HeartbeatReply, Page, QueueCreate, QueueView, QueuesReply,
+    ReportsRequest, SettleReply, SettleRequest, StatusReply, StatusRequest, TaskAction, TaskActionReply,
+    TaskActionRequest,
 };
 use reqwest::{Method, RequestBuilder, Response, Url, header};
 use serde::Serialize;

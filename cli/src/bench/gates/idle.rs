@@ -34,7 +34,8 @@ pub(super) async fn measure(
 ) -> anyhow::Result<Idle> {
     let gated = Targets::start_with_gates(with, 1, options.threads, true).await?;
     let free = Targets::start_with_gates(without, 1, options.threads, false).await?;
-    let work = Work { queue: "bench-idle-gates", dependency: Some(Name::new("bench/well")?), first_fails: false };
+    let work =
+        Work { queue: "bench-idle-gates", dependency: Some(Name::new("bench/well")?), first_fails: false };
     let (mut withs, mut withouts) = (Vec::new(), Vec::new());
     for pair in 0..=PAIRS {
         talk.step(&format!("cycles with and without gates, pair {pair} of {PAIRS}"));

@@ -75,8 +75,11 @@ pub(super) async fn measure(
     let stop = CancellationToken::new();
     // Whatever comes of it, what runs in this process ends with it.
     let _ends = stop.clone().drop_guard();
-    let limit =
-        RateLimit { per_s: f64::from(PER_S), burst: BURST, reply: Reply::RateLimitedRetryAfter(RETRY_AFTER_S) };
+    let limit = RateLimit {
+        per_s: f64::from(PER_S),
+        burst: BURST,
+        reply: Reply::RateLimitedRetryAfter(RETRY_AFTER_S),
+    };
     let upstream = UpstreamOptions { rate_limit: Some(limit), ..UpstreamOptions::default() };
     let upstream = Upstream::bind_with(SocketAddr::from(([127, 0, 0, 1], 0)), upstream).await?;
     let (url, handle) = (upstream.url(), upstream.handle());

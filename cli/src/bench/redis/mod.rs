@@ -161,7 +161,8 @@ async fn measure(
         // One after the other, and each with keys of its own.
         let places = ["off", "on1", "on3", "with", "without"].map(|name| (name, names.gates(name)));
         let place = |name: &str| {
-            let prefix = places.iter().find(|(known, _)| *known == name).map_or(&names.stem, |(_, prefix)| prefix);
+            let prefix =
+                places.iter().find(|(known, _)| *known == name).map_or(&names.stem, |(_, prefix)| prefix);
             Data::Shared { url: &names.url, prefix }
         };
         let measured = gates::measure(place, &COORDINATORS, options, talk).await;
