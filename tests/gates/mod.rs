@@ -5,8 +5,7 @@ mod several;
 mod storm;
 
 use redrive_shared::failure::FailureSignal;
-use redrive_shared::gate::State;
-use redrive_shared::id::Name;
+use redrive_shared::gate::{Settings, State};
 use redrive_shared::task::Lease;
 use redrive_shared::wire::{
     ClaimRequest, EnqueueRequest, GateAction, GateRequest, GateView, NewTask, Outcome, SettleRequest,
@@ -80,7 +79,13 @@ async fn state(client: &Client, dependency: &str) -> State {
     gate(client, dependency).await.map_or(State::Open, |gate| gate.state)
 }
 
-async fn change(client: &Client, dependency: &str, does: GateAction) -> GateView {
-    let dependency: Name = name(dependency);
-    client.change_gate(&GateRequest { dependency, does }).await.expect("done")
+async fn change(client: &Client, dependency: &str, action: GateAction) -> GateView {
+    client.change_gate(&GateRequest::new(name(dependency), action)).await.expect("done")
+}
+
+/// At most so many a minute.
+async fn limit(client: &Client, dependency: &str, requests_per_minute: u32) -> GateView {
+    let settings = Settings { requests_per_minute: Some(requests_per_minute), ..Settings::default() };
+    let request = GateRequest::new(name(dependency), GateAction::Set);
+    client.change_gate(&GateRequest { settings: Some(settings), ..request }).await.expect("done")
 }

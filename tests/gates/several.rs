@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use redrive_shared::gate::State;
 use redrive_shared::wire::GateAction;
 
-use super::{DEPENDENCY, change, claim, done, enqueue, gate, limited, settle, state};
+use super::{DEPENDENCY, change, claim, done, enqueue, gate, limit, limited, settle, state};
 use crate::support::process::Coordinator;
 use crate::support::redis::RedisServer;
 use crate::support::wait::eventually;
@@ -52,7 +52,7 @@ async fn a_person_opens_at_one_coordinator_what_others_wait_for() {
     let url = redis.url();
     let (a, b) = tokio::join!(Coordinator::on(&url), Coordinator::on(&url));
     let (a, b) = (a.client(), b.client());
-    change(&a, DEPENDENCY, GateAction::Isolate {}).await;
+    change(&a, DEPENDENCY, GateAction::Isolate).await;
     enqueue(&a, "isolated", 5, DEPENDENCY).await;
     let isolated = async || (state(&b, DEPENDENCY).await == State::Isolated).then_some(());
     eventually("the other knows", PATIENCE, isolated).await;
@@ -60,7 +60,7 @@ async fn a_person_opens_at_one_coordinator_what_others_wait_for() {
         let b = b.clone();
         async move { claim(&b, "w", 5, 20_000).await }
     });
-    change(&a, DEPENDENCY, GateAction::Reset {}).await;
+    change(&a, DEPENDENCY, GateAction::Reset).await;
     assert_eq!(waiting.await.expect("no panic").len(), 5);
 }
 
@@ -69,13 +69,12 @@ async fn a_gate_outlives_the_coordinator_that_shut_it() {
     let data = tempfile::tempdir().expect("a directory");
     let mut coordinator = Coordinator::start(data.path()).await;
     let client = coordinator.client();
-    let settings = redrive_shared::gate::Settings { requests_per_minute: Some(6_000), ..Default::default() };
-    change(&client, DEPENDENCY, GateAction::Set { settings: settings.clone() }).await;
-    change(&client, DEPENDENCY, GateAction::Isolate {}).await;
+    let settings = limit(&client, DEPENDENCY, 6_000).await.settings;
+    change(&client, DEPENDENCY, GateAction::Isolate).await;
     coordinator.kill().await;
     coordinator.restart().await;
     let known = async || gate(&client, DEPENDENCY).await;
-    let view = eventually("the gate is known", PATIENCE, known).await;
+    let (view, _) = eventually("the gate is known", PATIENCE, known).await;
     assert_eq!((view.state, view.settings), (State::Isolated, settings));
     enqueue(&client, "late", 3, DEPENDENCY).await;
     assert_eq!(claim(&client, "w", 3, 300).await.len(), 0);

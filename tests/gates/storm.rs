@@ -6,7 +6,7 @@ use redrive_coordinator::CoordinatorConfig;
 use redrive_shared::gate::State;
 use redrive_shared::wire::GateAction;
 
-use super::{DEPENDENCY, change, claim, done, enqueue, gate, limited, settle, state, unauthorized};
+use super::{DEPENDENCY, change, claim, done, enqueue, gate, limit, limited, settle, state, unauthorized};
 use crate::support::process::Coordinator;
 use crate::support::redis::RedisServer;
 use crate::support::server::Server;
@@ -91,7 +91,7 @@ async fn a_credential_that_fails_for_two_agents_isolates_the_dependency_with_one
         let client = client.clone();
         async move { claim(&client, "c", 40, 20_000).await }
     });
-    change(&client, DEPENDENCY, GateAction::Open {}).await;
+    change(&client, DEPENDENCY, GateAction::Open).await;
     let canary = waiting.await.expect("no panic");
     assert_eq!(canary.len(), 1);
     settle(&client, &canary[0], done()).await;
@@ -102,8 +102,7 @@ async fn a_credential_that_fails_for_two_agents_isolates_the_dependency_with_one
 async fn a_limit_bounds_what_is_handed_out_in_a_stretch_of_time() {
     let (_server, client) = embedded().await;
     // Ten a second, at most ten at once.
-    let settings = redrive_shared::gate::Settings { requests_per_minute: Some(600), ..Default::default() };
-    change(&client, DEPENDENCY, GateAction::Set { settings }).await;
+    limit(&client, DEPENDENCY, 600).await;
     enqueue(&client, "many", 60, DEPENDENCY).await;
     let (started, mut given) = (Instant::now(), 0);
     while given < 30 {

@@ -107,18 +107,20 @@ impl Limit {
 }
 
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
-    let (dependency, does) = match args.action {
+    let request = match args.action {
         Action::List => return list(context).await,
-        Action::Open { dependency } => (dependency, GateAction::Open {}),
-        Action::Shut { dependency, for_ms } => (dependency, GateAction::Shut { for_ms }),
-        Action::Isolate { dependency } => (dependency, GateAction::Isolate {}),
-        Action::Reset { dependency } => (dependency, GateAction::Reset {}),
+        Action::Open { dependency } => GateRequest::new(dependency, GateAction::Open),
+        Action::Shut { dependency, for_ms } => {
+            GateRequest { for_ms: Some(for_ms), ..GateRequest::new(dependency, GateAction::Shut) }
+        }
+        Action::Isolate { dependency } => GateRequest::new(dependency, GateAction::Isolate),
+        Action::Reset { dependency } => GateRequest::new(dependency, GateAction::Reset),
         Action::Limit(limit) => {
-            let settings = limit.settings();
-            (limit.dependency, GateAction::Set { settings })
+            let settings = Some(limit.settings());
+            GateRequest { settings, ..GateRequest::new(limit.dependency, GateAction::Set) }
         }
     };
-    let view = context.client()?.change_gate(&GateRequest { dependency, does }).await?;
+    let view = context.client()?.change_gate(&request).await?;
     if context.output.json {
         return context.output.value(&view);
     }

@@ -1,7 +1,7 @@
 //! Gates: what operators see of them and do to them, and what the engine tells them.
 
 use redrive_shared::error::{ErrorCode, Problem};
-use redrive_shared::gate::{Command, Signal};
+use redrive_shared::gate::{Command, SettingsError, Signal};
 use redrive_shared::limits::GATE_SHUT_MAX_MS;
 use redrive_shared::wire::{GateAction, GateRequest, GateView, GatesReply};
 
@@ -23,29 +23,49 @@ impl Engine {
 
     /// Changes a gate; returns it as it is then.
     pub async fn change_gate(&self, request: GateRequest) -> Result<GateView> {
-        let order = match request.does {
-            GateAction::Open {} => Order::Command(Command::Open),
-            GateAction::Shut { for_ms } if !(1..=GATE_SHUT_MAX_MS).contains(&for_ms) => {
-                let detail = format!(
-                    "`for_ms` is {for_ms} ms; it must be from 1 to {GATE_SHUT_MAX_MS} ms: isolate the dependency to keep it \
-                     shut until you open it"
-                );
-                return Err(Problem::new(ErrorCode::InvalidValue, detail).at("do.for_ms"));
-            }
-            GateAction::Shut { for_ms } => Order::Command(Command::Shut(for_ms)),
-            GateAction::Isolate {} => Order::Command(Command::Isolate),
-            GateAction::Reset {} => Order::Command(Command::Reset),
-            GateAction::Set { settings } => {
-                settings.validate().map_err(|error| {
-                    let place = format!("do.settings.{}", error.field);
-                    Problem::new(ErrorCode::InvalidValue, error.to_string()).at(place)
-                })?;
-                Order::Set(settings)
-            }
-        };
+        let order = order(&request)?;
         self.gates.command(&request.dependency, order).await?;
         Ok(self.gates.view(&request.dependency))
     }
+}
+
+/// What is ordered, checked.
+fn order(request: &GateRequest) -> Result<Order> {
+    let invalid = |place: &str, detail: String| Problem::new(ErrorCode::InvalidValue, detail).at(place);
+    let only_with = |place: &str, action: &str| {
+        Err(invalid(place, format!("`{place}` goes with the action `{action}`; leave it out")))
+    };
+    if request.for_ms.is_some() && request.action != GateAction::Shut {
+        return only_with("for_ms", "shut");
+    }
+    if request.settings.is_some() && request.action != GateAction::Set {
+        return only_with("settings", "set");
+    }
+    Ok(match (request.action, request.for_ms, &request.settings) {
+        (GateAction::Open, ..) => Order::Command(Command::Open),
+        (GateAction::Isolate, ..) => Order::Command(Command::Isolate),
+        (GateAction::Reset, ..) => Order::Command(Command::Reset),
+        (GateAction::Shut, Some(for_ms), _) if (1..=GATE_SHUT_MAX_MS).contains(&for_ms) => {
+            Order::Command(Command::Shut(for_ms))
+        }
+        (GateAction::Shut, for_ms, _) => {
+            let found = for_ms.map_or("missing".to_owned(), |for_ms| format!("{for_ms} ms"));
+            let detail = format!(
+                "`for_ms` is {found}; it must be from 1 to {GATE_SHUT_MAX_MS} ms: isolate the dependency to keep it shut \
+                 until you open it"
+            );
+            return Err(invalid("for_ms", detail));
+        }
+        (GateAction::Set, _, Some(settings)) => {
+            let refused =
+                |error: SettingsError| invalid(&format!("settings.{}", error.field), error.to_string());
+            settings.validate().map_err(refused)?;
+            Order::Set(settings.clone())
+        }
+        (GateAction::Set, _, None) => {
+            return Err(invalid("settings", "`settings` is missing; send {} for no limits".to_owned()));
+        }
+    })
 }
 
 /// What an ending tells the gate of its task's dependency.

@@ -66,25 +66,19 @@ pub struct GatesReply {
 }
 
 /// What to do with a gate.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum GateAction {
     /// Lets one task through to see, and then a rate that grows.
-    Open {},
-    /// Lets nothing through for a while.
-    Shut {
-        /// For how long, in milliseconds: 1 to 86,400,000 (24 h).
-        for_ms: u64,
-    },
+    Open,
+    /// Lets nothing through for `for_ms`.
+    Shut,
     /// Lets nothing through until it is opened.
-    Isolate {},
+    Isolate,
     /// Forgets everything but what is set: open, as if it were new.
-    Reset {},
-    /// Sets its limits; what is left out is no limit.
-    Set {
-        /// The limits.
-        settings: Settings,
-    },
+    Reset,
+    /// Sets its limits to `settings`; what is left out there is no limit.
+    Set,
 }
 
 /// Changes the gate of a dependency.
@@ -94,6 +88,18 @@ pub struct GateRequest {
     /// Whose gate; one that nobody has called yet may be named too.
     pub dependency: Name,
     /// What to do with it.
-    #[serde(rename = "do")]
-    pub does: GateAction,
+    pub action: GateAction,
+    /// With `shut`: for how long, in milliseconds, 1 to 86,400,000 (24 h).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_ms: Option<u64>,
+    /// With `set`: the limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
+}
+
+impl GateRequest {
+    /// An action that needs nothing else.
+    pub const fn new(dependency: Name, action: GateAction) -> Self {
+        Self { dependency, action, for_ms: None, settings: None }
+    }
 }

@@ -277,6 +277,7 @@ fn is_about_items(code: ErrorCode) -> bool {
         | ErrorCode::RequestTimeout
         | ErrorCode::Overloaded
         | ErrorCode::ForbiddenHost
+        | ErrorCode::LimitReached
         | ErrorCode::StoreUnavailable
         | ErrorCode::StoreFull
         | ErrorCode::StoreNearlyFull
