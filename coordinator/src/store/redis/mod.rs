@@ -9,6 +9,7 @@
 pub mod address;
 mod agents;
 mod aside;
+mod ask;
 mod batcher;
 mod claim;
 mod clock;

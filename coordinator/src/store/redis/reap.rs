@@ -115,7 +115,7 @@ impl Inner {
     }
 
     /// Notes which of the shards can be reached.
-    async fn probe(&self, shards: &[u16]) {
+    pub async fn probe(&self, shards: &[u16]) {
         futures_util::future::join_all(shards.iter().map(|shard| self.over(*shard, 0, 0))).await;
     }
 
