@@ -75,7 +75,7 @@ fn every_key_is_read() {
     let outages: Vec<(u64, f64)> =
         dependency.outages.iter().map(|outage| (outage.from_ms, outage.failure_rate)).collect();
     assert_eq!(outages, [(10_000, 0.5), (30_000, 1.0)]);
-    let limit = RateLimit { per_s: 50.0, burst: 10, retry_after_ms: Some(2_000) };
+    let limit = RateLimit { per_s: 50.0, changes: Vec::new(), burst: 10, retry_after_ms: Some(2_000) };
     assert_eq!(dependency.rate_limit, Some(limit));
     assert_eq!(at_once.retry.policy.strategy, Strategy::Fixed { delay_ms: 0 });
     assert!(at_once.retry.unlimited && at_once.breaker.is_none());
