@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::hear::BLOCKED_QUIET_MS;
 use super::*;
 
 const SECOND: i64 = 1_000;
