@@ -2,7 +2,7 @@
 
 use super::phase::{Alarm, Change, Phase, Reason};
 use super::sample::Tally;
-use super::{Gate, HINT_MAX_MS, SHUT_MAX_MS, SHUT_MS, TRIPS_RESET_MS, UNKNOWN_PER_S};
+use super::{Gate, HINT_MAX_MS, SHUT_MAX_MS, SHUT_MS, TRIPS_RESET_MS};
 use crate::breaker::{Counting, counting};
 use crate::failure::FailureClass;
 use crate::id::Name;
@@ -155,8 +155,7 @@ impl Gate {
             }
             (Phase::Open, None) => {
                 self.learn_full(now_ms);
-                let full_per_s = self.full_per_s.unwrap_or(UNKNOWN_PER_S);
-                Some(self.enter_ramp(0.5, full_per_s, Reason::RateLimited, now_ms))
+                Some(self.begin_ramp(Reason::RateLimited, now_ms))
             }
             (Phase::Ramp { .. }, None) => {
                 if fresh {

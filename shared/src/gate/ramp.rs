@@ -2,16 +2,14 @@
 
 use super::pace::Rate;
 use super::phase::{Change, Phase, Reason};
-use super::{Gate, RAMP_MS, UNKNOWN_PER_S};
+use super::{Gate, RAMP_MS, TRIPS_RESET_MS, UNKNOWN_PER_S};
 
-/// The share that a ramp begins with.
-const FIRST_SHARE: f64 = 0.1;
+/// The share that a ramp begins with after failures: what was down may still be cold.
+const AFTER_FAILURES: f64 = 0.1;
+/// The share that it begins with otherwise: what only had too many calls is well, and has had time to take more.
+const AFTER_LIMIT: f64 = 0.5;
 /// The smallest share that halving leaves.
 const LEAST_SHARE: f64 = 0.01;
-/// Growth of the share in a second, up to the whole.
-const GROWTH_PER_S: f64 = (1.0 - FIRST_SHARE) * 1_000.0 / RAMP_MS as f64;
-/// Growth beyond the whole: slow, since what lies there was too much before, or was never tried.
-const BEYOND_PER_S: f64 = 0.002;
 /// Of a rate that turned out to be too much, what is taken as the whole.
 const SAFE_SHARE: f64 = 0.9;
 /// The lowest rate that is taken as the whole: one call in ten seconds.
@@ -19,26 +17,25 @@ const FULL_MIN_PER_S: f64 = 0.1;
 
 impl Gate {
     pub(super) fn begin_ramp(&mut self, reason: Reason, now_ms: i64) -> Change {
-        let full_per_s = self.full_per_s.unwrap_or(UNKNOWN_PER_S);
-        self.enter_ramp(FIRST_SHARE, full_per_s, reason, now_ms)
+        let failed = self.trips > 0 && now_ms.saturating_sub(self.tripped_ms) <= TRIPS_RESET_MS;
+        let share = if failed { AFTER_FAILURES } else { AFTER_LIMIT };
+        self.enter_ramp(share, reason, now_ms)
     }
 
-    pub(super) fn enter_ramp(&mut self, share: f64, full_per_s: f64, reason: Reason, now_ms: i64) -> Change {
+    fn enter_ramp(&mut self, share: f64, reason: Reason, now_ms: i64) -> Change {
+        let full_per_s = self.full_per_s.unwrap_or(UNKNOWN_PER_S);
         let ramp = Phase::Ramp { share, from_ms: now_ms, full_per_s, pressed_ms: now_ms };
         self.ramp_pace = super::Pace::default();
         self.enter(ramp, reason, now_ms)
     }
 
-    /// The share of the whole that passes now; none where no ramp is under way.
+    /// The share of the whole that passes now; none where no ramp is under way. A cubic: fast at first, flat where the whole
+    /// is reached (after [`RAMP_MS`]), since that is where too much may begin, and ever faster beyond, since the whole may
+    /// have been an underestimate. It is that of CUBIC TCP (Ha, Rhee and Xu 2008; RFC 9438), for the same reasons.
     pub(super) fn share(&self, now_ms: i64) -> Option<f64> {
         let Phase::Ramp { share, from_ms, .. } = self.phase else { return None };
-        let elapsed_s = now_ms.saturating_sub(from_ms).max(0) as f64 / 1_000.0;
-        let grown = share + elapsed_s * GROWTH_PER_S;
-        if grown <= 1.0 {
-            return Some(grown);
-        }
-        let beyond_s = elapsed_s - ((1.0 - share) / GROWTH_PER_S).max(0.0);
-        Some(share.max(1.0) + beyond_s * BEYOND_PER_S)
+        let progress = now_ms.saturating_sub(from_ms).max(0) as f64 / RAMP_MS as f64;
+        Some(1.0 - (1.0 - share) * (1.0 - progress).powi(3))
     }
 
     /// Calls a second that a ramp lets through now.
@@ -70,8 +67,10 @@ impl Gate {
     /// A failure halves the rate, once for all calls that were under way.
     pub(super) fn halve(&mut self, now_ms: i64) {
         let Some(now_share) = self.share(now_ms) else { return };
-        if let Phase::Ramp { share, from_ms, pressed_ms, .. } = &mut self.phase {
-            *share = (now_share / 2.0).max(LEAST_SHARE);
+        if let Phase::Ramp { share, from_ms, pressed_ms, full_per_s } = &mut self.phase {
+            // Where it grew beyond the whole, that is the whole now.
+            *full_per_s *= now_share.max(1.0);
+            *share = (now_share.min(1.0) / 2.0).max(LEAST_SHARE);
             *from_ms = now_ms;
             *pressed_ms = now_ms;
             // What was started at the old rate says nothing about the new one.
@@ -82,8 +81,11 @@ impl Gate {
     /// Before the gate shuts: what was too much, or at what rate calls worked, is the whole of the next ramp.
     pub(super) fn learn_full(&mut self, now_ms: i64) {
         let learnt = match self.phase {
-            Phase::Ramp { .. } => self.ramp_rate(now_ms).map(|rate| rate.per_s * SAFE_SHARE),
-            Phase::Open => self.sample.success_rate(now_ms),
+            Phase::Ramp { .. } => {
+                let best_per_s = self.sample.best_rate(now_ms).unwrap_or(f64::INFINITY);
+                self.ramp_rate(now_ms).map(|rate| rate.per_s.min(best_per_s) * SAFE_SHARE)
+            }
+            Phase::Open => self.sample.best_rate(now_ms),
             Phase::Shut { .. } | Phase::Canary { .. } | Phase::Isolated => None,
         };
         if let Some(per_s) = learnt {
@@ -95,8 +97,7 @@ impl Gate {
         if let Phase::Ramp { share, from_ms, full_per_s, .. } = &mut self.phase
             && let Some(learnt) = self.full_per_s
         {
-            // The rate stays what it is, now as a share of another whole.
-            (*share, *from_ms, *full_per_s) = (1.0 / SAFE_SHARE, now_ms, learnt);
+            (*share, *from_ms, *full_per_s) = (1.0, now_ms, learnt);
         }
     }
 }
