@@ -84,8 +84,8 @@ impl Gate {
             Signal::Limited { hint_ms } => self.limited(hint_ms, fresh, now_ms, jitter),
             Signal::Blocked(class) => self.block(class, heard, fresh, now_ms, jitter),
             Signal::NotMade => {
-                if fresh && matches!(self.phase, Phase::Canary { .. }) {
-                    self.phase = Phase::Canary { another_ms: None };
+                if let (true, Phase::Canary { after_hint, .. }) = (fresh, self.phase) {
+                    self.phase = Phase::Canary { another_ms: None, after_hint };
                 }
                 None
             }
@@ -129,7 +129,7 @@ impl Gate {
                 if self.fails_everywhere(now_ms) {
                     return Some(self.trip(Reason::Failures, now_ms, jitter));
                 }
-                if fresh {
+                if fresh && self.fails_often(now_ms) {
                     self.halve(now_ms);
                 }
                 None
@@ -159,8 +159,7 @@ impl Gate {
             }
             (Phase::Ramp { .. }, None) => {
                 if fresh {
-                    self.learn_full(now_ms);
-                    self.halve(now_ms);
+                    self.throttle(now_ms);
                 }
                 None
             }
@@ -223,6 +222,13 @@ impl Gate {
         let Tally { successes, failures, .. } = self.sample.sum(now_ms);
         successes.saturating_add(failures) >= OUTCOMES_MIN
             && failures >= successes.saturating_add(FAILURES_MARGIN)
+    }
+
+    /// Whether lately more than one call in three failed. A ramp that halved at every failure would never reach the whole of
+    /// a dependency that always fails now and then: at 2 % and ten calls a second, there is one in five seconds.
+    fn fails_often(&self, now_ms: i64) -> bool {
+        let Tally { successes, failures, .. } = self.sample.recent(now_ms);
+        failures.saturating_mul(2) > successes
     }
 
     /// Failures shut it, for longer each time in a row.

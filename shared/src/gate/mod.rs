@@ -57,6 +57,8 @@ pub const SHUT_MS: u64 = 30_000;
 pub const SHUT_MAX_MS: u64 = 300_000;
 /// How long a canary is waited for before another may go, in ms.
 pub const CANARY_MS: i64 = 60_000;
+/// How long it is waited for after a hint, in ms: a refusal comes at once, and whoever is not refused has been let in.
+pub const REFUSAL_MS: i64 = 2_000;
 /// How long a ramp takes from a tenth to the whole, in ms.
 pub const RAMP_MS: i64 = 60_000;
 /// Calls a second that are the whole of a ramp where nothing is known.
@@ -185,7 +187,11 @@ impl Gate {
     pub fn advance(&mut self, now_ms: i64) -> Option<Change> {
         match self.phase {
             Phase::Shut { until_ms } if now_ms >= until_ms => {
-                Some(self.enter(Phase::Canary { another_ms: None }, Reason::WaitOver, now_ms))
+                let after_hint = self.reason == Some(Reason::Hint);
+                Some(self.enter(Phase::Canary { another_ms: None, after_hint }, Reason::WaitOver, now_ms))
+            }
+            Phase::Canary { another_ms: Some(another_ms), after_hint: true } if now_ms >= another_ms => {
+                Some(self.begin_ramp(Reason::CanaryPassed, now_ms))
             }
             Phase::Ramp { pressed_ms, .. } => {
                 let (share, since_ms) = (self.share(now_ms)?, self.since_ms.max(pressed_ms));
@@ -232,11 +238,12 @@ impl Gate {
         match self.phase {
             Phase::Open => wanted,
             Phase::Shut { .. } | Phase::Isolated => 0,
-            Phase::Canary { another_ms } => {
+            Phase::Canary { another_ms, after_hint } => {
                 if wanted == 0 || another_ms.is_some_and(|another_ms| now_ms < another_ms) {
                     return 0;
                 }
-                self.phase = Phase::Canary { another_ms: Some(now_ms + CANARY_MS) };
+                let wait_ms = if after_hint { REFUSAL_MS } else { CANARY_MS };
+                self.phase = Phase::Canary { another_ms: Some(now_ms + wait_ms), after_hint };
                 1
             }
             Phase::Ramp { .. } => self.take_of_ramp(wanted, now_us),
@@ -249,9 +256,9 @@ impl Gate {
             self.pace.give_back(unused, rate);
         }
         match self.phase {
-            Phase::Canary { another_ms: Some(_) } => self.phase = Phase::Canary { another_ms: None },
+            Phase::Canary { after_hint, .. } => self.phase = Phase::Canary { another_ms: None, after_hint },
             Phase::Ramp { .. } => self.give_back_to_ramp(unused),
-            Phase::Open | Phase::Shut { .. } | Phase::Canary { another_ms: None } | Phase::Isolated => {}
+            Phase::Open | Phase::Shut { .. } | Phase::Isolated => {}
         }
     }
 
@@ -262,7 +269,7 @@ impl Gate {
             Phase::Isolated => return None,
             Phase::Open => i64::MIN,
             Phase::Shut { until_ms } => until_ms,
-            Phase::Canary { another_ms } => another_ms.unwrap_or(i64::MIN),
+            Phase::Canary { another_ms, .. } => another_ms.unwrap_or(i64::MIN),
             Phase::Ramp { .. } => {
                 self.ramp_rate(now_ms).map_or(i64::MIN, |rate| div_up(self.ramp_pace.next_us(rate)))
             }
@@ -287,7 +294,7 @@ impl Gate {
             Command::Open if from == State::Open || from == State::Ramp => None,
             Command::Open => {
                 self.blocked.clear();
-                Some(self.enter(Phase::Canary { another_ms: None }, Reason::Operator, now_ms))
+                Some(self.enter(Phase::Canary { another_ms: None, after_hint: false }, Reason::Operator, now_ms))
             }
             Command::Shut(for_ms) => {
                 self.learn_full(now_ms);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 pub(super) const SAMPLE_MS: i64 = 60_000;
 const BUCKET_MS: i64 = 5_000;
 /// A bucket that is younger than this is taken for as old, in ms: a rate of a few instants is none.
-const RATE_OVER_MS: i64 = 1_000;
+const RATE_OVER_MS: i64 = 500;
 
 /// What happened how often.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,10 +65,12 @@ impl Sample {
 
     /// The sum of what is in it.
     pub fn sum(&self, now_ms: i64) -> Tally {
-        self.live(now_ms).fold(Tally::default(), |mut sum, (_, bucket)| {
-            sum.add(*bucket);
-            sum
-        })
+        total(self.live(now_ms))
+    }
+
+    /// The sum of the last 5 to 10 s.
+    pub fn recent(&self, now_ms: i64) -> Tally {
+        total(self.live(now_ms).filter(|(from_ms, _)| *from_ms > now_ms - 2 * BUCKET_MS))
     }
 
     /// The most calls a second that were taken, over the whole of one bucket: those that worked, or those that were made and
@@ -104,6 +106,13 @@ impl Sample {
     }
 }
 
+fn total<'a>(buckets: impl Iterator<Item = &'a (i64, Tally)>) -> Tally {
+    buckets.fold(Tally::default(), |mut sum, (_, bucket)| {
+        sum.add(*bucket);
+        sum
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,7 +140,7 @@ mod tests {
         let mut sample = Sample::default();
         assert_eq!(sample.best_rate(0), None);
         sample.add(successes(50), 103_000);
-        assert_eq!(sample.best_rate(103_000), Some(50.0), "at least a second");
+        assert_eq!(sample.best_rate(103_000), Some(100.0), "at least half a second");
         assert_eq!(sample.best_rate(109_000), Some(10.0));
         sample.add(successes(5), 110_000);
         assert_eq!(sample.best_rate(115_000), Some(10.0), "one a second since");
