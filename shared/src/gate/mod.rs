@@ -15,12 +15,15 @@
 //! they do a circuit breaker, for [`SHUT_MS`] and twice as long each time in a row, up to [`SHUT_MAX_MS`].
 //!
 //! **Canary.** One call passes. Its outcome decides; if it is not heard of within [`CANARY_MS`] the next one may go, since an
-//! answer that takes long is none that failed. What was started before the gate changed decides nothing.
+//! answer that takes long is none that failed. After a hint it is a refusal that is looked for, and that comes at once: a
+//! canary that is not refused within [`REFUSAL_MS`] has been let in, however long its answer takes. What was started before
+//! the gate changed decides nothing.
 //!
-//! **Ramp.** After a canary calls are let through at a rate that grows linearly from a tenth of the whole to the whole in
-//! [`RAMP_MS`], and slowly beyond it; a failure halves it (additive increase, multiplicative decrease: Chiu and Jain 1989).
-//! The whole is the limit that is set, else the rate at which calls worked before, else [`UNKNOWN_PER_S`]. Being told of too
-//! many calls during a ramp says what is too much: the whole is then a little less than that.
+//! **Ramp.** After a canary calls are let through at a rate that reaches the whole in [`RAMP_MS`], from a tenth of it after
+//! failures, from seven tenths after too many calls: fast at first, flat at the whole, ever faster beyond (CUBIC, RFC 9438).
+//! A failure halves it where more than one call in three fails. The whole is the limit that is set, else the best rate at
+//! which calls were taken within the last minute, else [`UNKNOWN_PER_S`]. Being told of too many calls during a ramp says
+//! what is too much: the whole is then nine tenths of that.
 //!
 //! **Isolated.** A bad credential or a used-up quota is nothing that time mends. At least three such failures, of two
 //! agents or of the only one, and no success for a minute isolate the dependency until a person opens it: one agent's
@@ -59,7 +62,7 @@ pub const SHUT_MAX_MS: u64 = 300_000;
 pub const CANARY_MS: i64 = 60_000;
 /// How long it is waited for after a hint, in ms: a refusal comes at once, and whoever is not refused has been let in.
 pub const REFUSAL_MS: i64 = 2_000;
-/// How long a ramp takes from a tenth to the whole, in ms.
+/// How long a ramp takes to the whole, in ms.
 pub const RAMP_MS: i64 = 60_000;
 /// Calls a second that are the whole of a ramp where nothing is known.
 pub const UNKNOWN_PER_S: f64 = 10.0;
