@@ -128,11 +128,11 @@ impl<'a> Server<'a> {
             self.tokens = (self.tokens + new).min(f64::from(limit.burst));
             (self.filled_us, per_s) = (at_us, next_per_s);
         }
-        if self.tokens < 1.0 {
-            return false;
+        let has = self.tokens >= 1.0;
+        if has || limit.counts_refused {
+            self.tokens = (self.tokens - 1.0).max(-f64::from(limit.burst));
         }
-        self.tokens -= 1.0;
-        true
+        has
     }
 
     fn failure_rate(&self, now_us: u64) -> f64 {
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn a_bucket_lets_its_burst_in_and_then_its_rate() {
         let changes = vec![Stage { from_ms: 1_000, per_s: 1.0 }];
-        let limit = RateLimit { per_s: 10.0, changes, burst: 3, retry_after_ms: None };
+        let limit = RateLimit { per_s: 10.0, changes, burst: 3, counts_refused: false, retry_after_ms: None };
         let rules = Dependency { rate_limit: Some(limit), ..Dependency::default() };
         let mut server = Server::new(&rules);
         let let_in = |server: &mut Server<'_>, at_us| take(server, at_us).1.is_ok();
@@ -183,6 +183,23 @@ mod tests {
         assert_eq!([900_000; 4].map(|at_us| let_in(&mut server, at_us)), [true, true, true, false]);
         assert!(let_in(&mut server, 1_000_000), "a tenth of a second at ten");
         assert_eq!([1_999_999, 2_000_000].map(|at_us| let_in(&mut server, at_us)), [false, true]);
+    }
+
+    #[test]
+    fn where_refused_calls_count_who_keeps_calling_is_never_let_in() {
+        let limit = RateLimit {
+            per_s: 10.0,
+            changes: Vec::new(),
+            burst: 2,
+            counts_refused: true,
+            retry_after_ms: None,
+        };
+        let rules = Dependency { rate_limit: Some(limit), ..Dependency::default() };
+        let mut server = Server::new(&rules);
+        let served = (0..100).filter(|step| take(&mut server, step * 50_000).1.is_ok()).count();
+        assert_eq!(served, 3, "the burst, and what came in meanwhile");
+        assert!(take(&mut server, 4_950_000 + 250_000).1.is_err(), "two are owed");
+        assert!(take(&mut server, 4_950_000 + 410_000).1.is_ok(), "and then one more was");
     }
 
     #[test]

@@ -191,6 +191,8 @@ pub struct RateLimit {
     pub changes: Vec<Stage>,
     /// Tokens that it holds at most.
     pub burst: u32,
+    /// Whether a call that is refused takes a token too, down to a debt of as many as it can hold.
+    pub counts_refused: bool,
     /// The `Retry-After` that a refusal carries, in milliseconds.
     pub retry_after_ms: Option<u64>,
 }

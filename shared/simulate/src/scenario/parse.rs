@@ -241,11 +241,12 @@ fn read_rate_limit(mut reader: Reader<'_>) -> Read<RateLimit> {
     };
     let burst = reader.whole("burst", 1..=CAPACITY_MAX)?;
     let retry_after_ms = reader.millis("retry_after_ms")?;
+    let counts_refused = reader.flag("counts_refused")?.unwrap_or(false);
     let changes = read_stages(reader.tables("changes", WINDOWS_MAX)?, RATE_MIN_PER_S)?;
     reader.finish()?;
     // Without a burst of its own, a bucket holds one second's tokens.
     let burst = burst.unwrap_or((per_s.ceil() as u64).max(1)) as u32;
-    Ok(RateLimit { per_s, changes, burst, retry_after_ms })
+    Ok(RateLimit { per_s, changes, burst, counts_refused, retry_after_ms })
 }
 
 fn read_cost(mut reader: Reader<'_>) -> Read<Cost> {
