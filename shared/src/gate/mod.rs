@@ -105,6 +105,9 @@ pub struct Gate {
     settings: Settings,
     #[serde(default)]
     sample: Sample,
+    /// Failures that outnumber the successes since they last did not.
+    #[serde(default)]
+    strain: u32,
     /// Of the limit that is set.
     #[serde(default)]
     pace: Pace,
@@ -139,6 +142,7 @@ impl Default for Gate {
             reason: None,
             settings: Settings::default(),
             sample: Sample::default(),
+            strain: 0,
             pace: Pace::default(),
             ramp_pace: Pace::default(),
             full_per_s: None,

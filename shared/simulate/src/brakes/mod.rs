@@ -4,6 +4,8 @@
 
 mod agent;
 mod fleet;
+#[cfg(test)]
+mod tests;
 
 use redrive_shared::breaker::{Breaker, Outcome};
 
