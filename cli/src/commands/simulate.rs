@@ -146,7 +146,11 @@ const COLUMNS: [Column; 17] = [
     ("OPENED", |figures| count(figures.breaker_openings), Some(|figures| figures.breaker_openings)),
     ("SHUT", |figures| count(figures.gate_shuts), Some(|figures| figures.gate_shuts)),
     ("COST", |figures| format!("${:.2}", figures.cost_usd).into(), Some(|figures| figures.cost_usd)),
-    ("EXTRA", |figures| format!("{:+.1} %", figures.cost_extra_percent).into(), Some(|figures| figures.cost_usd)),
+    (
+        "EXTRA",
+        |figures| format!("{:+.1} %", figures.cost_extra_percent).into(),
+        Some(|figures| figures.cost_usd),
+    ),
 ];
 
 /// One column more: that of the names.

@@ -301,7 +301,11 @@ impl Gate {
             Command::Open if from == State::Open || from == State::Ramp => None,
             Command::Open => {
                 self.blocked.clear();
-                Some(self.enter(Phase::Canary { another_ms: None, after_hint: false }, Reason::Operator, now_ms))
+                Some(self.enter(
+                    Phase::Canary { another_ms: None, after_hint: false },
+                    Reason::Operator,
+                    now_ms,
+                ))
             }
             Command::Shut(for_ms) => {
                 self.learn_full(now_ms);

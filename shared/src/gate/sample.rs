@@ -78,7 +78,8 @@ impl Sample {
     pub fn best_rate(&self, now_ms: i64) -> Option<f64> {
         let rates = self.live(now_ms).map(|(from_ms, bucket)| {
             let made = bucket.firsts.saturating_add(bucket.retries);
-            let taken = made.saturating_sub(bucket.failures.saturating_add(bucket.limited)).max(bucket.successes);
+            let taken =
+                made.saturating_sub(bucket.failures.saturating_add(bucket.limited)).max(bucket.successes);
             let elapsed_ms = now_ms.saturating_sub(*from_ms).clamp(RATE_OVER_MS, BUCKET_MS);
             f64::from(taken) * 1_000.0 / elapsed_ms as f64
         });

@@ -154,7 +154,8 @@ fn a_ramp_grows_to_the_rate_that_worked_before_and_then_opens() {
         }
         let shut_ms = T0 + 60 * SECOND;
         let command = Command::Shut(10_000);
-        let change = if first > 0.5 { hear(&mut gate, hint(10), shut_ms) } else { gate.command(command, shut_ms) };
+        let change =
+            if first > 0.5 { hear(&mut gate, hint(10), shut_ms) } else { gate.command(command, shut_ms) };
         assert_eq!(change.unwrap().to, State::Shut);
         let start_ms = shut_ms + 10 * SECOND;
         gate.advance(start_ms);

@@ -48,7 +48,8 @@ fn an_agent_has_no_more_attempts_under_way_than_slots() {
 
 #[test]
 fn a_limit_that_is_set_is_kept_and_the_longest_wait_goes_first() {
-    let figures = run("[clients]\ncount = 600\n[dependency]\nservice_ms = 10\n[retry]\nstrategy = \"none\"\n[gate]\n\
+    let figures =
+        run("[clients]\ncount = 600\n[dependency]\nservice_ms = 10\n[retry]\nstrategy = \"none\"\n[gate]\n\
          requests_per_minute = 120");
     assert_eq!(figures.calls, 600.0);
     // 119 a minute after the first two, and the last one waited for all the others.

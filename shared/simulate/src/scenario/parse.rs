@@ -7,7 +7,8 @@ use toml::de::DeTable;
 use super::parts::{read_breaker, read_gate, read_retry};
 use super::reader::{Read, Reader, Source};
 use super::{
-    Clients, Cost, Dependency, GateRules, Outage, RateLimit, Room, Scenario, ScenarioError, Stage, Variant, Workflow,
+    Clients, Cost, Dependency, GateRules, Outage, RateLimit, Room, Scenario, ScenarioError, Stage, Variant,
+    Workflow,
 };
 use crate::limits::{
     CAPACITY_MAX, CLIENTS_MAX, DURATION_MAX_MS, FILE_MAX_BYTES, PRICE_MAX_USD, RATE_MAX_PER_S, RUNS_MAX,

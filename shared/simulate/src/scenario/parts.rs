@@ -7,8 +7,8 @@ use redrive_shared::gate::{Budget, Settings};
 use redrive_shared::retry::{ClassPolicy, MAX_ATTEMPTS, MAX_DEADLINE_MS, PolicyError, RetryPolicy, Strategy};
 use toml::{Table, Value};
 
-use super::{GateRules, Holds, Retry};
 use super::reader::{Read, Reader};
+use super::{GateRules, Holds, Retry};
 use crate::dependency::Trouble;
 
 /// `none` is retrying at once: a fixed delay of zero. It has a name because it is what everything is compared with.

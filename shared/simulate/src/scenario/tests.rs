@@ -148,7 +148,11 @@ fn what_is_wrong_is_told_with_its_line_and_what_to_write() {
         ("name = \"at once\"", "name = \"full_jitter\"", "a second time"),
         ("holds = \"retries\"", "holds = \"retrys\"", "did you mean \"retries\"?"),
         ("requests_per_minute = 6000", "requests_per_minute = 0", "is 0, but must be 1 to 10000000"),
-        ("budget = { ratio = 0.1, min_firsts = 50 }", "budget = { ratio = 11 }", "is 11, but must be 0 to 10"),
+        (
+            "budget = { ratio = 0.1, min_firsts = 50 }",
+            "budget = { ratio = 11 }",
+            "is 11, but must be 0 to 10",
+        ),
         ("budget = { ratio = 0.1, min_firsts = 50 }", "budget = { rate = 1 }", "did you mean `ratio`?"),
         ("holds = \"retries\"", "hold = \"retries\"", "`gate.hold` is unknown; did you mean `holds`?"),
         ("gate = false", "gate = 7", "`variants[1].gate` is 7; write a table"),
