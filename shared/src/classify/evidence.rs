@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::lexicon::{Heard, Named};
 use super::scan::{Sink, scan};
+use super::status;
 use crate::failure::FailureSignal;
 
 /// How much of a body or an exception is looked at. Errors say what they are near their start.
@@ -14,6 +15,8 @@ const MAX_PROSE_BYTES: usize = 16 * 1024;
 const MAX_FACTS: usize = 256;
 /// A code is a word or two; anything longer is a sentence.
 const MAX_CODE_BYTES: usize = 96;
+/// A single word in parentheses from this length on is a name; shorter ones are words like "(requests)".
+const MIN_NAME_BYTES: usize = 10;
 
 /// Keys whose value names the error for machines.
 const CODE_KEYS: &[&str] = &[
@@ -185,7 +188,7 @@ impl Evidence {
         evidence.note_spoken_codes();
         evidence.named = Named::by(&evidence.codes);
         evidence.heard = Heard::listen(&evidence.prose);
-        evidence.status = effective_status(signal.http_status, evidence.inner_status, &evidence.prose);
+        evidence.status = status::effective(signal.http_status, evidence.inner_status, &evidence.prose);
         evidence
     }
 
@@ -207,10 +210,18 @@ impl Evidence {
         for word in words.filter(is_code).take(64) {
             self.note_code(word);
         }
-        // The AWS SDKs print "An error occurred (SlowDown) when calling …".
+        // The AWS SDKs print "An error occurred (SlowDown) when calling …", names of any length.
         if let Some((name, _)) =
             prose.split_once("an error occurred (").and_then(|(_, rest)| rest.split_once(')'))
         {
+            self.note_code(name);
+        }
+        // Others put the name of the error into parentheses: "Error from server (AlreadyExists)".
+        let named = prose.split('(').skip(1).filter_map(|rest| rest.split_once(')')).map(|(name, _)| name);
+        let is_name = |name: &&str| {
+            name.len() >= MIN_NAME_BYTES && name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_')
+        };
+        for name in named.filter(is_name).take(16) {
             self.note_code(name);
         }
         self.prose = prose;
@@ -240,8 +251,12 @@ impl Sink for Evidence {
             self.fields.push((key.clone(), head(value, MAX_CODE_BYTES).to_owned()));
         }
         let name = key.as_str();
-        if STATUS_KEYS.contains(&name) && self.inner_status.is_none() {
-            self.inner_status = value.trim().parse().ok().filter(|status| (400..=599).contains(status));
+        if STATUS_KEYS.contains(&name) && self.inner_status.is_none_or(status::is_vague) {
+            let status = value.trim().parse().ok().filter(|status| (400..=599).contains(status));
+            self.inner_status = match self.inner_status {
+                Some(outer) => status.filter(|inner| status::explains(outer, *inner)).or(Some(outer)),
+                None => status,
+            };
         }
         if EXIT_KEYS.contains(&name) && self.exit_code.is_none() {
             self.exit_code = value.trim().parse().ok();
@@ -343,84 +358,10 @@ fn push_lower(out: &mut String, c: char) {
     }
 }
 
-/// An error inside a 200, or inside a gateway's own error, is the one that tells what happened.
-fn effective_status(envelope: Option<u16>, inner: Option<u16>, prose: &str) -> Option<u16> {
-    let outer_error = envelope.filter(|status| *status >= 400);
-    inner.or(outer_error).or_else(|| spoken_status(prose)).or(envelope)
-}
-
-/// A status in words: `error code: 429`, `HTTP 503`, `[400]:`, or a number with its reason phrase behind it.
-fn spoken_status(prose: &str) -> Option<u16> {
-    const BEFORE: &[&str] =
-        &["status", "code", "http", "error", "response", "returned", "got", "received", "/1.1", "/2"];
-    const AFTER: &[&str] = &[
-        "too many",
-        "bad ",
-        "unauthorized",
-        "payment",
-        "forbidden",
-        "not found",
-        "internal",
-        "service",
-        "gateway",
-        "server",
-        "client error",
-        "unprocessable",
-        "conflict",
-        "request",
-        "{",
-        "resource",
-        "unavailable",
-        "invalid",
-        "<!doctype",
-    ];
-    let bytes = prose.as_bytes();
-    for (start, window) in bytes.windows(3).enumerate() {
-        if !matches!(window[0], b'4' | b'5') || !window.iter().all(u8::is_ascii_digit) {
-            continue;
-        }
-        let before = start.checked_sub(1).map(|at| bytes[at]);
-        let after = bytes.get(start + 3).copied();
-        let joined = |b: Option<u8>| {
-            b.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'$'))
-        };
-        let sentence_end = after == Some(b'.') && bytes.get(start + 4).is_none_or(u8::is_ascii_whitespace);
-        if joined(before) || (joined(after) && !sentence_end) {
-            continue;
-        }
-        let lead = prose[prose.floor_char_boundary(start.saturating_sub(16))..start]
-            .trim_end_matches(|c: char| !c.is_alphanumeric());
-        let tail = prose[start + 3..].trim_start_matches([' ', ':', ')', ']', '-', ',']);
-        let introduced = BEFORE.iter().any(|word| lead.ends_with(word));
-        if introduced
-            || (before.is_none() && tail.is_empty())
-            || AFTER.iter().any(|word| tail.starts_with(word))
-        {
-            return prose[start..start + 3].parse().ok();
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Evidence, spoken_status};
+    use super::Evidence;
     use crate::failure::FailureSignal;
-
-    #[test]
-    fn statuses_are_heard_and_other_numbers_are_not() {
-        for (text, want) in [
-            ("error code: 429 - too many", Some(429)),
-            ("api error: 529 overloaded", Some(529)),
-            ("[x] [400]: {", Some(400)),
-            ("503 service unavailable", Some(503)),
-            ("limit 500, used 450", None),
-            ("timeout=600", None),
-            ("request failed with status code 400", Some(400)),
-        ] {
-            assert_eq!(spoken_status(text), want, "{text}");
-        }
-    }
 
     #[test]
     fn a_prompt_is_not_a_signal() {

@@ -18,6 +18,7 @@ mod lexicon;
 mod phrases;
 mod rules;
 mod scan;
+mod status;
 mod stream;
 #[cfg(test)]
 mod tests;
