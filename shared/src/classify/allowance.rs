@@ -14,6 +14,9 @@ pub(super) const NOTHING_ALLOWED: &str =
 
 /// Money, credits, or a plan that does not include this.
 pub(super) const NO_MONEY: &str = "\
+     {balance,credit,credits}~{insufficient,not enough,too low,exhausted,depleted,used up}; \
+     {insufficient,not enough,no remaining,no more,out of}~{balance,credit}; not~enough~{balance,credit}; no {credit,credits}~left; \
+     quota~{insufficient,not enough,used up}; {account,you,you've,team,organization,plan,key}~{run out of,ran out of}; \
      credit balance; insufficient*balance; insufficient*credit; insufficient*quota; out of credits; \
      out of funds; billing hard limit; hard limit*reached; spend limit; spending limit; spend cap; \
      spending cap; payment required; budget has been exceeded; exceeded*budget; budget limit; \
@@ -25,12 +28,15 @@ pub(super) const NO_MONEY: &str = "\
      credits have been; billing not active; please check your billing; past due; overdue payment; \
      overdue bill; free trial*ended; free trial*expired; free quota*exhausted; free tier*exhausted; \
      free*quota exceeded; negative balance; please recharge; recharge your account; \
-     exceeded your current quota; usage is not included; monthly usage limit; quota has been used up; \
+     exceeded your current quota; usage is not included; monthly usage limit; \
      credit limit; enable billing; billing to be enabled; billing disabled; buy more credits; \
      spend*limit*reached; balance is too low; balance too low; remaining balance; \
      exceed*available credit; characters remaining; credits remaining; exceeds your quota; \
      quota is not enough; not enough quota; storage quota; run out of*credit; balance*exhausted; \
      unpaid invoice; overdue invoice; no active subscription; subscription*expired; prepaid*exhausted";
+
+/// An allowance that is used up: gone where no period is named after which it comes back.
+pub(super) const USED_UP: &str = "quota~{used up,exhausted,depleted}";
 
 /// A period that is longer than a retry can wait out, and that ends by itself.
 pub(super) const WINDOW: &str = "\
@@ -83,6 +89,9 @@ pub(super) fn lasting(evidence: &Evidence, hint_ms: Option<u64>) -> Option<Failu
         || evidence.fields.iter().any(|(key, _)| key == "quotaid" || key == "retrydelay");
     let no_money = code == Some(FailureClass::QuotaExhausted) || heard.about(Topic::NoMoney);
     if no_money && !google {
+        return Some(FailureClass::QuotaExhausted);
+    }
+    if heard.about(Topic::UsedUp) && !window && !google {
         return Some(FailureClass::QuotaExhausted);
     }
     // 402 asks for money, unless the words are about a pace that clears by itself.

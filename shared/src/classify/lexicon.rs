@@ -45,6 +45,7 @@ impl Phrases {
 pub(super) enum Topic {
     NothingAllowed,
     NoMoney,
+    UsedUp,
     Window,
     Rate,
     Limit,
@@ -62,6 +63,7 @@ pub(super) enum Topic {
 const TOPICS: [(Topic, &[&str]); Topic::Refusing as usize + 1] = [
     (Topic::NothingAllowed, &[allowance::NOTHING_ALLOWED]),
     (Topic::NoMoney, &[allowance::NO_MONEY, phrases::SPENT_ABROAD]),
+    (Topic::UsedUp, &[allowance::USED_UP, phrases::USED_UP_ABROAD]),
     (Topic::Window, &[allowance::WINDOW, phrases::WINDOW_ABROAD]),
     (Topic::Rate, &[allowance::RATE, phrases::RATE_ABROAD]),
     (Topic::Limit, &[allowance::LIMIT]),

@@ -97,7 +97,7 @@ pub(in crate::classify) const BAD_REQUEST: &str = "\
 
 /// Going too fast.
 pub(in crate::classify) const RATE: &str = "\
-     频率; 频繁; 频次; 速率; 限流; 并发; 请求过多; 請求過多; 請求次數; 速度太快; レート制限; レートリミット; リクエストが多; 回数制限; 요청이 너무; 요청 한도; \
+     频率; 频繁; 频次; 速率; 限流; 并发; 请求过多; 請求過多; 請求次數; 速度太快; 过快; レート制限; レートリミット; リクエストが多; 回数制限; 요청이 너무; 요청 한도; \
      요청 제한; 요청 횟수; 너무 많은 요청; 속도 제한; 호출 한도; zu viele {anfragen,anforderungen}; ratenbegrenzung; \
      anfragelimit; trop de {requ,demandes}; limite de {débit,requ}; \
      demasiadas {solicitudes,peticiones}; límite de {solicitudes,peticiones,velocidad,tasa}; \
@@ -111,7 +111,7 @@ pub(in crate::classify) const NO_MONEY: &str = "\
 
 /// Money and credits that are gone.
 pub(in crate::classify) const SPENT: &str = "\
-     余额不足; 餘額不足; 余额已用; 余额耗尽; 欠费; 欠款; 额度不足; 额度已用; 额度已耗尽; 配额已用; 充值; 资源包; 残高; クレジットが不足; 크레딧; 잔액; \
+     余额不足; 餘額不足; 余额已用; 余额耗尽; 欠费; 欠款; 额度不足; 充值; 资源包; 残高; クレジットが不足; 크레딧; 잔액; \
      saldo {insuficiente,insufficiente,agotado}; guthaben; solde insuffisant; \
      crédits {insuffisants,épuisés}; créditos {insuficientes,agotados,esgotados}; \
      credito insufficiente; недостаточно средств";
@@ -121,3 +121,8 @@ pub(in crate::classify) const WINDOW: &str = "\
      次/天; 使用上限; 每日; 每天; 每周; 每月; 今日; 当日; 本月; 小时的; 1日あたり; 1日の; 本日; 일일; 하루; 오늘; pro tag; tageslimit; \
      täglich; por día; diario; diaria; por dia; diário; diária; par jour; quotidien; journali; \
      al giorno; giornalier; в день; суточн; дневн";
+
+/// An allowance that is used up.
+pub(in crate::classify) const USED_UP: &str = "\
+     额度已用; 额度已耗尽; 额度用完; 额度用尽; 配额已用; 配额已耗尽; 用量已达上限; 할당량을 모두; 할당량이 소진; \
+     kontingent*{erschöpft,aufgebraucht}; quota*{épuisé,agotad,esgotad,esaurit}";

@@ -27,7 +27,8 @@ pub(in crate::classify) const BUSINESS_SAYS_NO: &str = "\
      already {been ,}{refunded,captured,paid,cancelled,canceled,shipped,processed,completed,closed,fulfilled,delivered,submitted,approved,voided,redeemed,settled,archived,merged,published,reversed,returned}; \
      cannot {be cancelled,be canceled,be refunded,be voided,be captured,be shipped,cancel,refund,void,capture,publish over}; \
      {recipient,mailbox,email account,email address,phone number,destination number}~{does not exist,not exist,unknown,rejected,unavailable,disabled,full}; \
-     refused by~{issuer,bank}";
+     refused by~{issuer,bank}; exceeds the allowed {limit,amount}; \
+     {refund,return,cancellation}~{period,window}";
 
 /// A caller whom the server does not know, or does not know any more.
 pub(in crate::classify) const UNKNOWN_CALLER: &str = "\
@@ -55,9 +56,11 @@ pub(in crate::classify) const UNKNOWN_CALLER: &str = "\
      wrong api key; security token*invalid; security token*expired; oauth*expired; oauth*revoked; \
      jwt malformed; invalid jwt; sso session; unauthorised; \
      invalid {api ,access ,auth ,authentication ,bearer ,refresh ,session ,oauth ,user ,id ,security ,jwt ,or expired ,}token|; \
-     token~{is invalid,is not valid,was invalid,not recognized}; token invalid; \
+     token {is invalid,is not valid,was invalid,not recognized}; token~{is invalid,was invalid}; \
+     token invalid; \
      {missing,no,invalid,incorrect,wrong,bad,expired,revoked,malformed,unrecognized,rejected}~{api key,api-key,apikey,api_key,access key,secret key,credential,authorization,auth token,access token,bearer token,password}; \
-     {api key,api-key,apikey,api_key,access key,secret key,credential,authorization,auth token,access token,bearer token,password}~{missing,invalid,incorrect,wrong,expired,revoked,not valid,not found,rejected,disabled,deactivated,required,malformed,failed,not set,not provided,leaked}";
+     {api key,api-key,apikey,api_key,access key,secret key,credential,authorization,auth token,access token,bearer token,password}~{missing,invalid,incorrect,wrong,expired,revoked,not valid,not found,rejected,disabled,deactivated,required,malformed,failed,not set,not provided,leaked}; \
+     credentials~{didn't work,don't match,do not match,mismatch}";
 
 /// A known caller who may not do this.
 pub(in crate::classify) const NOT_ALLOWED: &str = "\
@@ -77,5 +80,7 @@ pub(in crate::classify) const NOT_ALLOWED: &str = "\
      insufficient rights; not a member of; admin*approval; blocked by*administrator; \
      access to*restricted; account may have been revoked; \
      {require,requires,need,needs,lack,lacks,lacking,missing,insufficient,without}~{permission,privilege,scope,access rights,entitlement}; \
+     {role,permission,privilege,scope} required; command denied; denied to user; \
+     not {in,on} the {whitelist,allowlist}; \
      {access,request,operation,action}~{denied,not allowed,not permitted,prohibited}; \
      not {subscribed,licensed,entitled,authorized,authorised} {to,for}; cannot use";

@@ -15,7 +15,8 @@ use super::rules::{Rule, rule};
 use crate::failure::FailureClass as C;
 
 pub(super) use abroad::{
-    NO_MONEY as MONEY_ABROAD, RATE as RATE_ABROAD, SPENT as SPENT_ABROAD, WINDOW as WINDOW_ABROAD,
+    NO_MONEY as MONEY_ABROAD, RATE as RATE_ABROAD, SPENT as SPENT_ABROAD, USED_UP as USED_UP_ABROAD,
+    WINDOW as WINDOW_ABROAD,
 };
 pub(super) use model::{MODEL, OUT_OF_TOKENS, REFUSING};
 pub(super) use service::LASTING_NETWORK;
@@ -77,4 +78,5 @@ pub(super) const NAMES: &[Rule] = &[
         &["expecting value: line; *jsondecodeerror; in json at position; is not valid json; failed to parse"],
     ),
     rule(C::Conflict, &["conflict|; already exists"]),
+    rule(C::WorkerLost, &["killed|"]),
 ];

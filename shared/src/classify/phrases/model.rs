@@ -7,7 +7,7 @@ pub(in crate::classify) const PARAMETERS: &str = "\
      tool*string too long; name*string too long; tokens you requested exceed; message larger than max; \
      too many redirects; exceeded*redirects; redirect loop; too many follow-up requests; \
      too many arguments; too many images; too many tools; too many parameters; \
-     {max_tokens,max tokens,max_completion_tokens,max_output_tokens,maxoutputtokens,max_new_tokens}~{must be,should be,must not,cannot be,less than or equal,too large,too high,value,out of range}; \
+     {max_tokens,max tokens,max_completion_tokens,max_output_tokens,maxoutputtokens}~{must be,should be,must not,cannot be,less than or equal,too large,too high,value,out of range}; \
      {max_tokens,max tokens,max_completion_tokens,max_output_tokens}*{must be,should be}; \
      invalid~{max_tokens,max tokens,max_completion_tokens,max_output_tokens}; valid range of; \
      malformed {input ,}request; extraneous key; request is invalid:; thinking~signature; \
@@ -42,7 +42,7 @@ pub(in crate::classify) const TOO_LONG: &str = "\
      {exceed,exceeds,exceeded,over,above}~{maximum,max,model,allowed,supported,available}~{context,prompt,input token,input length}; \
      {input,prompt} tokens exceeded; too many {input,prompt,total} tokens; \
      {prompt,input,request}~{too many tokens,too large for}; too many tokens: total; \
-     {prompt,input}~token count~exceeds";
+     token count~exceed; {input,prompt}~characters~exceed; max input~exceed";
 
 /// A filter said no.
 pub(in crate::classify) const FILTERED: &str = "\
@@ -97,7 +97,9 @@ pub(in crate::classify) const BAD_OUTPUT: &str = "\
      malformed~{tool call,tool use,tool_use,function call,tool argument}; \
      {could not,cannot,can't,couldn't,failed to,unable to,error}~{parse,parsing,deserialize,interpret,extract}~{output,completion,generation,answer,llm,lm response,model,tool call,tool arguments,function call,structured,assistant}; \
      {model,llm,assistant}~{returned,produced,generated,gave} {an ,a ,}{invalid,malformed,empty,incomplete,unparseable,truncated}; \
-     *invalidresponsedata; *invalidtoolinput; invalid tool input; invalid input for tool; *adapterparse";
+     *invalidresponsedata; *invalidtoolinput; invalid tool input; invalid input for tool; \
+     *adapterparse; output~{not valid,invalid,not parseable}~json; \
+     no {tool,function} call~{found,made,returned}";
 
 /// A model that is not there, not served, or not for this caller.
 pub(in crate::classify) const NO_SUCH_MODEL: &str = "\
@@ -117,6 +119,8 @@ pub(in crate::classify) const NO_SUCH_MODEL: &str = "\
      model*is disabled; model*not enabled; unrecognized model; \
      {could not,cannot,can't,couldn't,unable to,failed to}~{find,resolve,locate}*{model,deployment,engine}; \
      no {model,models}~loaded; \
+     no {deployment,deployments,endpoint,endpoints,model,models,channel}~available; \
+     not found the model; \
      {model,models}~{not loaded,not installed,not downloaded,not ready for serving}; \
      not supported by any provider";
 

@@ -22,7 +22,8 @@ pub(in crate::classify) const OVERLOADED: &str = "\
      {server,servers,service,services,system,model,models,engine,node,cluster,backend,peers,provider,site,upstream,gateway,database}~{busy,overloaded,at capacity,saturated,overwhelmed,under heavy load}; \
      too many {simultaneous,concurrent} {queries,sessions,jobs}; too many {pending,queued}; \
      {insufficient,not enough,no,limited,out of,sufficient}~capacity; \
-     not {enough,sufficient}~{workers,gpus,instances}; loading the dataset; not ready yet";
+     not {enough,sufficient}~{workers,gpus,instances}; \
+     no {gpu,gpus,instance,instances,machine,slot,slots}~available; loading the dataset; not ready yet";
 
 /// The answer had begun.
 pub(in crate::classify) const BROKEN_OFF: &str = "\
@@ -65,7 +66,9 @@ pub(in crate::classify) const TIMEOUT: &str = "\
      no response after; gateway time; run time exceeded; 4 deadline; timed-out; \
      {exceeded,exceeds,reached,hit}~{timeout,time limit,deadline}; \
      {timeout,deadline,time limit}~{exceeded,reached,expired,elapsed}; \
-     no {response,reply,answer}~within; not {respond,complete,finish}~{within,in time}";
+     no {response,reply,answer}~within; not {respond,complete,finish}~{within,in time}; \
+     execution time~exceeded; *ms exceeded; seconds exceeded; exceeded~{second,minute}~limit; \
+     *{0,5}s limit";
 
 /// The connection, or none.
 pub(in crate::classify) const NETWORK: &str = "\
@@ -75,7 +78,7 @@ pub(in crate::classify) const NETWORK: &str = "\
      connection attempt failed; connection was forcibly closed; forcibly closed by the remote host; \
      closed the connection; *connectionforced; *connection_forced; *nobrokersavailable; \
      *brokernotavailable; *disconnected; remote end closed; *remotedisconnected; other side closed; \
-     socket hang up; socket closed; broken pipe; *epipe; *enotfound; *eai_again; getaddrinfo; \
+     socket hang up; socket closed; broken pipe; *epipe; *eai_again; getaddrinfo; \
      name or service not known; name resolution; nodename nor servname; no such host; \
      could not resolve; couldn't resolve; cannot resolve; failed to lookup address; dns error; \
      dns lookup; dns resolution; *unknownhost; *hostunreachable; *ehostunreach; *enetunreach; \
@@ -103,7 +106,9 @@ pub(in crate::classify) const NETWORK: &str = "\
      *connectfailed; websocket*closed; websocket error; errno 54; errno 61; wsarecv; \
      transport is closing; \
      {connection,socket,tcp,tls,ssl,channel,transport,broker,network,websocket}~{closed,reset,refused,aborted,dropped,lost,terminated,interrupted,broken,failure,failed,disconnect,unreachable}; \
-     {transport,socket,network,broker} error";
+     {transport,socket,network,broker} error; \
+     {could not,cannot,can't,unable to,failed to}~{establish,be established,reach}; \
+     no servers available; receiving end does not exist; enotfound";
 
 /// Failures of a connection that repeat until somebody changes a certificate or an address.
 pub(in crate::classify) const LASTING_NETWORK: &str = "\

@@ -24,6 +24,7 @@ pub(in crate::classify) const LOCKED: &str = "\
      {could not,cannot,can't,couldn't,unable to,failed to,failure to,not able to}*{acquire,obtain,get,take,grab,place,set}*{lock,mutex,semaphore}; \
      {timed out,timeout,time out}*{waiting,acquiring,obtaining,acquire,obtain}*{lock,mutex,semaphore}; \
      lock*temporarily unavailable; while lock file; lock was not granted; \
+     {file,state,table,row,record,resource,workspace,repository,job,stack}~is locked; \
      lock request~{expired,denied,failed}";
 
 /// Two that changed one thing.
@@ -45,13 +46,16 @@ pub(in crate::classify) const CONFLICT: &str = "\
      {concurrent,simultaneous}~{update,modification,write,change,edit,transaction}; \
      {modified,changed,updated,edited,deleted}~by another; \
      {modified,changed,updated,edited}~{concurrently,since,in the meantime,meanwhile}; \
-     conflict {occurred,detected,while,during}; {write,update,edit,save,commit}~conflict";
+     conflict {occurred,detected,while,during}; \
+     {record,row,document,entity} {was ,has been ,}{modified,changed}; \
+     {write,update,edit,save,commit}~conflict";
 
-/// Heartbeats of a connection: nobody lost a worker.
+/// A connection has heartbeats too, and may be closed already: nobody lost a worker and no case was closed.
 pub(in crate::classify) const CONNECTION_HEARTBEAT: &str = "\
      {amqp,connection,socket,websocket,broker,tcp}~{heartbeat,keepalive,keep-alive,ping}~{timeout,timed out,missed,missing,lost,failed,expired}; \
      amqp~heartbeat; *amqpheartbeat; ping timeout; {no,missed} pong; \
-     heartbeats from {client,server,broker,peer}";
+     heartbeats from {client,server,broker,peer}; {connection,channel,socket,transport}~already~closed; \
+     {connection,channel,socket}~is closed";
 
 /// The process that ran it is gone, or has lost its right to go on.
 pub(in crate::classify) const WORKER_LOST: &str = "\
@@ -79,7 +83,8 @@ pub(in crate::classify) const WORKER_LOST: &str = "\
      could not renew lock; failed to renew lock; pod was deleted; pod*was terminated; \
      {worker,work-horse,workhorse,runner,executor,agent,node,child,subprocess,process,container,pod,job,task,instance,kernel,machine,replica,consumer}~{died,was lost,got lost,is gone,disappeared,vanished,crashed,was killed,got killed,been killed,terminated unexpectedly,terminated abruptly,exited unexpectedly,exited abnormally,stopped unexpectedly,died unexpectedly,went away,went offline,lost communication,lost contact,stopped responding,was evicted,was preempted,was reclaimed,was interrupted}; \
      (signal {6,9,11,15}); signal {9,11}|; *abandonedjob; {abandoned,orphaned} {job,task}; \
-     {job,task}~{abandoned,orphaned}; shutdown signal; \
+     {job,task}~{abandoned,orphaned}; shutdown signal; lost {contact,communication}; \
+     heartbeat not received; {task,job} lost; \
      {lease,claim,reservation,visibility timeout,receipt handle,lock}~{expired,has been lost,was lost,lost}; \
      *locklost; no longer {the owner,own,hold,holding}; ownership~lost; \
      {group,partition,partitions}~rebalanced; partitions to another; *producerfenced; *fencedinstance; \

@@ -23,7 +23,7 @@ pub(in crate::classify) const FAILED: &str = "\
      not a git repository; *modulenotfounderror; no module named; command not found; \
      cannot identify image file; *zerodivision; no space left on device; string to replace not found; \
      old_string; invalid literal for int; stale element; click intercepted; strict mode violation; \
-     not interactable";
+     not interactable; browser~{crashed,disconnected}";
 
 /// A tool's failure that passes by itself; the rest of them repeats with the same input.
 pub(in crate::classify) const PASSING_TOOL_ERROR: &str = "\
@@ -49,5 +49,7 @@ pub(in crate::classify) const BAD_REQUEST: &str = "\
      unknown field; unexpected field; additional properties; out of supported range; type mismatch; \
      not a valid; unrecognized; extra inputs are not permitted; did you mean; \
      cannot {query field,be null,be blank,be disabled,be negative,specify both}; is mandatory; \
-     should be one of; must {have,contain,match,not be}; no such {field,option,property}; \
-     unexpected {key,property,parameter}; unknown {query,option,property}";
+     should be one of; must {have,contain,match,not be,alternate,be between}; should match; \
+     cannot unmarshal; {image,file,attachment}~{exceeds,too large,larger than}; \
+     no such {field,option,property}; unexpected {key,property,parameter}; \
+     unknown {query,option,property}";
