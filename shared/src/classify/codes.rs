@@ -42,14 +42,16 @@ pub(super) const SPECIFIC: &[Rule] = &[
     ),
     rule(
         C::LockTimeout,
-        &["locktimeout; 55p03; locknotavailable; sqlitebusy*; sqlitelocked*; unabletolockrow; \
+        &[
+            "ora00054; ora30006; ora04021; mysql1205; mssql1222; locktimeout; 55p03; locknotavailable; sqlitebusy*; sqlitelocked*; unabletolockrow; \
          errlockwaittimeout; lockwaittimeout*; erlockwaittimeout; lockacquisitiontimeout; locked; \
-         ora00054; lockunavailable; resourcelocked; lockerror; locknot*; cannotacquirelock*; pessimisticlock*; ebusy"],
+         ora00054; lockunavailable; resourcelocked; lockerror; locknot*; cannotacquirelock*; pessimisticlock*; ebusy",
+        ],
     ),
     rule(
         C::Conflict,
         &[
-            "40001; 40p01; serializationfailure; deadlockdetected; deadlock; errlockdeadlock; erlockdeadlock; \
+            "ora00060; ora08177; ora01555; mysql1213; mssql1205; 40001; 40p01; serializationfailure; deadlockdetected; deadlock; errlockdeadlock; erlockdeadlock; \
          transactionconflict*; writeconflict*; optimisticlock*; conflicterror; editconflict; \
          idempotencykeyinuse; resourceversionconflict; concurrentmodification*; \
          transactioncanceledexception; staleobject*; versionconflict*; versionconflictengineexception; \
@@ -92,7 +94,8 @@ pub(super) const SPECIFIC: &[Rule] = &[
     ),
     rule(
         C::Auth,
-        &["invalidapikey; incorrectapikey; invalidauth; notauthed; tokenrevoked; tokenexpired; \
+        &[
+            "ora01017; ora28000; ora28001; mysql1045; mysql1698; mssql18456; invalidapikey; incorrectapikey; invalidauth; notauthed; tokenrevoked; tokenexpired; \
          accountinactive; expiredtoken*; unrecognizedclient*; invalidauthenticationtoken; apikeyinvalid; \
          invalidclienttokenid; signaturedoesnotmatch; invalidgrant; noauth; wrongpass; invalidsessionid; \
          invalidcredentials; badcredentials; apikeyexpired; missingapikey; invalidsubscriptionkey; 28p01; \
@@ -101,25 +104,30 @@ pub(super) const SPECIFIC: &[Rule] = &[
          nocredentialproviders; invalidtoken; missingauthentication; invalidaccesskeyid; \
          authenticationfailed; accountdeactivated; refreshtokenreused; tokeninvalidated; invalidclient; \
          autherror; invalidkey; unauthorizedexception; sessionexpired; invalidauthtoken; credentialsexpired; \
-         keyrevoked; apikeyrevoked; apikeydisabled; authorizationrequired"],
+         keyrevoked; apikeyrevoked; apikeydisabled; authorizationrequired",
+        ],
     ),
     rule(
         C::Permission,
-        &["missingscope; insufficientpermissions; accessnotconfigured; servicedisabled; \
+        &[
+            "ora01031; mysql1044; mysql1142; mysql1143; mysql1227; missingscope; insufficientpermissions; accessnotconfigured; servicedisabled; \
          accessdeniedexception; consumersuspended; unsupportedcountryregionterritory; 42501; \
          insufficientscope; insufficientprivilege; modelaccessdenied; insufficientaccess*; \
          accesstokenscopeinsufficient; notallowedtokentype; restrictedaction; organizationrestricted; \
          missingpermissions; permissionerror; permissiondeniederror; \
-         unauthorizedoperation; ipnotallowed; ekmaccesserror; insufficientpermission"],
+         unauthorizedoperation; ipnotallowed; ekmaccesserror; insufficientpermission",
+        ],
     ),
     rule(
         C::Overloaded,
-        &["overloaded*; engineoverloaded*; servicetiercapacityexceeded; capacityexceeded; serverbusy; \
+        &[
+            "53200; 53300; 53400; 57p03; ora01033; ora01034; ora01089; ora12516; ora12519; ora12520; ora00018; ora00020; mysql1040; mysql1203; mysql1226; mssql40501; mssql40613; mssql40197; mssql10928; mssql10929; overloaded*; engineoverloaded*; servicetiercapacityexceeded; capacityexceeded; serverbusy; \
          modeloverloaded*; nocapacity; modelnotreadyexception; capacityerror; overcapacity; \
          modelnotready; servicebusy; modelloading; modelcapacityexhausted; resourceunavailable; \
          serveroverloaded; insufficientcapacity*; systembusy; backpressure; circuitbreaking*; \
          esrejectedexecution*; rejectedexecution*; emfile; enfile; enomem; queueexceeded; queuefull; \
-         outofcapacity; unschedulable; temporarilyoverloaded"],
+         outofcapacity; unschedulable; temporarilyoverloaded",
+        ],
     ),
     rule(
         C::PartialResponse,
@@ -128,16 +136,20 @@ pub(super) const SPECIFIC: &[Rule] = &[
     ),
     rule(
         C::Timeout,
-        &["modeltimeout*; deadlineexceeded; requesttimeout*; gatewaytimeout; etimedout; esockettimedout; \
+        &[
+            "ora12170; ora12535; ora01013; mysql3024; mysql1969; modeltimeout*; deadlineexceeded; requesttimeout*; gatewaytimeout; etimedout; esockettimedout; \
          57014; underrconnecttimeout; underrheaderstimeout; timeouterror; timeout; endpointtimeout; \
          internalerrortimeout; upstreamtimeout; querytimeout; operationtimedout; tasktimedout; \
          apitimeouterror; connecttimeout; readtimeout; operationtimeout; requesttimedout; opentimeout; \
-         taskcanceledexception; curleoperationtimedout; timelimitexceeded"],
+         taskcanceledexception; curleoperationtimedout; timelimitexceeded",
+        ],
     ),
     rule(
         C::InvalidRequest,
-        &["22001; 22003; 22007; 22008; 22p02; 23502; 23503; 23505; 23514; 42601; 42703; 42p01; 42883; \
-         42804; stringabovemaxlength"],
+        &[
+            "ora00001; mysql1062; mssql2627; mssql2601; ora00942; ora02291; ora02292; ora01400; ora00904; ora00936; mysql1054; mysql1064; mysql1146; mysql1406; mysql1452; 22001; 22003; 22007; 22008; 22p02; 23502; 23503; 23505; 23514; 42601; 42703; 42p01; 42883; \
+         42804; stringabovemaxlength",
+        ],
     ),
     rule(
         C::WorkerLost,
@@ -151,6 +163,14 @@ pub(super) const SPECIFIC: &[Rule] = &[
         &["toolexception; toolerror; *toolresulterror; toolexecutionerror; toolexecutionfailed; \
          mcptoolerror"],
     ),
+    rule(
+        C::Network,
+        &[
+            "08000; 08001; 08003; 08004; 08006; 08s01; 57p01; 57p02; ora12541; ora12537; ora12547; ora12560; ora12571; \
+           ora03113; ora03114; ora03135; ora12514; mysql2002; mysql2003; mysql2006; mysql2013; mysql2055",
+        ],
+    ),
+    rule(C::ServerError, &["xx000; xx001; xx002; 58000; 58030"]),
 ];
 
 /// Codes of allowances that do not come back in a minute; `allowance` weighs them against the words.
@@ -217,3 +237,91 @@ pub(super) const GENERAL: &[Rule] = &[
          unknownparameter; outofrange; *notfound; unimplemented; methodnotallowed; 400; 404; 422"],
     ),
 ];
+
+/// Word stems in the names of errors and codes, for when nothing else spoke. The more peculiar ones come first.
+pub(super) const STEMS: &[Rule] = &[
+    rule(
+        C::LockTimeout,
+        &["*locktimeout*; *lockwait*; *leasealready*; *leaseid*; *acquirelock*; *locked; *pessimisticlock*"],
+    ),
+    rule(
+        C::WorkerLost,
+        &[
+            "*rebalance*; *illegalgeneration*; *unknownmember*; *fenced*; *workerlost*; *killed*; *nodelost; *preempt*; \
+           *evicted; *enginedead*; *processpool; *workerdied*; *heartbeatexpired",
+        ],
+    ),
+    rule(
+        C::QuotaExhausted,
+        &[
+            "*insufficientquota*; *insufficientcredit*; *insufficientbalance*; *budgetexceeded*; *outofcredit*; *spendlimit*; \
+           *arrear*",
+        ],
+    ),
+    rule(
+        C::RateLimited,
+        &["*ratelimit*; *throttl*; *toomanyrequest*; *ratetoolarge*; *floodwait*; *priorrequest*"],
+    ),
+    rule(
+        C::ModelUnavailable,
+        &["*modelnot*; *nosuchmodel*; *unsupportedmodel*; *unknownmodel*; *invalidmodel*"],
+    ),
+    rule(
+        C::ContextOverflow,
+        &["*contextlength*; *contextwindow*; *toolarge*; *tokenlimit*; *prompttoolong*; *inputtoolong*"],
+    ),
+    rule(C::ContentPolicy, &["*contentpolicy*; *contentfilter*; *moderation*"]),
+    rule(
+        C::Permission,
+        &[
+            "*permission*; *accessdenied*; *notauthorized*; *authorizationfail*; *authorizationerror; *forbidden*; \
+         *refererblocked; *optinrequired; *unauthorizedaccess*; *unauthorizedoperation; *privilege*; *accountisdisabled",
+        ],
+    ),
+    rule(
+        C::Auth,
+        &[
+            "*authentication*; *authfail*; *autherror; *invalidtoken*; *tokenexpired*; *expiredtoken*; *credential*; *signature*; \
+         *keyinvalid; *keyexpired; *loginrequired; *requestexpired; *unauthorized*; *apikey*",
+        ],
+    ),
+    rule(
+        C::Overloaded,
+        &[
+            "*overload*; *capacity*; *serverbusy*; *notenoughreplicas*; *leadernotavailable*; *coordinatornotavailable*; \
+         *rejectedexecution*; *toomanyconnection*; *unavailable*; *toomany*",
+        ],
+    ),
+    rule(C::Timeout, &["*timeout*; *timedout*; *deadlineexceeded*; *operationcanceled*"]),
+    rule(
+        C::Network,
+        &[
+            "*connectionrefused*; *connectionreset*; *connectionloss*; *connectionfail*; *connectionclosed*; *connectionbad; \
+         *connectionnot*; *connectexception; *networkexception*; *networkerror*; *notleader*; *disconnect*; *unknownhost*; \
+         *sslexception; *sslerror; *httprequestexception; *socketexception; *brokernotavailable*; *sessionexpired",
+        ],
+    ),
+    rule(
+        C::Conflict,
+        &[
+            "*conflict*; *exists*; *inuseexception; *badversion*; *alreadyowned*; *conditionnotmet; *beingdeleted; *concurrent*; \
+         *deadlock*; *serializationfail*; *optimistic*; *stale*; *versionmismatch*; *parametermismatch; *duplicate*; *aborted",
+        ],
+    ),
+    rule(
+        C::ServerError,
+        &["*internal*; *servicefailure; *serviceexception; *servererror*; *backenderror*; *unexpectederror"],
+    ),
+    rule(C::BadOutput, &["*jsondecode*; *outputpars*; *malformedresponse"]),
+    rule(
+        C::InvalidRequest,
+        &[
+            "*invalid*; *malformed*; *missing*; *illegal*; *notfound*; *nosuch*; *unknowntopic*; *unknowncommand; *unknownfield; *unknownparam*; *outofrange*; *validation*; \
+         *badrequest*; *unsupported*; *unprocessable*; *toolong; *nonode; *unimplemented; *notext; *precondition*",
+        ],
+    ),
+];
+
+/// Codes of conflicts with something that stays.
+pub(super) const LASTING: &[&str] =
+    &["exists", "alreadyowned", "parametermismatch", "duplicate", "23505", "ora00001"];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::lexicon::{Heard, Named};
 use super::scan::{Sink, scan};
-use super::status;
+use super::{spoken, status};
 use crate::failure::FailureSignal;
 
 /// How much of a body or an exception is looked at. Errors say what they are near their start.
@@ -15,8 +15,6 @@ const MAX_PROSE_BYTES: usize = 16 * 1024;
 const MAX_FACTS: usize = 256;
 /// A code is a word or two; anything longer is a sentence.
 const MAX_CODE_BYTES: usize = 96;
-/// A single word in parentheses from this length on is a name; shorter ones are words like "(requests)".
-const MIN_NAME_BYTES: usize = 10;
 
 /// Keys whose value names the error for machines.
 const CODE_KEYS: &[&str] = &[
@@ -131,6 +129,8 @@ pub(super) struct Evidence {
     pub stops: Vec<String>,
     /// Machine-readable names, squeezed to letters and digits.
     pub codes: Vec<String>,
+    /// Names of errors, squeezed like a code: for when nothing else speaks.
+    pub names: Vec<String>,
     /// What the codes name.
     pub named: Named,
     /// All pairs, keys squeezed, values as they were: where hints are looked for.
@@ -202,29 +202,12 @@ impl Evidence {
         }
     }
 
-    /// Words such as `rate_limit_exceeded` or `ThrottlingException` in the middle of prose are codes that somebody printed.
     fn note_spoken_codes(&mut self) {
-        let prose = std::mem::take(&mut self.prose);
-        let words = prose.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        let is_code = |word: &&str| word.trim_matches('_').contains('_') || word.ends_with("exception");
-        for word in words.filter(is_code).take(64) {
-            self.note_code(word);
+        for code in spoken::codes(&self.prose) {
+            self.note_code(&code);
         }
-        // The AWS SDKs print "An error occurred (SlowDown) when calling …", names of any length.
-        if let Some((name, _)) =
-            prose.split_once("an error occurred (").and_then(|(_, rest)| rest.split_once(')'))
-        {
-            self.note_code(name);
-        }
-        // Others put the name of the error into parentheses: "Error from server (AlreadyExists)".
-        let named = prose.split('(').skip(1).filter_map(|rest| rest.split_once(')')).map(|(name, _)| name);
-        let is_name = |name: &&str| {
-            name.len() >= MIN_NAME_BYTES && name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_')
-        };
-        for name in named.filter(is_name).take(16) {
-            self.note_code(name);
-        }
-        self.prose = prose;
+        self.stops.extend(spoken::stops(&self.prose).map(squeeze));
+        self.names = spoken::names(&self.message, &self.prose);
     }
 
     fn note_code(&mut self, value: &str) {
@@ -316,7 +299,7 @@ pub(super) fn head(text: &str, limit: usize) -> &str {
 }
 
 /// Letters and digits in lower case: `RESOURCE_EXHAUSTED`, `resource-exhausted` and `ResourceExhausted` are one code.
-fn squeeze(text: &str) -> String {
+pub(super) fn squeeze(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let letters = text.chars().filter(|c| c.is_alphanumeric());
     letters.for_each(|letter| push_lower(&mut out, letter));

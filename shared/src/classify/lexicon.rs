@@ -87,15 +87,19 @@ pub(super) enum Codes {
     Specific,
     Limits,
     General,
+    Stems,
 }
 
 impl Codes {
+    const ALL: [Self; 5] = [Self::Stops, Self::Specific, Self::Limits, Self::General, Self::Stems];
+
     const fn rules(self) -> &'static [Rule] {
         match self {
             Self::Stops => codes::STOPS,
             Self::Specific => codes::SPECIFIC,
             Self::Limits => codes::LIMITS,
             Self::General => codes::GENERAL,
+            Self::Stems => codes::STEMS,
         }
     }
 
@@ -106,14 +110,13 @@ impl Codes {
             Self::Specific => after(Self::Stops.from(), Self::Stops.rules()),
             Self::Limits => after(Self::Specific.from(), Self::Specific.rules()),
             Self::General => after(Self::Limits.from(), Self::Limits.rules()),
+            Self::Stems => after(Self::General.from(), Self::General.rules()),
         }
     }
 }
 
-const _: () = assert!(
-    after(Codes::General.from(), Codes::General.rules()) <= u64::BITS as usize,
-    "more rules than bits"
-);
+const _: () =
+    assert!(after(Codes::Stems.from(), Codes::Stems.rules()) <= u64::BITS as usize, "more rules than bits");
 
 const fn after(from: usize, rules: &[Rule]) -> usize {
     from + rules.len()
@@ -265,7 +268,7 @@ impl CodeBook {
     fn compile() -> Self {
         let mut letters = Letters::default();
         let mut rules: Vec<Vec<(Fit, u64)>> = Vec::new();
-        for table in [Codes::Stops, Codes::Specific, Codes::Limits, Codes::General] {
+        for table in Codes::ALL {
             for (place, rule) in table.rules().iter().enumerate() {
                 for pattern in patterns(rule.patterns) {
                     let (fit, name) = Fit::of(pattern);
@@ -340,7 +343,7 @@ mod tests {
 
     #[test]
     fn every_code_of_every_table_is_named() {
-        for table in [Codes::Stops, Codes::Specific, Codes::Limits, Codes::General] {
+        for table in Codes::ALL {
             for (place, rule) in table.rules().iter().enumerate() {
                 for pattern in patterns(rule.patterns) {
                     let named = Named::by(&[pattern.replace('*', "")]).0;

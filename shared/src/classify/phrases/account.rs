@@ -58,9 +58,9 @@ pub(in crate::classify) const UNKNOWN_CALLER: &str = "\
      invalid {api ,access ,auth ,authentication ,bearer ,refresh ,session ,oauth ,user ,id ,security ,jwt ,or expired ,}token|; \
      token {is invalid,is not valid,was invalid,not recognized}; token~{is invalid,was invalid}; \
      token invalid; \
-     {missing,no,invalid,incorrect,wrong,bad,expired,revoked,malformed,unrecognized,rejected}~{api key,api-key,apikey,api_key,access key,secret key,credential,authorization,auth token,access token,bearer token,password}; \
-     {api key,api-key,apikey,api_key,access key,secret key,credential,authorization,auth token,access token,bearer token,password}~{missing,invalid,incorrect,wrong,expired,revoked,not valid,not found,rejected,disabled,deactivated,required,malformed,failed,not set,not provided,leaked}; \
-     credentials~{didn't work,don't match,do not match,mismatch}";
+     {missing,no,invalid,incorrect,wrong,bad,expired,revoked,malformed,unrecognized,rejected}~{api key,api-key,apikey,api_key,access key,secret key,client secret,credential,authorization,auth token,access token,bearer token,password}; \
+     {api key,api-key,apikey,api_key,access key,secret key,client secret,credential,authorization,auth token,access token,bearer token,password}~{missing,invalid,incorrect,wrong,expired,revoked,not valid,not found,rejected,disabled,deactivated,required,malformed,not set,not provided,leaked}; \
+     aadsts; secret~expired; credentials~{didn't work,don't match,do not match,mismatch}";
 
 /// A known caller who may not do this.
 pub(in crate::classify) const NOT_ALLOWED: &str = "\
@@ -83,4 +83,5 @@ pub(in crate::classify) const NOT_ALLOWED: &str = "\
      {role,permission,privilege,scope} required; command denied; denied to user; \
      not {in,on} the {whitelist,allowlist}; \
      {access,request,operation,action}~{denied,not allowed,not permitted,prohibited}; \
-     not {subscribed,licensed,entitled,authorized,authorised} {to,for}; cannot use";
+     not {subscribed,licensed,entitled,authorized,authorised} {to,for}; cannot use; \
+     authorization~failed; *authorizationfailed; *unauthorizedaccess; eacces|; eperm|; erofs|";

@@ -10,8 +10,8 @@ pub(in crate::classify) const PARAMETERS: &str = "\
      {max_tokens,max tokens,max_completion_tokens,max_output_tokens,maxoutputtokens}~{must be,should be,must not,cannot be,less than or equal,too large,too high,value,out of range}; \
      {max_tokens,max tokens,max_completion_tokens,max_output_tokens}*{must be,should be}; \
      invalid~{max_tokens,max tokens,max_completion_tokens,max_output_tokens}; valid range of; \
-     malformed {input ,}request; extraneous key; request is invalid:; thinking~signature; \
-     signature~thinking; thinking block";
+     malformed {input ,}request; extraneous key; request is invalid:; inequivalent arg; \
+     thinking~signature; signature~thinking; thinking block";
 
 /// A router that has nobody to send the request to names what was asked for.
 pub(in crate::classify) const NOBODY_SERVES: &str = "\

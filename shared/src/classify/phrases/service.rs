@@ -66,9 +66,9 @@ pub(in crate::classify) const TIMEOUT: &str = "\
      no response after; gateway time; run time exceeded; 4 deadline; timed-out; \
      {exceeded,exceeds,reached,hit}~{timeout,time limit,deadline}; \
      {timeout,deadline,time limit}~{exceeded,reached,expired,elapsed}; \
-     no {response,reply,answer}~within; not {respond,complete,finish}~{within,in time}; \
-     execution time~exceeded; *ms exceeded; seconds exceeded; exceeded~{second,minute}~limit; \
-     *{0,5}s limit";
+     no {response,reply,answer}~within; not {respond,complete,finish}~{within,in time}; etime|; \
+     execution time~exceeded; unresponsive; not responding; no response received; *ms exceeded; \
+     seconds exceeded; exceeded~{second,minute}~limit; *{0,5}s limit";
 
 /// The connection, or none.
 pub(in crate::classify) const NETWORK: &str = "\
@@ -108,7 +108,9 @@ pub(in crate::classify) const NETWORK: &str = "\
      {connection,socket,tcp,tls,ssl,channel,transport,broker,network,websocket}~{closed,reset,refused,aborted,dropped,lost,terminated,interrupted,broken,failure,failed,disconnect,unreachable}; \
      {transport,socket,network,broker} error; \
      {could not,cannot,can't,unable to,failed to}~{establish,be established,reach}; \
-     no servers available; receiving end does not exist; enotfound";
+     no servers available; receiving end does not exist; enotfound; ehostdown; enetreset; enotconn; \
+     eaddrnotavail; eai_; eproto|; curl error 5|; curl: (5); appears to be offline; no listener; \
+     connectionloss; nsurlerrordomain";
 
 /// Failures of a connection that repeat until somebody changes a certificate or an address.
 pub(in crate::classify) const LASTING_NETWORK: &str = "\
@@ -120,13 +122,15 @@ pub(in crate::classify) const LASTING_NETWORK: &str = "\
      invalid peer certificate; unknownissuer; certificate is not trusted; certificate*not valid; \
      pkix path building failed; *sslcertverification; wrong version number; wrong_version_number; \
      unsupported protocol; invalid url; no host supplied; unknown url type; *missingschema; \
-     *invalidschema; bad certificate; unknown ca";
+     *invalidschema; bad certificate; unknown ca; curl error {51,58,60,77,83,90,91}|; \
+     curl: ({51,58,60,77,83,90,91})";
 
 /// Not now.
 pub(in crate::classify) const UNAVAILABLE: &str = "\
      service unavailable; *serviceunavailable; temporarily unavailable; currently unavailable; \
      unavailable; try again later; resource temporarily; not available right now; service is down; \
-     14 unavailable";
+     14 unavailable; emfile|; enfile|; enomem|; enobufs|; eagain|; max number of clients; \
+     busy redis is busy; lagged|; replication lag";
 
 /// The server's own fault.
 pub(in crate::classify) const SERVER_ERROR: &str = "\

@@ -24,8 +24,8 @@ pub(in crate::classify) const LOCKED: &str = "\
      {could not,cannot,can't,couldn't,unable to,failed to,failure to,not able to}*{acquire,obtain,get,take,grab,place,set}*{lock,mutex,semaphore}; \
      {timed out,timeout,time out}*{waiting,acquiring,obtaining,acquire,obtain}*{lock,mutex,semaphore}; \
      lock*temporarily unavailable; while lock file; lock was not granted; \
-     {file,state,table,row,record,resource,workspace,repository,job,stack}~is locked; \
-     lock request~{expired,denied,failed}";
+     {file,state,table,row,record,resource,workspace,repository,job,stack}~is locked; etxtbsy|; \
+     enolck|; lock request~{expired,denied,failed}";
 
 /// Two that changed one thing.
 pub(in crate::classify) const CONFLICT: &str = "\
@@ -46,7 +46,7 @@ pub(in crate::classify) const CONFLICT: &str = "\
      {concurrent,simultaneous}~{update,modification,write,change,edit,transaction}; \
      {modified,changed,updated,edited,deleted}~by another; \
      {modified,changed,updated,edited}~{concurrently,since,in the meantime,meanwhile}; \
-     conflict {occurred,detected,while,during}; \
+     conflict {occurred,detected,while,during}; exception: aborted; \
      {record,row,document,entity} {was ,has been ,}{modified,changed}; \
      {write,update,edit,save,commit}~conflict";
 
@@ -83,8 +83,8 @@ pub(in crate::classify) const WORKER_LOST: &str = "\
      could not renew lock; failed to renew lock; pod was deleted; pod*was terminated; \
      {worker,work-horse,workhorse,runner,executor,agent,node,child,subprocess,process,container,pod,job,task,instance,kernel,machine,replica,consumer}~{died,was lost,got lost,is gone,disappeared,vanished,crashed,was killed,got killed,been killed,terminated unexpectedly,terminated abruptly,exited unexpectedly,exited abnormally,stopped unexpectedly,died unexpectedly,went away,went offline,lost communication,lost contact,stopped responding,was evicted,was preempted,was reclaimed,was interrupted}; \
      (signal {6,9,11,15}); signal {9,11}|; *abandonedjob; {abandoned,orphaned} {job,task}; \
-     {job,task}~{abandoned,orphaned}; shutdown signal; lost {contact,communication}; \
-     heartbeat not received; {task,job} lost; \
+     {job,task}~{abandoned,orphaned}; shutdown signal; without heartbeat; preempt; engine~dead; \
+     lost {contact,communication}; heartbeat not received; {task,job} lost; \
      {lease,claim,reservation,visibility timeout,receipt handle,lock}~{expired,has been lost,was lost,lost}; \
      *locklost; no longer {the owner,own,hold,holding}; ownership~lost; \
      {group,partition,partitions}~rebalanced; partitions to another; *producerfenced; *fencedinstance; \

@@ -23,7 +23,8 @@ pub(in crate::classify) const FAILED: &str = "\
      not a git repository; *modulenotfounderror; no module named; command not found; \
      cannot identify image file; *zerodivision; no space left on device; string to replace not found; \
      old_string; invalid literal for int; stale element; click intercepted; strict mode violation; \
-     not interactable; browser~{crashed,disconnected}";
+     not interactable; browser~{crashed,disconnected}; eisdir|; enotdir|; enospc|; eexist|; enotempty|; \
+     edquot|";
 
 /// A tool's failure that passes by itself; the rest of them repeats with the same input.
 pub(in crate::classify) const PASSING_TOOL_ERROR: &str = "\
@@ -48,8 +49,10 @@ pub(in crate::classify) const BAD_REQUEST: &str = "\
      exceeds the maximum; out of range; invalid; cannot be empty; must not be empty; non-empty; \
      unknown field; unexpected field; additional properties; out of supported range; type mismatch; \
      not a valid; unrecognized; extra inputs are not permitted; did you mean; \
-     cannot {query field,be null,be blank,be disabled,be negative,specify both}; is mandatory; \
-     should be one of; must {have,contain,match,not be,alternate,be between}; should match; \
-     cannot unmarshal; {image,file,attachment}~{exceeds,too large,larger than}; \
-     no such {field,option,property}; unexpected {key,property,parameter}; \
-     unknown {query,option,property}";
+     cannot {query field,be null,be blank,be disabled,be negative,specify both}; no matching; \
+     could not find a version; unimplemented; exception: internal:; unknown command; crossslot; \
+     noscript|; execabort; curl: (3); curl error 3|; constraint*violated; incorrect param; \
+     param incorrect; is mandatory; should be one of; \
+     must {have,contain,match,not be,alternate,be between}; should match; cannot unmarshal; \
+     {image,file,attachment}~{exceeds,too large,larger than}; no such {field,option,property}; \
+     unexpected {key,property,parameter}; unknown {query,option,property}";
