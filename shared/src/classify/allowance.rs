@@ -15,7 +15,7 @@ pub(super) const NOTHING_ALLOWED: &str =
 /// Money, credits, or a plan that does not include this.
 pub(super) const NO_MONEY: &str = "\
      {balance,credit,credits}~{insufficient,not enough,too low,exhausted,depleted,used up}; \
-     {insufficient,not enough,no remaining,no more,out of}~{balance,credit}; not~enough~{balance,credit}; no {credit,credits}~left; out of~usage; \
+     {insufficient,not enough,no remaining,no more,out of}~{balance,credit}; not~enough~{balance,credit}; no {credit,credits}~left; out of~usage; credits exceeded; {maximum,max}~credits; \
      quota~{insufficient,not enough,used up}; {account,you,you've,team,organization,plan,key}~{run out of,ran out of}; \
      credit balance; insufficient*balance; insufficient*credit; insufficient*quota; out of credits; \
      out of funds; billing hard limit; hard limit*reached; spend limit; spending limit; spend cap; \
@@ -50,7 +50,7 @@ pub(super) const WINDOW: &str = "\
 
 /// A short period, or plain words for going too fast.
 pub(super) const RATE: &str = "\
-     cooling down; cooldown; temporarily deferred; greylist; unexpected volume; unusual rate; overlimit; \
+     cooling down; cooldown; frequency limit; frequency control; too frequent; temporarily deferred; greylist; unexpected volume; unusual rate; overlimit; \
      per minute; *perminute; */min; / min; per second; *persecond; per-minute; *(tpm); *(rpm); tpm|; \
      rpm|; itpm|; tokens per min; requests per min; *rate limit; *rate-limit; *ratelimit; *rate_limit; \
      too many requests; too many tokens; request rate; *throttl; requests too frequent; \

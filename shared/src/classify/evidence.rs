@@ -256,7 +256,9 @@ impl Sink for Evidence {
                 self.said.push(' ');
             }
         } else {
-            if CODE_KEYS.contains(&name) || name.ends_with("code") {
+            // Databases print their five-digit states as text; a bare number of that length is somebody else's.
+            let state = quoted || value.len() != 5;
+            if state && (CODE_KEYS.contains(&name) || name.ends_with("code")) {
                 self.note_code(value);
             }
             // A lone machine word is a code and not a sentence.

@@ -126,3 +126,8 @@ pub(in crate::classify) const WINDOW: &str = "\
 pub(in crate::classify) const USED_UP: &str = "\
      额度已用; 额度已耗尽; 额度用完; 额度用尽; 配额已用; 配额已耗尽; 用量已达上限; 할당량을 모두; 할당량이 소진; \
      kontingent*{erschöpft,aufgebraucht}; quota*{épuisé,agotad,esgotad,esaurit}";
+
+/// The answer cannot be used.
+pub(in crate::classify) const BAD_OUTPUT: &str = "\
+     为空; 空响应; 空回复; 返回空; 空の応答; 応答が空; 빈 응답; leere antwort; réponse vide; respuesta vacía; resposta vazia; \
+     risposta vuota; пустой ответ";

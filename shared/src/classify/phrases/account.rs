@@ -60,7 +60,13 @@ pub(in crate::classify) const UNKNOWN_CALLER: &str = "\
      token invalid; \
      {missing,no,invalid,incorrect,wrong,bad,expired,revoked,malformed,unrecognized,rejected}~{api key,api-key,apikey,api_key,access key,secret key,client secret,credential,authorization,auth token,access token,bearer token,password}; \
      {api key,api-key,apikey,api_key,access key,secret key,client secret,credential,authorization,auth token,access token,bearer token,password}~{missing,invalid,incorrect,wrong,expired,revoked,not valid,not found,rejected,disabled,deactivated,required,malformed,not set,not provided,leaked}; \
-     aadsts; secret~expired; credentials~{didn't work,don't match,do not match,mismatch}";
+     aadsts; secret~expired; token {seems,looks,appears}~invalid; reauthenticat; re-authenticat; \
+     credentials~{didn't work,don't match,do not match,mismatch}";
+
+/// What only somebody who logs in again can mend, whichever plugin reports it.
+pub(in crate::classify) const LOG_IN_AGAIN: &str = "\
+     reauthenticat; re-authenticat; application-default login; please run /login; log in again; \
+     login again; sign in again";
 
 /// A known caller who may not do this.
 pub(in crate::classify) const NOT_ALLOWED: &str = "\
@@ -84,4 +90,6 @@ pub(in crate::classify) const NOT_ALLOWED: &str = "\
      not {in,on} the {whitelist,allowlist}; \
      {access,request,operation,action}~{denied,not allowed,not permitted,prohibited}; \
      not {subscribed,licensed,entitled,authorized,authorised} {to,for}; cannot use; \
-     authorization~failed; *authorizationfailed; *unauthorizedaccess; eacces|; eperm|; erofs|";
+     authorization~failed; not been {submitted,granted,approved}; \
+     {access,approval}~{pending,not granted,not approved}; *authorizationfailed; *unauthorizedaccess; \
+     eacces|; eperm|; erofs|";

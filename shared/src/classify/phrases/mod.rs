@@ -43,6 +43,7 @@ pub(super) const TELLING: &[Rule] = &[
     rule(C::ContextOverflow, &[model::TOO_LONG, abroad::TOO_LONG]),
     rule(C::ContentPolicy, &[model::FILTERED, abroad::FILTERED]),
     rule(C::BadOutput, &[model::BAD_OUTPUT]),
+    rule(C::Auth, &[account::LOG_IN_AGAIN]),
     rule(C::ToolError, &[tool::REPORTED]),
     rule(C::BusinessRule, &[account::BUSINESS_SAYS_NO]),
     rule(C::Auth, &[account::UNKNOWN_CALLER, abroad::UNKNOWN_CALLER]),
@@ -66,6 +67,7 @@ pub(super) const TRANSPORT: &[Rule] = &[
     // Without a status nobody rejected a request: it is an answer that did not fit its schema.
     rule(C::BadOutput, &["validation error for; validation errors for"]),
     rule(C::InvalidRequest, &[tool::BAD_REQUEST, abroad::BAD_REQUEST]),
+    rule(C::BadOutput, &[abroad::BAD_OUTPUT]),
 ];
 
 /// Weak words and names of exceptions, for when nothing else spoke.
