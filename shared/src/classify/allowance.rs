@@ -15,7 +15,7 @@ pub(super) const NOTHING_ALLOWED: &str =
 /// Money, credits, or a plan that does not include this.
 pub(super) const NO_MONEY: &str = "\
      {balance,credit,credits}~{insufficient,not enough,too low,exhausted,depleted,used up}; \
-     {insufficient,not enough,no remaining,no more,out of}~{balance,credit}; not~enough~{balance,credit}; no {credit,credits}~left; out of~usage; credits exceeded; {maximum,max}~credits; \
+     {insufficient,not enough,no remaining,no more,out of}~{balance,credit}; not~enough~{balance,credit}; no {credit,credits,quota}~{left,remaining}; out of~usage; credits exceeded; {maximum,max}~credits; \
      quota~{insufficient,not enough,used up}; {account,you,you've,team,organization,plan,key}~{run out of,ran out of}; \
      credit balance; insufficient*balance; insufficient*credit; insufficient*quota; out of credits; \
      out of funds; billing hard limit; hard limit*reached; spend limit; spending limit; spend cap; \

@@ -2,7 +2,7 @@
 
 use super::evidence::{Evidence, head};
 use super::lexicon::{Codes, Heard, Named, Phrases, Topic};
-use super::{allowance, codes, stream};
+use super::{allowance, codes, status, stream};
 use crate::failure::FailureClass;
 
 /// How much of a message is taken apart into words: the name of an exception stands at its start.
@@ -25,6 +25,9 @@ pub(super) fn decide(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Optio
     if let Some(class) = told {
         return Verdict { class, from_status: false };
     }
+    if let Some(class) = behind_gateway(evidence) {
+        return Verdict { class, from_status: false };
+    }
     if let Some(class) = evidence.status.and_then(|status| by_status(status, evidence)) {
         return Verdict { class, from_status: true };
     }
@@ -40,6 +43,13 @@ pub(super) fn decide(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Optio
         .or_else(|| Named::by(&evidence.names).class(Codes::Stems))
         .unwrap_or(FailureClass::Unknown);
     Verdict { class, from_status: false }
+}
+
+/// A gateway that could not reach its upstream, or not in time, says so in a status of its own for every cause.
+fn behind_gateway(evidence: &Evidence) -> Option<FailureClass> {
+    let vague = evidence.status.is_some_and(status::is_vague);
+    let class = evidence.heard.class(Phrases::Transport).filter(|_| vague)?;
+    matches!(class, FailureClass::Network | FailureClass::Timeout).then_some(class)
 }
 
 /// What codes and sentences say, regardless of the status.

@@ -58,7 +58,7 @@ pub(in crate::classify) const UNKNOWN_CALLER: &str = "\
      invalid {api ,access ,auth ,authentication ,bearer ,refresh ,session ,oauth ,user ,id ,security ,jwt ,or expired ,}token|; \
      token {is invalid,is not valid,was invalid,not recognized}; token~{is invalid,was invalid}; \
      token invalid; \
-     {missing,no,invalid,incorrect,wrong,bad,expired,revoked,malformed,unrecognized,rejected}~{api key,api-key,apikey,api_key,access key,secret key,client secret,credential,authorization,auth token,access token,bearer token,password}; \
+     {missing,no ,invalid,incorrect,wrong,bad,expired,revoked,malformed,unrecognized,rejected}~{api key,api-key,apikey,api_key,access key,secret key,client secret,credential,authorization,auth token,access token,bearer token,password}; \
      {api key,api-key,apikey,api_key,access key,secret key,client secret,credential,authorization,auth token,access token,bearer token,password}~{missing,invalid,incorrect,wrong,expired,revoked,not valid,not found,rejected,disabled,deactivated,required,malformed,not set,not provided,leaked}; \
      aadsts; secret~expired; token {seems,looks,appears}~invalid; reauthenticat; re-authenticat; \
      credentials~{didn't work,don't match,do not match,mismatch}";
@@ -90,6 +90,6 @@ pub(in crate::classify) const NOT_ALLOWED: &str = "\
      not {in,on} the {whitelist,allowlist}; \
      {access,request,operation,action}~{denied,not allowed,not permitted,prohibited}; \
      not {subscribed,licensed,entitled,authorized,authorised} {to,for}; cannot use; \
-     authorization~failed; not been {submitted,granted,approved}; \
+     not have authorization; authorization~failed; not been {submitted,granted,approved}; \
      {access,approval}~{pending,not granted,not approved}; *authorizationfailed; *unauthorizedaccess; \
      eacces|; eperm|; erofs|";

@@ -10,8 +10,8 @@ pub(in crate::classify) const PARAMETERS: &str = "\
      {max_tokens,max tokens,max_completion_tokens,max_output_tokens,maxoutputtokens}~{must be,should be,must not,cannot be,less than or equal,too large,too high,value,out of range}; \
      {max_tokens,max tokens,max_completion_tokens,max_output_tokens}*{must be,should be}; \
      invalid~{max_tokens,max tokens,max_completion_tokens,max_output_tokens}; valid range of; \
-     malformed {input ,}request; extraneous key; request is invalid:; inequivalent arg; \
-     thinking~signature; signature~thinking; thinking block";
+     malformed {input ,}request; extraneous key; request is invalid:; invalid schema for; \
+     inequivalent arg; thinking~signature; signature~thinking; thinking block";
 
 /// A router that has nobody to send the request to names what was asked for.
 pub(in crate::classify) const NOBODY_SERVES: &str = "\
@@ -121,6 +121,7 @@ pub(in crate::classify) const NO_SUCH_MODEL: &str = "\
      model*is disabled; model*not enabled; unrecognized model; \
      {could not,cannot,can't,couldn't,unable to,failed to}~{find,resolve,locate}*{model,deployment,engine}; \
      no {model,models}~loaded; \
+     {unknown,no,unsupported} {provider,channel,account,accounts,backend}~model; \
      no {deployment,deployments,endpoint,endpoints,model,models,channel}~available; \
      not found the model; \
      {model,models}~{not loaded,not installed,not downloaded,not ready for serving}; \

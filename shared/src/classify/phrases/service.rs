@@ -21,7 +21,7 @@ pub(in crate::classify) const OVERLOADED: &str = "\
      service is starting; server is starting; \
      {server,servers,service,services,system,model,models,engine,node,cluster,backend,peers,provider,site,upstream,gateway,database}~{busy,overloaded,at capacity,saturated,overwhelmed,under heavy load}; \
      too many {simultaneous,concurrent} {queries,sessions,jobs}; too many {pending,queued}; \
-     {insufficient,not enough,no,limited,out of,sufficient}~capacity; \
+     {insufficient,not enough,no ,limited,out of,sufficient}~capacity; \
      not {enough,sufficient}~{workers,gpus,instances}; \
      no {gpu,gpus,instance,instances,machine,slot,slots}~available; loading the dataset; not ready yet";
 
@@ -49,7 +49,7 @@ pub(in crate::classify) const BROKEN_OFF: &str = "\
      stream_read; stream read error; error reading stream; response body closed; not closed cleanly; \
      ended mid; cut off mid; curl error 18|; curl: (18); curl error 92|; curl: (92); \
      {stream,response,transfer,download}~{stalled,cut off,cut short,truncated,interrupted,broken off,ended early}; \
-     eof~chunk; chunk~eof; {closed,reset,lost,eof,dropped} {mid,midway,halfway}";
+     eof~chunk; chunk~eof; {closed,reset,lost,eof,dropped,connection} {mid,midway,halfway}; mid stream";
 
 /// A clock ran out.
 pub(in crate::classify) const TIMEOUT: &str = "\

@@ -46,13 +46,14 @@ pub(in crate::classify) const BAD_REQUEST: &str = "\
      malformed; not found; *notfound; method not allowed; unsupported; not supported; wrongtype; \
      schema*invalid; invalid schema; mcp error -32602; mcp error -32601; invalid params; \
      method not found; operation not permitted; too short; too small; too many values; \
-     exceeds the maximum; out of range; invalid; cannot be empty; must not be empty; non-empty; \
-     unknown field; unexpected field; additional properties; out of supported range; type mismatch; \
-     not a valid; unrecognized; extra inputs are not permitted; did you mean; \
+     exceeds the maximum; invalid; cannot be empty; must not be empty; non-empty; unknown field; \
+     unexpected field; additional properties; out of supported range; type mismatch; not a valid; \
+     unrecognized; extra inputs are not permitted; did you mean; \
      cannot {query field,be null,be blank,be disabled,be negative,specify both}; no matching; \
-     could not find a version; unimplemented; exception: internal:; unknown command; crossslot; \
-     noscript|; execabort; curl: (3); curl error 3|; constraint*violated; incorrect param; \
-     param incorrect; is mandatory; should be one of; \
-     must {have,contain,match,not be,alternate,be between}; should match; cannot unmarshal; \
-     {image,file,attachment}~{exceeds,too large,larger than}; no such {field,option,property}; \
-     unexpected {key,property,parameter}; unknown {query,option,property}";
+     could not find a version; unimplemented; exception: internal:; is out of range; \
+     value out of range; out of range {for,value}; unknown command; crossslot; noscript|; execabort; \
+     curl: (3); curl error 3|; constraint*violated; incorrect param; param incorrect; is mandatory; \
+     should be one of; must {have,contain,match,not be,alternate,be between}; should match; \
+     cannot unmarshal; {image,file,attachment}~{exceeds,too large,larger than}; \
+     no such {field,option,property}; unexpected {key,property,parameter}; \
+     unknown {query,option,property}";
