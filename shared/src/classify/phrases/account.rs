@@ -60,7 +60,8 @@ pub(in crate::classify) const UNKNOWN_CALLER: &str = "\
      token invalid; \
      {missing,no ,invalid,incorrect,wrong,bad,expired,revoked,malformed,unrecognized,rejected}~{api key,api-key,apikey,api_key,access key,secret key,client secret,credential,authorization,auth token,access token,bearer token,password}; \
      {api key,api-key,apikey,api_key,access key,secret key,client secret,credential,authorization,auth token,access token,bearer token,password}~{missing,invalid,incorrect,wrong,expired,revoked,not valid,not found,rejected,disabled,deactivated,required,malformed,not set,not provided,leaked}; \
-     aadsts; secret~expired; token {seems,looks,appears}~invalid; reauthenticat; re-authenticat; \
+     {could not,cannot,failed to,unable to}~authenticate; aadsts; secret~expired; \
+     token {seems,looks,appears}~invalid; reauthenticat; re-authenticat; \
      credentials~{didn't work,don't match,do not match,mismatch}";
 
 /// What only somebody who logs in again can mend, whichever plugin reports it.

@@ -143,4 +143,5 @@ pub(in crate::classify) const SERVER_ERROR: &str = "\
      masterdown; noreplicas; on our end; on our side; server-side issue; unhandled exception; \
      13 internal; code = internal; statuscode.internal; \
      {upstream,downstream,backend}~{request failed,failure,exception}; \
-     temporary {system problem,local problem,failure,server error}; system error; no longer running";
+     temporary {system problem,local problem,failure,server error}; system error; exception: internal:; \
+     no longer running";

@@ -50,9 +50,9 @@ pub(in crate::classify) const BAD_REQUEST: &str = "\
      unexpected field; additional properties; out of supported range; type mismatch; not a valid; \
      unrecognized; extra inputs are not permitted; did you mean; \
      cannot {query field,be null,be blank,be disabled,be negative,specify both}; no matching; \
-     could not find a version; unimplemented; exception: internal:; is out of range; \
-     value out of range; out of range {for,value}; unknown command; crossslot; noscript|; execabort; \
-     curl: (3); curl error 3|; constraint*violated; incorrect param; param incorrect; is mandatory; \
+     could not find a version; unimplemented; is out of range; value out of range; \
+     out of range {for,value}; unknown command; crossslot; noscript|; execabort; curl: (3); \
+     curl error 3|; constraint*violated; incorrect param; param incorrect; is mandatory; \
      should be one of; must {have,contain,match,not be,alternate,be between}; should match; \
      cannot unmarshal; {image,file,attachment}~{exceeds,too large,larger than}; \
      no such {field,option,property}; unexpected {key,property,parameter}; \
