@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn an_agent_that_fails_claims_nothing_then_one_probe_then_everything() {
         let mut set = set();
-        for _ in 0..5 {
+        for _ in 0..6 {
             run(&mut set, None, FAILED, 0);
         }
         assert_eq!(set.room(0), Room::Shut { until_ms: Some(1_000) });
@@ -224,7 +224,7 @@ mod tests {
         for _ in 0..20 {
             run(&mut set, Some(&good), DONE, 0);
         }
-        for _ in 0..5 {
+        for _ in 0..6 {
             run(&mut set, Some(&bad), FAILED, 0);
         }
         assert_eq!(set.room(0), Room::Free);
@@ -241,7 +241,7 @@ mod tests {
         let mut set = set();
         let early = set.admit(None, 0).unwrap();
         assert!(set.still_admits(&early));
-        for _ in 0..5 {
+        for _ in 0..6 {
             run(&mut set, None, FAILED, 0);
         }
         assert!(!set.still_admits(&early));
@@ -254,7 +254,7 @@ mod tests {
         for _ in 0..20 {
             run(&mut set, None, DONE, 0);
         }
-        for _ in 0..5 {
+        for _ in 0..6 {
             run(&mut set, Some(&bad), FAILED, 0);
         }
         for n in 0..2_000 {
