@@ -4,6 +4,7 @@
 //! start for each, with all behaviours in one test ([`together`]). A function that is missing from the list is dead code,
 //! which the linter refuses.
 
+mod breakers;
 mod claim;
 mod enqueue;
 mod handed_off;
@@ -203,6 +204,16 @@ macro_rules! with_behaviours {
                 an_agent_that_drained_and_says_so_is_gone_at_once,
                 a_heartbeat_extends_its_leases_and_learns_which_are_over,
                 a_store_that_works_says_so,
+            }
+            breakers {
+                a_command_is_handed_over_until_it_was_carried_out,
+                the_same_command_again_is_the_one_that_stands,
+                each_breaker_has_its_own_command,
+                every_run_of_the_agent_hears_it_and_one_that_starts_later_too,
+                commands_given_at_once_are_all_kept,
+                commands_are_bounded,
+                commands_stand_until_the_agent_is_forgotten,
+                commands_are_still_there_when_the_store_is_opened_again,
             }
             reopen {
                 everything_is_still_there,

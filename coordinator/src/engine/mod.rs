@@ -3,6 +3,7 @@
 //! It holds nothing that another coordinator would need: the truth is in the store, and what is here are waiting callers.
 
 mod actions;
+mod breakers;
 mod check;
 mod enqueue;
 mod judge;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem, suggest};
 use redrive_shared::id::Name;
+use redrive_shared::limits::{AGENT_LABELS_MAX, DEPENDENCY_LABELS_MAX};
 use redrive_shared::task::TaskState;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +27,7 @@ use self::presence::Presence;
 pub use self::presence::Present;
 use crate::alarm::Alarm;
 use crate::dispatch::Dispatcher;
-use crate::metrics::DependencyLabels;
+use crate::metrics::BoundedLabels;
 use crate::store::{Store, StoreError};
 use crate::watch::Watchers;
 
@@ -41,7 +43,8 @@ pub struct Engine {
     pub(crate) reaper: Arc<Alarm>,
     watchers: Arc<Watchers>,
     presence: Presence,
-    labels: DependencyLabels,
+    labels: BoundedLabels,
+    agent_labels: BoundedLabels,
     create_queues: bool,
     /// Told when leases have ended: who pushes may have room again.
     freed: Notify,
@@ -74,7 +77,8 @@ impl Engine {
             reaper,
             watchers,
             presence: Presence::default(),
-            labels: DependencyLabels::default(),
+            labels: BoundedLabels::new(DEPENDENCY_LABELS_MAX),
+            agent_labels: BoundedLabels::new(AGENT_LABELS_MAX),
             create_queues,
             freed: Notify::new(),
             taker_heard: Notify::new(),
@@ -118,6 +122,11 @@ impl Engine {
         }
         self.freed.notify_waiters();
         told.record();
+    }
+
+    /// A worker vanished in the middle of a task.
+    pub(crate) fn lost(&self, agent: &Name) {
+        crate::metrics::record_lost(self.agent_labels.label(agent));
     }
 
     /// A task has its answer.

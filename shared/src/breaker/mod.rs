@@ -175,6 +175,11 @@ impl Breaker {
         matches!(self.phase, Phase::Closed)
     }
 
+    /// Whether a person has shut it.
+    pub fn is_isolated(&self) -> bool {
+        matches!(self.phase, Phase::Isolated)
+    }
+
     /// Asks to make one call.
     ///
     /// # Errors
@@ -260,6 +265,7 @@ impl Breaker {
             failures: counts.failures,
             slow_calls: counts.slow,
             outcomes: counts.outcomes(),
+            command: None,
         }
     }
 

@@ -12,6 +12,7 @@ mod aside;
 mod batcher;
 mod claim;
 mod clock;
+mod commands;
 pub mod doctor;
 mod due;
 mod enqueue;
@@ -47,7 +48,7 @@ use redrive_shared::clock::Clock;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
-use redrive_shared::wire::{AgentView, Heartbeat, QueueView};
+use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, QueueView};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
@@ -66,8 +67,8 @@ use self::room::Room;
 use self::transition::{Change, Changed};
 pub use self::value::STORED;
 use super::{
-    Acted, Arrival, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Hint, Listed, Reap,
-    Result, Settle, Settled, Store, StoreError,
+    Acted, Arrival, Beaten, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend, Extended, Filter,
+    Hint, Listed, Reap, Result, Settle, Settled, Store, StoreError,
 };
 
 /// A handle to the shared store.
@@ -290,6 +291,10 @@ impl Store for RedisStore {
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {
         self.inner.heartbeat(beat).await
+    }
+
+    async fn command_breaker(&self, wanted: CommandBreaker) -> Result<Option<BreakerCommand>> {
+        self.inner.command_breaker(&wanted).await
     }
 
     async fn agents(&self) -> Result<Vec<AgentView>> {
