@@ -62,6 +62,10 @@ error_codes! {
     UnknownQueue = "unknown_queue", 404, "There is no such queue";
     /// No such task, or no longer.
     UnknownTask = "unknown_task", 404, "There is no such task";
+    /// No such agent, or one that is gone.
+    UnknownAgent = "unknown_agent", 404, "There is no such agent";
+    /// No such breaker of the agent.
+    UnknownBreaker = "unknown_breaker", 404, "The agent has no such breaker";
     /// No such page of the API.
     UnknownPath = "unknown_path", 404, "There is nothing at this path";
     /// The path exists, the method does not.

@@ -36,6 +36,10 @@ pub const CLAIM_AVOID_MAX: usize = 64;
 pub const WAITING_CLAIMS_MAX: usize = 10_000;
 /// Most breakers that one heartbeat may report.
 pub const HEARTBEAT_BREAKERS_MAX: usize = 64;
+/// Most commands of persons that stand for one agent's breakers: all fit into one heartbeat, beside what else it reports.
+pub const BREAKER_COMMANDS_MAX: usize = 32;
+/// Most runs of agents whose breakers are shown as metrics.
+pub const AGENT_LABELS_MAX: usize = 1_000;
 /// Most headers of one failure.
 pub const SIGNAL_HEADERS_MAX: usize = 64;
 /// Largest page of a list.

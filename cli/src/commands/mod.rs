@@ -7,6 +7,7 @@ use crate::context::Context;
 pub mod agents;
 mod amqp_args;
 pub mod bench;
+pub mod breakers;
 pub mod classify;
 pub mod config;
 pub mod coordinator;
@@ -66,6 +67,7 @@ commands! {
     Queues => queues, log "warn";
     Gates => gates, log "warn";
     Agents => agents, log "warn";
+    Breakers => breakers, log "warn";
     Doctor => doctor, log "off";
     Classify => classify, log "warn";
     Simulate => simulate, log "warn";

@@ -3,6 +3,7 @@
 //! It holds nothing that another coordinator would need: the truth is in the store, and what is here are waiting callers.
 
 mod actions;
+mod breakers;
 mod check;
 mod enqueue;
 mod gates;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem, suggest};
 use redrive_shared::id::Name;
+use redrive_shared::limits::{AGENT_LABELS_MAX, DEPENDENCY_LABELS_MAX};
 use redrive_shared::task::TaskState;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +29,7 @@ pub use self::presence::Present;
 use crate::alarm::Alarm;
 use crate::dispatch::Dispatcher;
 use crate::gates::Keeper;
-use crate::metrics::DependencyLabels;
+use crate::metrics::BoundedLabels;
 use crate::store::{Store, StoreError};
 use crate::watch::Watchers;
 
@@ -44,7 +46,8 @@ pub struct Engine {
     watchers: Arc<Watchers>,
     presence: Presence,
     gates: Arc<Keeper>,
-    labels: Arc<DependencyLabels>,
+    labels: Arc<BoundedLabels>,
+    agent_labels: BoundedLabels,
     create_queues: bool,
     /// Told when leases have ended: who pushes may have room again.
     freed: Notify,
@@ -66,7 +69,7 @@ impl Engine {
     ) -> Arc<Self> {
         let watchers = Arc::<Watchers>::default();
         let reaper = Arc::<Alarm>::default();
-        let labels = Arc::<DependencyLabels>::default();
+        let labels = Arc::new(BoundedLabels::new(DEPENDENCY_LABELS_MAX));
         let gates = Arc::new(Keeper::new(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&labels), gates));
         let dispatcher = Dispatcher::new(
             Arc::clone(&store),
@@ -84,6 +87,7 @@ impl Engine {
             presence: Presence::default(),
             gates,
             labels,
+            agent_labels: BoundedLabels::new(AGENT_LABELS_MAX),
             create_queues,
             freed: Notify::new(),
             taker_heard: Notify::new(),
@@ -137,6 +141,11 @@ impl Engine {
         }
         self.freed.notify_waiters();
         told.record();
+    }
+
+    /// A worker vanished in the middle of a task.
+    pub(crate) fn lost(&self, agent: &Name) {
+        crate::metrics::record_lost(self.agent_labels.label(agent));
     }
 
     /// A task has its answer.

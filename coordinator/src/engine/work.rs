@@ -132,7 +132,12 @@ impl Engine {
             .map(|(id, _)| id.clone())
             .collect();
         let leases = ids.into_iter().zip(beaten.leases).map(|(id, one)| extended(id, one)).collect();
-        Ok(HeartbeatReply { leases, cancelled, next_ms: HEARTBEAT_INTERVAL_MS })
+        Ok(HeartbeatReply {
+            leases,
+            cancelled,
+            next_ms: HEARTBEAT_INTERVAL_MS,
+            breaker_commands: beaten.commands,
+        })
     }
 
     /// Counts the first attempts that a client made itself.

@@ -26,7 +26,7 @@ use self::book::Book;
 pub use self::entry::Told;
 use crate::alarm::Alarm;
 use crate::dispatch::Dispatcher;
-use crate::metrics::DependencyLabels;
+use crate::metrics::BoundedLabels;
 use crate::store::{Claim, Claimed, Restriction, Store, StoreError};
 
 /// How often to ask the store for what others changed, where hints may be lost.
@@ -40,7 +40,7 @@ pub struct Keeper {
     clock: Arc<dyn Clock>,
     /// Rings when something is to be written or looked at.
     alarm: Alarm,
-    labels: Arc<DependencyLabels>,
+    labels: Arc<BoundedLabels>,
     /// Whether claims are restricted.
     holds_back: bool,
     book: Mutex<Book>,
@@ -51,7 +51,7 @@ impl Keeper {
     pub fn new(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
-        labels: Arc<DependencyLabels>,
+        labels: Arc<BoundedLabels>,
         holds_back: bool,
     ) -> Self {
         Self { store, clock, alarm: Alarm::default(), labels, holds_back, book: Mutex::default() }

@@ -5,6 +5,7 @@
 //! of its item; [`StoreError`] is for a store that cannot do its work, and after it the outcome is unknown: every verb
 //! can be repeated safely.
 
+mod commands;
 pub mod doctor;
 mod error;
 mod format;
@@ -22,10 +23,11 @@ use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Ended, Fence, Start};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{FailureRecord, Lane, Lease, Ledger, TaskState, TaskView};
-use redrive_shared::wire::{AgentView, Heartbeat, NewTask, QueueView};
+use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, NewTask, QueueView};
 use serde_json::value::RawValue;
 use tokio::sync::broadcast;
 
+pub use self::commands::CommandBreaker;
 pub use self::error::{Result, StoreError};
 pub use self::gates::{GateCell, GateSwap, GateSwapped, Gates, Restriction};
 
@@ -299,6 +301,8 @@ pub struct Reaped {
     pub id: TaskId,
     /// Its queue.
     pub queue: Name,
+    /// Whose it was.
+    pub agent: Option<Name>,
     /// Whether the worker had started it.
     pub started: bool,
     /// The state after it.
@@ -350,6 +354,8 @@ pub enum Acted {
 pub struct Beaten {
     /// One a lease, in order.
     pub leases: Vec<Extended>,
+    /// Commands to its breakers that it has not carried out yet.
+    pub commands: Vec<BreakerCommand>,
 }
 
 /// Which tasks to list.
@@ -430,6 +436,10 @@ pub trait Store: Send + Sync + 'static {
     async fn swap_gates(&self, batch: Vec<GateSwap>) -> Result<Vec<GateSwapped>>;
     /// An agent is alive, and extends its leases.
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten>;
+    /// Gives a command to a breaker, in place of the one that stood for it; the same again is the one that stands. It is
+    /// handed to each run of the agent with its heartbeats until that has carried it out, and kept as long as the agent is
+    /// known. `None`: so many of the agent's breakers are isolated that there is no place for it.
+    async fn command_breaker(&self, wanted: CommandBreaker) -> Result<Option<BreakerCommand>>;
     /// Every agent known, by name.
     async fn agents(&self) -> Result<Vec<AgentView>>;
     /// Whether it can write now.
