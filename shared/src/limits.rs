@@ -46,6 +46,10 @@ pub const PAGE_DEFAULT_ITEMS: usize = 50;
 pub const PAGE_SCAN_MAX_ROWS: usize = 20_000;
 /// Most queues in one namespace.
 pub const QUEUES_MAX: usize = 10_000;
+/// Versions of a queue's policy that are kept, the newest ones: enough to see how it came about.
+pub const POLICY_VERSIONS_KEPT: usize = 50;
+/// Longest reason for a change of a policy: a sentence, not a document.
+pub const REASON_MAX_BYTES: usize = 512;
 /// Most distinct dependencies that become metric labels; the rest share one.
 pub const DEPENDENCY_LABELS_MAX: usize = 200;
 /// Longest wait before a task may run first, and longest snooze.

@@ -66,7 +66,7 @@ async fn nothing_acknowledged_is_lost_when_the_coordinator_is_killed() {
     let at_once = r#"{"overrides": {"server_error": {"strategy": {"strategy": "fixed", "delay_ms": 20}}}}"#;
     let policy = serde_json::from_str(at_once).unwrap();
     let default = redrive_shared::id::Name::new("default").unwrap();
-    coordinator.client().put_queue(&default, &redrive_shared::wire::QueueCreate { policy }).await.unwrap();
+    coordinator.client().put_queue(&default, &policy.into()).await.unwrap();
     let _workers =
         [worker(&coordinator.url(), "one", &sink.url, 8), worker(&coordinator.url(), "two", &sink.url, 8)];
     let stop = Arc::new(AtomicBool::new(false));

@@ -1,5 +1,6 @@
 //! The HTTP API: `/v1`, health, metrics, and the OpenAPI document that is made from this code.
 
+mod actor;
 mod body;
 mod guard;
 mod health;
@@ -108,7 +109,8 @@ impl Api {
             .routes(routes!(work::report))
             .routes(routes!(work::agents))
             .routes(routes!(work::presence))
-            .routes(routes!(queues::list))
+            .routes(routes!(queues::list, queues::put_all))
+            .routes(routes!(queues::versions))
             .routes(routes!(queues::get, queues::put))
             .routes(routes!(queues::pause))
             .routes(routes!(queues::resume))

@@ -8,6 +8,7 @@ mod enqueue;
 mod judge;
 mod presence;
 mod push;
+mod queues;
 mod told;
 mod work;
 

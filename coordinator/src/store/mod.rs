@@ -7,6 +7,7 @@
 
 pub mod doctor;
 mod format;
+mod policies;
 pub mod redis;
 pub mod sqlite;
 mod views;
@@ -21,9 +22,11 @@ use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Ended, Fence, Start};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{FailureRecord, Lane, Lease, TaskState, TaskView};
-use redrive_shared::wire::{AgentView, Heartbeat, NewTask, QueueView};
+use redrive_shared::wire::{AgentView, Heartbeat, NewTask, PolicyVersion, QueueView};
 use serde_json::value::RawValue;
 use tokio::sync::broadcast;
+
+pub use self::policies::{NewPolicy, PolicyChange, PolicyPut};
 
 /// Why the store could not do its work.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -436,8 +439,14 @@ pub trait Store: Send + Sync + 'static {
     async fn list(&self, filter: Filter) -> Result<Listed>;
     /// Makes a queue with the default policy, unless it is there.
     async fn make_queue(&self, name: &Name) -> Result<()>;
-    /// Makes a queue or replaces its policy.
-    async fn put_queue(&self, name: &Name, policy: RetryPolicy) -> Result<()>;
+    /// Makes queues or replaces their policies, all of them or none, and keeps the last versions of each.
+    async fn put_queues(&self, change: PolicyChange) -> Result<PolicyPut>;
+    /// Makes a queue or replaces its policy, whatever is in force.
+    async fn put_queue(&self, name: &Name, policy: RetryPolicy) -> Result<()> {
+        self.put_queues(PolicyChange::of(name.clone(), policy)).await.map(|_| ())
+    }
+    /// The versions of a queue's policy that are kept, newest first. Empty where it was never changed, or is not there.
+    async fn policy_versions(&self, queue: &Name) -> Result<Vec<PolicyVersion>>;
     /// Stops or resumes handing out a queue's tasks. False: no such queue.
     async fn pause(&self, name: &Name, paused: bool) -> Result<bool>;
     /// Whether there is such a queue, as far as this process knows. Cheap: it is asked with every request.

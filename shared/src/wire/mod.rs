@@ -9,7 +9,9 @@ mod tasks;
 mod work;
 
 pub use agents::{AgentStatus, AgentView, AgentsReply, Heartbeat, HeartbeatReply, Report, ReportsRequest};
-pub use queues::{QueueCreate, QueueView, QueuesReply};
+pub use queues::{
+    ACTOR_HEADER, PolicyVersion, QueueCreate, QueuePut, QueueVersionsReply, QueueView, QueuesPut, QueuesReply,
+};
 pub use tasks::{
     EnqueueReply, EnqueueRequest, EnqueueResult, EnqueueStatus, NewTask, Page, StatusReply, StatusRequest,
     TaskAction, TaskActionReply, TaskActionRequest, TaskActionResult,

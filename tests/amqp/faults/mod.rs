@@ -87,7 +87,7 @@ impl Rig {
 async fn make_queues(client: &Client) {
     for queue in [LETTERS, PLAIN, PULLED] {
         let policy = serde_json::from_str(POLICY).unwrap();
-        client.put_queue(&name(queue), &QueueCreate { policy }).await.unwrap();
+        client.put_queue(&name(queue), &QueueCreate::from(policy)).await.unwrap();
     }
 }
 

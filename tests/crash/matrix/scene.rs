@@ -92,7 +92,7 @@ impl Scene {
         let lease_ms = (on != On::Defaults).then_some(LEASE_MS);
         let fleet = Fleet::start(&servers.store(), &sink.url, lease_ms).await;
         let policy = serde_json::from_str(POLICY).expect("a policy");
-        fleet.client().put_queue(&name("default"), &QueueCreate { policy }).await.expect("a queue");
+        fleet.client().put_queue(&name("default"), &QueueCreate::from(policy)).await.expect("a queue");
         let ahead = if on == On::Defaults { AHEAD_DEFAULTS } else { AHEAD };
         let load = Load::start(&fleet.client(), &sink.handle.progress(), ahead);
         Self { on, servers, fleet, sink, sink_started_ms, load, rng, strikes: Vec::new(), late: Vec::new() }

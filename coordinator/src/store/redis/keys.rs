@@ -32,8 +32,10 @@
 //! |---|---|---|
 //! | `rd:{*}:meta` | hash | layout and number of shards, fixed at first use |
 //! | `rd:{*}:queues` | hash | policies by queue |
+//! | `rd:{*}:versions` | hash | the last version of each policy that was ever changed |
+//! | `rd:{*}:h:<queue>` | list | those versions, newest first: JSON, the policy in it as text |
 //! | `rd:{*}:paused` | set | paused queues |
-//! | `rd:{*}:changes` | string | the last change of the two above: its time in µs, or a little later |
+//! | `rd:{*}:changes` | string | the last change of policies and pauses: its time in µs, or a little later |
 //! | `rd:{*}:agents` | hash | the last heartbeat of each run |
 //! | `rd:{*}:arrived` | zset | runs, by when their presence connection was opened last, in µs |
 //! | `rd:{*}:seen`, `rd:{*}:gone` | zset | runs that are heard from, and those that are not, by when they last were |
