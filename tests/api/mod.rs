@@ -2,4 +2,5 @@
 
 mod bad_input;
 mod life;
+mod policies;
 mod waiting;

@@ -3,5 +3,6 @@
 mod bench;
 mod classify;
 mod dev;
+mod queues;
 mod simulate;
 mod work;

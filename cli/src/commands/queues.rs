@@ -1,5 +1,10 @@
 //! `redrive queues`: what waits where, and how it is retried.
 
+mod apply;
+mod changes;
+mod export;
+mod history;
+
 use redrive_shared::id::Name;
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::wire::{QueueCreate, QueueView};
@@ -13,6 +18,7 @@ const AFTER_HELP: &str = "\
 Examples:
   redrive queues list
   redrive queues create reports --policy '{\"max_attempts\": 8, \"deadline_ms\": 3600000}'
+  redrive queues apply queues.toml --dry-run
   redrive queues pause reports";
 
 const CREATE_HELP: &str = "\
@@ -30,6 +36,9 @@ Examples:
 pub struct Args {
     #[command(subcommand)]
     action: Action,
+    /// Who makes a change, for the policies' history [default: user@host].
+    #[arg(long, global = true, env = "REDRIVE_ACTOR", value_name = "NAME")]
+    actor: Option<Name>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -52,6 +61,9 @@ enum Action {
         #[arg(long, value_name = "JSON|@FILE|-")]
         policy: Option<String>,
     },
+    Apply(apply::Args),
+    Export(export::Args),
+    History(history::Args),
     /// Stop a queue from handing out work; what runs goes on.
     #[command(after_help = "Example:\n  redrive queues pause reports")]
     Pause {
@@ -68,7 +80,14 @@ enum Action {
 
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let client = context.client()?;
+    let client = match args.actor.or_else(crate::actor::who) {
+        Some(actor) => client.acting_as(&actor),
+        None => client,
+    };
     match args.action {
+        Action::Apply(args) => apply::run(args, &client, context).await,
+        Action::Export(args) => export::run(args, &client, context).await,
+        Action::History(args) => history::run(args, &client, context).await,
         Action::List => list(&client, context).await,
         Action::Show { name } => show(context, &client.queue(&name).await?),
         Action::Create { name, policy } => {
@@ -155,7 +174,7 @@ async fn create(
         // Making a queue twice must not put a policy that somebody has tuned back to the defaults.
         (Some(queue), None) => changed(context, &queue, "exists already and is left as it is"),
         (existing, policy) => {
-            let request = QueueCreate { policy: policy.unwrap_or_default() };
+            let request = QueueCreate::from(policy.unwrap_or_default());
             let what = if existing.is_some() { "has a new policy" } else { "created" };
             changed(context, &client.put_queue(name, &request).await?, what)
         }
