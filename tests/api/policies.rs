@@ -96,7 +96,7 @@ async fn bad_changes_are_refused_where_they_are_wrong_and_change_nothing() {
         (
             one(json!({"name": "b", "policy": {"max_attempts": -1}})),
             ErrorCode::InvalidValue,
-            "queues[1].policy",
+            "queues[1].policy.max_attempts",
         ),
         (one(json!({"name": "b", "versoin": 1})), ErrorCode::UnknownField, "queues[1].versoin"),
         (one(json!({"name": "b", "version": -1})), ErrorCode::InvalidValue, "queues[1].version"),

@@ -50,12 +50,12 @@ async fn a_file_is_shown_then_applied_and_then_changes_nothing() {
     assert_eq!((code, said.as_str()), (0, "nothing was changed: this was a dry run\n"));
     let expected = "\
 payments  new; what is not shown has its default
-  risk                             not stated -> high
-  max_attempts                     5 -> 3
-  deadline                         1d -> 2h
-  retention                        2d -> 1d
-  classes.timeout.max_attempts     3 (default) -> 1
-  classes.timeout.when_exhausted   dead (default) -> escalate
+  risk                            not stated -> high
+  max_attempts                    5 -> 3
+  deadline                        1d -> 2h
+  retention                       2d -> 1d
+  classes.timeout.max_attempts    3 (default) -> 1
+  classes.timeout.when_exhausted  dead (default) -> escalate
 not in the file, left as they are: default
 ";
     assert_eq!(shown, expected);

@@ -112,106 +112,95 @@ fn said(text: &str) -> Vec<String> {
     mistakes.iter().map(|mistake| mistake.to_string().replacen("q.toml:", "", 1)).collect()
 }
 
+/// What stands in the table of a queue from the second line on, and what is said of it.
+const MISTAKES: &[(&str, &str)] = &[
+    ("risk = \"hihg\"", "2: `queues.a.risk` is \"hihg\", which is unknown; did you mean \"high\"?"),
+    ("risk = 3", "2: `queues.a.risk` is 3; write \"low\" or \"high\""),
+    ("max_attempts = -1", "2: `queues.a.max_attempts` is -1; write a whole number, from 1 to 100"),
+    ("max_attempts = \"five\"", "is \"five\"; write a whole number, from 1 to 100"),
+    ("max_attempts = 101", "2: `queues.a.max_attempts` is 101; write a whole number, from 1 to 100"),
+    ("max_atempts = 3", "2: `queues.a.max_atempts` is unknown; did you mean `max_attempts`?"),
+    ("deadline = \"-5s\"", "2: `queues.a.deadline` is \"-5s\": `-5s` is negative"),
+    ("deadline = 30", "2: `queues.a.deadline` is 30: `30` has no unit; write 30s for seconds or 30ms"),
+    ("deadline = -30", "2: `queues.a.deadline` is -30: `-30` is negative"),
+    ("deadline = true", "is not a duration; write one such as"),
+    ("deadline = \"soon\"", "`soon` is not a duration; write one such as"),
+    (
+        "deadline_ms = 90000",
+        "2: `queues.a.deadline_ms` is unknown; durations have units here: write `deadline = \"1m30s\"`",
+    ),
+    ("base_ms = 500", "durations have units here: write `base = \"500ms\"`"),
+    ("deadline = \"366d\"", "2: `queues.a.deadline` is 31622400000 ms, 1 to 31536000000 ms are allowed"),
+    ("lease = \"10ms\"", "2: `queues.a.lease` is 10 ms, 1000 to 86400000 ms are allowed"),
+    (
+        "risk = \"high\"\nmax_attempts = 5",
+        "3: `queues.a.max_attempts` is 5, with risk = \"high\" 1 to 3 are allowed",
+    ),
+    (
+        "base = \"1s\"",
+        "2: `queues.a.base` means nothing without a strategy; write strategy = \"full_jitter\"",
+    ),
+    (
+        "strategy = \"fulljitter\"",
+        "2: `queues.a.strategy` is \"fulljitter\", which is unknown; did you mean \"full_jitter\"?",
+    ),
+    ("strategy = 5", "2: `queues.a.strategy` is 5; write \"fixed\", \"exponential\""),
+    (
+        "strategy = \"full_jitter\"\ncap = \"1m\"",
+        "3: `queues.a.cap` is no setting of \"full_jitter\", which has `base`, `min`, `max`",
+    ),
+    ("strategy = \"full_jitter\"\nbase = \"0s\"", "3: `queues.a.base` is 0 ms, at least 1 ms is needed"),
+    (
+        "strategy = \"full_jitter\"\nmax = \"50ms\"",
+        "3: `queues.a.min` is 100 ms, at most 50 ms (`queues.a.max`) are allowed",
+    ),
+    ("strategy = \"fixed\"\ndelay = \"31d\"", "3: `queues.a.delay` is 2678400000 ms, at most 2592000000 ms"),
+    ("strategy = \"schedule\"\ndelays = []", "3: `queues.a.delays` has 0 entries, at least 1 is needed"),
+    (
+        "strategy = \"schedule\"\ndelays = [\"5s\", 7]",
+        "3: `queues.a.delays` has 7 as number 2: `7` has no unit",
+    ),
+    ("strategy = \"schedule\"\ndelays = [\"5s\", \"31d\"]", "3: `queues.a.delays[1]` is 2678400000 ms"),
+    ("strategy = \"schedule\"\ndelays = \"5s\"", "write a list of durations, such as [\"5s\", \"5m\"]"),
+    ("strategy = {base = \"1s\"}", "2: `queues.a.strategy.strategy` is missing; write the strategy's name"),
+    (
+        "base = \"1s\"\nstrategy = {strategy = \"fixed\"}",
+        "2: `queues.a.base` belongs into the strategy's own table, [queues.a.strategy]",
+    ),
+    ("[queues.a.strategy]\nstrategy = \"full_jitter\"\nbase = \"0s\"", "4: `queues.a.strategy.base` is 0 ms"),
+    (
+        "[queues.a.classes.timeuot]",
+        "2: `queues.a.classes.timeuot` is no failure class; did you mean `timeout`?",
+    ),
+    ("[queues.a.classes.zzzzzzzzzz]", "there are rate_limited, overloaded"),
+    (
+        "[queues.a.classes.timeout]\nmax_attempts = 0",
+        "3: `queues.a.classes.timeout.max_attempts` is 0; write a whole number",
+    ),
+    (
+        "[queues.a.classes.timeout]\nretryable = \"yes\"",
+        "3: `queues.a.classes.timeout.retryable` is \"yes\"; write true or false",
+    ),
+    ("[queues.a.classes.timeout]\nwhen_exhausted = \"drop\"", "write \"dead\" or \"escalate\""),
+    (
+        "[queues.a.classes.timeout]\nstrategy = \"fixed\"\ndelay = \"31d\"",
+        "4: `queues.a.classes.timeout.delay` is 2678400000 ms",
+    ),
+    (
+        "[queues.a.classes.timeout.strategy]\nstrategy = \"fixed\"\ndelay = \"31d\"",
+        "4: `queues.a.classes.timeout.strategy.delay` is",
+    ),
+    ("classes = 3", "2: `queues.a.classes` is 3; write a table, such as [queues.a.classes]"),
+    ("paused = true", "pausing is no part of a policy: `redrive queues pause NAME` does it"),
+    ("[queues.a.overrides.timeout]", "2: `queues.a.overrides` is unknown; write [queues.a.classes.CLASS]"),
+    ("deadline = ", "2: not valid TOML"),
+    ("[queues.\"a b\"]", "2: `queues.a b` is no name for a queue: it contains ' '"),
+    ("[queue.b]", "2: `queue` is unknown; did you mean `queues`?"),
+];
+
 #[test]
 fn every_mistake_is_told_with_its_line_and_what_to_write() {
-    let cases = [
-        ("risk = \"hihg\"", "2: `queues.a.risk` is \"hihg\", which is unknown; did you mean \"high\"?"),
-        ("risk = 3", "2: `queues.a.risk` is 3; write \"low\" or \"high\""),
-        ("max_attempts = -1", "2: `queues.a.max_attempts` is -1; write a whole number, from 1 to 100"),
-        ("max_attempts = \"five\"", "is \"five\"; write a whole number, from 1 to 100"),
-        ("max_attempts = 101", "2: `queues.a.max_attempts` is 101; write a whole number, from 1 to 100"),
-        ("max_atempts = 3", "2: `queues.a.max_atempts` is unknown; did you mean `max_attempts`?"),
-        ("deadline = \"-5s\"", "2: `queues.a.deadline` is \"-5s\": `-5s` is negative"),
-        ("deadline = 30", "2: `queues.a.deadline` is 30: `30` has no unit; write 30s for seconds or 30ms"),
-        ("deadline = -30", "2: `queues.a.deadline` is -30: `-30` is negative"),
-        ("deadline = true", "is not a duration; write one such as"),
-        ("deadline = \"soon\"", "`soon` is not a duration; write one such as"),
-        (
-            "deadline_ms = 90000",
-            "2: `queues.a.deadline_ms` is unknown; durations have units here: write `deadline = \"1m30s\"`",
-        ),
-        ("base_ms = 500", "durations have units here: write `base = \"500ms\"`"),
-        ("deadline = \"366d\"", "2: `queues.a.deadline` is 31622400000 ms, 1 to 31536000000 ms are allowed"),
-        ("lease = \"10ms\"", "2: `queues.a.lease` is 10 ms, 1000 to 86400000 ms are allowed"),
-        (
-            "risk = \"high\"\nmax_attempts = 5",
-            "3: `queues.a.max_attempts` is 5, with risk = \"high\" 1 to 3 are allowed",
-        ),
-        (
-            "base = \"1s\"",
-            "2: `queues.a.base` means nothing without a strategy; write strategy = \"full_jitter\"",
-        ),
-        (
-            "strategy = \"fulljitter\"",
-            "2: `queues.a.strategy` is \"fulljitter\", which is unknown; did you mean \"full_jitter\"?",
-        ),
-        ("strategy = 5", "2: `queues.a.strategy` is 5; write \"fixed\", \"exponential\""),
-        (
-            "strategy = \"full_jitter\"\ncap = \"1m\"",
-            "3: `queues.a.cap` is no setting of \"full_jitter\", which has `base`, `min`, `max`",
-        ),
-        ("strategy = \"full_jitter\"\nbase = \"0s\"", "3: `queues.a.base` is 0 ms, at least 1 ms is needed"),
-        (
-            "strategy = \"full_jitter\"\nmax = \"50ms\"",
-            "3: `queues.a.min` is 100 ms, at most 50 ms (`queues.a.max`) are allowed",
-        ),
-        (
-            "strategy = \"fixed\"\ndelay = \"31d\"",
-            "3: `queues.a.delay` is 2678400000 ms, at most 2592000000 ms",
-        ),
-        ("strategy = \"schedule\"\ndelays = []", "3: `queues.a.delays` has 0 entries, at least 1 is needed"),
-        (
-            "strategy = \"schedule\"\ndelays = [\"5s\", 7]",
-            "3: `queues.a.delays` has 7 as number 2: `7` has no unit",
-        ),
-        ("strategy = \"schedule\"\ndelays = [\"5s\", \"31d\"]", "3: `queues.a.delays[1]` is 2678400000 ms"),
-        ("strategy = \"schedule\"\ndelays = \"5s\"", "write a list of durations, such as [\"5s\", \"5m\"]"),
-        (
-            "strategy = {base = \"1s\"}",
-            "2: `queues.a.strategy.strategy` is missing; write the strategy's name",
-        ),
-        (
-            "base = \"1s\"\nstrategy = {strategy = \"fixed\"}",
-            "2: `queues.a.base` belongs into the strategy's own table, [queues.a.strategy]",
-        ),
-        (
-            "[queues.a.strategy]\nstrategy = \"full_jitter\"\nbase = \"0s\"",
-            "4: `queues.a.strategy.base` is 0 ms",
-        ),
-        (
-            "[queues.a.classes.timeuot]",
-            "2: `queues.a.classes.timeuot` is no failure class; did you mean `timeout`?",
-        ),
-        ("[queues.a.classes.zzzzzzzzzz]", "there are rate_limited, overloaded"),
-        (
-            "[queues.a.classes.timeout]\nmax_attempts = 0",
-            "3: `queues.a.classes.timeout.max_attempts` is 0; write a whole number",
-        ),
-        (
-            "[queues.a.classes.timeout]\nretryable = \"yes\"",
-            "3: `queues.a.classes.timeout.retryable` is \"yes\"; write true or false",
-        ),
-        ("[queues.a.classes.timeout]\nwhen_exhausted = \"drop\"", "write \"dead\" or \"escalate\""),
-        (
-            "[queues.a.classes.timeout]\nstrategy = \"fixed\"\ndelay = \"31d\"",
-            "4: `queues.a.classes.timeout.delay` is 2678400000 ms",
-        ),
-        (
-            "[queues.a.classes.timeout.strategy]\nstrategy = \"fixed\"\ndelay = \"31d\"",
-            "4: `queues.a.classes.timeout.strategy.delay` is",
-        ),
-        ("classes = 3", "2: `queues.a.classes` is 3; write a table, such as [queues.a.classes]"),
-        ("paused = true", "pausing is no part of a policy: `redrive queues pause NAME` does it"),
-        (
-            "[queues.a.overrides.timeout]",
-            "2: `queues.a.overrides` is unknown; write [queues.a.classes.CLASS]",
-        ),
-        ("deadline = ", "2: not valid TOML"),
-        ("[queues.\"a b\"]", "2: `queues.a b` is no name for a queue: it contains ' '"),
-        ("[queue.b]", "2: `queue` is unknown; did you mean `queues`?"),
-        ("[queues]\nb = 3", "not valid TOML"),
-    ];
-    for (text, expected) in cases {
+    for (text, expected) in MISTAKES {
         let said = said(&format!("[queues.a]\n{text}"));
         assert_eq!(said.len(), 1, "{text}: {said:#?}");
         assert!(said[0].contains(expected), "{text}: {said:#?}");

@@ -33,7 +33,7 @@
 //! | `rd:{*}:meta` | hash | layout and number of shards, fixed at first use |
 //! | `rd:{*}:queues` | hash | policies by queue |
 //! | `rd:{*}:versions` | hash | the last version of each policy that was ever changed |
-//! | `rd:{*}:h:<queue>` | list | those versions, newest first: JSON, the policy in it as text |
+//! | `rd:{*}:h:<queue>` | hash | the versions that are kept, by number: JSON, the policy in it as text |
 //! | `rd:{*}:paused` | set | paused queues |
 //! | `rd:{*}:changes` | string | the last change of policies and pauses: its time in µs, or a little later |
 //! | `rd:{*}:agents` | hash | the last heartbeat of each run |

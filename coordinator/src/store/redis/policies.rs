@@ -7,15 +7,14 @@ use redrive_shared::wire::PolicyVersion;
 use serde::Deserialize;
 
 use super::Inner;
-use super::reply::{bytes, integer, items, text};
+use super::reply::{bytes, integer, items, pairs, text};
 use super::scripts::PUT_QUEUES;
 use crate::store::policies::FOUND;
 use crate::store::{PolicyChange, PolicyPut, Result, StoreError};
 
-/// A version as it lies in its list. Texts are empty where there is none.
+/// A version as it lies under its number. Texts are empty where there is none.
 #[derive(Debug, Deserialize)]
 struct Entry {
-    version: u64,
     at_ms: i64,
     actor: String,
     reason: String,
@@ -55,19 +54,24 @@ impl Inner {
     /// The versions that are kept, newest first.
     pub async fn policy_versions(&self, queue: &Name) -> Result<Vec<PolicyVersion>> {
         let key = self.keys.once(&format!("h:{queue}"));
-        let all = self.link.query(cmd("LRANGE").arg(key).arg(0).arg(-1)).await?;
-        items(&all)?.iter().map(|entry| version(queue, bytes(entry)?)).collect()
+        let all = self.link.query(cmd("HGETALL").arg(key)).await?;
+        let mut versions = Vec::new();
+        for (number, entry) in pairs(&all)? {
+            versions.push(version(queue, integer(number)?.unsigned_abs(), bytes(entry)?)?);
+        }
+        versions.sort_by_key(|version| std::cmp::Reverse(version.version));
+        Ok(versions)
     }
 }
 
-fn version(queue: &Name, entry: &[u8]) -> Result<PolicyVersion> {
+fn version(queue: &Name, version: u64, entry: &[u8]) -> Result<PolicyVersion> {
     let corrupt = |error: &dyn std::fmt::Display| {
         StoreError::Corrupt(format!("a version of the policy of queue {queue}: {error}"))
     };
     let entry: Entry = serde_json::from_slice(entry).map_err(|error| corrupt(&error))?;
     let given = |text: String| Some(text).filter(|text| !text.is_empty());
     Ok(PolicyVersion {
-        version: entry.version,
+        version,
         at_ms: entry.at_ms,
         actor: given(entry.actor).map(Name::new).transpose().map_err(|error| corrupt(&error))?,
         reason: given(entry.reason),

@@ -21,15 +21,15 @@ end
 if #conflicts > 0 or #changes == 0 then return conflicts end
 
 local function record(history, version, actor, reason, policy)
-  local entry = { version = version, at_ms = now_ms, actor = actor, reason = reason, policy = policy }
-  call('LPUSH', history, cjson.encode(entry))
+  local entry = { at_ms = now_ms, actor = actor, reason = reason, policy = policy }
+  call('HSET', history, string.format('%d', version), cjson.encode(entry))
 end
 
 local last = tonumber(call('GET', shard .. 'changes') or 0)
 call('SET', shard .. 'changes', string.format('%d', math.max(now_us, last + 1)))
 for _, change in ipairs(changes) do
   local history, version = shard .. 'h:' .. change.name, change.version
-  local newest = call('LINDEX', history, 0)
+  local newest = call('HGET', history, string.format('%d', version))
   -- A release that keeps no versions may have put there what is in force.
   if change.before and not (newest and cjson.decode(newest).policy == change.before) then
     if newest then version = version + 1 end
@@ -37,9 +37,11 @@ for _, change in ipairs(changes) do
   end
   version = version + 1
   record(history, version, ARGV[4], ARGV[5], change.policy)
+  -- Up to two were added.
+  local over = version - tonumber(ARGV[6])
+  if over >= 0 then call('HDEL', history, string.format('%d', over), string.format('%d', over - 1)) end
   call('HSET', VERSIONS, change.name, string.format('%d', version))
   call('HSET', QUEUES, change.name, change.policy)
-  call('LTRIM', history, 0, tonumber(ARGV[6]) - 1)
 end
 call('PUBLISH', ARGV[2], ARGV[3] .. ' !queues')
 return conflicts
