@@ -60,6 +60,9 @@ enum Action {
         /// How its tasks are retried, as JSON, @FILE, or - for stdin.
         #[arg(long, value_name = "JSON|@FILE|-")]
         policy: Option<String>,
+        /// Why, for the policy's history.
+        #[arg(long, value_name = "TEXT", requires = "policy")]
+        reason: Option<String>,
     },
     Apply(apply::Args),
     Export(export::Args),
@@ -90,9 +93,9 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         Action::History(args) => history::run(args, &client, context).await,
         Action::List => list(&client, context).await,
         Action::Show { name } => show(context, &client.queue(&name).await?),
-        Action::Create { name, policy } => {
+        Action::Create { name, policy, reason } => {
             let policy = policy.map(|given| arguments::object("--policy", &given)).transpose()?;
-            create(&client, context, &name, policy).await
+            create(&client, context, &name, policy, reason).await
         }
         Action::Pause { name } => changed(context, &client.pause(&name).await?, "paused"),
         Action::Resume { name } => changed(context, &client.resume(&name).await?, "resumed"),
@@ -154,7 +157,8 @@ fn show(context: &Context, queue: &QueueView) -> anyhow::Result<()> {
         return output.value(queue);
     }
     output.table(table(std::slice::from_ref(queue), context.now_ms()))?;
-    output.line(format!("\n{}", output.strong("policy")))?;
+    let version = output.faint(&format!("version {}", queue.version));
+    output.line(format!("\n{}  {version}", output.strong("policy")))?;
     Ok(output.line(serde_json::to_string_pretty(&queue.policy)?)?)
 }
 
@@ -163,6 +167,7 @@ async fn create(
     context: &Context,
     name: &Name,
     policy: Option<RetryPolicy>,
+    reason: Option<String>,
 ) -> anyhow::Result<()> {
     let existing = match client.queue(name).await {
         Ok(queue) => Some(queue),
@@ -174,7 +179,7 @@ async fn create(
         // Making a queue twice must not put a policy that somebody has tuned back to the defaults.
         (Some(queue), None) => changed(context, &queue, "exists already and is left as it is"),
         (existing, policy) => {
-            let request = QueueCreate::from(policy.unwrap_or_default());
+            let request = QueueCreate { reason, ..policy.unwrap_or_default().into() };
             let what = if existing.is_some() { "has a new policy" } else { "created" };
             changed(context, &client.put_queue(name, &request).await?, what)
         }

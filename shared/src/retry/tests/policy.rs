@@ -300,7 +300,10 @@ fn everything_that_is_wrong_is_found_and_can_be_told_in_other_words() {
 fn what_can_hardly_be_meant_is_allowed_and_found() {
     let cases = [
         (r#"{"strategy": {"strategy": "full_jitter", "max_ms": 500}}"#, Some("strategy.base_ms")),
-        (r#"{"strategy": {"strategy": "exponential", "multiplier_ms": 400000}}"#, Some("strategy.multiplier_ms")),
+        (
+            r#"{"strategy": {"strategy": "exponential", "multiplier_ms": 400000}}"#,
+            Some("strategy.multiplier_ms"),
+        ),
         (r#"{"strategy": {"strategy": "full_jitter", "base_ms": 300000}}"#, None),
         (r#"{"lease_ms": 600001}"#, Some("lease_ms")),
         (r#"{"lease_ms": 600000}"#, None),
