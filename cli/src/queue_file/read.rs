@@ -208,11 +208,12 @@ fn explained(table: &Reader<'_>, given: &Value, errors: Vec<PolicyError>) -> Vec
         let (field, other) = error.fields();
         let mut line = None;
         for field in std::iter::once(field).chain(other) {
-            let written = Place::of(field).line(table);
+            let place = Place::of(field);
+            let written = place.line(table);
             if written.is_some() && given.pointer(&pointer(field)).is_none() {
                 return None;
             }
-            line = line.or(written);
+            line = line.or(written).or_else(|| place.line_around(table));
         }
         let named = error.renamed(|field| format!("`{}`", table.path_of(&Place::of(field).name(table))));
         Some((line.is_some(), table.error_at(line.unwrap_or(table.line()), named.to_string())))
@@ -256,6 +257,11 @@ impl<'a> Place<'a> {
 
     fn line(&self, table: &Reader<'_>) -> Option<usize> {
         table.line_of(&self.keys).or_else(|| table.line_of(&self.beside()))
+    }
+
+    /// The line of the innermost table around it that was written: names with dots in them cut a path short.
+    fn line_around(&self, table: &Reader<'_>) -> Option<usize> {
+        (1..self.keys.len()).rev().find_map(|length| table.line_of(&self.keys[..length]))
     }
 
     fn name(&self, table: &Reader<'_>) -> String {
