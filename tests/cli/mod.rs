@@ -4,5 +4,6 @@ mod bench;
 mod breakers;
 mod classify;
 mod dev;
+mod queues;
 mod simulate;
 mod work;

@@ -45,6 +45,9 @@ pub(super) fn open_writer(location: &Location) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "cache_size", -64_000)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     migrate(&connection)?;
+    // Beside the tables of the schema's version, which says what a release must know to work with the tasks: one that does
+    // not know this table works with them all the same.
+    connection.execute_batch(include_str!("sql/policy_versions.sql"))?;
     Ok(connection)
 }
 
