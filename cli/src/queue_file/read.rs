@@ -208,13 +208,13 @@ fn explained(table: &Reader<'_>, given: &Value, errors: Vec<PolicyError>) -> Vec
         let (field, other) = error.fields();
         let mut line = None;
         for field in std::iter::once(field).chain(other) {
-            let place = Place::of(field);
-            let written = place.line(table);
+            let written = Place::of(field).line(table);
             if written.is_some() && given.pointer(&pointer(field)).is_none() {
                 return None;
             }
-            line = line.or(written).or_else(|| place.line_around(table));
+            line = line.or(written);
         }
+        let line = line.or_else(|| Place::of(field).line_around(table));
         let named = error.renamed(|field| format!("`{}`", table.path_of(&Place::of(field).name(table))));
         Some((line.is_some(), table.error_at(line.unwrap_or(table.line()), named.to_string())))
     };
