@@ -31,6 +31,7 @@ pub async fn a_lease_that_nobody_started_is_undelivered_and_never_poison(bed: Be
             [Reaped {
                 id: lease.id,
                 queue: name("default"),
+                agent: Some(name("a")),
                 started: false,
                 state: TaskState::Scheduled,
                 due_ms
@@ -206,7 +207,7 @@ pub async fn leases_of_one_run_of_an_agent_can_be_ended_early(bed: Bed) {
         ..claim_of(1)
     };
     let claims = vec![run("a", Some("a-1")), run("a", Some("a-2")), run("b", Some("a-1")), run("a", None)];
-    let claimed = bed.claim(claims).await.unwrap();
+    let claimed = bed.claim(claims, &[]).await.unwrap();
     for answer in &claimed {
         bed.start(&answer.leases[0]).await;
     }

@@ -1,6 +1,7 @@
 //! Work comes in.
 
 use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::gate::Signal;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::wire::{EnqueueReply, EnqueueRequest, EnqueueResult, EnqueueStatus, NewTask};
 use serde_json::value::RawValue;
@@ -34,6 +35,7 @@ impl Engine {
             let named: Vec<(TaskId, Name)> =
                 batch.iter().map(|task| (task.id.clone(), task.queue.clone())).collect();
             let mut told = Told::default();
+            let failures: Vec<Option<(Name, Signal)>> = batch.iter().map(failure_of).collect();
             for task in &batch {
                 if let Some(failure) = &task.failure {
                     told.count(
@@ -45,6 +47,14 @@ impl Engine {
                 }
             }
             let outcomes = self.store.enqueue(batch).await.map_err(unavailable)?;
+            let mut gates = crate::gates::Told::default();
+            for (failure, outcome) in failures.into_iter().zip(&outcomes) {
+                if let (Some((dependency, signal)), Enqueued::Created { .. }) = (failure, outcome) {
+                    // When the producer's call began, and whose it was, is not known: it decides nothing that needs that.
+                    gates.add(&dependency, signal, None, 0);
+                }
+            }
+            self.gates.hear(gates);
             for ((place, (id, queue)), outcome) in places.into_iter().zip(named).zip(outcomes) {
                 results[place] = Some(self.enqueued(id, &queue, outcome, place, &mut told).await);
             }
@@ -125,6 +135,12 @@ impl Engine {
             Enqueued::UnknownQueue => refused(Some(id), self.unknown_queue(queue), place),
         }
     }
+}
+
+/// What the failure that a task came with tells the gate of its dependency.
+fn failure_of(task: &Enqueue) -> Option<(Name, Signal)> {
+    let (failure, dependency) = (task.failure.as_ref()?, task.spec.dependency.as_ref()?);
+    Some((dependency.clone(), Signal::of(failure.class, failure.retry_after_ms)))
 }
 
 fn refused(id: Option<TaskId>, problem: Problem, place: usize) -> EnqueueResult {

@@ -3,8 +3,10 @@
 //! It holds nothing that another coordinator would need: the truth is in the store, and what is here are waiting callers.
 
 mod actions;
+mod breakers;
 mod check;
 mod enqueue;
+mod gates;
 mod judge;
 mod presence;
 mod push;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem, suggest};
 use redrive_shared::id::Name;
+use redrive_shared::limits::{AGENT_LABELS_MAX, DEPENDENCY_LABELS_MAX};
 use redrive_shared::task::TaskState;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +28,8 @@ use self::presence::Presence;
 pub use self::presence::Present;
 use crate::alarm::Alarm;
 use crate::dispatch::Dispatcher;
-use crate::metrics::DependencyLabels;
+use crate::gates::Keeper;
+use crate::metrics::BoundedLabels;
 use crate::store::{Store, StoreError};
 use crate::watch::Watchers;
 
@@ -41,7 +45,9 @@ pub struct Engine {
     pub(crate) reaper: Arc<Alarm>,
     watchers: Arc<Watchers>,
     presence: Presence,
-    labels: DependencyLabels,
+    gates: Arc<Keeper>,
+    labels: Arc<BoundedLabels>,
+    agent_labels: BoundedLabels,
     create_queues: bool,
     /// Told when leases have ended: who pushes may have room again.
     freed: Notify,
@@ -52,20 +58,25 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine over a store. `create_queues`: make queues that are named and do not exist.
+    /// An engine over a store. `create_queues`: make queues that are named and do not exist. `gates`: what the
+    /// gates say bounds claims.
     pub fn new(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         create_queues: bool,
+        gates: bool,
         stopping: CancellationToken,
     ) -> Arc<Self> {
         let watchers = Arc::<Watchers>::default();
         let reaper = Arc::<Alarm>::default();
+        let labels = Arc::new(BoundedLabels::new(DEPENDENCY_LABELS_MAX));
+        let gates = Arc::new(Keeper::new(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&labels), gates));
         let dispatcher = Dispatcher::new(
             Arc::clone(&store),
             Arc::clone(&clock),
             Arc::clone(&watchers),
             Arc::clone(&reaper),
+            Arc::clone(&gates),
         );
         Arc::new(Self {
             store,
@@ -74,7 +85,9 @@ impl Engine {
             reaper,
             watchers,
             presence: Presence::default(),
-            labels: DependencyLabels::default(),
+            gates,
+            labels,
+            agent_labels: BoundedLabels::new(AGENT_LABELS_MAX),
             create_queues,
             freed: Notify::new(),
             taker_heard: Notify::new(),
@@ -85,6 +98,16 @@ impl Engine {
     /// The dispatcher, to run it and to look at it.
     pub fn dispatcher(&self) -> &Dispatcher {
         &self.dispatcher
+    }
+
+    /// Keeps the gates until shutdown.
+    pub(crate) async fn keep_gates(&self, shutdown: CancellationToken) {
+        self.gates.run(&self.dispatcher, shutdown).await;
+    }
+
+    /// Another coordinator changed gates.
+    pub(crate) fn look_at_gates(&self) {
+        self.gates.look();
     }
 
     /// The store, for duties.
@@ -118,6 +141,11 @@ impl Engine {
         }
         self.freed.notify_waiters();
         told.record();
+    }
+
+    /// A worker vanished in the middle of a task.
+    pub(crate) fn lost(&self, agent: &Name) {
+        crate::metrics::record_lost(self.agent_labels.label(agent));
     }
 
     /// A task has its answer.

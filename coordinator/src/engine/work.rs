@@ -2,6 +2,7 @@
 
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::failure::FailureClass;
+use redrive_shared::gate::Signal;
 use redrive_shared::id::TaskId;
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, HEARTBEAT_INTERVAL_MS};
@@ -13,7 +14,7 @@ use redrive_shared::wire::{
 
 use super::judge;
 use super::told::Told;
-use super::{Engine, Result, check, unavailable};
+use super::{Engine, Result, check, gates, unavailable};
 use crate::metrics::{record_claimed, record_reported};
 use crate::store::{Claim, Ending, Extend, Extended, Settle, Settled};
 
@@ -99,13 +100,16 @@ impl Engine {
 
     /// Settles, and tells everyone what that changed.
     async fn settle_judged(&self, batch: Vec<Settle>) -> Result<Vec<SettleResult>> {
-        let sent: Vec<(TaskId, Labels)> =
-            batch.iter().map(|item| (item.id.clone(), Labels::of(&item.ending))).collect();
+        let sent: Vec<Sent> = batch.iter().map(Sent::of).collect();
         let outcomes = self.store.settle(batch).await.map_err(unavailable)?;
-        let mut told = Told::default();
-        let outcomes = sent.into_iter().zip(outcomes);
-        let results =
-            outcomes.map(|((id, labels), outcome)| settled(id, labels, outcome, &mut told)).collect();
+        let (mut told, mut gates) = (Told::default(), crate::gates::Told::default());
+        let mut results = Vec::with_capacity(sent.len());
+        for (sent, outcome) in sent.into_iter().zip(outcomes) {
+            gates::tell(&mut gates, sent.signal, sent.epoch, &outcome);
+            results.push(settled(sent.id, sent.labels, outcome, &mut told));
+        }
+        // Before anyone is woken to claim more.
+        self.gates.hear(gates);
         self.tell(&told);
         Ok(results)
     }
@@ -128,7 +132,12 @@ impl Engine {
             .map(|(id, _)| id.clone())
             .collect();
         let leases = ids.into_iter().zip(beaten.leases).map(|(id, one)| extended(id, one)).collect();
-        Ok(HeartbeatReply { leases, cancelled, next_ms: HEARTBEAT_INTERVAL_MS })
+        Ok(HeartbeatReply {
+            leases,
+            cancelled,
+            next_ms: HEARTBEAT_INTERVAL_MS,
+            breaker_commands: beaten.commands,
+        })
     }
 
     /// Counts the first attempts that a client made itself.
@@ -143,8 +152,29 @@ impl Engine {
         }
         for report in &request.reports {
             record_reported(self.labels.label(&report.dependency), report);
+            self.gates.count_firsts(&report.dependency, report.attempts);
         }
         Ok(())
+    }
+}
+
+/// What is remembered of a settlement while the store has it.
+struct Sent {
+    id: TaskId,
+    epoch: i64,
+    labels: Labels,
+    signal: Option<Signal>,
+}
+
+impl Sent {
+    fn of(settle: &Settle) -> Self {
+        let ending = &settle.ending;
+        Self {
+            id: settle.id.clone(),
+            epoch: settle.fence.epoch,
+            labels: Labels::of(ending),
+            signal: gates::signal(ending),
+        }
     }
 }
 
@@ -163,7 +193,7 @@ impl Labels {
 
 fn settled(id: TaskId, labels: Labels, outcome: Settled, told: &mut Told) -> SettleResult {
     match outcome {
-        Settled::Applied { state, due_ms, queue } => {
+        Settled::Applied { state, due_ms, queue, .. } => {
             told.count("redrive_settled_total", &queue, "outcome", labels.outcome);
             if let Some(class) = labels.class {
                 told.count("redrive_failures_total", &queue, "class", class.as_str());

@@ -1,5 +1,9 @@
 //! The scenarios in `docs/scenarios`, each held to the figures that `docs/simulate.md` states.
 
+use redrive_shared::breaker::{Breaker, BreakerConfig, Outcome};
+use redrive_shared::failure::FailureClass;
+
+use crate::chance::{happens, seeded};
 use crate::{Ending, Figures, Report, Scenario, VariantReport, simulate};
 
 macro_rules! report {
@@ -71,20 +75,90 @@ fn three_retries_cost_the_same_calls_under_every_strategy_and_waiting_makes_the_
 fn a_breaker_saves_nearly_all_calls_to_an_api_that_is_down_and_loses_no_task() {
     let report = report!("breaker-down.toml");
     let (without, with) = (of(&report, "no breaker"), of(&report, "breaker"));
+    assert_eq!((without.failed, with.failed), (3058.0, 220.0));
     assert!(with.failed <= 0.25 * without.failed, "{} of {}", with.failed, without.failed);
     assert!(without.dead > 500.0, "without one, tasks die: {}", without.dead);
     assert!(with.dead <= 0.05 * without.dead, "{} of {}", with.dead, without.dead);
 }
 
 #[test]
-fn a_breaker_saves_nothing_at_an_api_that_fails_one_call_in_five() {
+fn a_breaker_saves_nothing_at_an_api_that_fails_one_call_in_five_and_does_no_harm() {
     let report = report!("breaker-flaky.toml");
     let (without, with) = (of(&report, "no breaker"), of(&report, "breaker"));
     assert!((with.calls / without.calls - 1.0).abs() < 0.02, "{} and {}", with.calls, without.calls);
     assert!((without.calls / without.tasks - 1.25).abs() < 0.02, "1 / (1 − 0.2), less the last attempts");
+    assert!(with.breaker_openings < 1.0 && with.p99_ms < 1.05 * without.p99_ms, "{with:?}");
+    let bare = of(&report, "breaker, bare rate");
+    assert!(bare.breaker_openings > 50.0 && bare.p99_ms > 50.0 * without.p99_ms, "{bare:?}");
     let nervous = of(&report, "breaker at 10 %");
     assert!((nervous.calls / without.calls - 1.0).abs() < 0.1, "each task still needs its calls");
     assert!(nervous.p99_ms > 10.0 * without.p99_ms, "and waits for them: {}", nervous.p99_ms);
+}
+
+/// How many calls an agent makes until its breaker opens, if calls fail with this probability from now on, and one in five
+/// did so before. It makes three calls a minute, so that the last outcomes decide. A mean of 500 agents.
+fn calls_until_open(config: &BreakerConfig, probability: f64) -> f64 {
+    const AGENTS: u32 = 500;
+    let mut chance = seeded(7);
+    let mut calls = 0_u32;
+    for _ in 0..AGENTS {
+        let mut now_ms = 0;
+        let mut called = |probability: f64, breaker: &mut Breaker| {
+            now_ms += 20_000;
+            let Ok(permit) = breaker.acquire(now_ms) else { return false };
+            let failure = Outcome::Failure { class: FailureClass::ServerError, duration_ms: 1 };
+            let fails = happens(probability, &mut chance);
+            let outcome = if fails { failure } else { Outcome::Success { duration_ms: 1 } };
+            breaker.report(permit, outcome, now_ms, || 0.0);
+            true
+        };
+        // One that bad luck opens before it begins says nothing.
+        let mut breaker = loop {
+            let mut breaker = Breaker::new(config.clone()).unwrap();
+            (0..8).for_each(|_| _ = called(0.2, &mut breaker));
+            if breaker.is_closed() {
+                break breaker;
+            }
+        };
+        while called(probability, &mut breaker) {
+            calls += 1;
+        }
+    }
+    f64::from(calls) / f64::from(AGENTS)
+}
+
+/// The table of margins: openings by chance in the hour of "fails one call in five", failed calls in the hour of "down for ten
+/// minutes", and calls until it opens.
+#[test]
+fn the_margin_is_what_keeps_chance_from_opening_a_breaker_and_costs_a_few_calls() {
+    for (trip_margin, recent_outcomes, by_chance, wasted, at_50, at_80, at_100) in [
+        (0.0, 5, 120.7, 140.0, 6.3, 3.2, 2.5),
+        (2.0, 8, 3.6, 200.0, 26.5, 7.2, 5.2),
+        (3.0, 8, 0.25, 224.0, 77.0, 11.0, 6.5),
+        (3.0, 10, 0.2, 240.0, 67.0, 10.6, 7.2),
+        (4.0, 8, 0.0, 261.0, 505.0, 24.0, 7.7),
+    ] {
+        let config = BreakerConfig { trip_margin, recent_outcomes, ..BreakerConfig::default() };
+        let hour = |text: &str| {
+            let (head, _) = text.split_once("[variants.breaker]").unwrap();
+            let settings = format!("trip_margin = {trip_margin}\nrecent_outcomes = {recent_outcomes}");
+            run("margin.toml", &format!("runs = 20\n{head}[variants.breaker]\n{settings}"))
+        };
+        let flaky = hour(include_str!("../../../docs/scenarios/breaker-flaky.toml"));
+        let outage = hour(include_str!("../../../docs/scenarios/breaker-down.toml"));
+        for (what, found, stated) in [
+            ("opens by chance", of(&flaky, "breaker").breaker_openings, by_chance),
+            ("calls to what is down", of(&outage, "breaker").failed, wasted),
+            ("calls at 50 %", calls_until_open(&config, 0.5), at_50),
+            ("calls at 80 %", calls_until_open(&config, 0.8), at_80),
+            ("calls at 100 %", calls_until_open(&config, 1.0), at_100),
+        ] {
+            assert!(
+                (found - stated).abs() <= 0.02 * stated,
+                "margin {trip_margin}, {what}: {found}, {stated}"
+            );
+        }
+    }
 }
 
 #[test]

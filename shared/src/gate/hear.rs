@@ -207,11 +207,11 @@ impl Gate {
     }
 
     fn is_blocked_for_all(&self, now_ms: i64) -> bool {
-        let mut agents: Vec<&Option<Name>> = self.blocked.iter().map(|(_, agent, _)| agent).collect();
+        let mut agents: Vec<&Name> = self.blocked.iter().filter_map(|(_, agent, _)| agent.as_ref()).collect();
         agents.sort();
         agents.dedup();
-        // The only agent that there is speaks for all.
-        let enough = agents.len() >= BLOCKED_AGENTS_MIN.min(self.agents.len().max(1));
+        // The only agent that there is speaks for all. What nobody is known to have met may be one producer's own key.
+        let enough = agents.len() >= BLOCKED_AGENTS_MIN.min(self.agents.len()) && !agents.is_empty();
         self.blocked.len() >= BLOCKED_MIN
             && enough
             && now_ms.saturating_sub(self.worked_ms) >= BLOCKED_QUIET_MS

@@ -38,6 +38,10 @@ impl Gate {
     }
 
     /// Calls a second that a ramp lets through now.
+    pub fn rate_per_s(&self, now_ms: i64) -> Option<f64> {
+        self.ramp_rate(now_ms).map(|rate| rate.per_s)
+    }
+
     pub(super) fn ramp_rate(&self, now_ms: i64) -> Option<Rate> {
         let Phase::Ramp { full_per_s, .. } = self.phase else { return None };
         self.share(now_ms).map(|share| Rate::smooth(full_per_s * share))

@@ -1,6 +1,7 @@
 //! What a gate has seen in the last minute, of all agents and all coordinators together.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Length of the sample in ms, and of each of its buckets.
 pub(super) const SAMPLE_MS: i64 = 60_000;
@@ -9,8 +10,9 @@ const BUCKET_MS: i64 = 5_000;
 const RATE_OVER_MS: i64 = 500;
 
 /// What happened how often.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
+#[schema(as = GateTally)]
 pub struct Tally {
     /// Calls that worked.
     #[serde(skip_serializing_if = "is_zero")]

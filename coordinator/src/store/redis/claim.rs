@@ -1,112 +1,89 @@
 //! `claim`: due tasks go to workers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use rand::RngExt;
 use rand::seq::SliceRandom;
 use redis::cmd;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::Record;
-use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES};
-use redrive_shared::task::Nonce;
+use redrive_shared::limits::BODY_MAX_BYTES;
 
 use super::Inner;
 use super::aside::Aside;
-use super::enqueue::time_of;
+use super::ask::{Wish, next_call};
 use super::fetch::{Fetched, lease};
 use super::given::Given;
 use super::held::Handed;
 use super::keys::run_name;
 use super::reach::{Part, pass_over};
-use super::reply::{integer, items};
-use super::scripts::CLAIM;
+use super::reply::integer;
 use super::transition::{Changed, Decided};
 use super::value::{Lease, body_of};
-use crate::store::{Claim, Claimed, Result, StoreError};
+use crate::store::gates::Allowance;
+use crate::store::{Claim, Claimed, Restriction, Result, StoreError};
 
 /// How often shards are asked for one claim: what they give may be past its deadline, and does not count.
-const ROUNDS_MAX: usize = 64;
+pub(super) const ROUNDS_MAX: usize = 64;
 
 /// When a claim looks again at a shard that could not be reached.
 const MISSED_AGAIN_MS: i64 = 1_000;
 
 /// A claim while shards are asked for it.
-struct Filling {
-    claim: Claim,
-    run: String,
-    answer: Claimed,
+pub(super) struct Filling {
+    pub claim: Claim,
+    pub run: String,
+    pub answer: Claimed,
     /// Payload bytes that still fit.
-    room: usize,
+    pub room: usize,
     /// Shards not asked yet.
-    shards: Vec<u16>,
+    pub shards: Vec<u16>,
     /// The earliest due time of those that had no more.
-    next_due_ms: Option<i64>,
+    pub next_due_ms: Option<i64>,
+    /// What each shard held back when it was asked last: places of restrictions.
+    pub held_back: HashMap<u16, BTreeSet<usize>>,
     /// Shards that gave it something in this call: asked again, they give more, and not the same once more.
-    gave: HashSet<u16>,
+    pub gave: HashSet<u16>,
     /// It may only get what the same request was given before: it was answered already, or its agent was silent for too
     /// long. What is due does not matter then.
-    repeats: bool,
+    pub repeats: bool,
     /// It was silent for too long: nothing new for it.
-    gone: bool,
+    pub gone: bool,
     /// How often shards were asked.
-    rounds: usize,
+    pub rounds: usize,
     /// A shard answered, or had answered a moment ago.
-    heard: bool,
+    pub heard: bool,
     /// A shard could not be reached.
-    missed: bool,
-}
-
-/// What one shard is asked for one claim.
-struct Wish {
-    /// Which claim.
-    place: usize,
-    most: usize,
-    /// Payload bytes that fit.
-    room: usize,
-    nonce: Nonce,
-    /// The shard gave something to this call before.
-    more: bool,
+    pub missed: bool,
 }
 
 impl Filling {
-    fn wants(&self) -> usize {
+    pub fn wants(&self) -> usize {
         self.claim.max.saturating_sub(self.answer.leases.len())
     }
 }
 
 impl Inner {
     /// Leases what is due, claim by claim.
-    pub async fn claim(&self, batch: Vec<Claim>) -> Result<Vec<Claimed>> {
+    pub async fn claim(&self, batch: Vec<Claim>, gates: &[Restriction]) -> Result<Vec<Claimed>> {
         let (mut filling, mut failure) = (Vec::with_capacity(batch.len()), None);
         for claim in batch {
             filling.push(self.begin(claim).await?);
         }
+        let mut allowance = Allowance::new(gates);
         loop {
-            let wishes = self.wishes(&mut filling);
+            let mut wishes: Vec<(u16, Vec<Wish>)> = self.wishes(&mut filling).into_iter().collect();
             if wishes.is_empty() {
                 break;
             }
-            let calls = wishes.into_iter().map(|(shard, wishes)| {
-                let filling = &filling;
-                async move {
-                    let places: Vec<usize> = wishes.iter().map(|wish| wish.place).collect();
-                    let mut given = Vec::new();
-                    let asked = self.ask(shard, wishes, filling, &mut given).await;
-                    (shard, places, given, asked)
+            while !wishes.is_empty() {
+                // Of what is counted, each call is told what those before it have left.
+                let counted = allowance.is_counted();
+                let part = if counted { next_call(&mut wishes) } else { std::mem::take(&mut wishes) };
+                let failed = self.serve(part, &mut filling, &mut allowance).await;
+                if counted && failed.is_some() {
+                    self.leave_out(&mut wishes, &mut filling).await;
                 }
-            });
-            // What one shard gave is not lost because another cannot be reached.
-            for (shard, places, given, mut asked) in futures_util::future::join_all(calls).await {
-                for (wish, given) in given {
-                    let taken = self.take_in(shard, &wish, given, &mut filling[wish.place]).await;
-                    filling[wish.place].heard |= taken.is_ok();
-                    asked = asked.and(taken);
-                }
-                if let Err(error) = asked {
-                    pass_over(shard, &error);
-                    places.into_iter().for_each(|place| filling[place].misses(self.now_ms()));
-                    failure.get_or_insert(error);
-                }
+                failure = failure.or(failed);
             }
             let ran_out = |one: &Filling| one.repeats && !one.gone && !one.answer.replayed && !one.missed;
             for one in filling.iter_mut().filter(|one| ran_out(one)) {
@@ -117,8 +94,46 @@ impl Inner {
         }
         match failure {
             Some(error) if !filling.iter().any(|one| one.heard) => Err(error),
-            _ => Ok(filling.into_iter().map(Filling::finish).collect()),
+            _ => Ok(filling.into_iter().map(|one| one.finish(&allowance)).collect()),
         }
+    }
+
+    /// Asks shards at once; returns why one could not be asked.
+    async fn serve(
+        &self,
+        wishes: Vec<(u16, Vec<Wish>)>,
+        filling: &mut [Filling],
+        allowance: &mut Allowance,
+    ) -> Option<StoreError> {
+        let calls = wishes.into_iter().map(|(shard, wishes)| {
+            let (filling, allowance) = (&*filling, &*allowance);
+            async move {
+                let places: Vec<usize> = wishes.iter().map(|wish| wish.place).collect();
+                let mut given = Vec::new();
+                let asked = self.ask(shard, wishes, filling, allowance, &mut given).await;
+                (shard, places, given, asked)
+            }
+        });
+        let (answers, mut failure) = (futures_util::future::join_all(calls).await, None);
+        // What one shard gave is not lost because another cannot be reached.
+        for (shard, places, given, mut asked) in answers {
+            for (wish, given) in given {
+                let one = &mut filling[wish.place];
+                let (before, replayed) = (one.answer.leases.len(), given.replayed);
+                let taken = self.take_in(shard, &wish, given, one).await;
+                if !replayed {
+                    allowance.count(&one.answer.leases[before..]);
+                }
+                one.heard |= taken.is_ok();
+                asked = asked.and(taken);
+            }
+            if let Err(error) = asked {
+                pass_over(shard, &error);
+                places.into_iter().for_each(|place| filling[place].misses(self.now_ms()));
+                failure.get_or_insert(error);
+            }
+        }
+        failure
     }
 
     async fn begin(&self, claim: Claim) -> Result<Filling> {
@@ -144,6 +159,7 @@ impl Inner {
             room: BODY_MAX_BYTES,
             shards,
             next_due_ms: missed.then(|| self.now_ms().saturating_add(MISSED_AGAIN_MS)),
+            held_back: HashMap::new(),
             gave: HashSet::new(),
             repeats,
             gone,
@@ -182,140 +198,29 @@ impl Inner {
         }
     }
 
-    /// What to ask which shards next: each claim's wish is spread over those that may have something due.
-    fn wishes(&self, filling: &mut [Filling]) -> HashMap<u16, Vec<Wish>> {
-        let (now_ms, many, left_out) = (self.now_ms(), self.keys.shards() > 1, self.reach.left_out());
-        let mut wishes: HashMap<u16, Vec<Wish>> = HashMap::new();
-        for (place, one) in filling.iter_mut().enumerate() {
-            if one.room == 0 || one.wants() == 0 || one.rounds == ROUNDS_MAX {
-                continue;
-            }
-            one.rounds += 1;
-            if one.repeats {
-                // All that it was given, and nothing new.
-                for shard in std::mem::take(&mut one.shards) {
-                    let wish = Wish { place, most: 0, room: BODY_MAX_BYTES, nonce: Nonce(0), more: false };
-                    wishes.entry(shard).or_default().push(wish);
-                }
-                continue;
-            }
-            let mut asked = Vec::new();
-            for shard in std::mem::take(&mut one.shards) {
-                if left_out.contains(&shard) {
-                    one.misses(now_ms);
-                    continue;
-                }
-                match self.due.next(shard, &one.claim.queues).filter(|_| many) {
-                    Some(due_ms) if due_ms > now_ms => {
-                        one.heard = true;
-                        if due_ms != i64::MAX {
-                            one.comes_due(due_ms);
-                        }
-                    }
-                    _ => asked.push(shard),
-                }
-            }
-            let wanted = one.wants();
-            let share = wanted.div_ceil(asked.len().max(1));
-            let room = one.room / asked.len().min(wanted).max(1);
-            let mut left = wanted;
-            for shard in asked {
-                let most = share.min(left);
-                if most == 0 {
-                    one.shards.push(shard);
-                    continue;
-                }
-                left -= most;
-                // Zero is the nonce of no lease.
-                let nonce = Nonce(rand::rng().random_range(1..=u64::MAX));
-                wishes.entry(shard).or_default().push(Wish {
-                    place,
-                    most,
-                    room,
-                    nonce,
-                    more: one.gave.contains(&shard),
-                });
-            }
-        }
-        wishes
-    }
-
-    /// Asks one shard, in calls that each give a bounded number of leases.
-    async fn ask(
-        &self,
-        shard: u16,
-        wishes: Vec<Wish>,
-        filling: &[Filling],
-        answers: &mut Vec<(Wish, Given)>,
-    ) -> Result<()> {
-        let mut wishes = wishes.into_iter().peekable();
-        while wishes.peek().is_some() {
-            let (mut call, mut part, mut leases) = (CLAIM.on(self.keys.shard(shard)), Vec::new(), 0);
-            while let Some(wish) = wishes.next_if(|wish| leases == 0 || leases + wish.most <= BATCH_MAX_ITEMS)
-            {
-                leases += wish.most;
-                part.push(wish);
-            }
-            call.arg(self.time.argument()).arg(part.len());
-            let mut asked = Vec::with_capacity(part.len());
-            for wish in &part {
-                // Before the queues are looked at: what changes from here on voids what the answer teaches.
-                asked.push(self.due.ask(shard, &filling[wish.place].claim.queues));
-                self.write_wish(&mut call, wish, &filling[wish.place]);
-            }
-            let reply = self.write(shard, call).await?;
-            let now_ms = time_of(&reply).unwrap_or(0).div_euclid(1_000);
-            let answered = items(&reply)?.get(1..).unwrap_or_default();
-            for ((wish, asked), given) in part.into_iter().zip(asked).zip(answered) {
-                let one = &filling[wish.place];
-                let given = Given::read(given, wish.nonce, &one.claim.agent, now_ms)?;
-                let for_all = one.claim.avoid.is_empty() && !one.repeats && !given.replayed;
-                if for_all && given.tasks.len() < wish.most {
-                    self.due.learn(&asked, &one.claim.queues, given.next_due_ms);
-                }
-                answers.push((wish, given));
-            }
-        }
-        Ok(())
-    }
-
-    fn write_wish(&self, call: &mut super::Call, wish: &Wish, one: &Filling) {
-        let (claim, book) = (&one.claim, self.books.get());
-        let open: Vec<(&Name, u64)> = claim
-            .queues
-            .iter()
-            .filter_map(|name| Some((name, book.queues.get(name)?)))
-            .filter(|(_, queue)| !queue.paused && !one.gone)
-            .map(|(name, queue)| (name, claim.lease_ms.unwrap_or(queue.policy.lease_ms)))
-            .collect();
-        call.arg(&one.run)
-            .arg(claim.request_id.as_deref().unwrap_or_default())
-            .arg(u8::from(wish.more))
-            .arg(wish.most)
-            .arg(&wish.nonce.0.to_be_bytes()[..])
-            .arg(open.len());
-        for (queue, lease_ms) in open {
-            call.arg(queue.as_str()).arg(lease_ms);
-        }
-        call.arg(claim.avoid.len());
-        for dependency in &claim.avoid {
-            call.arg(dependency.as_str());
-        }
-    }
-
     /// Adds what a shard gave to a claim. Tasks past their deadline are escalated, and what finds no room is given back.
-    async fn take_in(&self, shard: u16, wish: &Wish, given: Given, one: &mut Filling) -> Result<()> {
+    async fn take_in(&self, shard: u16, wish: &Wish, mut given: Given, one: &mut Filling) -> Result<()> {
         one.answer.replayed |= given.replayed;
+        let (now_ms, replayed, count) = (given.now_ms, given.replayed, given.tasks.len());
+        let held_back = !given.held_back.is_empty();
+        if held_back {
+            one.held_back.insert(shard, std::mem::take(&mut given.held_back));
+        } else {
+            one.held_back.remove(&shard);
+        }
         if given.replayed || one.repeats {
             // That is all that this shard has for the request.
-        } else if given.tasks.len() >= wish.most {
+        } else if count >= wish.most {
             // It may have more: what the others cannot give is asked of it again.
             one.shards.push(shard);
         } else if let Some(due_ms) = given.next_due_ms {
             one.comes_due(due_ms);
         }
-        let (now_ms, replayed) = (given.now_ms, given.replayed);
         let mut sorted = self.fetch(shard, given, wish.room).await?;
+        if held_back && count < wish.most && !sorted.late.is_empty() {
+            // What was too late used up what others may have.
+            one.shards.push(shard);
+        }
         if !sorted.back.is_empty() {
             one.room = 0;
             one.comes_due(now_ms);
@@ -402,18 +307,21 @@ impl Inner {
 }
 
 impl Filling {
-    fn comes_due(&mut self, due_ms: i64) {
+    pub fn comes_due(&mut self, due_ms: i64) {
         self.next_due_ms = Some(self.next_due_ms.map_or(due_ms, |next_ms| next_ms.min(due_ms)));
     }
 
     /// A shard could not be reached, and may have something.
-    fn misses(&mut self, now_ms: i64) {
+    pub fn misses(&mut self, now_ms: i64) {
         self.missed = true;
         self.comes_due(now_ms.saturating_add(MISSED_AGAIN_MS));
     }
 
-    fn finish(self) -> Claimed {
+    fn finish(self, allowance: &Allowance) -> Claimed {
         let mut answer = self.answer;
+        if !answer.replayed && !self.held_back.is_empty() {
+            answer.held_back = allowance.dependencies(&self.held_back.into_values().flatten().collect());
+        }
         if answer.leases.len() < self.claim.max && !answer.replayed {
             answer.next_due_ms = self.next_due_ms;
         }

@@ -9,13 +9,16 @@
 pub mod address;
 mod agents;
 mod aside;
+mod ask;
 mod batcher;
 mod claim;
 mod clock;
+mod commands;
 pub mod doctor;
 mod due;
 mod enqueue;
 mod fetch;
+mod gates;
 mod given;
 mod held;
 mod hints;
@@ -47,7 +50,7 @@ use redrive_shared::clock::Clock;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
-use redrive_shared::wire::{AgentView, Heartbeat, QueueView};
+use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, QueueView};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
@@ -66,8 +69,9 @@ use self::room::Room;
 use self::transition::{Change, Changed};
 pub use self::value::STORED;
 use super::{
-    Acted, Arrival, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Hint, Listed, Reap,
-    Result, Settle, Settled, Store, StoreError,
+    Acted, Arrival, Beaten, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend, Extended, Filter,
+    GateSwap, GateSwapped, Gates, Hint, Listed, Reap, Restriction, Result, Settle, Settled, Store,
+    StoreError,
 };
 
 /// A handle to the shared store.
@@ -208,8 +212,8 @@ impl Store for RedisStore {
         self.inner.enqueue(batch).await
     }
 
-    async fn claim(&self, batch: Vec<Claim>) -> Result<Vec<Claimed>> {
-        self.inner.claim(batch).await
+    async fn claim(&self, batch: Vec<Claim>, gates: &[Restriction]) -> Result<Vec<Claimed>> {
+        self.inner.claim(batch, gates).await
     }
 
     async fn extend(&self, batch: Vec<Extend>) -> Result<Vec<Extended>> {
@@ -288,8 +292,20 @@ impl Store for RedisStore {
         self.inner.leased(queue).await
     }
 
+    async fn gates(&self, seen: i64) -> Result<Option<Gates>> {
+        self.inner.gates(seen).await
+    }
+
+    async fn swap_gates(&self, batch: Vec<GateSwap>) -> Result<Vec<GateSwapped>> {
+        self.inner.swap_gates(&batch).await
+    }
+
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {
         self.inner.heartbeat(beat).await
+    }
+
+    async fn command_breaker(&self, wanted: CommandBreaker) -> Result<Option<BreakerCommand>> {
+        self.inner.command_breaker(&wanted).await
     }
 
     async fn agents(&self) -> Result<Vec<AgentView>> {

@@ -73,6 +73,10 @@ script!(
     QUEUES, "queues"
 );
 script!(
+    /// Gates are changed.
+    SWAP_GATES, "swap_gates"
+);
+script!(
     /// Claims of a shard learn which queues are paused.
     SHOW_PAUSES, "show_pauses"
 );
@@ -83,6 +87,10 @@ script!(
 script!(
     /// An agent was heard from.
     BEAT, "beat"
+);
+script!(
+    /// A person wants something of an agent's breakers.
+    COMMAND, "command"
 );
 script!(
     /// An agent's presence connection was opened.

@@ -4,8 +4,10 @@
 //! line is needed for is a file beside it. What the writer keeps in memory (lanes, queues) is built from the tables.
 
 mod claim;
+mod commands;
 pub mod doctor;
 mod enqueue;
+mod gates;
 mod lanes;
 mod leases;
 mod open;
@@ -25,7 +27,7 @@ use redrive_shared::clock::Clock;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
-use redrive_shared::wire::{AgentView, Heartbeat, QueueView};
+use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, QueueView};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -34,8 +36,8 @@ use self::queues::Published;
 use self::read::Detail;
 use self::writer::{Writer, WriterHandle, store_error};
 use super::{
-    Acted, Arrival, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Listed, Reap,
-    Result, Settle, Settled, Store, StoreError,
+    Acted, Arrival, Beaten, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend, Extended, Filter,
+    GateSwap, GateSwapped, Gates, Listed, Reap, Restriction, Result, Settle, Settled, Store, StoreError,
 };
 
 /// Connections kept open for readers; more readers at once open their own for the moment.
@@ -149,8 +151,9 @@ impl Store for SqliteStore {
         self.write(|tx| enqueue::enqueue(tx, batch)).await
     }
 
-    async fn claim(&self, batch: Vec<Claim>) -> Result<Vec<Claimed>> {
-        self.write(|tx| claim::claim(tx, batch)).await
+    async fn claim(&self, batch: Vec<Claim>, gates: &[Restriction]) -> Result<Vec<Claimed>> {
+        let gates = gates.to_vec();
+        self.write(move |tx| claim::claim(tx, &batch, &gates)).await
     }
 
     async fn extend(&self, batch: Vec<Extend>) -> Result<Vec<Extended>> {
@@ -247,8 +250,20 @@ impl Store for SqliteStore {
         self.read(move |connection| read::leased(connection, &queue)).await
     }
 
+    async fn gates(&self, seen: i64) -> Result<Option<Gates>> {
+        self.read(move |connection| gates::gates(connection, seen)).await
+    }
+
+    async fn swap_gates(&self, batch: Vec<GateSwap>) -> Result<Vec<GateSwapped>> {
+        self.write(move |tx| gates::swap(tx, batch)).await
+    }
+
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {
         self.write(move |tx| operate::heartbeat(tx, &beat)).await
+    }
+
+    async fn command_breaker(&self, wanted: CommandBreaker) -> Result<Option<BreakerCommand>> {
+        self.write(move |tx| commands::give(tx, &wanted)).await
     }
 
     async fn agents(&self) -> Result<Vec<AgentView>> {

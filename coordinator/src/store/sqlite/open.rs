@@ -19,6 +19,8 @@ pub(super) const SCHEMA_VERSION: i64 = 1;
 /// The database's file in the data directory, and the file that is locked.
 pub(super) const DATABASE: &str = "redrive.sqlite";
 pub(super) const LOCK: &str = "lock";
+/// Tables that version 1 did not have from the beginning, made where they are missing.
+const LATER_TABLES: &str = include_str!("sql/breaker_commands.sql");
 /// How long to wait for another process's transaction (a backup, a shell) before callers are told.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Statements kept prepared.
@@ -58,17 +60,30 @@ pub(super) fn open_reader(location: &Location) -> rusqlite::Result<Connection> {
 fn migrate(connection: &Connection) -> rusqlite::Result<()> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     match version {
-        SCHEMA_VERSION => Ok(()),
+        SCHEMA_VERSION => {}
         0 => {
             connection.execute_batch("BEGIN IMMEDIATE")?;
             connection.execute_batch(include_str!("sql/schema.sql"))?;
             let default = Name::new(DEFAULT_QUEUE).map_err(|error| super::rows::corrupt(0, error))?;
             QueueBook::default().put(connection, &default, RetryPolicy::default())?;
             connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            connection.execute_batch("COMMIT")
+            connection.execute_batch("COMMIT")?;
         }
-        newer => Err(rusqlite::Error::IntegralValueOutOfRange(0, newer)),
+        newer => return Err(rusqlite::Error::IntegralValueOutOfRange(0, newer)),
     }
+    connection.execute_batch(LATER_TABLES)?;
+    add_gates(connection)
+}
+
+/// Adds what came after the version, and what an older release passes over if it is put back: so the version stays.
+fn add_gates(connection: &Connection) -> rusqlite::Result<()> {
+    let known = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'gates')";
+    if connection.query_row(known, [], |row| row.get(0))? {
+        return Ok(());
+    }
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    connection.execute_batch(include_str!("sql/add_gates.sql"))?;
+    connection.execute_batch("COMMIT")
 }
 
 /// Takes the data directory for this process alone.

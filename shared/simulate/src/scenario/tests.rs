@@ -143,7 +143,7 @@ fn what_is_wrong_is_told_with_its_line_and_what_to_write() {
         ("from_ms = 10000", "from_ms = 35000", "must be after from_ms"),
         ("to_ms = 40000", "to_ms = 30000", "it must be after from_ms (30000)"),
         ("queue = 100", "contention = \"optimistic\"", "cannot be combined with contention"),
-        ("min_outcomes = 4", "min_outcomes = 6", "must be 0 (off) or at least min_outcomes"),
+        ("min_outcomes = 4", "min_outcomes = 9", "must be 0 (off) or at least min_outcomes"),
         ("min_outcomes = 4", "min_outcome = 4", "did you mean `min_outcomes`?"),
         ("name = \"at once\"", "name = \"full_jitter\"", "a second time"),
         ("holds = \"retries\"", "holds = \"retrys\"", "did you mean \"retries\"?"),
