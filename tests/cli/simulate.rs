@@ -39,7 +39,10 @@ async fn a_scenario_gives_a_table_an_object_and_a_picture_and_the_same_each_time
     assert_eq!((code, said.as_str()), (0, ""));
     assert!(table.starts_with("A short outage (seed 1)\nVARIANT"), "{table}");
     assert!(table.contains("full_jitter") && table.contains("RECOVERED") && table.contains('$'), "{table}");
-    assert!(!table.contains("SHUT") && !table.contains("REPEATED"), "what is zero everywhere is left out: {table}");
+    assert!(
+        !table.contains("SHUT") && !table.contains("REPEATED"),
+        "what is zero everywhere is left out: {table}"
+    );
     let svg = std::fs::read_to_string(directory.path().join("outage.svg")).unwrap();
     assert!(svg.starts_with("<svg ") && svg.contains("retries a second"), "{svg}");
 
@@ -58,7 +61,8 @@ async fn a_scenario_gives_a_table_an_object_and_a_picture_and_the_same_each_time
 #[tokio::test]
 async fn gates_and_workflows_are_shown_and_their_mistakes_told_with_their_line() {
     let directory = tempfile::tempdir().unwrap();
-    let more = "[workflow]\nsteps = 3\ncalls_at = 2\nresume = false\n[gate]\nrequests_per_minute = 900\n[retry]";
+    let more =
+        "[workflow]\nsteps = 3\ncalls_at = 2\nresume = false\n[gate]\nrequests_per_minute = 900\n[retry]";
     let text = SCENARIO.replace("[retry]", more);
     std::fs::write(directory.path().join("gate.toml"), &text).unwrap();
     let (code, table, said) = simulate(&["gate.toml"], directory.path()).await;

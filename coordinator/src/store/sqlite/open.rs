@@ -19,8 +19,10 @@ pub(super) const SCHEMA_VERSION: i64 = 1;
 /// The database's file in the data directory, and the file that is locked.
 pub(super) const DATABASE: &str = "redrive.sqlite";
 pub(super) const LOCK: &str = "lock";
-/// Tables that version 1 did not have from the beginning, made where they are missing.
-const LATER_TABLES: &str = include_str!("sql/breaker_commands.sql");
+/// Tables that version 1 did not have from the beginning, made where they are missing: the version says what a release must
+/// know to work with the tasks, and one that does not know these works with them all the same.
+const LATER_TABLES: [&str; 2] =
+    [include_str!("sql/breaker_commands.sql"), include_str!("sql/policy_versions.sql")];
 /// How long to wait for another process's transaction (a backup, a shell) before callers are told.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Statements kept prepared.
@@ -45,9 +47,6 @@ pub(super) fn open_writer(location: &Location) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "cache_size", -64_000)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     migrate(&connection)?;
-    // Beside the tables of the schema's version, which says what a release must know to work with the tasks: one that does
-    // not know this table works with them all the same.
-    connection.execute_batch(include_str!("sql/policy_versions.sql"))?;
     Ok(connection)
 }
 
@@ -74,7 +73,9 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
         }
         newer => return Err(rusqlite::Error::IntegralValueOutOfRange(0, newer)),
     }
-    connection.execute_batch(LATER_TABLES)?;
+    for table in LATER_TABLES {
+        connection.execute_batch(table)?;
+    }
     add_gates(connection)
 }
 
