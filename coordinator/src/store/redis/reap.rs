@@ -187,10 +187,10 @@ impl Inner {
             let deadline_ms = after.record.deadline_ms.saturating_add(1);
             let decided =
                 Decided { guard, before, verdict, failure: None, agent, note: None, result: None, now_ms };
-            let queue = lane(&after).map(|lane| lane.queue);
+            let names = lane(&after).map(|lane| (lane.queue, lane.dependency));
             let change = self.change(&id, &mut after, None, decided).await;
-            let decided = queue.and_then(|queue| Ok((queue, change?)));
-            let Some((queue, change)) = aside.pass_over(&id, || Some(Place::Lease(epoch)), decided)? else {
+            let decided = names.and_then(|names| Ok((names, change?)));
+            let Some(((queue, dependency), change)) = aside.pass_over(&id, || Some(Place::Lease(epoch)), decided)? else {
                 continue;
             };
             if state == TaskState::Scheduled && deadline_ms <= now_ms {
@@ -198,7 +198,7 @@ impl Inner {
             } else if state == TaskState::Scheduled {
                 reap.look_again(deadline_ms);
             }
-            lost.push(Reaped { id, queue, agent: holder, started, state, due_ms });
+            lost.push(Reaped { id, queue, dependency, epoch, agent: holder, started, state, due_ms });
             changes.push(change);
         }
         for (reaped, changed) in lost.into_iter().zip(self.apply(changes).await?) {

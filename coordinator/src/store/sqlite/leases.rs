@@ -120,7 +120,7 @@ pub(super) fn miss_deadline(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<
 
 fn lose(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<Reaped> {
     let before = Before::of(&task.record);
-    let (started, holder) = (task.record.started, task.agent.clone());
+    let (started, holder, epoch) = (task.record.started, task.agent.clone(), task.record.epoch);
     let policy = tx.policy(task.lane)?;
     let lost = task.record.lose(&policy, tx.now_us, tx.rng);
     // The query selects leased tasks only, within this transaction.
@@ -130,6 +130,8 @@ fn lose(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<Reaped> {
     Ok(Reaped {
         id: TaskId::new(task.id.as_str()).map_err(|error| corrupt(24, error))?,
         queue: tx.queue_name(task.lane)?,
+        dependency: tx.lane(task.lane)?.dependency.clone(),
+        epoch,
         agent: holder.and_then(|agent| Name::new(agent).ok()),
         started,
         state: task.record.state,
