@@ -35,6 +35,11 @@ impl BoundedLabels {
         Self { known: Mutex::default(), most }
     }
 
+    /// Those that there are.
+    fn known(&self) -> Vec<Arc<str>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
     /// The label of a name.
     pub fn label(&self, name: &str) -> Arc<str> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,9 +80,9 @@ pub fn record_reported(dependency: Arc<str>, report: &Report) {
 }
 
 /// Gates by dependency, read when someone looks: their state as its place in [`State::ALL`], 0 open to 4 isolated. Of
-/// dependencies that share a label the one that lets least through is shown.
+/// dependencies that share a label the one that lets least through is shown. One that was forgotten lets everything through.
 pub fn record_gates(labels: &BoundedLabels, gates: &[GateView]) {
-    let mut worst: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+    let mut worst: BTreeMap<Arc<str>, usize> = labels.known().into_iter().map(|label| (label, 0)).collect();
     for gate in gates {
         let number = State::ALL.iter().position(|state| *state == gate.state).unwrap_or(0);
         let shown = worst.entry(labels.label(&gate.dependency)).or_default();

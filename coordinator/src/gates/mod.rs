@@ -22,7 +22,7 @@ use redrive_shared::wire::GateView;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use self::book::Book;
+use self::book::{Book, Refusal};
 pub use self::entry::{Told, began_ms};
 use crate::alarm::Alarm;
 use crate::dispatch::Dispatcher;
@@ -103,7 +103,7 @@ impl Keeper {
         let mut told = Told::default();
         told.add_many(dependency, Signal::Success, attempts.saturating_sub(failures), Some(agent), 0);
         let mut book = self.lock();
-        book.count_calls(dependency, attempts, 0, now_ms);
+        book.count_reported(dependency, attempts, now_ms);
         book.hear(told, now_ms);
         self.ring(book);
     }
@@ -114,11 +114,20 @@ impl Keeper {
         {
             let now_ms = self.clock.now_ms();
             let mut book = self.lock();
-            if !book.order(dependency, order, written, now_ms) {
-                return Err(Problem::new(
-                    ErrorCode::LimitReached,
-                    format!("{GATES_MAX} dependencies have gates already; none was made for `{dependency}`"),
-                ));
+            match book.order(dependency, order, written, now_ms) {
+                Ok(()) => {}
+                Err(Refusal::TooMany) => {
+                    let detail = format!(
+                        "{GATES_MAX} dependencies have gates already; none was made for `{dependency}`"
+                    );
+                    return Err(Problem::new(ErrorCode::LimitReached, detail));
+                }
+                Err(Refusal::Unreadable) => {
+                    let detail = format!(
+                        "the gate of `{dependency}` cannot be read by this release; ask a coordinator of the newer one"
+                    );
+                    return Err(Problem::new(ErrorCode::Internal, detail));
+                }
             }
             self.ring(book);
         }
@@ -138,6 +147,12 @@ impl Keeper {
     pub fn view(&self, dependency: &Name) -> GateView {
         let now_ms = self.clock.now_ms();
         self.lock().view(dependency, now_ms)
+    }
+
+    /// Learns what there is, before anything is handed out.
+    pub async fn prepare(&self) {
+        self.lock().look_at(i64::MIN);
+        self.read(self.store.hints().is_some()).await;
     }
 
     /// Others changed gates.
@@ -175,7 +190,7 @@ impl Keeper {
             Ok(Some(gates)) => self.lock().learn(gates, self.clock.now_ms()),
             Ok(None) => {}
             Err(error) => {
-                tracing::debug!(%error, "cannot read the gates");
+                tracing::warn!(%error, "cannot read the gates");
                 self.lock().look_at(now_ms + RETRY_AFTER_FAILURE_MS);
             }
         }

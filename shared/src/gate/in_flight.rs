@@ -77,6 +77,13 @@ impl InFlight {
         self.early.retain(|(_, count, until_ms)| *until_ms > now_ms && *count > 0);
     }
 
+    /// The clock was set back by so much. When leases began stays as it was told: their ends are told by the same.
+    pub fn set_back(&mut self, by_ms: i64) {
+        self.taken.iter_mut().for_each(|(until_ms, _)| *until_ms -= by_ms);
+        self.leases.iter_mut().for_each(|leases| leases.until_ms -= by_ms);
+        self.early.iter_mut().for_each(|(_, _, until_ms)| *until_ms -= by_ms);
+    }
+
     pub fn take(&mut self, count: u32, now_ms: i64) {
         self.forget(now_ms);
         if count == 0 {
