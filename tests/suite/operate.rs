@@ -119,7 +119,10 @@ pub async fn a_waiting_task_that_is_retried_becomes_due(bed: Bed) {
     bed.advance(5);
     let due_ms = START_MS + 5;
     assert_eq!(bed.retry_one("later").await, Acted::Now { state: TaskState::Scheduled, due_ms, ended: None });
-    assert_eq!(bed.retry_one("now").await, Acted::Now { state: TaskState::Scheduled, due_ms: START_MS, ended: None });
+    assert_eq!(
+        bed.retry_one("now").await,
+        Acted::Now { state: TaskState::Scheduled, due_ms: START_MS, ended: None }
+    );
     bed.assert_order(bed.take_ids(9).await, &["now", "later"]);
 }
 
@@ -136,7 +139,11 @@ pub async fn every_settled_failure_can_be_retried(bed: Bed) {
     one_of_each(&bed).await;
     for text in ["dead", "escalated", "cancelled"] {
         let due_ms = bed.now_ms();
-        assert_eq!(bed.retry_one(text).await, Acted::Now { state: TaskState::Scheduled, due_ms, ended: None }, "{text}");
+        assert_eq!(
+            bed.retry_one(text).await,
+            Acted::Now { state: TaskState::Scheduled, due_ms, ended: None },
+            "{text}"
+        );
     }
     assert_eq!(bed.take(9).await.len(), 3);
     bed.assert_counts_are_right().await;

@@ -106,11 +106,7 @@ impl Limit {
             floor_per_s: self.retry_floor.unwrap_or(default.floor_per_s),
             min_firsts: self.retry_min_firsts.unwrap_or(default.min_firsts),
         });
-        Settings {
-            requests_per_minute: self.requests_per_minute,
-            max_in_flight: self.max_in_flight,
-            budget,
-        }
+        Settings { requests_per_minute: self.requests_per_minute, max_in_flight: self.max_in_flight, budget }
     }
 }
 

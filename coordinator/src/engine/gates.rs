@@ -61,7 +61,9 @@ impl Engine {
                 }
                 self.gates.hear(told);
             }
-            Err(error) => tracing::warn!(%error, "gates count tasks that were called off until their time is over"),
+            Err(error) => {
+                tracing::warn!(%error, "gates count tasks that were called off until their time is over")
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use redrive_shared::gate::{Change, Command, Gate, Heard, Room, Settings, Signal, State};
 use redrive_shared::id::Name;
+use redrive_shared::limits::RESTART_GRACE_MS;
 use redrive_shared::task::Lease;
 
 /// How long what was heard may wait to be written, in ms, where it changes nothing for anybody.
@@ -55,18 +56,37 @@ impl Told {
 /// What happened to a gate.
 #[derive(Debug, Clone)]
 pub(super) enum Event {
-    Heard { heard: Heard, at_ms: i64, jitter: f64 },
-    Calls { firsts: u32, retries: u32, at_ms: i64 },
+    Heard {
+        heard: Heard,
+        at_ms: i64,
+        jitter: f64,
+    },
+    Calls {
+        firsts: u32,
+        retries: u32,
+        at_ms: i64,
+    },
     Command(Command, i64),
     Set(Settings),
     Take(u32),
     GiveBack(u32),
     /// Leases began.
-    Begin { count: u32, started_ms: i64, until_ms: i64, at_ms: i64 },
+    Begin {
+        count: u32,
+        started_ms: i64,
+        until_ms: i64,
+        at_ms: i64,
+    },
     /// Leases are over.
-    End { count: u32, started_ms: i64, at_ms: i64 },
+    End {
+        count: u32,
+        started_ms: i64,
+        at_ms: i64,
+    },
     /// What was taken is worth nothing.
     Waste(u32),
+    /// Nothing that is out stops to count before then.
+    Spare(i64),
 }
 
 impl Event {
@@ -77,7 +97,10 @@ impl Event {
 
     /// Whether others must know it soon, where it is limited how many are out.
     const fn is_of_limit(&self) -> bool {
-        matches!(self, Self::Begin { .. } | Self::End { .. } | Self::GiveBack(_) | Self::Waste(_))
+        matches!(
+            self,
+            Self::Begin { .. } | Self::End { .. } | Self::GiveBack(_) | Self::Waste(_) | Self::Spare(_)
+        )
     }
 }
 
@@ -331,7 +354,8 @@ impl Entry {
         // It consists of numbers and names: were it ever not to serialise, nothing would be written.
         let value = serde_json::to_string(&gate).ok()?;
         let draft = Draft { seen: self.version, value, tell };
-        self.sending = Some(Sending { draft: draft.clone(), doubtful: false, events, gate, granted, changes });
+        self.sending =
+            Some(Sending { draft: draft.clone(), doubtful: false, events, gate, granted, changes });
         Some(draft)
     }
 
@@ -428,9 +452,10 @@ pub fn began_ms(epoch: i64) -> i64 {
     epoch.div_euclid(1_000)
 }
 
-/// When a lease is over at the latest: it is started before its end, and may then take its time.
+/// When a lease is over at the latest: it is started before its end, may then take its time, and is spared for a while where
+/// the store could not be reached.
 fn over_by_ms(lease: &Lease) -> i64 {
-    lease.lease_until_ms.saturating_add_unsigned(lease.timeout_ms)
+    lease.lease_until_ms.saturating_add_unsigned(lease.timeout_ms).saturating_add_unsigned(RESTART_GRACE_MS)
 }
 
 fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Change> {
@@ -459,6 +484,10 @@ fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Change> {
         }
         Event::Waste(unused) => {
             gate.waste(*unused);
+            None
+        }
+        Event::Spare(until_ms) => {
+            gate.spare(*until_ms);
             None
         }
         // Nothing is taken before that is written.

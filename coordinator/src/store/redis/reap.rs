@@ -190,7 +190,9 @@ impl Inner {
             let names = lane(&after).map(|lane| (lane.queue, lane.dependency));
             let change = self.change(&id, &mut after, None, decided).await;
             let decided = names.and_then(|names| Ok((names, change?)));
-            let Some(((queue, dependency), change)) = aside.pass_over(&id, || Some(Place::Lease(epoch)), decided)? else {
+            let Some(((queue, dependency), change)) =
+                aside.pass_over(&id, || Some(Place::Lease(epoch)), decided)?
+            else {
                 continue;
             };
             if state == TaskState::Scheduled && deadline_ms <= now_ms {
