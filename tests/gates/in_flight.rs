@@ -246,10 +246,11 @@ async fn a_claim_that_waits_at_one_coordinator_gets_what_ends_at_another() {
     let redis = RedisServer::start().await;
     let url = redis.url();
     let (a, b) = tokio::join!(Coordinator::on(&url), Coordinator::on(&url));
-    let (a, b) = (a.client(), b.client());
+    let (one, a, b) = (&a, a.client(), b.client());
     limit_to(&a, 1).await;
     enqueue(&a, "e", 3, DEPENDENCY).await;
     let lease = claim(&a, "w", 5, 10_000).await.remove(0);
+    assert_eq!(one.metric(&format!("redrive_gate_in_flight{{dependency=\"{DEPENDENCY}\"}}")).await, 1);
     let known = async || (out(&b).await == Some(1)).then_some(());
     eventually("the other knows", PATIENCE, known).await;
     let waiting = tokio::spawn(async move { claim(&b, "w", 5, 20_000).await });
