@@ -288,6 +288,9 @@ impl Dispatcher {
 
     /// Claims for a wave.
     async fn serve(&self, wave: Vec<(Interest, Waiter)>) {
+        if let Err(error) = self.gates.ready().await {
+            return self.fail(wave, &Problem::from(error));
+        }
         let claims: Vec<Claim> = wave.iter().map(|(_, waiter)| waiter.claim.clone()).collect();
         let gates = self.gates.restrict(claims.iter().map(|claim| claim.max).sum());
         match self.store.claim(claims.clone(), &gates).await {

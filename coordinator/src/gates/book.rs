@@ -108,6 +108,14 @@ impl Book {
         }
     }
 
+    /// Nothing that is out stops to count before then.
+    pub fn spare(&mut self, until_ms: i64, now_ms: i64) {
+        let limited = self.entries.iter().filter(|(_, entry)| entry.limits_in_flight());
+        for dependency in limited.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.with(&dependency, now_ms, |entry| entry.add(Event::Spare(until_ms), now_ms));
+        }
+    }
+
     /// How calls ended, and which leases did.
     pub fn hear(&mut self, told: Told, now_ms: i64) {
         for (dependency, started_ms, count) in told.ended {

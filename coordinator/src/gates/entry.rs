@@ -2,6 +2,7 @@
 
 use redrive_shared::gate::{Change, Command, Gate, Heard, Room, Settings, Signal, State};
 use redrive_shared::id::Name;
+use redrive_shared::limits::RESTART_GRACE_MS;
 use redrive_shared::task::Lease;
 
 /// How long what was heard may wait to be written, in ms, where it changes nothing for anybody.
@@ -104,6 +105,8 @@ pub(super) enum Event {
     },
     /// What was taken is worth nothing.
     Waste(u32),
+    /// Nothing that is out stops to count before then.
+    Spare(i64),
 }
 
 impl Event {
@@ -114,7 +117,10 @@ impl Event {
 
     /// Whether others must know it soon, where it is limited how many are out.
     const fn is_of_limit(&self) -> bool {
-        matches!(self, Self::Begin { .. } | Self::End { .. } | Self::GiveBack(_) | Self::Waste(_))
+        matches!(
+            self,
+            Self::Begin { .. } | Self::End { .. } | Self::GiveBack(_) | Self::Waste(_) | Self::Spare(_)
+        )
     }
 }
 
@@ -521,9 +527,10 @@ pub fn began_ms(epoch: i64) -> i64 {
     epoch.div_euclid(1_000)
 }
 
-/// When a lease is over at the latest: it is started before its end, and may then take its time.
+/// When a lease is over at the latest: it is started before its end, may then take its time, and is spared for a while where
+/// the store could not be reached.
 fn over_by_ms(lease: &Lease) -> i64 {
-    lease.lease_until_ms.saturating_add_unsigned(lease.timeout_ms)
+    lease.lease_until_ms.saturating_add_unsigned(lease.timeout_ms).saturating_add_unsigned(RESTART_GRACE_MS)
 }
 
 fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Change> {
@@ -556,6 +563,10 @@ fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Change> {
         }
         Event::Waste(unused) => {
             gate.waste(*unused);
+            None
+        }
+        Event::Spare(until_ms) => {
+            gate.spare(*until_ms);
             None
         }
         // Nothing is taken before that is written.

@@ -11,13 +11,14 @@
 mod book;
 mod entry;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::gate::{Command, Settings, Signal};
 use redrive_shared::id::Name;
-use redrive_shared::limits::{GATES_MAX, LEASE_DEFAULT_MS};
+use redrive_shared::limits::{GATES_MAX, LEASE_DEFAULT_MS, RESTART_GRACE_MS};
 use redrive_shared::wire::GateView;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,9 @@ use crate::store::{Claim, Claimed, Restriction, Store, StoreError};
 const LOOK_EVERY_MS: i64 = 1_000;
 /// How long to wait after the store failed.
 const RETRY_AFTER_FAILURE_MS: i64 = 500;
+/// How much longer leases are counted than they are spared after a coordinator's start, in ms: they are ended one batch after
+/// the other.
+const SPARED_MORE_MS: u64 = 2_000;
 
 /// The keeper.
 pub struct Keeper {
@@ -43,6 +47,8 @@ pub struct Keeper {
     labels: Arc<BoundedLabels>,
     /// Whether claims are restricted.
     holds_back: bool,
+    /// Whether the store was read.
+    known: AtomicBool,
     book: Mutex<Book>,
 }
 
@@ -54,7 +60,31 @@ impl Keeper {
         labels: Arc<BoundedLabels>,
         holds_back: bool,
     ) -> Self {
-        Self { store, clock, alarm: Alarm::default(), labels, holds_back, book: Mutex::default() }
+        let (alarm, known) = (Alarm::default(), AtomicBool::new(false));
+        Self { store, clock, alarm, labels, holds_back, known, book: Mutex::default() }
+    }
+
+    /// Knows the gates from here on: a coordinator that has just begun hands out nothing before it does.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        if !self.holds_back || self.known.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let gates = self.store.gates(0).await?;
+        let now_ms = self.clock.now_ms();
+        let mut book = self.lock();
+        if let Some(gates) = gates {
+            book.learn(gates, now_ms);
+        }
+        // Leases from before outlive their time by so much: see `Store::reap`.
+        let spared_ms = now_ms.saturating_add_unsigned(RESTART_GRACE_MS + SPARED_MORE_MS);
+        if !self.known.swap(true, Ordering::AcqRel) {
+            book.spare(spared_ms, now_ms);
+        }
+        self.ring(book);
+        Ok(())
     }
 
     /// What the gates let through of up to `most` tasks. Give the answer to [`Keeper::claimed`], whatever comes of the claim.
@@ -163,6 +193,9 @@ impl Keeper {
 
     /// Writes and looks until shutdown; then once more, so that what was heard last is not lost.
     pub async fn run(&self, dispatcher: &Dispatcher, shutdown: CancellationToken) {
+        if let Err(error) = self.ready().await {
+            tracing::warn!(%error, "cannot read the gates yet");
+        }
         self.look();
         let shared = self.store.hints().is_some();
         while shutdown.run_until_cancelled(self.alarm.wait(&*self.clock)).await.is_some() {

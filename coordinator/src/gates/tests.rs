@@ -423,6 +423,22 @@ fn what_dies_with_a_coordinator_comes_back() {
 }
 
 #[test]
+fn a_coordinator_that_begins_counts_what_counted_when_the_last_one_went() {
+    let mut shelf = Shelf::default();
+    let (mut a, _) = limited_to(2, &mut shelf, T0);
+    assert_eq!(claim_some(&mut a, &mut shelf, T0), 2);
+    let (mut later, now_ms) = (Book::default(), T0 + 3_600_000);
+    later.learn(shelf.all(), now_ms);
+    later.spare(now_ms + 12_000, now_ms);
+    assert_eq!(in_flight(&later, now_ms), Some(2));
+    // It ends one of them, and of the other nothing is ever heard.
+    end(&mut later, T0, now_ms + 10_000);
+    assert_eq!(claim_some(&mut later, &mut shelf, now_ms + 10_001), 1);
+    assert_eq!(claim_some(&mut later, &mut shelf, now_ms + 11_999), 0);
+    assert_eq!(claim_some(&mut later, &mut shelf, now_ms + 12_000), 1);
+}
+
+#[test]
 fn a_claim_whose_answer_is_lost_counts_until_its_leases_end() {
     let mut shelf = Shelf::default();
     let (mut a, _) = limited_to(2, &mut shelf, T0);
