@@ -10,7 +10,8 @@ use redrive_shared::wire::GateView;
 use tokio::sync::oneshot;
 
 use super::Order;
-use super::entry::{Entry, Event, Told};
+use super::entry::Entry;
+use super::event::{Event, Told};
 use crate::store::{Claim, Claimed, GateCell, GateSwap, GateSwapped, Gates, Restriction, StoreError};
 
 /// How often gates are looked for that can be forgotten, in ms.

@@ -10,6 +10,7 @@
 
 mod book;
 mod entry;
+mod event;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +25,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use self::book::{Book, Refusal};
-pub use self::entry::{Told, began_ms};
+pub use self::event::{Told, began_ms};
 use crate::alarm::Alarm;
 use crate::dispatch::Dispatcher;
 use crate::metrics::BoundedLabels;

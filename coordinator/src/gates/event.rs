@@ -1,0 +1,160 @@
+//! What gates are told, and what happens to one.
+
+use redrive_shared::gate::{Change, Command, Gate, Heard, Settings, Signal};
+use redrive_shared::id::Name;
+
+/// How calls of a batch ended, gathered by dependency and agent, and which leases are over.
+#[derive(Debug, Default)]
+pub struct Told {
+    pub(super) heard: Vec<(Name, Heard)>,
+    /// When they began, and how many.
+    pub(super) ended: Vec<(Name, i64, u32)>,
+}
+
+impl Told {
+    /// One call to the dependency ended.
+    pub fn add(&mut self, dependency: &Name, signal: Signal, agent: Option<&Name>, started_ms: i64) {
+        self.add_many(dependency, signal, 1, agent, started_ms);
+    }
+
+    /// So many calls to the dependency ended alike.
+    pub fn add_many(
+        &mut self,
+        dependency: &Name,
+        signal: Signal,
+        count: u32,
+        agent: Option<&Name>,
+        started_ms: i64,
+    ) {
+        if count == 0 {
+            return;
+        }
+        if let Some((last, heard)) = self.heard.last_mut()
+            && last == dependency
+            && heard.agent.as_ref() == agent
+            && heard.signal == signal
+            && heard.started_ms == started_ms
+        {
+            heard.count = heard.count.saturating_add(count);
+            return;
+        }
+        self.heard.push((dependency.clone(), Heard { signal, count, agent: agent.cloned(), started_ms }));
+    }
+
+    /// A lease on a task of the dependency is over, whatever is known of its call.
+    pub fn end(&mut self, dependency: &Name, started_ms: i64) {
+        match self.ended.last_mut() {
+            Some((last, last_ms, count)) if last == dependency && *last_ms == started_ms => *count += 1,
+            _ => self.ended.push((dependency.clone(), started_ms, 1)),
+        }
+    }
+
+    /// Whether nothing was.
+    pub fn is_empty(&self) -> bool {
+        self.heard.is_empty() && self.ended.is_empty()
+    }
+}
+
+/// What happened to a gate.
+#[derive(Debug, Clone)]
+pub(super) enum Event {
+    Heard {
+        heard: Heard,
+        at_ms: i64,
+        jitter: f64,
+    },
+    Calls {
+        firsts: u32,
+        retries: u32,
+        at_ms: i64,
+    },
+    /// First calls that agents made themselves.
+    Reported {
+        firsts: u32,
+        at_ms: i64,
+    },
+    Command(Command, i64),
+    Set(Settings),
+    Take(u32),
+    GiveBack(u32),
+    /// Leases began.
+    Begin {
+        count: u32,
+        started_ms: i64,
+        until_ms: i64,
+        at_ms: i64,
+    },
+    /// Leases are over.
+    End {
+        count: u32,
+        started_ms: i64,
+        at_ms: i64,
+    },
+    /// What was taken is worth nothing.
+    Waste(u32),
+    /// Nothing that is out stops to count before then.
+    Spare(i64),
+}
+
+impl Event {
+    /// Whether more may pass after it, though the state is the same.
+    pub const fn makes_room(&self) -> bool {
+        matches!(self, Self::End { .. } | Self::GiveBack(_) | Self::Waste(_) | Self::Set(_))
+    }
+
+    /// Whether others must know it soon, where it is limited how many are out.
+    pub const fn is_of_limit(&self) -> bool {
+        matches!(
+            self,
+            Self::Begin { .. } | Self::End { .. } | Self::GiveBack(_) | Self::Waste(_) | Self::Spare(_)
+        )
+    }
+}
+
+/// What an event does to a gate.
+pub(super) fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Change> {
+    let change = match event {
+        Event::Heard { heard, at_ms, jitter } => gate.hear(heard, *at_ms, *jitter),
+        Event::Calls { firsts, retries, at_ms } => {
+            gate.count_calls(*firsts, *retries, *at_ms);
+            None
+        }
+        Event::Reported { firsts, at_ms } => {
+            gate.count_reported(*firsts, *at_ms);
+            None
+        }
+        Event::Command(command, at_ms) => gate.command(*command, *at_ms),
+        Event::Set(settings) => {
+            gate.set(settings.clone());
+            None
+        }
+        Event::GiveBack(unused) => {
+            gate.give_back(*unused);
+            None
+        }
+        Event::Begin { count, started_ms, until_ms, at_ms } => {
+            gate.begin(*count, *started_ms, *until_ms, *at_ms);
+            None
+        }
+        Event::End { count, started_ms, at_ms } => {
+            gate.end(*count, *started_ms, *at_ms);
+            None
+        }
+        Event::Waste(unused) => {
+            gate.waste(*unused);
+            None
+        }
+        Event::Spare(until_ms) => {
+            gate.spare(*until_ms);
+            None
+        }
+        // Nothing is taken before that is written.
+        Event::Take(_) => None,
+    };
+    change.or_else(|| gate.advance(now_ms))
+}
+
+/// When a lease began, by its epoch: that is a time in µs.
+pub fn began_ms(epoch: i64) -> i64 {
+    epoch.div_euclid(1_000)
+}
