@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::cost::Cost;
 use crate::failure::FailureClass;
 use crate::id::{Name, TaskId};
 
@@ -142,7 +143,9 @@ impl TryFrom<String> for Nonce {
     }
 }
 
-/// What a task has been through, by kind. Only `failed` counts against `max_attempts`, and only `lost` leads to poison.
+/// What a task has been through, by kind, each with a bound of its own. Only `failed` counts against `max_attempts`, and only
+/// `lost` leads to poison; a person is asked when one of the others reaches its bound. `undelivered` has none: it says
+/// something about the way to the workers, not about the task.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Ledger {
     /// Failures charged to the task, those before it was enqueued included.
@@ -151,10 +154,16 @@ pub struct Ledger {
     pub lost: u32,
     /// Leases that nobody started.
     pub undelivered: u32,
-    /// Times put off without a failure (snooze; later: gate, budget, lock).
+    /// Times put off uncharged: by its handler (snooze), or since its dependency is isolated.
     pub deferred: u32,
     /// Times handed back by a worker that drained or whose breaker was open.
     pub released: u32,
+    /// Times a lock was not had in time.
+    #[serde(default)]
+    pub lock_waits: u32,
+    /// What its attempts cost, as far as workers said.
+    #[serde(default, skip_serializing_if = "Cost::is_zero")]
+    pub cost_usd: Cost,
 }
 
 /// A failure after it was judged.

@@ -34,6 +34,7 @@ mod phase;
 mod ramp;
 mod sample;
 mod settings;
+mod standing;
 
 use std::collections::VecDeque;
 
@@ -46,6 +47,7 @@ pub use self::phase::{Alarm, Change, Reason, State};
 pub use self::sample::Tally;
 use self::sample::{SAMPLE_MS, Sample};
 pub use self::settings::{Budget, REQUESTS_PER_MINUTE_MAX, Settings, SettingsError};
+pub use self::standing::{Barred, Standing};
 use crate::failure::FailureClass;
 use crate::id::Name;
 

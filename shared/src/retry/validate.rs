@@ -1,9 +1,12 @@
 //! The checks of a policy's values, done once, on the way in.
 
 use super::{
-    MAX_ATTEMPTS, MAX_DEADLINE_MS, MAX_DELAY_MS, MAX_LEASE_MS, MAX_RETENTION_MS, MAX_SCHEDULE_LEN,
-    MAX_TIMEOUT_MS, MIN_LEASE_MS, RetryPolicy, Risk, Strategy,
+    MAX_ATTEMPTS, MAX_CHAIN_LEN, MAX_CHAINS, MAX_DEADLINE_MS, MAX_DEFERRALS, MAX_DELAY_MS, MAX_LEASE_MS,
+    MAX_RETENTION_MS, MAX_SCHEDULE_LEN, MAX_TIMEOUT_MS, MIN_LEASE_MS, RetryPolicy, Risk, Strategy,
+    class_default,
 };
+use crate::failure::FailureClass;
+use crate::id::Name;
 
 /// A value that a retry policy may not have. Fields are named by their path, such as
 /// `overrides.timeout.strategy.base_ms`.
@@ -112,6 +115,41 @@ pub enum PolicyError {
         /// What to do instead.
         instead: &'static str,
     },
+    /// A count outside its bounds.
+    #[error("{field} is {value}, {min} to {max} are allowed: {instead}")]
+    CountOutOfRange {
+        /// The field's path.
+        field: String,
+        /// The value.
+        value: usize,
+        /// The lower bound.
+        min: usize,
+        /// The upper bound.
+        max: usize,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// A chain leads back to where it begins.
+    #[error(
+        "{field} names `{dependency}` itself, a cycle: a dependency cannot stand in for itself; take it out of its chain"
+    )]
+    ChainOfItself {
+        /// The chain's path.
+        field: String,
+        /// The dependency.
+        dependency: Name,
+    },
+    /// A chain has a dependency twice.
+    #[error(
+        "{field} names `{dependency}` twice: routes are taken forwards only, so the second time would never be better; \
+         take one out"
+    )]
+    TwiceInChain {
+        /// The chain's path.
+        field: String,
+        /// The dependency.
+        dependency: Name,
+    },
 }
 
 impl RetryPolicy {
@@ -127,12 +165,49 @@ impl RetryPolicy {
             check_risk(risk, self.max_attempts)?;
         }
         self.check_durations()?;
+        self.check_counts()?;
+        self.check_chains()?;
         for (class, policy) in &self.overrides {
             if let Some(strategy) = &policy.strategy {
                 check_strategy(&format!("overrides.{class}.strategy"), strategy)?;
             }
             if let Some(max_attempts) = policy.max_attempts {
                 check_attempts(&format!("overrides.{class}.max_attempts"), max_attempts)?;
+            }
+            if let Some(failures) = policy.fallback_after {
+                check_fallback(*class, failures)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_counts(&self) -> Result<(), PolicyError> {
+        let rows = [
+            ("max_deferrals", self.max_deferrals, "leave it out for 10,000"),
+            ("max_releases", self.max_releases, "leave it out for 1,000"),
+        ];
+        let mut given = rows.into_iter().filter_map(|(field, value, instead)| Some((field, value?, instead)));
+        given.try_for_each(|(field, value, instead)| {
+            within(|| field.to_owned(), value as usize, 1, MAX_DEFERRALS as usize, instead)
+        })
+    }
+
+    /// Chains do not nest, so that a member is a key of another chain, even of one that names this key, leads nowhere.
+    fn check_chains(&self) -> Result<(), PolicyError> {
+        let chains = self.fallbacks.len();
+        within(|| "fallbacks".to_owned(), chains, 0, MAX_CHAINS, "split the work over several queues")?;
+        for (primary, chain) in &self.fallbacks {
+            let field = || format!("fallbacks.{primary}");
+            let instead = "name those that stand in for it, in order, or leave the chain out";
+            within(|| format!("the length of {}", field()), chain.len(), 1, MAX_CHAIN_LEN, instead)?;
+            for (place, dependency) in chain.iter().enumerate() {
+                let dependency = dependency.clone();
+                if dependency == *primary {
+                    return Err(PolicyError::ChainOfItself { field: field(), dependency });
+                }
+                if chain[..place].contains(&dependency) {
+                    return Err(PolicyError::TwiceInChain { field: field(), dependency });
+                }
             }
         }
         Ok(())
@@ -171,6 +246,27 @@ impl RetryPolicy {
         }
         Ok(())
     }
+}
+
+fn within(
+    field: impl FnOnce() -> String,
+    value: usize,
+    min: usize,
+    max: usize,
+    instead: &'static str,
+) -> Result<(), PolicyError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(PolicyError::CountOutOfRange { field: field(), value, min, max, instead })
+}
+
+fn check_fallback(class: FailureClass, failures: u32) -> Result<(), PolicyError> {
+    let (max, instead) = match class_default(class).own_counter {
+        true => (0, "a vanished worker or a lock says nothing about the dependency; leave it out"),
+        false => (MAX_ATTEMPTS as usize, "0 takes no other route, 1 takes it at once"),
+    };
+    within(|| format!("overrides.{class}.fallback_after"), failures as usize, 0, max, instead)
 }
 
 fn check_strategy(path: &str, strategy: &Strategy) -> Result<(), PolicyError> {

@@ -129,7 +129,10 @@ fn policy_error(reader: &Reader<'_>, error: &PolicyError) -> super::ScenarioErro
         | PolicyError::ScheduleTooLong { field, .. }
         | PolicyError::AttemptsOutOfRange { field, .. }
         | PolicyError::AttemptsAgainstRisk { field, .. }
-        | PolicyError::DurationOutOfRange { field, .. } => field,
+        | PolicyError::DurationOutOfRange { field, .. }
+        | PolicyError::CountOutOfRange { field, .. }
+        | PolicyError::ChainOfItself { field, .. }
+        | PolicyError::TwiceInChain { field, .. } => field,
     };
     let key = field.rsplit('.').next().unwrap_or(field);
     let key = key.split('[').next().unwrap_or(key);
