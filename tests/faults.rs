@@ -33,7 +33,7 @@ async fn a_database_that_another_process_holds_is_unavailable_until_it_lets_go()
     shell.execute_batch("BEGIN EXCLUSIVE").unwrap();
     // Both at once: the store waits for the lock before it answers, and does so once for all that came in.
     let (enqueued, claimed, ready) =
-        tokio::join!(bed.enqueue(vec![task("meanwhile")]), bed.claim(vec![claim_of(1)]), bed.check());
+        tokio::join!(bed.enqueue(vec![task("meanwhile")]), bed.claim(vec![claim_of(1)], &[]), bed.check());
     for error in [enqueued.unwrap_err(), claimed.unwrap_err(), ready.unwrap_err()] {
         assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
         assert!(error.to_string().contains("another process holds the database"), "{error}");

@@ -266,7 +266,7 @@ impl Dispatcher {
     /// Claims for a wave.
     async fn serve(&self, wave: Vec<(Interest, Waiter)>) {
         let claims = wave.iter().map(|(_, waiter)| waiter.claim.clone()).collect();
-        match self.store.claim(claims).await {
+        match self.store.claim(claims, &[]).await {
             Ok(results) => self.deliver(wave, results).await,
             Err(error) => self.fail(wave, &Problem::from(error)),
         }

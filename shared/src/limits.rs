@@ -46,6 +46,10 @@ pub const PAGE_DEFAULT_ITEMS: usize = 50;
 pub const PAGE_SCAN_MAX_ROWS: usize = 20_000;
 /// Most queues in one namespace.
 pub const QUEUES_MAX: usize = 10_000;
+/// Most gates, one a dependency: every coordinator holds them all, and a change makes it read them all.
+pub const GATES_MAX: usize = 10_000;
+/// Largest value of one gate.
+pub const GATE_MAX_BYTES: usize = 64 * 1024;
 /// Most distinct dependencies that become metric labels; the rest share one.
 pub const DEPENDENCY_LABELS_MAX: usize = 200;
 /// Longest wait before a task may run first, and longest snooze.

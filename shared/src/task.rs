@@ -98,7 +98,7 @@ impl Priority {
 }
 
 /// A lane: tasks that are eligible together. Each waiting task sits in exactly one, so that a paused queue, an avoided
-/// dependency or (later) a shut gate is a lane that is not visited, and nothing is scanned, deferred or moved.
+/// dependency or a shut gate is a lane that is not visited, and nothing is scanned, deferred or moved.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lane {
     /// The queue.
@@ -109,6 +109,16 @@ pub struct Lane {
     pub dependency: Option<Name>,
     /// Tenant or fairness key.
     pub group: Option<Name>,
+    /// Whether its tasks were tried before, so that a gate can let first attempts through and hold retries back. Never set
+    /// without a dependency: nothing restricts such a lane.
+    pub retry: bool,
+}
+
+impl Lane {
+    /// Becomes the lane of a task with this ledger: what was tried before waits among the retries.
+    pub fn follow(&mut self, ledger: &Ledger) {
+        self.retry = self.dependency.is_some() && ledger.was_tried();
+    }
 }
 
 /// A random number that every lease carries beside its epoch, as 16 hex digits on the wire. Two leases that a failover
@@ -164,6 +174,13 @@ pub struct Ledger {
     /// What its attempts cost, as far as workers said.
     #[serde(default, skip_serializing_if = "Cost::is_zero")]
     pub cost_usd: Cost,
+}
+
+impl Ledger {
+    /// Whether the task failed before or a worker vanished with it: what runs next is a retry.
+    pub const fn was_tried(&self) -> bool {
+        self.failed > 0 || self.lost > 0
+    }
 }
 
 /// A failure after it was judged.

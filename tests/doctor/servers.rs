@@ -106,7 +106,7 @@ async fn one_full_master_is_enough(cluster: &RedisCluster) {
     let (refused, _) = refused.await;
     let named = format!("127.0.0.1:{} uses", full.port());
     assert!(matches!(&refused, StoreError::NearlyFull(said) if said.contains(&named)), "{refused:?}");
-    assert_eq!(store.claim(vec![claim_of(1)]).await.unwrap()[0].leases.len(), 1, "claims go on");
+    assert_eq!(store.claim(vec![claim_of(1)], &[]).await.unwrap()[0].leases.len(), 1, "claims go on");
 }
 
 #[tokio::test]

@@ -110,7 +110,7 @@ async fn one_round(store: &SqliteStore, acks: &File, round: &str) {
         say(acks, &format!("exists {id}"));
     }
     let claim = Claim { lease_ms: Some(3_600_000), ..claim_of(3) };
-    let leases = store.claim(vec![claim]).await.unwrap().remove(0).leases;
+    let leases = store.claim(vec![claim], &[]).await.unwrap().remove(0).leases;
     for lease in &leases {
         say(acks, &format!("leased {} {}", lease.id, lease.epoch));
     }

@@ -298,7 +298,7 @@ impl Pair {
             };
             match task.standing_to_settle(fence, ending) {
                 Standing::Holds => {
-                    let Settled::Applied { state, due_ms, queue } = answer else {
+                    let Settled::Applied { state, due_ms, queue, .. } = answer else {
                         panic!("it holds: {answer:?}")
                     };
                     assert_eq!(&*queue, QUEUES[task.queue]);

@@ -35,7 +35,7 @@ async fn a_repeat_is_acknowledged_only_when_the_replica_has_what_it_tells_of() {
     let (store, _) = eventually("the replica confirms", PATIENCE, opened).await;
     let (called_off, new) = (ids(&["called-off"]), || vec![task("new")]);
     store.enqueue(vec![task("settled")]).await.unwrap();
-    let lease = store.claim(vec![claim_of(1)]).await.unwrap().remove(0).leases.remove(0);
+    let lease = store.claim(vec![claim_of(1)], &[]).await.unwrap().remove(0).leases.remove(0);
     store.enqueue(vec![task("called-off")]).await.unwrap();
     let done = || vec![settle_of(&lease, Ending::Done(None))];
 

@@ -38,11 +38,11 @@ async fn what_is_given_back_is_told_to_all_who_wait() {
         here.enqueue(vec![task(text).payload(&large)]).await.expect("taken");
         told(&mut heard_there, "it hears of the new task").await;
     }
-    let claimed = here.claim(vec![claim_of(2)]).await.expect("a claim");
+    let claimed = here.claim(vec![claim_of(2)], &[]).await.expect("a claim");
     assert_eq!(claimed[0].leases.len(), 1, "both are too much for one answer");
     told(&mut heard_here, "who waits here hears of the other task").await;
     told(&mut heard_there, "who waits there hears of the other task").await;
-    let rest = there.claim(vec![claim_of(2)]).await.expect("a claim");
+    let rest = there.claim(vec![claim_of(2)], &[]).await.expect("a claim");
     assert_eq!(rest[0].leases.len(), 1);
 }
 
@@ -53,7 +53,7 @@ async fn hints_that_may_not_be_published_hold_up_nothing() {
     redis.command(&["ACL", "SETUSER", "default", "resetchannels"]).await;
     let taken = store.enqueue(vec![task("t")]).await.expect("taken");
     assert!(matches!(taken[..], [Enqueued::Created { .. }]), "{taken:?}");
-    let claimed = store.claim(vec![claim_of(1)]).await.expect("a claim");
+    let claimed = store.claim(vec![claim_of(1)], &[]).await.expect("a claim");
     assert_eq!(claimed[0].leases.len(), 1, "it has its value");
     let settled =
         store.settle(vec![settle_of(&claimed[0].leases[0], Ending::Released)]).await.expect("settled");

@@ -28,7 +28,7 @@ async fn what_another_coordinator_handed_off_comes_back_to_the_one_that_gave_it_
     let (giver, other) = (open(&redis).await, open(&redis).await);
     giver.put_queue(&name("default"), fixed_policy(10_000)).await.unwrap();
     giver.enqueue(vec![task("t")]).await.unwrap();
-    let lease = giver.claim(vec![claim_of(1)]).await.unwrap().remove(0).leases.remove(0);
+    let lease = giver.claim(vec![claim_of(1)], &[]).await.unwrap().remove(0).leases.remove(0);
     other.settle(vec![settle_of(&lease, Ending::HandedOff)]).await.unwrap();
     // The giver remembers it as leased.
     let answers = giver.settle(vec![settle_of(&lease, failed())]).await.unwrap();
@@ -47,7 +47,7 @@ async fn of_many_that_tell_of_one_failure_at_once_the_first_is_heard() {
     for round in 0..20 {
         let text = format!("t{round}");
         stores[0].enqueue(vec![task(&text)]).await.unwrap();
-        let lease = stores[0].claim(vec![claim_of(1)]).await.unwrap().remove(0).leases.remove(0);
+        let lease = stores[0].claim(vec![claim_of(1)], &[]).await.unwrap().remove(0).leases.remove(0);
         stores[0].settle(vec![settle_of(&lease, Ending::HandedOff)]).await.unwrap();
         let told = stores.iter().map(|store| store.settle(vec![settle_of(&lease, failed())]));
         let answers = futures_util::future::try_join_all(told).await.unwrap();

@@ -113,7 +113,7 @@ impl Caller {
     }
 
     async fn take(&mut self, max: usize) -> bool {
-        let answer = self.store.claim(vec![claim_of(max)]).await;
+        let answer = self.store.claim(vec![claim_of(max)], &[]).await;
         let leases = self.heard(answer).map(|mut answers| answers.remove(0).leases).unwrap_or_default();
         let got = !leases.is_empty();
         self.leases.extend(leases);

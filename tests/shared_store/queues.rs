@@ -56,7 +56,7 @@ async fn take(store: &RedisStore, wanted: usize) {
     let mut taken = 0;
     let all = async || {
         let claim = Claim { max: 100, ..claim_of(1) };
-        taken += store.claim(vec![claim]).await.expect("a claim")[0].leases.len();
+        taken += store.claim(vec![claim], &[]).await.expect("a claim")[0].leases.len();
         (taken == wanted).then_some(())
     };
     eventually("everything is given out", LEARNT, all).await;
@@ -103,7 +103,7 @@ async fn a_shard_that_lost_a_pause_is_paused_again() {
     fill(&store).await;
     let other = open(&redis).await;
     for store in [&store, &other] {
-        let claimed = store.claim(vec![Claim { max: 100, ..claim_of(1) }]).await.expect("a claim");
+        let claimed = store.claim(vec![Claim { max: 100, ..claim_of(1) }], &[]).await.expect("a claim");
         assert!(claimed[0].leases.is_empty());
     }
 }

@@ -29,7 +29,7 @@ async fn whoever_handed_a_lease_out_learns_who_took_it_over_elsewhere() {
     let (giver, other) = (open(&redis).await, open(&redis).await);
     giver.put_queue(&name("default"), fixed_policy(10_000)).await.unwrap();
     giver.enqueue(["x", "y", "z"].map(task).into()).await.unwrap();
-    let leases = giver.claim(vec![claim_of(3)]).await.unwrap().remove(0).leases;
+    let leases = giver.claim(vec![claim_of(3)], &[]).await.unwrap().remove(0).leases;
     for lease in &leases[..2] {
         take_over(&other, lease).await;
     }

@@ -40,7 +40,7 @@ async fn put(store: &RedisStore, numbers: std::ops::Range<usize>) {
 }
 
 async fn take(store: &RedisStore, claim: Claim) -> Claimed {
-    store.claim(vec![claim]).await.unwrap().remove(0)
+    store.claim(vec![claim], &[]).await.unwrap().remove(0)
 }
 
 fn beat_of(agent: &str, leases: &[Lease]) -> Heartbeat {
@@ -221,7 +221,7 @@ async fn finish(store: &RedisStore, clock: &ManualClock) {
         clock.advance_ms(31_000);
         store.reap(500).await.ok()?;
         clock.advance_ms(31_000);
-        let leases = store.claim(vec![claim_of(500)]).await.ok()?.remove(0).leases;
+        let leases = store.claim(vec![claim_of(500)], &[]).await.ok()?.remove(0).leases;
         let settlements = leases.iter().map(|lease| settle_of(lease, Ending::Done(None))).collect();
         store.settle(settlements).await.ok()?;
         let counts = store.queues().await.ok()?[0].counts;

@@ -62,7 +62,7 @@ async fn claims_get_the_neighbours_of_unreadable_tasks() {
     let (redis, bed) = bed().await;
     bed.put_all(ALL.map(task).to_vec()).await;
     damage(&redis).await;
-    let wave = bed.claim(vec![claim_of(4), claim_of(4)]).await.unwrap();
+    let wave = bed.claim(vec![claim_of(4), claim_of(4)], &[]).await.unwrap();
     let got: Vec<Lease> = wave.into_iter().flat_map(|claimed| claimed.leases).collect();
     assert_eq!(sorted(got.iter().map(|lease| &*lease.id)), FINE);
     assert_eq!(bed.take_ids(9).await, [""; 0], "they do not come at once again");

@@ -140,7 +140,7 @@ pub async fn a_claim_learns_when_to_come_back(bed: Bed) {
 
 pub async fn claims_of_one_batch_share_nothing(bed: Bed) {
     bed.put_all((0..3).map(|number| task(&format!("t{number}"))).collect()).await;
-    let claimed = bed.claim(vec![claim_of(2), claim_of(2), claim_of(2)]).await.unwrap();
+    let claimed = bed.claim(vec![claim_of(2), claim_of(2), claim_of(2)], &[]).await.unwrap();
     let ids: std::collections::BTreeSet<_> =
         claimed.iter().flat_map(|one| &one.leases).map(|lease| &*lease.id).collect();
     let shares: Vec<_> = claimed.iter().map(|one| one.leases.len()).collect();

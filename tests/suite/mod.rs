@@ -6,6 +6,7 @@
 
 mod claim;
 mod enqueue;
+mod gates;
 mod handed_off;
 mod operate;
 mod presence;
@@ -13,6 +14,7 @@ mod read;
 mod reap;
 mod reopen;
 mod repeat;
+mod restricted;
 mod settle;
 mod takeover;
 mod together;
@@ -204,12 +206,43 @@ macro_rules! with_behaviours {
                 a_heartbeat_extends_its_leases_and_learns_which_are_over,
                 a_store_that_works_says_so,
             }
+            gates {
+                at_first_there_is_no_gate,
+                a_gate_is_made_changed_and_forgotten,
+                who_was_slower_changes_nothing_and_is_told_what_is_there,
+                gates_that_did_not_change_are_not_read_again,
+                versions_rise_and_never_come_twice,
+                a_batch_is_changed_gate_by_gate,
+                there_is_a_bound_on_gates,
+                of_many_who_change_a_gate_at_once_one_is_first,
+            }
+            restricted {
+                what_is_behind_a_shut_gate_waits_and_is_told_of,
+                nothing_is_told_of_a_gate_behind_which_nothing_waits,
+                what_a_claim_avoids_is_not_held_back_from_it,
+                gates_are_told_of_in_their_order_and_once,
+                what_becomes_due_behind_a_shut_gate_is_noticed_then,
+                a_gate_lets_so_many_through_and_no_more,
+                claims_of_one_call_share_what_a_gate_lets_through,
+                held_lanes_hide_no_other_however_many_there_are,
+                what_failed_before_waits_apart,
+                what_a_worker_vanished_with_is_a_retry_and_what_nobody_started_is_none,
+                a_snooze_or_a_release_leaves_a_task_among_its_own,
+                a_retry_by_hand_makes_it_a_first_attempt_again,
+                waiting_retries_can_be_called_off_hurried_and_be_too_late,
+                retries_count_within_what_a_gate_lets_through,
+                a_repeated_request_is_neither_restricted_nor_counted,
+                what_is_too_late_uses_nothing_up,
+                a_settlement_tells_whose_and_what_it_was,
+                retries_wait_apart_when_the_store_is_opened_again,
+            }
             reopen {
                 everything_is_still_there,
                 lanes_are_claimed_as_before,
                 leases_hold_and_end_as_before,
                 a_repeated_request_still_gets_its_leases,
                 a_paused_queue_stays_paused,
+                gates_are_still_there,
             }
         }
     };

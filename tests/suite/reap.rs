@@ -206,7 +206,7 @@ pub async fn leases_of_one_run_of_an_agent_can_be_ended_early(bed: Bed) {
         ..claim_of(1)
     };
     let claims = vec![run("a", Some("a-1")), run("a", Some("a-2")), run("b", Some("a-1")), run("a", None)];
-    let claimed = bed.claim(claims).await.unwrap();
+    let claimed = bed.claim(claims, &[]).await.unwrap();
     for answer in &claimed {
         bed.start(&answer.leases[0]).await;
     }

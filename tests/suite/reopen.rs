@@ -94,3 +94,11 @@ pub async fn a_paused_queue_stays_paused(mut bed: Bed) {
     assert!(bed.take(1).await.is_empty());
     assert!(bed.queue("default").await.paused);
 }
+
+pub async fn gates_are_still_there(mut bed: Bed) {
+    bed.swap_gates(vec![super::gates::swap("d", 0, "v")]).await.unwrap();
+    let before = bed.gates(0).await.unwrap().expect("none was seen");
+    bed.reopen().await;
+    assert_eq!(bed.gates(before.change).await.unwrap(), None);
+    assert_eq!(bed.gates(0).await.unwrap(), Some(before));
+}

@@ -192,7 +192,7 @@ impl Bed {
     }
 
     pub async fn claim_one(&self, claim: Claim) -> Claimed {
-        let mut answers = self.claim(vec![claim]).await.unwrap();
+        let mut answers = self.claim(vec![claim], &[]).await.unwrap();
         assert_eq!(answers.len(), 1);
         answers.remove(0)
     }

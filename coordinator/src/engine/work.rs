@@ -163,7 +163,7 @@ impl Labels {
 
 fn settled(id: TaskId, labels: Labels, outcome: Settled, told: &mut Told) -> SettleResult {
     match outcome {
-        Settled::Applied { state, due_ms, queue } => {
+        Settled::Applied { state, due_ms, queue, .. } => {
             told.count("redrive_settled_total", &queue, "outcome", labels.outcome);
             if let Some(class) = labels.class {
                 told.count("redrive_failures_total", &queue, "class", class.as_str());

@@ -6,7 +6,9 @@
 //! can be repeated safely.
 
 pub mod doctor;
+mod error;
 mod format;
+mod gates;
 pub mod redis;
 pub mod sqlite;
 mod views;
@@ -16,60 +18,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use redrive_shared::classify::at_dependency;
 use redrive_shared::clock::Clock;
-use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Ended, Fence, Start};
 use redrive_shared::retry::RetryPolicy;
-use redrive_shared::task::{FailureRecord, Lane, Lease, TaskState, TaskView};
+use redrive_shared::task::{FailureRecord, Lane, Lease, Ledger, TaskState, TaskView};
 use redrive_shared::wire::{AgentView, Heartbeat, NewTask, QueueView};
 use serde_json::value::RawValue;
 use tokio::sync::broadcast;
 
-/// Why the store could not do its work.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
-    /// Nothing can be written any more.
-    #[error("the store has no room: {0}")]
-    Full(String),
-    /// There is little room: new tasks are refused, so that those that are there can be claimed and settled. Nothing has
-    /// happened.
-    #[error("the store is nearly full: {0}")]
-    NearlyFull(String),
-    /// It does not answer, or another process holds it.
-    #[error("the store does not answer: {0}")]
-    Unavailable(String),
-    /// What was fixed when it was made is not what is asked for.
-    #[error("{0}")]
-    Mismatch(String),
-    /// It holds something that this release cannot read.
-    #[error("the store's contents cannot be read: {0}")]
-    Corrupt(String),
-}
-
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        const RETRY_AFTER_MS: u64 = 1_000;
-        /// Room comes from work that is done, which takes a while.
-        const NEARLY_FULL_RETRY_AFTER_MS: u64 = 5_000;
-        if matches!(error, StoreError::NearlyFull(_)) {
-            return Self::new(
-                ErrorCode::StoreNearlyFull,
-                format!(
-                    "{error}; nothing was taken: repeat it later; claims and settlements go on and make room"
-                ),
-            )
-            .retry_after_ms(NEARLY_FULL_RETRY_AFTER_MS);
-        }
-        let code = match &error {
-            StoreError::Full(_) => ErrorCode::StoreFull,
-            StoreError::NearlyFull(_) => ErrorCode::StoreNearlyFull,
-            StoreError::Unavailable(_) => ErrorCode::StoreUnavailable,
-            StoreError::Corrupt(_) | StoreError::Mismatch(_) => ErrorCode::Internal,
-        };
-        Self::new(code, format!("{error}; what was asked may or may not have happened; repeat it, an enqueue with the same ids"))
-            .retry_after_ms(RETRY_AFTER_MS)
-    }
-}
+pub use self::error::{Result, StoreError};
+pub use self::gates::{GateCell, GateSwap, GateSwapped, Gates, Restriction};
 
 /// The queue that is always there.
 pub const DEFAULT_QUEUE: &str = "default";
@@ -84,6 +42,8 @@ pub enum Hint {
         /// When.
         due_ms: i64,
     },
+    /// Gates changed of which everybody should know at once: [`Store::gates`].
+    Gates,
     /// Anything may have changed.
     Look,
 }
@@ -91,9 +51,6 @@ pub enum Hint {
 /// The opening of a run's presence connection, as the store knows it: no two of a run are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival(i64);
-
-/// What verbs return.
-pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// A task to put on the queue, checked and judged.
 #[derive(Debug, Clone)]
@@ -124,14 +81,17 @@ impl Enqueue {
         }
     }
 
-    /// Where it waits.
-    fn lane(&self) -> Lane {
-        Lane {
+    /// Where it waits with this ledger.
+    fn lane(&self, ledger: &Ledger) -> Lane {
+        let mut lane = Lane {
             queue: self.queue.clone(),
             priority: self.spec.priority,
             dependency: self.spec.dependency.clone(),
             group: self.spec.group.clone(),
-        }
+            retry: false,
+        };
+        lane.follow(ledger);
+        lane
     }
 }
 
@@ -184,8 +144,13 @@ pub struct Claim {
 pub struct Claimed {
     /// The leases, in order.
     pub leases: Vec<Lease>,
-    /// When the next task of its eligible lanes is due, if one waits. Missing when the claim was filled.
+    /// When the next task of its eligible lanes is due, if one waits. Missing when the claim was filled. A lane that a
+    /// restriction holds back counts while nothing in it is due: then somebody has to notice, and from then on
+    /// `held_back` tells of it.
     pub next_due_ms: Option<i64>,
+    /// Dependencies of which something that is due was passed over because of a restriction, in the order of the
+    /// restrictions. Of a claim that was filled, as far as that was noticed on the way.
+    pub held_back: Vec<Name>,
     /// Tasks that were found past their deadline and escalated.
     pub too_late: Vec<TaskId>,
     /// This is the answer that the same request was given before, as far as it still holds: without what is over by now, and
@@ -305,6 +270,12 @@ pub enum Settled {
         due_ms: i64,
         /// The queue, for metrics.
         queue: Name,
+        /// The upstream that it needs.
+        dependency: Option<Name>,
+        /// Who held the lease; of what was handed off before, nobody is known.
+        agent: Option<Name>,
+        /// Whether the attempt that ended was a retry: the task had failed or been lost before it.
+        retried: bool,
     },
     /// This lease was settled before, and that holds.
     Repeated {
@@ -408,8 +379,9 @@ pub struct Listed {
 pub trait Store: Send + Sync + 'static {
     /// Puts tasks on their queues. Answers in order.
     async fn enqueue(&self, batch: Vec<Enqueue>) -> Result<Vec<Enqueued>>;
-    /// Leases what is due, claim by claim in order; lanes by priority, then in rotation, each in order of due time.
-    async fn claim(&self, batch: Vec<Claim>) -> Result<Vec<Claimed>>;
+    /// Leases what is due, claim by claim in order; lanes by priority, then in rotation, each in order of due time; of each
+    /// dependency that is restricted no more than that, over all claims together.
+    async fn claim(&self, batch: Vec<Claim>, gates: &[Restriction]) -> Result<Vec<Claimed>>;
     /// Starts leases or makes them longer.
     async fn extend(&self, batch: Vec<Extend>) -> Result<Vec<Extended>>;
     /// Ends attempts.
@@ -452,6 +424,10 @@ pub trait Store: Send + Sync + 'static {
     async fn queues(&self) -> Result<Vec<QueueView>>;
     /// How many tasks of a queue are leased.
     async fn leased(&self, queue: &Name) -> Result<u64>;
+    /// All gates, unless their last change is still the one that was `seen` (0: none was).
+    async fn gates(&self, seen: i64) -> Result<Option<Gates>>;
+    /// Changes gates, each by itself. Answers in order.
+    async fn swap_gates(&self, batch: Vec<GateSwap>) -> Result<Vec<GateSwapped>>;
     /// An agent is alive, and extends its leases.
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten>;
     /// Every agent known, by name.

@@ -85,7 +85,7 @@ impl Straight {
             lease_ms: None,
             avoid: Vec::new(),
         };
-        let mut claimed = self.store.claim(vec![claim]).await?;
+        let mut claimed = self.store.claim(vec![claim], &[]).await?;
         let claimed = claimed.pop().context("a claim was not answered")?;
         Ok((claimed.leases, claimed.next_due_ms))
     }

@@ -1,6 +1,6 @@
 //! `claim`: due tasks go to workers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -22,7 +22,8 @@ use super::reply::{integer, items};
 use super::scripts::CLAIM;
 use super::transition::{Changed, Decided};
 use super::value::{Lease, body_of};
-use crate::store::{Claim, Claimed, Result, StoreError};
+use crate::store::gates::Allowance;
+use crate::store::{Claim, Claimed, Restriction, Result, StoreError};
 
 /// How often shards are asked for one claim: what they give may be past its deadline, and does not count.
 const ROUNDS_MAX: usize = 64;
@@ -41,6 +42,8 @@ struct Filling {
     shards: Vec<u16>,
     /// The earliest due time of those that had no more.
     next_due_ms: Option<i64>,
+    /// What each shard held back when it was asked last: places of restrictions.
+    held_back: HashMap<u16, BTreeSet<usize>>,
     /// Shards that gave it something in this call: asked again, they give more, and not the same once more.
     gave: HashSet<u16>,
     /// It may only get what the same request was given before: it was answered already, or its agent was silent for too
@@ -76,37 +79,23 @@ impl Filling {
 
 impl Inner {
     /// Leases what is due, claim by claim.
-    pub async fn claim(&self, batch: Vec<Claim>) -> Result<Vec<Claimed>> {
+    pub async fn claim(&self, batch: Vec<Claim>, gates: &[Restriction]) -> Result<Vec<Claimed>> {
         let (mut filling, mut failure) = (Vec::with_capacity(batch.len()), None);
         for claim in batch {
             filling.push(self.begin(claim).await?);
         }
+        let mut allowance = Allowance::new(gates);
         loop {
-            let wishes = self.wishes(&mut filling);
+            let mut wishes: Vec<(u16, Vec<Wish>)> = self.wishes(&mut filling).into_iter().collect();
             if wishes.is_empty() {
                 break;
             }
-            let calls = wishes.into_iter().map(|(shard, wishes)| {
-                let filling = &filling;
-                async move {
-                    let places: Vec<usize> = wishes.iter().map(|wish| wish.place).collect();
-                    let mut given = Vec::new();
-                    let asked = self.ask(shard, wishes, filling, &mut given).await;
-                    (shard, places, given, asked)
-                }
-            });
-            // What one shard gave is not lost because another cannot be reached.
-            for (shard, places, given, mut asked) in futures_util::future::join_all(calls).await {
-                for (wish, given) in given {
-                    let taken = self.take_in(shard, &wish, given, &mut filling[wish.place]).await;
-                    filling[wish.place].heard |= taken.is_ok();
-                    asked = asked.and(taken);
-                }
-                if let Err(error) = asked {
-                    pass_over(shard, &error);
-                    places.into_iter().for_each(|place| filling[place].misses(self.now_ms()));
-                    failure.get_or_insert(error);
-                }
+            while !wishes.is_empty() {
+                // Of what is counted, each shard is told what those before it have left.
+                let at_once = if allowance.is_counted() { 1 } else { wishes.len() };
+                let part = wishes.drain(..at_once).collect();
+                let failed = self.serve(part, &mut filling, &mut allowance).await;
+                failure = failure.or(failed);
             }
             let ran_out = |one: &Filling| one.repeats && !one.gone && !one.answer.replayed && !one.missed;
             for one in filling.iter_mut().filter(|one| ran_out(one)) {
@@ -117,8 +106,46 @@ impl Inner {
         }
         match failure {
             Some(error) if !filling.iter().any(|one| one.heard) => Err(error),
-            _ => Ok(filling.into_iter().map(Filling::finish).collect()),
+            _ => Ok(filling.into_iter().map(|one| one.finish(&allowance)).collect()),
         }
+    }
+
+    /// Asks shards at once; returns why one could not be asked.
+    async fn serve(
+        &self,
+        wishes: Vec<(u16, Vec<Wish>)>,
+        filling: &mut [Filling],
+        allowance: &mut Allowance,
+    ) -> Option<StoreError> {
+        let calls = wishes.into_iter().map(|(shard, wishes)| {
+            let (filling, allowance) = (&*filling, &*allowance);
+            async move {
+                let places: Vec<usize> = wishes.iter().map(|wish| wish.place).collect();
+                let mut given = Vec::new();
+                let asked = self.ask(shard, wishes, filling, allowance, &mut given).await;
+                (shard, places, given, asked)
+            }
+        });
+        let (answers, mut failure) = (futures_util::future::join_all(calls).await, None);
+        // What one shard gave is not lost because another cannot be reached.
+        for (shard, places, given, mut asked) in answers {
+            for (wish, given) in given {
+                let one = &mut filling[wish.place];
+                let (before, replayed) = (one.answer.leases.len(), given.replayed);
+                let taken = self.take_in(shard, &wish, given, one).await;
+                if !replayed {
+                    allowance.count(&one.answer.leases[before..]);
+                }
+                one.heard |= taken.is_ok();
+                asked = asked.and(taken);
+            }
+            if let Err(error) = asked {
+                pass_over(shard, &error);
+                places.into_iter().for_each(|place| filling[place].misses(self.now_ms()));
+                failure.get_or_insert(error);
+            }
+        }
+        failure
     }
 
     async fn begin(&self, claim: Claim) -> Result<Filling> {
@@ -144,6 +171,7 @@ impl Inner {
             room: BODY_MAX_BYTES,
             shards,
             next_due_ms: missed.then(|| self.now_ms().saturating_add(MISSED_AGAIN_MS)),
+            held_back: HashMap::new(),
             gave: HashSet::new(),
             repeats,
             gone,
@@ -246,6 +274,7 @@ impl Inner {
         shard: u16,
         wishes: Vec<Wish>,
         filling: &[Filling],
+        allowance: &Allowance,
         answers: &mut Vec<(Wish, Given)>,
     ) -> Result<()> {
         let mut wishes = wishes.into_iter().peekable();
@@ -256,7 +285,9 @@ impl Inner {
                 leases += wish.most;
                 part.push(wish);
             }
-            call.arg(self.time.argument()).arg(part.len());
+            call.arg(self.time.argument());
+            write_restrictions(&mut call, allowance);
+            call.arg(part.len());
             let mut asked = Vec::with_capacity(part.len());
             for wish in &part {
                 // Before the queues are looked at: what changes from here on voids what the answer teaches.
@@ -270,6 +301,8 @@ impl Inner {
                 let one = &filling[wish.place];
                 let given = Given::read(given, wish.nonce, &one.claim.agent, now_ms)?;
                 let for_all = one.claim.avoid.is_empty() && !one.repeats && !given.replayed;
+                // What is held back may be let through at any time.
+                let for_all = for_all && given.held_back.is_empty();
                 if for_all && given.tasks.len() < wish.most {
                     self.due.learn(&asked, &one.claim.queues, given.next_due_ms);
                 }
@@ -304,18 +337,28 @@ impl Inner {
     }
 
     /// Adds what a shard gave to a claim. Tasks past their deadline are escalated, and what finds no room is given back.
-    async fn take_in(&self, shard: u16, wish: &Wish, given: Given, one: &mut Filling) -> Result<()> {
+    async fn take_in(&self, shard: u16, wish: &Wish, mut given: Given, one: &mut Filling) -> Result<()> {
         one.answer.replayed |= given.replayed;
+        let (now_ms, replayed, count) = (given.now_ms, given.replayed, given.tasks.len());
+        let held_back = !given.held_back.is_empty();
+        if held_back {
+            one.held_back.insert(shard, std::mem::take(&mut given.held_back));
+        } else {
+            one.held_back.remove(&shard);
+        }
         if given.replayed || one.repeats {
             // That is all that this shard has for the request.
-        } else if given.tasks.len() >= wish.most {
+        } else if count >= wish.most {
             // It may have more: what the others cannot give is asked of it again.
             one.shards.push(shard);
         } else if let Some(due_ms) = given.next_due_ms {
             one.comes_due(due_ms);
         }
-        let (now_ms, replayed) = (given.now_ms, given.replayed);
         let mut sorted = self.fetch(shard, given, wish.room).await?;
+        if held_back && count < wish.most && !sorted.late.is_empty() {
+            // What was too late used up what others may have.
+            one.shards.push(shard);
+        }
         if !sorted.back.is_empty() {
             one.room = 0;
             one.comes_due(now_ms);
@@ -412,11 +455,23 @@ impl Filling {
         self.comes_due(now_ms.saturating_add(MISSED_AGAIN_MS));
     }
 
-    fn finish(self) -> Claimed {
+    fn finish(self, allowance: &Allowance) -> Claimed {
         let mut answer = self.answer;
+        if !answer.replayed && !self.held_back.is_empty() {
+            answer.held_back = allowance.dependencies(&self.held_back.into_values().flatten().collect());
+        }
         if answer.leases.len() < self.claim.max && !answer.replayed {
             answer.next_due_ms = self.next_due_ms;
         }
         answer
+    }
+}
+
+/// What may be leased of restricted dependencies, as the script takes it.
+fn write_restrictions(call: &mut super::Call, allowance: &Allowance) {
+    let most = |most: Option<u32>| most.map_or_else(String::new, |most| most.to_string());
+    call.arg(allowance.left().len());
+    for gate in allowance.left() {
+        call.arg(gate.dependency.as_str()).arg(most(gate.any)).arg(most(gate.retries));
     }
 }

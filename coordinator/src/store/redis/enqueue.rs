@@ -137,7 +137,7 @@ impl Inner {
 
 fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: i64) -> New {
     let (record, verdict) = Record::enqueue(&task.start(), policy, now_us, &mut rand::rng());
-    let lane = task.lane();
+    let lane = task.lane(&record.ledger);
     let hash = contents_hash(&task);
     let now_ms = now_us.div_euclid(1_000);
     let line = verdict.map(|verdict| {
@@ -158,7 +158,8 @@ fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: 
     let waits = record.state == TaskState::Scheduled;
     let (state, due_ms, deadline_ms) = (record.state, record.due_ms, record.deadline_ms);
     let (expires_ms, epoch) = (record.expires_ms, record.epoch);
-    let stored = Task::new(record, meta, u32::from(verdict.is_some()), payload.len());
+    let mut stored = Task::new(record, meta, u32::from(verdict.is_some()), payload.len());
+    stored.among_retries = lane.retry && waits;
     let mut value = stored.head(stored.body_bytes());
     stored.write_meta(&mut value);
     value.extend_from_slice(payload);

@@ -1,5 +1,6 @@
 //! What shards answer to claims: which tasks they leased, and when more come due.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use redis::Value;
@@ -23,6 +24,8 @@ pub(super) struct Ticket {
 pub(super) struct Given {
     pub replayed: bool,
     pub next_due_ms: Option<i64>,
+    /// Places of restrictions because of which something due was passed over.
+    pub held_back: BTreeSet<usize>,
     pub tasks: Vec<Ticket>,
     pub now_ms: i64,
 }
@@ -31,8 +34,10 @@ impl Given {
     /// Reads what the script says of one claim.
     pub fn read(given: &Value, nonce: Nonce, agent: &Name, now_ms: i64) -> Result<Self> {
         let parts = items(given)?;
-        let replayed = text(at(parts, 0)?)? == "again";
-        let mut given = Self { replayed, next_due_ms: None, tasks: Vec::new(), now_ms };
+        let kind = text(at(parts, 0)?)?;
+        let (replayed, holds_back) = (kind == "again", kind == "held back");
+        let mut given =
+            Self { replayed, next_due_ms: None, held_back: BTreeSet::new(), tasks: Vec::new(), now_ms };
         let lease = |epoch, nonce, leased_at_ms, until_ms, extended| Lease {
             fence: Fence { epoch, nonce },
             leased_at_ms,
@@ -57,7 +62,12 @@ impl Given {
             return Ok(given);
         }
         given.next_due_ms = maybe_integer(at(parts, 1)?)?;
-        for leases in parts.get(2..).unwrap_or_default() {
+        if holds_back {
+            for place in items(at(parts, 2)?)? {
+                given.held_back.insert(usize::try_from(integer(place)?).unwrap_or(usize::MAX));
+            }
+        }
+        for leases in parts.get(2 + usize::from(holds_back)..).unwrap_or_default() {
             let leases = items(leases)?;
             let lane: Arc<str> = text(at(leases, 0)?)?.into();
             let lease = lease(integer(at(leases, 1)?)?, nonce, now_ms, integer(at(leases, 2)?)?, false);

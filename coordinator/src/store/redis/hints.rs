@@ -1,6 +1,7 @@
 //! What coordinators tell each other, so that nobody waits for the next look: hints, which may be lost.
 //!
-//! A message is the teller's name and then either pairs of a queue and when something of it is due, in ms, or `!queues`.
+//! A message is the teller's name and then either pairs of a queue and when something of it is due, in ms, or `!queues`, or
+//! `!gates`.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -46,6 +47,10 @@ async fn hear(store: &Arc<Inner>, message: &[u8]) {
             // What shards answered while a queue was paused, or not known, says nothing of it now.
             store.due.clear();
             look(store).await;
+            return;
+        }
+        if word == "!gates" {
+            let _ = store.hints.send(Hint::Gates);
             return;
         }
         let due = words.next().and_then(|due_ms| due_ms.parse::<i64>().ok());

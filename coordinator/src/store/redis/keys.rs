@@ -34,6 +34,7 @@
 //! | `rd:{*}:queues` | hash | policies by queue |
 //! | `rd:{*}:paused` | set | paused queues |
 //! | `rd:{*}:changes` | string | the last change of the two above: its time in µs, or a little later |
+//! | `rd:{*}:gates` | hash | gates by dependency: version, space, value; under `''` the last change of any of them, and how many there are |
 //! | `rd:{*}:agents` | hash | the last heartbeat of each run |
 //! | `rd:{*}:arrived` | zset | runs, by when their presence connection was opened last, in µs |
 //! | `rd:{*}:seen`, `rd:{*}:gone` | zset | runs that are heard from, and those that are not, by when they last were |
@@ -55,11 +56,12 @@ pub(super) fn agent_of(run: &str) -> Option<Name> {
     Name::new(run.split('|').next()?).ok()
 }
 
-/// A lane as it is named.
+/// A lane as it is named: `rank|queue|dependency|group`, and `|r` behind it where its tasks were tried before.
 pub(super) fn lane_name(lane: &Lane) -> String {
     let rank = rank(lane.priority).to_string();
     let (dependency, group) = (lane.dependency.as_deref(), lane.group.as_deref());
-    [&rank, lane.queue.as_str(), dependency.unwrap_or_default(), group.unwrap_or_default()].join("|")
+    let parts = [&rank, lane.queue.as_str(), dependency.unwrap_or_default(), group.unwrap_or_default(), "r"];
+    parts[..parts.len() - usize::from(!lane.retry)].join("|")
 }
 
 /// The counter of a queue's tasks in a state as it is named.

@@ -183,7 +183,7 @@ impl Inner {
             Ok(verdict) => verdict,
             Err(refused) => return Ok(Err(refusal(refused, before.due_ms))),
         };
-        let (state, due_ms) = (task.record.state, task.record.due_ms);
+        let (state, due_ms, retried) = (task.record.state, task.record.due_ms, before.ledger.was_tried());
         let result = match &item.ending {
             Ending::Done(Some(result)) => Some(result.get().as_bytes()),
             _ => None,
@@ -191,11 +191,13 @@ impl Inner {
         let failure = ending.failure();
         // What was handed off is nobody's lease any more.
         let guard = (before.state != TaskState::Leased).then(|| task.whole_header());
+        let holder = agent.clone();
         let decided = Decided { guard, before, verdict, failure, agent, note: None, result, now_ms };
         let body = value.as_deref().and_then(|value| body_of(value).ok());
         let change = self.change(&item.id, &mut task, body, decided).await?;
-        let queue = change.queue.clone();
-        Ok(Ok((change, Settled::Applied { state, due_ms, queue })))
+        let (queue, dependency) = (change.queue.clone(), change.dependency.clone());
+        let applied = Settled::Applied { state, due_ms, queue, dependency, agent: holder, retried };
+        Ok(Ok((change, applied)))
     }
 
     /// Those of the tasks that there are, without bodies, and who holds them; or that one cannot be read.

@@ -16,6 +16,7 @@ pub mod doctor;
 mod due;
 mod enqueue;
 mod fetch;
+mod gates;
 mod given;
 mod held;
 mod hints;
@@ -66,8 +67,8 @@ use self::room::Room;
 use self::transition::{Change, Changed};
 pub use self::value::STORED;
 use super::{
-    Acted, Arrival, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Hint, Listed, Reap,
-    Result, Settle, Settled, Store, StoreError,
+    Acted, Arrival, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, GateSwap,
+    GateSwapped, Gates, Hint, Listed, Reap, Restriction, Result, Settle, Settled, Store, StoreError,
 };
 
 /// A handle to the shared store.
@@ -208,8 +209,8 @@ impl Store for RedisStore {
         self.inner.enqueue(batch).await
     }
 
-    async fn claim(&self, batch: Vec<Claim>) -> Result<Vec<Claimed>> {
-        self.inner.claim(batch).await
+    async fn claim(&self, batch: Vec<Claim>, gates: &[Restriction]) -> Result<Vec<Claimed>> {
+        self.inner.claim(batch, gates).await
     }
 
     async fn extend(&self, batch: Vec<Extend>) -> Result<Vec<Extended>> {
@@ -286,6 +287,14 @@ impl Store for RedisStore {
 
     async fn leased(&self, queue: &Name) -> Result<u64> {
         self.inner.leased(queue).await
+    }
+
+    async fn gates(&self, seen: i64) -> Result<Option<Gates>> {
+        self.inner.gates(seen).await
+    }
+
+    async fn swap_gates(&self, batch: Vec<GateSwap>) -> Result<Vec<GateSwapped>> {
+        self.inner.swap_gates(&batch).await
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {

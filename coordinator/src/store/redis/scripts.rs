@@ -73,6 +73,10 @@ script!(
     QUEUES, "queues"
 );
 script!(
+    /// Gates are changed.
+    SWAP_GATES, "swap_gates"
+);
+script!(
     /// Claims of a shard learn which queues are paused.
     SHOW_PAUSES, "show_pauses"
 );

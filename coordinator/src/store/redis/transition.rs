@@ -51,6 +51,8 @@ pub(super) struct Change {
     after: String,
     /// Where it becomes due, for those who wait.
     pub queue: Name,
+    /// What it needs.
+    pub dependency: Option<Name>,
 }
 
 /// What became of a change.
@@ -112,8 +114,16 @@ fn place(lane: &Lane, record: &Record) -> Place {
     }
 }
 
+/// Where it stands there, if there is an order.
+fn score(task: &Task) -> i64 {
+    match task.record.state {
+        TaskState::Scheduled => task.score(),
+        _ => task.record.expires_ms.unwrap_or(0),
+    }
+}
+
 pub(super) fn lane(task: &Task) -> Result<Lane> {
-    task.meta.lane().map_err(|error| StoreError::Corrupt(format!("a task's lane: {error}")))
+    task.lane().map_err(|error| StoreError::Corrupt(format!("a task's lane: {error}")))
 }
 
 impl Inner {
@@ -127,6 +137,11 @@ impl Inner {
         decided: Decided<'_>,
     ) -> Result<Change> {
         let Decided { guard, before, verdict, failure, agent, note, result, now_ms } = decided;
+        let mut lane = lane(task)?;
+        let from = place(&lane, &before);
+        lane.follow(&task.record.ledger);
+        // What does not wait has no need of it.
+        task.among_retries = lane.retry && task.record.state == TaskState::Scheduled;
         let line = write_line(AttemptRecord {
             run: before.runs,
             agent,
@@ -161,11 +176,6 @@ impl Inner {
                 (task.head(0), rest)
             }
         };
-        let score = match task.record.state {
-            TaskState::Scheduled => task.score(),
-            _ => task.record.expires_ms.unwrap_or(0),
-        };
-        let lane = lane(task)?;
         let known = task.lease.as_ref().filter(|_| guard.is_none());
         Ok(Change {
             id: id.clone(),
@@ -174,15 +184,16 @@ impl Inner {
             nonce: before.nonce,
             value,
             rest,
-            from: place(&lane, &before),
+            from,
             to: place(&lane, &task.record),
-            score,
+            score: score(task),
             deadline_ms: task.record.deadline_ms,
             body_bytes,
             epoch: (task.record.epoch != before.epoch).then_some(task.record.epoch),
             before: counter_name(&lane.queue, before.state),
             after: counter_name(&lane.queue, task.record.state),
             queue: lane.queue,
+            dependency: lane.dependency,
         })
     }
 
@@ -214,6 +225,7 @@ impl Inner {
             before: counter_name(&lane.queue, task.record.state),
             after: String::new(),
             queue: lane.queue,
+            dependency: lane.dependency,
         })
     }
 

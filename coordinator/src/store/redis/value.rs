@@ -43,7 +43,7 @@ pub const STORED: [(&str, &str); 6] = [
     ("header", "50 bytes: version, state, epoch, nonce, runs, due, deadline, lengths, ordinal"),
     (
         "record",
-        "ledger, failures by class, last delay, most attempts, deadline or expiry, entries of history",
+        "ledger, failures by class, last delay, most attempts, deadline or expiry, entries of history, lane of retries",
     ),
     (
         "meta",
@@ -89,6 +89,10 @@ struct StoredRecord {
     expires_ms: Option<i64>,
     #[prost(uint32, tag = "10")]
     entries: u32,
+    /// See [`Task::among_retries`]. A release that does not know it leaves it out of what it schedules, and puts that into a
+    /// lane where it is not set.
+    #[prost(bool, tag = "11")]
+    among_retries: bool,
 }
 
 /// What never changes of a task, but for its payload.
@@ -168,6 +172,9 @@ pub(super) struct Task {
     pub record: Record,
     /// Lines of history written so far.
     pub entries: u32,
+    /// Whether it waits in a lane of retries. It is written with the task, since its ledger alone does not say so: what an
+    /// older release scheduled waits elsewhere.
+    pub among_retries: bool,
     /// What its value began with as it was read; zeros of a new task.
     header: [u8; HEADER_BYTES],
     /// Who holds it.
@@ -196,8 +203,8 @@ impl Meta {
         }
     }
 
-    /// Its lane.
-    pub fn lane(&self) -> Result<Lane, Unreadable> {
+    /// Its lane, of retries or not.
+    fn lane(&self, retry: bool) -> Result<Lane, Unreadable> {
         let name = |text: &String| Name::new(text.as_str()).map_err(|_| Unreadable::Field("name"));
         let rank = u8::try_from(self.rank).map_err(|_| Unreadable::Field("priority"))?;
         Ok(Lane {
@@ -205,6 +212,7 @@ impl Meta {
             priority: priority_from(rank).ok_or(Unreadable::Field("priority"))?,
             dependency: self.dependency.as_ref().map(name).transpose()?,
             group: self.group.as_ref().map(name).transpose()?,
+            retry,
         })
     }
 
@@ -233,6 +241,7 @@ impl Task {
             record,
             header: [0; HEADER_BYTES],
             entries,
+            among_retries: false,
             lease: None,
             ordinal: 0,
             meta,
@@ -281,6 +290,7 @@ impl Task {
         Ok(Self {
             record,
             entries: stored.entries,
+            among_retries: stored.among_retries,
             lease: None,
             ordinal: number(&header, 42, 8).cast_signed(),
             meta: Meta::decode(meta)?,
@@ -308,6 +318,11 @@ impl Task {
         self
     }
 
+    /// The lane that it waits in, or was in when it last waited.
+    pub fn lane(&self) -> Result<Lane, Unreadable> {
+        self.meta.lane(self.among_retries)
+    }
+
     /// Slot and history of a whole value.
     pub fn rest<'a>(&self, value: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Unreadable> {
         let rest = body_of(value)?.get(self.meta_bytes..).ok_or(Unreadable::Short)?;
@@ -332,6 +347,7 @@ impl Task {
             max_attempts: self.record.max_attempts,
             expires_ms: self.record.expires_ms,
             entries: self.entries,
+            among_retries: self.among_retries,
         };
         let record_bytes = stored.encoded_len();
         let mut bytes = Vec::with_capacity(HEADER_BYTES + record_bytes + room);

@@ -1,5 +1,7 @@
 //! `claim`: due tasks go to a worker.
 
+use std::collections::BTreeSet;
+
 use rand::RngExt;
 use redrive_shared::id::TaskId;
 use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES, CLAIM_REPLAY_MS};
@@ -9,17 +11,23 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::leases::miss_deadline;
 use super::rows::{HOT_COLUMNS, Hot, corrupt, hot, is_unreadable, json, optional, parse, required, to_json};
 use super::tx::Tx;
+use crate::store::gates::Allowance;
 use crate::store::views::{self, Contents};
-use crate::store::{Claim, Claimed};
+use crate::store::{Claim, Claimed, Restriction};
 
 /// Payload bytes after which a claim is full: its reply must fit into what a worker will read.
 const REPLY_MAX_BYTES: usize = BODY_MAX_BYTES;
 
-pub(super) fn claim(tx: &mut Tx<'_>, batch: Vec<Claim>) -> rusqlite::Result<Vec<Claimed>> {
-    batch.into_iter().map(|claim| claim_one(tx, &claim)).collect()
+pub(super) fn claim(
+    tx: &mut Tx<'_>,
+    batch: &[Claim],
+    gates: &[Restriction],
+) -> rusqlite::Result<Vec<Claimed>> {
+    let mut allowance = Allowance::new(gates);
+    batch.iter().map(|claim| claim_one(tx, claim, &mut allowance)).collect()
 }
 
-fn claim_one(tx: &mut Tx<'_>, claim: &Claim) -> rusqlite::Result<Claimed> {
+fn claim_one(tx: &mut Tx<'_>, claim: &Claim, allowance: &mut Allowance) -> rusqlite::Result<Claimed> {
     if let Some(answer) = replay(tx, claim)? {
         return Ok(answer);
     }
@@ -31,8 +39,10 @@ fn claim_one(tx: &mut Tx<'_>, claim: &Claim) -> rusqlite::Result<Claimed> {
     }
     let queues = tx.memory.queues.open(&claim.queues);
     let mut filling = Filling { claimed: Claimed::default(), given: Vec::new(), room: REPLY_MAX_BYTES };
+    let mut held_back = BTreeSet::new();
     while filling.goes_on(claim.max) {
-        let candidates = tx.memory.lanes.due(&queues, &claim.avoid, tx.now_ms());
+        let now_ms = tx.now_ms();
+        let candidates = tx.memory.lanes.due(&queues, &claim.avoid, allowance, now_ms, &mut held_back);
         let Some(first) = candidates.first() else { break };
         let level = candidates.iter().take_while(|candidate| candidate.rank == first.rank).count();
         // Lanes of one priority share what is wanted; what some cannot fill, the next round gives to the others.
@@ -41,14 +51,21 @@ fn claim_one(tx: &mut Tx<'_>, claim: &Claim) -> rusqlite::Result<Claimed> {
             if !filling.goes_on(claim.max) {
                 break;
             }
-            let wanted = share.min(claim.max - filling.given.len());
-            visit(tx, claim, candidate.lane, wanted, &mut filling)?;
+            // A lane before it may have used up what there was for both.
+            let most = allowance.most(tx.lane(candidate.lane)?);
+            let wanted = share.min(claim.max - filling.given.len()).min(most);
+            if wanted > 0 {
+                let before = filling.given.len();
+                visit(tx, claim, candidate.lane, wanted, &mut filling)?;
+                allowance.count(&filling.claimed.leases[before..]);
+            }
         }
     }
     remember(tx, claim, &filling.given)?;
     let mut claimed = filling.claimed;
+    claimed.held_back = allowance.dependencies(&held_back);
     if claimed.leases.len() < claim.max {
-        claimed.next_due_ms = tx.memory.lanes.next_due(&queues, &claim.avoid);
+        claimed.next_due_ms = tx.memory.lanes.next_due(&queues, &claim.avoid, allowance, tx.now_ms());
     }
     Ok(claimed)
 }

@@ -47,7 +47,7 @@ fn insert(
     verdict: Option<Verdict>,
     hash: &[u8],
 ) -> rusqlite::Result<Enqueued> {
-    let lane = tx.intern(&task.lane(), queue.number)?;
+    let lane = tx.intern(&task.lane(&record.ledger), queue.number)?;
     let now_ms = tx.now_ms();
     tx.connection.prepare_cached(include_str!("sql/insert_task.sql"))?.execute(params![
         task.id.as_str(),

@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use redrive_shared::id::Name;
 use redrive_shared::task::Lane;
 
 use crate::store::format;
+use crate::store::gates::Allowance;
 
 fn rank(priority: redrive_shared::task::Priority) -> i64 {
     format::rank(priority).into()
@@ -105,18 +107,26 @@ impl LaneIndex {
         }
     }
 
-    /// The lanes of these queues that are due and not avoided, in the order to visit them: by priority, then by rotation.
-    pub fn due(&self, queues: &[i64], avoid: &[redrive_shared::id::Name], now_ms: i64) -> Vec<Candidate> {
+    /// The lanes of these queues that are due, not avoided and not held back, in the order to visit them: by priority, then
+    /// by rotation. Notes which restrictions hold something back, by their places.
+    pub fn due(
+        &self,
+        queues: &[i64],
+        avoid: &[Name],
+        allowance: &Allowance,
+        now_ms: i64,
+        held_back: &mut BTreeSet<usize>,
+    ) -> Vec<Candidate> {
         let mut found = Vec::new();
         for queue in queues {
             for ((_, rank), set) in self.due.range((*queue, i64::MIN)..=(*queue, i64::MAX)) {
                 let eligible = set.range(..=(now_ms, i64::MAX)).filter_map(|(_, lane)| {
-                    let entry = self.entries.get(lane)?;
-                    eligible(&entry.lane, avoid).then_some(Candidate {
-                        lane: *lane,
-                        rank: *rank,
-                        visited: entry.visited,
-                    })
+                    let entry = self.entries.get(lane).filter(|entry| eligible(&entry.lane, avoid))?;
+                    if let Some(place) = allowance.held_back(&entry.lane) {
+                        held_back.insert(place);
+                        return None;
+                    }
+                    Some(Candidate { lane: *lane, rank: *rank, visited: entry.visited })
                 });
                 found.extend(eligible.take(CANDIDATES_MAX));
             }
@@ -133,32 +143,56 @@ impl LaneIndex {
         }
     }
 
-    /// When the next task of the eligible lanes is due.
-    pub fn next_due(&self, queues: &[i64], avoid: &[redrive_shared::id::Name]) -> Option<i64> {
+    /// When the next task of the eligible lanes is due. What is due and held back does not come by being asked for again; what
+    /// is not due yet counts, since somebody has to notice that it waits.
+    pub fn next_due(
+        &self,
+        queues: &[i64],
+        avoid: &[Name],
+        allowance: &Allowance,
+        now_ms: i64,
+    ) -> Option<i64> {
         let sets = queues.iter().flat_map(|queue| self.due.range((*queue, i64::MIN)..=(*queue, i64::MAX)));
+        let counts = |due_ms: i64, lane: &Lane| {
+            eligible(lane, avoid) && (due_ms > now_ms || allowance.held_back(lane).is_none())
+        };
         sets.filter_map(|(_, set)| {
             set.iter()
-                .find(|(_, lane)| self.entries.get(lane).is_some_and(|entry| eligible(&entry.lane, avoid)))
+                .find(|(due_ms, lane)| {
+                    self.entries.get(lane).is_some_and(|entry| counts(*due_ms, &entry.lane))
+                })
                 .map(|(due_ms, _)| *due_ms)
         })
         .min()
     }
 }
 
-fn eligible(lane: &Lane, avoid: &[redrive_shared::id::Name]) -> bool {
+fn eligible(lane: &Lane, avoid: &[Name]) -> bool {
     lane.dependency.as_ref().is_none_or(|dependency| !avoid.contains(dependency))
 }
 
 #[cfg(test)]
 mod tests {
-    use redrive_shared::id::Name;
     use redrive_shared::task::Priority;
 
     use super::*;
+    use crate::store::Restriction;
 
     fn lane(priority: Priority, group: &str) -> Lane {
         let name = |text: &str| Name::new(text).unwrap();
-        Lane { queue: name("q"), priority, dependency: Some(name("dep")), group: Some(name(group)) }
+        Lane {
+            queue: name("q"),
+            priority,
+            dependency: Some(name("dep")),
+            group: Some(name(group)),
+            retry: false,
+        }
+    }
+
+    fn due(index: &LaneIndex, avoid: &[Name], allowance: &Allowance) -> (Vec<i64>, BTreeSet<usize>) {
+        let mut held_back = BTreeSet::new();
+        let found = index.due(&[7], avoid, allowance, 50, &mut held_back);
+        (found.iter().map(|candidate| candidate.lane).collect(), held_back)
     }
 
     #[test]
@@ -168,11 +202,11 @@ mod tests {
         index.insert(2, 7, lane(Priority::Normal, "b"), 1, Some(20));
         index.insert(3, 7, lane(Priority::High, "a"), 1, Some(30));
         index.insert(4, 7, lane(Priority::High, "b"), 1, Some(99));
-        let order = |index: &LaneIndex| index.due(&[7], &[], 50).iter().map(|c| c.lane).collect::<Vec<_>>();
+        let order = |index: &LaneIndex| due(index, &[], &Allowance::default()).0;
         assert_eq!(order(&index), [3, 1, 2]);
         index.visited(1);
         assert_eq!(order(&index), [3, 2, 1]);
-        assert_eq!(index.next_due(&[7], &[]), Some(10));
+        assert_eq!(index.next_due(&[7], &[], &Allowance::default(), 50), Some(10));
     }
 
     #[test]
@@ -180,9 +214,25 @@ mod tests {
         let mut index = LaneIndex::default();
         index.insert(1, 7, lane(Priority::Normal, "a"), 1, Some(10));
         let avoid = [Name::new("dep").unwrap()];
-        assert!(index.due(&[7], &avoid, 50).is_empty());
-        assert_eq!(index.next_due(&[7], &avoid), None);
-        assert_eq!(index.next_due(&[8], &[]), None);
+        let open = Allowance::default();
+        assert_eq!(due(&index, &avoid, &open), (vec![], BTreeSet::new()));
+        assert_eq!(index.next_due(&[7], &avoid, &open, 50), None);
+        assert_eq!(index.next_due(&[8], &[], &open, 50), None);
+    }
+
+    #[test]
+    fn what_is_held_back_is_noted_and_comes_by_no_due_time() {
+        let mut index = LaneIndex::default();
+        let dependency = Name::new("dep").unwrap();
+        let shut =
+            Allowance::new(&[Restriction { dependency: dependency.clone(), any: Some(0), retries: None }]);
+        index.insert(1, 7, lane(Priority::Normal, "a"), 1, Some(60));
+        assert_eq!(due(&index, &[], &shut), (vec![], BTreeSet::new()), "nothing is due");
+        assert_eq!(index.next_due(&[7], &[], &shut, 50), Some(60), "then somebody has to notice");
+        index.insert(2, 7, lane(Priority::Normal, "b"), 1, Some(50));
+        assert_eq!(due(&index, &[], &shut), (vec![], BTreeSet::from([0])));
+        assert_eq!(index.next_due(&[7], &[], &shut, 60), None);
+        assert_eq!(due(&index, &[dependency], &shut).1, BTreeSet::new(), "it is avoided anyhow");
     }
 
     #[test]
@@ -193,6 +243,6 @@ mod tests {
         assert!(index.count(1, -1));
         index.remove(1);
         assert_eq!(index.find(&lane(Priority::Normal, "a")), None);
-        assert_eq!(index.next_due(&[7], &[]), None);
+        assert_eq!(index.next_due(&[7], &[], &Allowance::default(), 50), None);
     }
 }

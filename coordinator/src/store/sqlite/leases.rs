@@ -3,7 +3,7 @@
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::Refused;
 use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, RESTART_GRACE_MS};
-use redrive_shared::task::TaskState;
+use redrive_shared::task::{Lane, TaskState};
 use rusqlite::{OptionalExtension, params};
 
 use super::rows::{Hot, corrupt, hot};
@@ -68,9 +68,12 @@ fn settle_one(tx: &mut Tx<'_>, item: &mut Settle) -> rusqlite::Result<Settled> {
                     .prepare_cached("INSERT OR REPLACE INTO results (seq, result) VALUES (?1, ?2)")?
                     .execute(params![task.seq, result.get()])?;
             }
-            tx.save(&task, &before)?;
+            let agent =
+                task.agent.as_deref().map(Name::new).transpose().map_err(|error| corrupt(22, error))?;
+            tx.save(&mut task, &before)?;
             let (state, due_ms) = (task.record.state, task.record.due_ms);
-            Ok(Settled::Applied { state, due_ms, queue: tx.queue_name(task.lane)? })
+            let Lane { queue, dependency, .. } = tx.lane(task.lane)?.clone();
+            Ok(Settled::Applied { state, due_ms, queue, dependency, agent, retried: before.was_tried })
         }
         Err(Refused::Repeated(state)) => Ok(Settled::Repeated { state, due_ms: task.record.due_ms }),
         Err(Refused::Stale(state) | Refused::WrongState(state)) => Ok(Settled::Stale(state)),
@@ -111,7 +114,7 @@ pub(super) fn miss_deadline(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<
     task.agent = None;
     let now_ms = tx.now_ms();
     tx.write_history(&mut task, &verdict, None, now_ms, None)?;
-    tx.save(&task, &before)?;
+    tx.save(&mut task, &before)?;
     TaskId::new(task.id).map_err(|error| corrupt(24, error))
 }
 
@@ -123,7 +126,7 @@ fn lose(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<Reaped> {
     // The query selects leased tasks only, within this transaction.
     let verdict = lost.map_err(|_| rusqlite::Error::StatementChangedRows(0))?;
     tx.write_history(&mut task, &verdict, None, before.started_ms(tx.now_ms()), None)?;
-    tx.save(&task, &before)?;
+    tx.save(&mut task, &before)?;
     Ok(Reaped {
         id: TaskId::new(task.id.as_str()).map_err(|error| corrupt(24, error))?,
         queue: tx.queue_name(task.lane)?,

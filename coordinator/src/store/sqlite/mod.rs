@@ -6,6 +6,7 @@
 mod claim;
 pub mod doctor;
 mod enqueue;
+mod gates;
 mod lanes;
 mod leases;
 mod open;
@@ -34,8 +35,8 @@ use self::queues::Published;
 use self::read::Detail;
 use self::writer::{Writer, WriterHandle, store_error};
 use super::{
-    Acted, Arrival, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, Listed, Reap,
-    Result, Settle, Settled, Store, StoreError,
+    Acted, Arrival, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, GateSwap,
+    GateSwapped, Gates, Listed, Reap, Restriction, Result, Settle, Settled, Store, StoreError,
 };
 
 /// Connections kept open for readers; more readers at once open their own for the moment.
@@ -149,8 +150,9 @@ impl Store for SqliteStore {
         self.write(|tx| enqueue::enqueue(tx, batch)).await
     }
 
-    async fn claim(&self, batch: Vec<Claim>) -> Result<Vec<Claimed>> {
-        self.write(|tx| claim::claim(tx, batch)).await
+    async fn claim(&self, batch: Vec<Claim>, gates: &[Restriction]) -> Result<Vec<Claimed>> {
+        let gates = gates.to_vec();
+        self.write(move |tx| claim::claim(tx, &batch, &gates)).await
     }
 
     async fn extend(&self, batch: Vec<Extend>) -> Result<Vec<Extended>> {
@@ -245,6 +247,14 @@ impl Store for SqliteStore {
     async fn leased(&self, queue: &Name) -> Result<u64> {
         let queue = queue.clone();
         self.read(move |connection| read::leased(connection, &queue)).await
+    }
+
+    async fn gates(&self, seen: i64) -> Result<Option<Gates>> {
+        self.read(move |connection| gates::gates(connection, seen)).await
+    }
+
+    async fn swap_gates(&self, batch: Vec<GateSwap>) -> Result<Vec<GateSwapped>> {
+        self.write(move |tx| gates::swap(tx, batch)).await
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {

@@ -58,17 +58,29 @@ pub(super) fn open_reader(location: &Location) -> rusqlite::Result<Connection> {
 fn migrate(connection: &Connection) -> rusqlite::Result<()> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     match version {
-        SCHEMA_VERSION => Ok(()),
+        SCHEMA_VERSION => {}
         0 => {
             connection.execute_batch("BEGIN IMMEDIATE")?;
             connection.execute_batch(include_str!("sql/schema.sql"))?;
             let default = Name::new(DEFAULT_QUEUE).map_err(|error| super::rows::corrupt(0, error))?;
             QueueBook::default().put(connection, &default, RetryPolicy::default())?;
             connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            connection.execute_batch("COMMIT")
+            connection.execute_batch("COMMIT")?;
         }
-        newer => Err(rusqlite::Error::IntegralValueOutOfRange(0, newer)),
+        newer => return Err(rusqlite::Error::IntegralValueOutOfRange(0, newer)),
     }
+    add_gates(connection)
+}
+
+/// Adds what came after the version, and what an older release passes over if it is put back: so the version stays.
+fn add_gates(connection: &Connection) -> rusqlite::Result<()> {
+    let known = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'gates')";
+    if connection.query_row(known, [], |row| row.get(0))? {
+        return Ok(());
+    }
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    connection.execute_batch(include_str!("sql/add_gates.sql"))?;
+    connection.execute_batch("COMMIT")
 }
 
 /// Takes the data directory for this process alone.

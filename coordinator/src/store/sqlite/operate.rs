@@ -58,7 +58,7 @@ fn act(
             task.agent = None;
         }
         tx.write_history(&mut task, &verdict, None, started_ms, Some(why))?;
-        tx.save(&task, &before)?;
+        tx.save(&mut task, &before)?;
     }
     Ok(Acted::Now { state, due_ms })
 }

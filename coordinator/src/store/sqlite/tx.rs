@@ -69,15 +69,34 @@ impl<'a> Tx<'a> {
     }
 
     /// Writes a hot row back after a transition, and moves its lane and its counters along.
-    pub fn save(&mut self, task: &Hot, before: &Before) -> rusqlite::Result<()> {
+    pub fn save(&mut self, task: &mut Hot, before: &Before) -> rusqlite::Result<()> {
+        let from = task.lane;
+        let waits = task.record.state == TaskState::Scheduled;
+        if waits {
+            self.follow_ledger(task)?;
+        }
         self.save_row(task, before.state)?;
-        match (before.state, task.record.state) {
-            (TaskState::Scheduled, TaskState::Scheduled) if task.record.due_ms > before.due_ms => {
-                self.refresh_lane(task.lane)?;
-            }
-            (_, TaskState::Scheduled) => self.memory.lanes.add_due(task.lane, task.record.due_ms),
-            (TaskState::Scheduled, _) => self.refresh_lane(task.lane)?,
-            _ => {}
+        let stays = waits && task.lane == from && task.record.due_ms <= before.due_ms;
+        if before.state == TaskState::Scheduled && !stays {
+            self.refresh_lane(from)?;
+        }
+        if waits {
+            self.memory.lanes.add_due(task.lane, task.record.due_ms);
+        }
+        Ok(())
+    }
+
+    /// Moves a task that is to wait into the lane where its ledger says. The one that it was in may also be from a release
+    /// that did not tell retries apart: nothing but this moves those.
+    fn follow_ledger(&mut self, task: &mut Hot) -> rusqlite::Result<()> {
+        let mut lane = self.lane(task.lane)?.clone();
+        let before = lane.retry;
+        lane.follow(&task.record.ledger);
+        if lane.retry != before {
+            let to = self.intern(&lane, self.queue(task.lane)?)?;
+            self.count_lane(task.lane, -1);
+            self.count_lane(to, 1);
+            task.lane = to;
         }
         Ok(())
     }
@@ -109,6 +128,7 @@ impl<'a> Tx<'a> {
             task.entries,
             task.agent,
             task.boot_id,
+            task.lane,
         ])?;
         drop(statement);
         let queue = self.queue(task.lane)?;
@@ -220,12 +240,15 @@ impl<'a> Tx<'a> {
             return Ok(id);
         }
         self.connection
-            .prepare_cached("INSERT INTO lanes (queue, priority, dependency, grp) VALUES (?1, ?2, ?3, ?4)")?
+            .prepare_cached(
+                "INSERT INTO lanes (queue, priority, dependency, grp, retry) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
             .execute(params![
                 queue,
                 rank(lane.priority),
                 lane.dependency.as_deref(),
-                lane.group.as_deref()
+                lane.group.as_deref(),
+                lane.retry,
             ])?;
         let id = self.connection.last_insert_rowid();
         self.memory.lanes.insert(id, queue, lane.clone(), 0, None);
@@ -287,11 +310,14 @@ pub(super) struct Before {
     pub state: TaskState,
     due_ms: i64,
     leased_at_ms: i64,
+    /// Whether it had failed or been lost.
+    pub was_tried: bool,
 }
 
 impl Before {
     pub fn of(record: &Record) -> Self {
-        Self { state: record.state, due_ms: record.due_ms, leased_at_ms: record.leased_at_ms }
+        let Record { state, due_ms, leased_at_ms, ref ledger, .. } = *record;
+        Self { state, due_ms, leased_at_ms, was_tried: ledger.was_tried() }
     }
 
     /// When the attempt that ends now began: a lease's start, or now where nobody held one.

@@ -198,6 +198,7 @@ fn load_memory(connection: &Connection) -> rusqlite::Result<Memory> {
             priority: priority_from(row.get(2)?)?,
             dependency: name(row, 3)?,
             group: name(row, 4)?,
+            retry: row.get(7)?,
         };
         lanes.insert(row.get(0)?, queue, lane, row.get(5)?, row.get(6)?);
     }

@@ -1,17 +1,19 @@
 -- Leases what is due, claim by claim: lanes by priority, then in the order of their last visit, each in order of due time.
 -- Bodies are not touched: the coordinator reads them afterwards.
 --
--- ARGV: now, claims n, then for each claim
+-- ARGV: now, restrictions n, n × (dependency, most tasks of it, most of those that were tried before ('' : no bound)), which
+--   hold for all claims together, claims n, then for each claim
 --   its name `agent|boot`, request ('' : none), whether it goes on with what it was given before (0 | 1), most leases,
 --   nonce (8 bytes),
 --   queues n, n × (queue, length of its leases in ms), avoided n, n × dependency
 -- Returns: the time in µs, then for each claim
 --   { 'new', ms when the next is due ('' : none is, or it was filled), { lane, epoch, ms of its end, id, id, … }, … }
+--   { 'held back', the same, { place of a restriction because of which something due was passed over, … }, the same }
 --   { 'again', { epoch, nonce, leased at, ms of its end, whether it was extended, id, id, … }, … } where the request was answered before
 -- O(n log m + lanes): n the leases, m the tasks of a lane.
 local LANES_MAX, LOOKED_MAX, PUT_BACK_MAX, PAGE, REPLAY_MS = 1024, 5000, 10000, 256, 600000
 local STEP_US, GIVEN_UP_US = 1000000, 250000
-local changes = {}
+local changes, limits = {}, {}
 local stamp = math.max(tonumber(call('GET', EPOCH) or 0), now_us - 1)
 local first_stamp = stamp
 
@@ -54,6 +56,24 @@ local function still_held(given)
   return reply
 end
 
+-- Whether a lane is one of tasks that were tried before: `dependency|group|r`.
+local function is_of_retries(rest)
+  return string.find(rest, '|.*|r$') ~= nil
+end
+
+-- How many tasks of a lane may still be leased, where its dependency is restricted.
+local function let_through(limit, rest)
+  return is_of_retries(rest) and math.min(limit.any, limit.retries) or limit.any
+end
+
+-- Whether a restriction lets nothing of a lane through that is due: this is told.
+local function holds_back(claim, limit, rest)
+  if not limit or let_through(limit, rest) > 0 then return false end
+  claim.held_back = claim.held_back or {}
+  claim.held_back[limit.place] = true
+  return true
+end
+
 -- Up to `wanted` lanes of a priority that are due and eligible, longest since their turn first.
 local function due_lanes(claim, rank, wanted)
   local found = {}
@@ -65,9 +85,13 @@ local function due_lanes(claim, rank, wanted)
     repeat
       local page = call('ZRANGEBYSCORE', LANES .. index, '-inf', limit, 'WITHSCORES', 'LIMIT', offset, at_once)
       for i = 1, #page, 2 do
-        if mine < wanted and not claim.avoid[string.match(page[i], '^[^|]*')] then
-          found[#found + 1] = { index = index, rest = page[i], score = tonumber(page[i + 1]), queue = queue }
-          mine = mine + 1
+        if mine < wanted then
+          local dependency = string.match(page[i], '^[^|]*')
+          local limit = limits[dependency]
+          if not claim.avoid[dependency] and not holds_back(claim, limit, page[i]) then
+            found[#found + 1] = { index = index, rest = page[i], score = tonumber(page[i + 1]), queue = queue, limit = limit }
+            mine = mine + 1
+          end
         end
       end
       offset = offset + at_once
@@ -138,12 +162,17 @@ local function visit(claim, lane, wanted)
     local queue = lane.queue.name
     changes[queue .. '|0'] = (changes[queue .. '|0'] or 0) - leased
     changes[queue .. '|1'] = (changes[queue .. '|1'] or 0) + leased
+    if lane.limit then
+      lane.limit.any = lane.limit.any - leased
+      if is_of_retries(lane.rest) then lane.limit.retries = lane.limit.retries - leased end
+    end
   end
   turn(lane, key)
   return leased
 end
 
--- When the next task of the claim's eligible lanes is due. Where very many lanes are to be avoided it is not looked for to the
+-- When the next task of the claim's eligible lanes is due. That of a lane that is held back counts, since somebody has to notice
+-- it then; what is due by now does not: no due time lets it through. Where very many lanes are to be avoided it is not looked for to the
 -- end: then it is to be asked again soon.
 local function next_due(claim)
   local first
@@ -178,21 +207,28 @@ local function fill(claim)
       for _, lane in ipairs(lanes) do
         left = claim.most - claim.count
         if left == 0 then break end
-        visit(claim, lane, math.min(share, left))
+        -- A lane before it may have used up what there was for both.
+        local most = lane.limit and let_through(lane.limit, lane.rest) or left
+        if most > 0 then visit(claim, lane, math.min(share, left, most)) end
       end
       if claim.count == before then break end
     end
   end
 end
 
-local at = 3
+local at = 2
 local function take()
   at = at + 1
   return ARGV[at - 1]
 end
 
+for place = 0, tonumber(take()) - 1 do
+  local dependency, any, retries = take(), take(), take()
+  limits[dependency] = { place = place, any = tonumber(any) or math.huge, retries = tonumber(retries) or math.huge }
+end
+
 local reply, visits = { string.format('%d', now_us) }, {}
-for _ = 1, tonumber(ARGV[2]) do
+for _ = 1, tonumber(take()) do
   local claim = { name = take(), request = take(), goes_on = take() == '1', most = tonumber(take()), nonce = take(),
     count = 0, grants = {}, by_end = {}, lanes = {}, queues = {}, avoid = {} }
   for _ = 1, tonumber(take()) do
@@ -221,7 +257,13 @@ for _ = 1, tonumber(ARGV[2]) do
       call('SET', key, cmsgpack.pack(given), 'PX', REPLAY_MS)
     end
     local due = claim.count < claim.most and next_due(claim) or ''
-    reply[#reply + 1] = { 'new', due, unpack(claim.lanes) }
+    if claim.held_back then
+      local places = {}
+      for place in pairs(claim.held_back) do places[#places + 1] = place end
+      reply[#reply + 1] = { 'held back', due, places, unpack(claim.lanes) }
+    else
+      reply[#reply + 1] = { 'new', due, unpack(claim.lanes) }
+    end
   end
 end
 for queue, visited in pairs(visits) do call('HSET', VISITS, queue, string.format('%d', visited)) end
