@@ -374,10 +374,9 @@ impl Dispatcher {
     async fn hand_back(&self, leases: Vec<Lease>) {
         let batch = leases
             .into_iter()
-            .map(|lease| Settle {
-                id: lease.id,
-                fence: Fence { epoch: lease.epoch, nonce: lease.nonce },
-                ending: Ending::Released,
+            .map(|lease| {
+                let fence = Fence { epoch: lease.epoch, nonce: lease.nonce };
+                Settle::new(lease.id, fence, Ending::Released)
             })
             .collect();
         match self.store.settle(batch).await {

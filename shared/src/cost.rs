@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::limits::COST_MAX_USD;
+
 const MICROS_PER_USD: f64 = 1_000_000.0;
 
 /// An amount in US dollars, kept in whole micro-dollars so that sums are exact; a plain number of dollars on the wire. Sums
@@ -20,6 +22,9 @@ pub struct Cost(u64);
 pub struct CostError(f64);
 
 impl Cost {
+    /// Most that one attempt may cost, and that a task's own bound may be.
+    pub const MAX: Self = Self(COST_MAX_USD as u64 * 1_000_000);
+
     /// So many millionths of a dollar.
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)

@@ -236,6 +236,9 @@ pub struct AttemptRecord {
     /// Position in the fallback chain: 0 = primary.
     #[serde(default)]
     pub route: u32,
+    /// The dependency of that route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependency: Option<Name>,
     /// When the lease was given.
     pub started_at_ms: i64,
     /// When it ended.
@@ -245,6 +248,9 @@ pub struct AttemptRecord {
     /// What failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureRecord>,
+    /// What it cost, if its worker said so.
+    #[serde(default, skip_serializing_if = "Cost::is_zero")]
+    pub cost_usd: Cost,
     /// The delay chosen before the next attempt, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
@@ -278,7 +284,7 @@ pub struct Lease {
     /// The caller's JSON, byte for byte.
     #[schema(value_type = Object)]
     pub payload: Box<RawValue>,
-    /// The upstream that it needs.
+    /// The upstream that it needs on its route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dependency: Option<Name>,
     /// Tenant or fairness key.
@@ -322,9 +328,15 @@ pub struct TaskView {
     pub queue: Name,
     /// What to run.
     pub task_type: Name,
-    /// The upstream that it needs.
+    /// The upstream that it needs on its route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dependency: Option<Name>,
+    /// The upstream that it was enqueued with, where another stands in for it now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<Name>,
+    /// Position in the fallback chain: 0 = primary.
+    #[serde(default)]
+    pub route: u32,
     /// Tenant or fairness key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Name>,
@@ -350,6 +362,9 @@ pub struct TaskView {
     pub max_attempts: u32,
     /// What it has been through.
     pub ledger: Ledger,
+    /// What it may cost before a failure sends it to a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_cost_usd: Option<Cost>,
     /// Why it is where it is, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,

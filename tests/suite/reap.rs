@@ -31,7 +31,9 @@ pub async fn a_lease_that_nobody_started_is_undelivered_and_never_poison(bed: Be
             [Reaped {
                 id: lease.id,
                 queue: name("default"),
+                dependency: None,
                 started: false,
+                retried: false,
                 state: TaskState::Scheduled,
                 due_ms
             }]

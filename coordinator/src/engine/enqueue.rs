@@ -74,6 +74,7 @@ impl Engine {
             queue,
             failure,
             spec: task,
+            standing: self.standing(),
         })
     }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem, suggest};
+use redrive_shared::gate::Standing;
 use redrive_shared::id::Name;
 use redrive_shared::task::TaskState;
 use tokio::sync::Notify;
@@ -95,6 +96,11 @@ impl Engine {
     /// The clock, for duties.
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
+    }
+
+    /// Which dependencies let nothing through now: failures are judged by it.
+    fn standing(&self) -> Standing {
+        Standing::default()
     }
 
     /// A task came into a state: workers may have something to do, and producers may have their answer.

@@ -2,6 +2,7 @@
 
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::failure::FailureClass;
+use redrive_shared::gate::Standing;
 use redrive_shared::id::TaskId;
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, HEARTBEAT_INTERVAL_MS};
@@ -66,11 +67,11 @@ impl Engine {
         let mut results: Vec<Option<SettleResult>> = vec![None; request.settlements.len()];
         let count = request.settlements.len();
         let (mut batch, mut places) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let mut judge = judge::Batch::at(now_ms);
+        let (mut judge, standing) = (judge::Batch::at(now_ms), self.standing());
         for (place, settlement) in request.settlements.into_iter().enumerate() {
             match check::outcome(&settlement.outcome) {
                 Ok(()) => {
-                    batch.push(judged(settlement, &mut judge));
+                    batch.push(judged(settlement, &mut judge, standing.clone()));
                     places.push(place);
                 }
                 Err(problem) => {
@@ -89,10 +90,9 @@ impl Engine {
 
     /// Notes that tasks were given back to where they came from.
     pub(crate) async fn hand_off(&self, leases: &[LeaseRef]) -> Result<Vec<SettleResult>> {
-        let batch = leases.iter().map(|lease| Settle {
-            id: lease.id.clone(),
-            fence: Fence { epoch: lease.epoch, nonce: lease.nonce },
-            ending: Ending::HandedOff,
+        let batch = leases.iter().map(|lease| {
+            let fence = Fence { epoch: lease.epoch, nonce: lease.nonce };
+            Settle::new(lease.id.clone(), fence, Ending::HandedOff)
         });
         self.settle_judged(batch.collect()).await
     }
@@ -199,16 +199,19 @@ const fn outcome_name(ending: &Ending) -> &'static str {
     }
 }
 
-fn judged(settlement: Settlement, judge: &mut judge::Batch) -> Settle {
+fn judged(settlement: Settlement, judge: &mut judge::Batch, standing: Standing) -> Settle {
+    let cost = settlement.outcome.cost();
+    let in_transaction = matches!(settlement.outcome, Outcome::Retry { in_transaction: true, .. });
     let ending = match settlement.outcome {
-        Outcome::Done { result } => Ending::Done(result),
-        Outcome::Retry { failure } => Ending::Failed(judge.judge(failure)),
-        Outcome::Dead { failure } => Ending::FailedForGood(judge.judge(failure)),
-        Outcome::Escalate { failure } => Ending::NeedsPerson(judge.judge(failure)),
+        Outcome::Done { result, .. } => Ending::Done(result),
+        Outcome::Retry { failure, .. } => Ending::Failed(judge.judge(failure)),
+        Outcome::Dead { failure, .. } => Ending::FailedForGood(judge.judge(failure)),
+        Outcome::Escalate { failure, .. } => Ending::NeedsPerson(judge.judge(failure)),
         Outcome::Snooze { delay_ms } => Ending::Snoozed { delay_ms },
         Outcome::Release {} => Ending::Released,
     };
-    Settle { id: settlement.id, fence: Fence { epoch: settlement.epoch, nonce: settlement.nonce }, ending }
+    let fence = Fence { epoch: settlement.epoch, nonce: settlement.nonce };
+    Settle { cost, in_transaction, standing, ..Settle::new(settlement.id, fence, ending) }
 }
 
 fn extended(id: TaskId, outcome: Extended) -> LeaseResult {

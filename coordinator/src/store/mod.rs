@@ -18,10 +18,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use redrive_shared::classify::at_dependency;
 use redrive_shared::clock::Clock;
+use redrive_shared::cost::Cost;
+use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::lifecycle::{Ended, Fence, Start};
+use redrive_shared::lifecycle::{Attempt, Ended, Fence, Record, Start, Terms};
 use redrive_shared::retry::RetryPolicy;
-use redrive_shared::task::{FailureRecord, Lane, Lease, Ledger, TaskState, TaskView};
+use redrive_shared::task::{FailureRecord, Lane, Lease, TaskState, TaskView};
 use redrive_shared::wire::{AgentView, Heartbeat, NewTask, QueueView};
 use serde_json::value::RawValue;
 use tokio::sync::broadcast;
@@ -67,6 +69,8 @@ pub struct Enqueue {
     pub failure: Option<FailureRecord>,
     /// The rest, as the caller gave it. Its `id`, `queue`, `task_type`, `payload` and `failure` are not looked at.
     pub spec: NewTask,
+    /// Which dependencies let nothing through, for the judgement of that failure.
+    pub standing: Standing,
 }
 
 impl Enqueue {
@@ -76,22 +80,36 @@ impl Enqueue {
             attempts_made: self.spec.attempts_made.unwrap_or(u32::from(self.failure.is_some())),
             failure: self.failure.as_ref(),
             max_attempts: self.spec.max_attempts,
+            max_cost: self.spec.max_cost_usd,
+            route: self.spec.route,
             delay_ms: self.spec.delay_ms.unwrap_or(0),
             deadline_ms: self.spec.deadline_ms,
         }
     }
 
-    /// Where it waits with this ledger.
-    fn lane(&self, ledger: &Ledger) -> Lane {
+    /// Where it waits with this record.
+    fn lane(&self, record: &Record, policy: &RetryPolicy) -> Lane {
+        let dependency = policy.dependency_at(self.spec.dependency.as_ref(), record.route);
         let mut lane = Lane {
             queue: self.queue.clone(),
             priority: self.spec.priority,
-            dependency: self.spec.dependency.clone(),
+            dependency: dependency.cloned(),
             group: self.spec.group.clone(),
             retry: false,
         };
-        lane.follow(ledger);
+        lane.follow(&record.ledger);
         lane
+    }
+
+    /// The dependency on which it failed before it came, where that is not its own.
+    fn failed_at(&self, policy: &RetryPolicy) -> Option<Name> {
+        let primary = self.spec.dependency.as_ref();
+        policy.dependency_at(primary, self.spec.route).filter(|name| Some(*name) != primary).cloned()
+    }
+
+    /// By what the failure that it came with is judged.
+    fn terms<'a>(&'a self, policy: &'a RetryPolicy) -> Terms<'a> {
+        Terms { policy, primary: self.spec.dependency.as_ref(), standing: &self.standing }
     }
 }
 
@@ -257,6 +275,25 @@ pub struct Settle {
     pub fence: Fence,
     /// How the attempt ended.
     pub ending: Ending,
+    /// What it cost.
+    pub cost: Cost,
+    /// Whether a failure was in the middle of a tool transaction, which no other route must go on with.
+    pub in_transaction: bool,
+    /// Which dependencies let nothing through, for the judgement of a failure.
+    pub standing: Standing,
+}
+
+impl Settle {
+    /// An attempt that cost nothing and was in no transaction, while every dependency lets work through.
+    pub fn new(id: TaskId, fence: Fence, ending: Ending) -> Self {
+        let (cost, in_transaction, standing) = (Cost::default(), false, Standing::default());
+        Self { id, fence, ending, cost, in_transaction, standing }
+    }
+
+    /// As the lifecycle takes it, with its ending as the store sees it.
+    fn attempt<'a>(&self, ending: &'a Ending) -> Attempt<'a> {
+        Attempt { ended: ending.ended(), cost: self.cost, in_transaction: self.in_transaction }
+    }
 }
 
 /// What became of a settlement.
@@ -270,7 +307,7 @@ pub enum Settled {
         due_ms: i64,
         /// The queue, for metrics.
         queue: Name,
-        /// The upstream that it needs.
+        /// The upstream that the attempt went to.
         dependency: Option<Name>,
         /// Who held the lease; of what was handed off before, nobody is known.
         agent: Option<Name>,
@@ -299,8 +336,12 @@ pub struct Reaped {
     pub id: TaskId,
     /// Its queue.
     pub queue: Name,
+    /// The upstream that the attempt went to.
+    pub dependency: Option<Name>,
     /// Whether the worker had started it.
     pub started: bool,
+    /// Whether the attempt that ended was a retry: the task had failed or been lost before it.
+    pub retried: bool,
     /// The state after it.
     pub state: TaskState,
     /// When it runs again, if it does.

@@ -72,7 +72,7 @@ async fn run(worker: &Worker, lease: &Lease, key: Key, stop: &Stop) -> Option<Ou
         let message = panic_message(panic.as_ref());
         tracing::error!(task = %lease.id, message, "the handler panicked");
         let exception = Some(format!("the handler panicked: {message}"));
-        Outcome::Retry { failure: FailureSignal { exception, ..FailureSignal::default() } }
+        Outcome::retry(FailureSignal { exception, ..FailureSignal::default() })
     }))
 }
 
@@ -125,12 +125,12 @@ fn resolve(stopped: Option<CancelReason>, returned: Option<Outcome>) -> Option<O
         None => returned,
         Some(CancelReason::LeaseLost | CancelReason::Cancelled) => None,
         Some(CancelReason::Timeout) => Some(match returned {
-            Some(Outcome::Retry { failure }) => {
+            Some(Outcome::Retry { failure, in_transaction, cost_usd }) => {
                 let class = failure.class.or(Some(FailureClass::Timeout));
-                Outcome::Retry { failure: FailureSignal { class, ..failure } }
+                Outcome::Retry { failure: FailureSignal { class, ..failure }, in_transaction, cost_usd }
             }
             // Handing it back would repeat the time-out for ever, at no charge.
-            Some(Outcome::Release {}) | None => Outcome::Retry { failure: timed_out() },
+            Some(Outcome::Release {}) | None => Outcome::retry(timed_out()),
             Some(
                 outcome @ (Outcome::Done { .. }
                 | Outcome::Snooze { .. }
@@ -164,7 +164,11 @@ fn for_breaker(worker: &Worker, lease: &Lease, end: Option<&Outcome>, took: Dura
     let duration_ms = millis(took);
     match end {
         Some(Outcome::Done { .. }) => breaker::Outcome::Success { duration_ms },
-        Some(Outcome::Retry { failure } | Outcome::Dead { failure } | Outcome::Escalate { failure }) => {
+        Some(
+            Outcome::Retry { failure, .. }
+            | Outcome::Dead { failure, .. }
+            | Outcome::Escalate { failure, .. },
+        ) => {
             let class = classify(failure, lease.dependency.as_deref(), worker.clock.now_ms()).class;
             breaker::Outcome::Failure { class, duration_ms }
         }
@@ -186,7 +190,7 @@ mod tests {
     use super::*;
 
     fn failed() -> Option<Outcome> {
-        Some(Outcome::Retry { failure: FailureSignal::default() })
+        Some(Outcome::retry(FailureSignal::default()))
     }
 
     fn label(end: Option<Outcome>) -> &'static str {
@@ -195,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_a_stopped_handler_returns_counts_as_far_as_it_may() {
-        let done = || Some(Outcome::Done { result: None });
+        let done = || Some(Outcome::done(None));
         assert_eq!(label(resolve(None, done())), "done");
         for lost in [CancelReason::LeaseLost, CancelReason::Cancelled] {
             assert_eq!(label(resolve(Some(lost), done())), "nothing");
@@ -209,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_time_out_is_called_one_unless_the_handler_knows_better() {
-        let Some(Outcome::Retry { failure }) = resolve(Some(CancelReason::Timeout), failed()) else {
+        let Some(Outcome::Retry { failure, .. }) = resolve(Some(CancelReason::Timeout), failed()) else {
             panic!("a retry")
         };
         assert_eq!(failure.class, Some(FailureClass::Timeout));

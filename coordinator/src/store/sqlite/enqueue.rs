@@ -1,12 +1,13 @@
 //! `enqueue`: tasks come onto their queues.
 
+use redrive_shared::cost::Cost;
 use redrive_shared::lifecycle::{Record, Verdict};
 use redrive_shared::task::TaskState;
 use rusqlite::{OptionalExtension, params};
 
 use super::queues::Queue;
-use super::rows::{Hot, class_counts, state_from, state_number, to_json};
-use super::tx::Tx;
+use super::rows::{Hot, class_counts, failed_on_route, micros, state_from, state_number, to_json};
+use super::tx::{Line, Tx};
 use crate::store::format::contents_hash;
 use crate::store::{Enqueue, Enqueued};
 
@@ -20,7 +21,7 @@ fn enqueue_one(tx: &mut Tx<'_>, task: &Enqueue) -> rusqlite::Result<Enqueued> {
     if let Some(known) = compare(tx, task, &hash)? {
         return Ok(known);
     }
-    let (record, verdict) = Record::enqueue(&task.start(), &queue.policy, tx.now_us, tx.rng);
+    let (record, verdict) = Record::enqueue(&task.start(), task.terms(&queue.policy), tx.now_us, tx.rng);
     insert(tx, task, &queue, record, verdict, &hash)
 }
 
@@ -47,7 +48,9 @@ fn insert(
     verdict: Option<Verdict>,
     hash: &[u8],
 ) -> rusqlite::Result<Enqueued> {
-    let lane = tx.intern(&task.lane(&record.ledger), queue.number)?;
+    let lane = task.lane(&record, &queue.policy);
+    let primary = task.spec.dependency.clone().filter(|name| Some(name) != lane.dependency.as_ref());
+    let lane = tx.intern(&lane, queue.number)?;
     let now_ms = tx.now_ms();
     tx.connection.prepare_cached(include_str!("sql/insert_task.sql"))?.execute(params![
         task.id.as_str(),
@@ -72,6 +75,10 @@ fn insert(
         record.expires_ms,
         i64::from(verdict.is_some()),
         now_ms,
+        record.route,
+        failed_on_route(&record),
+        primary.as_deref(),
+        record.max_cost.map(micros),
     ])?;
     let seq = tx.connection.last_insert_rowid();
     insert_body(tx, seq, task, hash)?;
@@ -86,8 +93,18 @@ fn insert(
             enqueued_ms: now_ms,
             agent: None,
             boot_id: None,
+            primary,
         };
-        tx.write_history(&mut hot, &verdict, task.failure.as_ref(), now_ms, None)?;
+        let line = Line {
+            verdict: &verdict,
+            failure: task.failure.as_ref(),
+            started_ms: now_ms,
+            note: None,
+            route: queue.policy.route_at(task.spec.dependency.as_ref(), task.spec.route),
+            stand_in: task.failed_at(&queue.policy),
+            cost: Cost::default(),
+        };
+        tx.write_history(&mut hot, &line)?;
     }
     if state == TaskState::Scheduled {
         tx.memory.lanes.add_due(lane, due_ms);

@@ -69,17 +69,20 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
         }
         newer => return Err(rusqlite::Error::IntegralValueOutOfRange(0, newer)),
     }
-    add_gates(connection)
+    let gates = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'gates')";
+    add(connection, gates, include_str!("sql/add_gates.sql"))?;
+    let routes = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('tasks') WHERE name = 'primary_dependency')";
+    add(connection, routes, include_str!("sql/add_routes.sql"))
 }
 
-/// Adds what came after the version, and what an older release passes over if it is put back: so the version stays.
-fn add_gates(connection: &Connection) -> rusqlite::Result<()> {
-    let known = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'gates')";
-    if connection.query_row(known, [], |row| row.get(0))? {
+/// Adds what came after the version, unless it is known, and what an older release passes over if it is put back: so the
+/// version stays.
+fn add(connection: &Connection, is_known: &str, sql: &str) -> rusqlite::Result<()> {
+    if connection.query_row(is_known, [], |row| row.get(0))? {
         return Ok(());
     }
     connection.execute_batch("BEGIN IMMEDIATE")?;
-    connection.execute_batch(include_str!("sql/add_gates.sql"))?;
+    connection.execute_batch(sql)?;
     connection.execute_batch("COMMIT")
 }
 

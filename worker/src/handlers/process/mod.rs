@@ -90,7 +90,7 @@ fn outcome(finished: &Finished, ctx: &TaskContext) -> Outcome {
             | Outcome::Release {}),
         ) => told,
         Answer::Told(done @ Outcome::Done { .. }) if finished.status.success() => done,
-        Answer::Plain(result) if finished.status.success() => Outcome::Done { result },
+        Answer::Plain(result) if finished.status.success() => Outcome::done(result),
         Answer::Told(Outcome::Done { .. }) | Answer::Plain(_) => by_exit(finished),
     }
 }
@@ -181,13 +181,13 @@ fn failed(finished: &Finished, class: Option<FailureClass>, what: String) -> Out
 }
 
 fn retry(failure: FailureSignal) -> Outcome {
-    Outcome::Retry { failure }
+    Outcome::retry(failure)
 }
 
 fn dead(finished: &Finished, class: Option<FailureClass>, what: &str) -> Outcome {
-    Outcome::Dead { failure: signal(finished, class, what) }
+    Outcome::dead(signal(finished, class, what))
 }
 
 fn escalate(finished: &Finished, class: Option<FailureClass>, what: &str) -> Outcome {
-    Outcome::Escalate { failure: signal(finished, class, what) }
+    Outcome::escalate(signal(finished, class, what))
 }
