@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use redrive_coordinator::alarm::Alarm;
 use redrive_coordinator::dispatch::Dispatcher;
+use redrive_coordinator::gates::Keeper;
+use redrive_coordinator::metrics::BoundedLabels;
 use redrive_coordinator::store::sqlite::SqliteStore;
 use redrive_coordinator::store::{Claim, Store};
-use redrive_shared::clock::SystemClock;
+use redrive_shared::clock::{Clock, SystemClock};
 use redrive_shared::task::TaskState;
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +23,11 @@ use crate::support::{id, name, task};
 async fn what_a_claim_was_given_that_nobody_waits_for_any_more_is_handed_back() {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::in_memory(Arc::new(SystemClock)).unwrap());
     store.make_queue(&name("default")).await.unwrap();
-    let (clock, reaper) = (Arc::new(SystemClock), Arc::<Alarm>::default());
-    let dispatcher = Dispatcher::new(Arc::clone(&store), clock, Arc::default(), reaper);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let reaper = Arc::<Alarm>::default();
+    let labels = Arc::new(BoundedLabels::new(10));
+    let gates = Keeper::new(Arc::clone(&store), Arc::clone(&clock), labels, true);
+    let dispatcher = Dispatcher::new(Arc::clone(&store), clock, Arc::default(), reaper, Arc::new(gates));
     let stop = CancellationToken::new();
     let given_up = async {
         let claim = Claim {

@@ -6,7 +6,7 @@ mod full_disk;
 use std::sync::Arc;
 
 use redrive_coordinator::store::sqlite::SqliteStore;
-use redrive_coordinator::store::{Ending, Enqueued, Store, StoreError};
+use redrive_coordinator::store::{Ending, Enqueued, Restriction, Store, StoreError};
 use redrive_shared::clock::ManualClock;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::task::TaskState;
@@ -75,6 +75,39 @@ async fn a_database_of_a_newer_release_is_refused_and_left_alone() {
     let connection = Connection::open(&file).unwrap();
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     assert_eq!(version, 99);
+}
+
+#[tokio::test]
+async fn a_database_from_before_there_were_gates_goes_on_and_its_release_may_come_back() {
+    let backend = SqliteBackend::new();
+    let file = backend.path().join("redrive.sqlite");
+    let mut bed = Bed::new(backend).await;
+    bed.put_all(vec![task("old").needs("d"), task("first").needs("d").delay(1_000)]).await;
+    // A failure that an older release counted moved nothing.
+    let older = Connection::open(&file).unwrap();
+    older
+        .execute_batch(
+            "UPDATE tasks SET failed = 1 WHERE id = 'old'; DROP TABLE gates; ALTER TABLE lanes DROP COLUMN retry",
+        )
+        .unwrap();
+    bed.reopen().await;
+    let no_retries = [Restriction { dependency: name("d"), any: None, retries: Some(0) }];
+    let mut claimed = bed.claim(vec![claim_of(9)], &no_retries).await.unwrap().remove(0);
+    assert_eq!(claimed.leases.len(), 1, "it waits where it did");
+    bed.finish(&claimed.leases.remove(0), Ending::Released).await;
+    bed.advance(1_000);
+    let claimed = bed.claim(vec![claim_of(9)], &no_retries).await.unwrap().remove(0);
+    assert_eq!(claimed.leases.iter().map(|lease| &*lease.id).collect::<Vec<_>>(), ["first"]);
+    assert_eq!(claimed.held_back, [name("d")], "it was scheduled again");
+    assert_eq!(bed.gates(0).await.unwrap().expect("none was seen").cells, []);
+    // What an older release does with lanes.
+    older
+        .execute_batch("INSERT INTO lanes (queue, priority, dependency, grp) VALUES (1, 1, 'd', NULL)")
+        .unwrap();
+    let version: i64 = older.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 1, "it opens what is there");
+    bed.reopen().await;
+    assert_eq!(bed.take_ids(9).await, ["old"]);
 }
 
 #[test]

@@ -162,7 +162,7 @@ impl Rows {
     }
 
     /// No borders and no wrapping: ids must stay whole for those who copy them, and rows for those who `grep`.
-    fn render(&self, colours: bool) -> String {
+    pub fn render(&self, colours: bool) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         if colours {

@@ -24,6 +24,8 @@ pub struct CoordinatorConfig {
     pub in_memory: bool,
     /// Make queues that are named in an enqueue or a claim and do not exist, with the default policy.
     pub create_queues: bool,
+    /// Whether gates hold work back. They are kept all the same, to be seen.
+    pub gates: bool,
     /// How long a request may take to arrive, in milliseconds.
     pub body_timeout_ms: u64,
     /// How long open requests may go on after a stop was asked for, in milliseconds.
@@ -114,6 +116,7 @@ impl Default for CoordinatorConfig {
             data_dir: PathBuf::from("redrive-data"),
             in_memory: false,
             create_queues: false,
+            gates: true,
             body_timeout_ms: 10_000,
             shutdown_grace_ms: 5_000,
             store: StoreConfig::default(),

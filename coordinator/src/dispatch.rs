@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::alarm::Alarm;
+use crate::gates::Keeper;
 use crate::store::{Claim, Claimed, Ending, Settle, Settled, Store};
 use crate::watch::Watchers;
 
@@ -55,6 +56,8 @@ struct Line {
     waiters: VecDeque<Waiter>,
     /// From when on it is worth trying.
     try_at_ms: i64,
+    /// Dependencies whose gates held something back from it when it was tried last.
+    held_back: Vec<Name>,
     /// Waves under way that have waiters of it: until they are back it is kept, to remember what is announced meanwhile.
     under_way: usize,
 }
@@ -134,6 +137,7 @@ pub struct Dispatcher {
     clock: Arc<dyn Clock>,
     watchers: Arc<Watchers>,
     reaper: Arc<Alarm>,
+    gates: Arc<Keeper>,
     alarm: Alarm,
     abandoning: Notify,
     lines: Mutex<Lines>,
@@ -142,15 +146,17 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// A dispatcher; [`Dispatcher::run`] makes it work.
     ///
-    /// `watchers` hear of tasks that a claim finds past their deadline, `reaper` of when the leases given will end.
+    /// `watchers` hear of tasks that a claim finds past their deadline, `reaper` of when the leases given will end. `gates` say
+    /// what may be claimed.
     pub fn new(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         watchers: Arc<Watchers>,
         reaper: Arc<Alarm>,
+        gates: Arc<Keeper>,
     ) -> Self {
         let (alarm, abandoning) = (Alarm::default(), Notify::new());
-        Self { store, clock, watchers, reaper, alarm, abandoning, lines: Mutex::default() }
+        Self { store, clock, watchers, reaper, gates, alarm, abandoning, lines: Mutex::default() }
     }
 
     /// Claims, and waits up to `wait_ms` when nothing is due. Empty when nothing became due in time.
@@ -194,6 +200,21 @@ impl Dispatcher {
             line.try_at_ms = i64::MIN;
         }
         self.alarm.set_earlier(i64::MIN);
+    }
+
+    /// The gates of these dependencies let more through: lines from which they held something back try again.
+    pub fn let_through(&self, dependencies: &[Name]) {
+        let mut concerned = false;
+        for line in self.lock().lines.values_mut() {
+            if line.held_back.iter().any(|name| dependencies.contains(name)) {
+                line.held_back.clear();
+                line.try_at_ms = i64::MIN;
+                concerned = true;
+            }
+        }
+        if concerned {
+            self.alarm.set_earlier(i64::MIN);
+        }
     }
 
     /// How many claims wait.
@@ -265,10 +286,29 @@ impl Dispatcher {
 
     /// Claims for a wave.
     async fn serve(&self, wave: Vec<(Interest, Waiter)>) {
-        let claims = wave.iter().map(|(_, waiter)| waiter.claim.clone()).collect();
-        match self.store.claim(claims, &[]).await {
-            Ok(results) => self.deliver(wave, results).await,
+        let claims: Vec<Claim> = wave.iter().map(|(_, waiter)| waiter.claim.clone()).collect();
+        let gates = self.gates.restrict(claims.iter().map(|claim| claim.max).sum());
+        match self.store.claim(claims.clone(), &gates).await {
+            Ok(results) => {
+                self.learn_held_back(&wave, &results);
+                self.gates.claimed(&gates, &claims, &results);
+                self.deliver(wave, results).await;
+            }
+            // What may have been given counts as used: it comes back with time.
             Err(error) => self.fail(wave, &Problem::from(error)),
+        }
+    }
+
+    /// Lines remember it before the gates are asked for more: what they then let through finds who waits for it.
+    fn learn_held_back(&self, wave: &[(Interest, Waiter)], results: &[Claimed]) {
+        if results.iter().all(|claimed| claimed.held_back.is_empty()) {
+            return;
+        }
+        let mut lines = self.lock();
+        for ((interest, _), claimed) in wave.iter().zip(results) {
+            if let Some(line) = lines.lines.get_mut(interest) {
+                line.held_back.clone_from(&claimed.held_back);
+            }
         }
     }
 

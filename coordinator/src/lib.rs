@@ -8,6 +8,7 @@ mod connections;
 pub mod dispatch;
 pub mod duties;
 pub mod engine;
+pub mod gates;
 mod json;
 pub mod metrics;
 mod serve;

@@ -1,12 +1,17 @@
-//! What Prometheus sees. Labels are of low cardinality: queue, class, state, and dependencies up to a bound.
+//! What Prometheus sees. Labels are of low cardinality: queue, class, state; dependencies and agents up to a bound.
 
-use std::collections::HashSet;
+mod breakers;
+
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use redrive_shared::limits::DEPENDENCY_LABELS_MAX;
+use redrive_shared::gate::State;
 use redrive_shared::task::Lease;
-use redrive_shared::wire::{QueueView, Report};
+use redrive_shared::wire::{GateView, QueueView, Report};
+
+pub use self::breakers::breakers_text;
+use crate::engine::Calls;
 
 const SECONDS_BUCKETS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0];
@@ -18,21 +23,29 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .install_recorder()
 }
 
-/// Dependencies that have become labels; those beyond the bound share one, so that a hostile caller cannot fill memory.
-#[derive(Debug, Default)]
-pub struct DependencyLabels(Mutex<HashSet<Arc<str>>>);
+/// Names that have become labels; those beyond the bound share one, so that a hostile caller cannot fill memory.
+#[derive(Debug)]
+pub struct BoundedLabels {
+    known: Mutex<HashSet<Arc<str>>>,
+    most: usize,
+}
 
-impl DependencyLabels {
-    /// The label of a dependency.
-    pub fn label(&self, dependency: &str) -> Arc<str> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(label) = known.get(dependency) {
+impl BoundedLabels {
+    /// With so many labels at most, and one for the rest.
+    pub fn new(most: usize) -> Self {
+        Self { known: Mutex::default(), most }
+    }
+
+    /// The label of a name.
+    pub fn label(&self, name: &str) -> Arc<str> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(label) = known.get(name) {
             return Arc::clone(label);
         }
-        if known.len() >= DEPENDENCY_LABELS_MAX {
+        if known.len() >= self.most {
             return Arc::from("(other)");
         }
-        let label: Arc<str> = Arc::from(dependency);
+        let label: Arc<str> = Arc::from(name);
         known.insert(Arc::clone(&label));
         label
     }
@@ -60,6 +73,40 @@ pub fn record_reported(dependency: Arc<str>, report: &Report) {
         .increment(failures);
     metrics::counter!("redrive_first_attempts_total", "dependency" => name, "outcome" => "succeeded")
         .increment(u64::from(report.attempts) - failures);
+}
+
+/// Calls went to a dependency: attempts of which somebody told, those that were the first of their task, and what they cost.
+/// The first by the second is the amplification: what retries make of each task.
+pub(crate) fn record_calls(labels: &BoundedLabels, dependency: Option<&str>, calls: Calls) {
+    let label =
+        dependency.map_or_else(|| Arc::from("(none)"), |dependency| labels.label(dependency)).to_string();
+    metrics::counter!("redrive_attempts_total", "dependency" => label.clone())
+        .increment(calls.attempts.into());
+    metrics::counter!("redrive_attempted_tasks_total", "dependency" => label.clone())
+        .increment(calls.tasks.into());
+    if !calls.cost.is_zero() {
+        metrics::counter!("redrive_cost_microdollars_total", "dependency" => label)
+            .increment(calls.cost.micros());
+    }
+}
+
+/// Gates by dependency, read when someone looks: their state as its place in [`State::ALL`], 0 open to 4 isolated. Of
+/// dependencies that share a label the one that lets least through is shown.
+pub fn record_gates(labels: &BoundedLabels, gates: &[GateView]) {
+    let mut worst: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+    for gate in gates {
+        let number = State::ALL.iter().position(|state| *state == gate.state).unwrap_or(0);
+        let shown = worst.entry(labels.label(&gate.dependency)).or_default();
+        *shown = number.max(*shown);
+    }
+    for (label, number) in worst {
+        metrics::gauge!("redrive_gate_state", "dependency" => label.to_string()).set(number as f64);
+    }
+}
+
+/// A worker vanished in the middle of a task. Its own breaker is gone with it: this is where the failure counts.
+pub fn record_lost(agent: Arc<str>) {
+    metrics::counter!("redrive_worker_lost_total", "agent" => agent).increment(1);
 }
 
 /// Tasks by queue and state, read when someone looks.

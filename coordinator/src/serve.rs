@@ -79,7 +79,7 @@ pub async fn run(
     let address = listener.local_addr().map_err(listen)?;
     let store = open(&config).await?;
     let clock = store.clock().unwrap_or_else(|| Arc::new(SystemClock));
-    let engine = Engine::new(store, clock, config.create_queues, shutdown.clone());
+    let engine = Engine::new(store, clock, config.create_queues, config.gates, shutdown.clone());
     let mut duties = start_duties(&engine, metrics.as_ref(), &shutdown);
     if config.amqp.url.is_some() {
         let amqp = Amqp::new(Arc::clone(&engine), config.amqp.clone(), shutdown.clone());
@@ -148,6 +148,8 @@ fn start_duties(
     let mut duties = JoinSet::new();
     let (dispatching, stop) = (Arc::clone(engine), shutdown.clone());
     duties.spawn(async move { dispatching.dispatcher().run(stop).await });
+    let (keeping, stop) = (Arc::clone(engine), shutdown.clone());
+    duties.spawn(async move { keeping.keep_gates(stop).await });
     let (reaper, stop) = (Reaper::new(Arc::clone(engine)), shutdown.clone());
     duties.spawn(async move { reaper.run(stop).await });
     let (forgetter, stop) = (Forgetter::new(Arc::clone(engine)), shutdown.clone());

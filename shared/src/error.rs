@@ -62,6 +62,10 @@ error_codes! {
     UnknownQueue = "unknown_queue", 404, "There is no such queue";
     /// No such task, or no longer.
     UnknownTask = "unknown_task", 404, "There is no such task";
+    /// No such agent, or one that is gone.
+    UnknownAgent = "unknown_agent", 404, "There is no such agent";
+    /// No such breaker of the agent.
+    UnknownBreaker = "unknown_breaker", 404, "The agent has no such breaker";
     /// No such page of the API.
     UnknownPath = "unknown_path", 404, "There is nothing at this path";
     /// The path exists, the method does not.
@@ -78,6 +82,8 @@ error_codes! {
     Overloaded = "overloaded", 429, "The coordinator has too much to do";
     /// A Host or Origin that is not this machine's.
     ForbiddenHost = "forbidden_host", 403, "That Host or Origin is not allowed";
+    /// So many of something are there that no more may be made.
+    LimitReached = "limit_reached", 409, "There are as many as there may be";
     /// The store does not answer.
     StoreUnavailable = "store_unavailable", 503, "The store does not answer";
     /// The store has no room.

@@ -36,6 +36,10 @@ pub const CLAIM_AVOID_MAX: usize = 64;
 pub const WAITING_CLAIMS_MAX: usize = 10_000;
 /// Most breakers that one heartbeat may report.
 pub const HEARTBEAT_BREAKERS_MAX: usize = 64;
+/// Most commands of persons that stand for one agent's breakers: all fit into one heartbeat, beside what else it reports.
+pub const BREAKER_COMMANDS_MAX: usize = 32;
+/// Most runs of agents whose breakers are shown as metrics.
+pub const AGENT_LABELS_MAX: usize = 1_000;
 /// Most headers of one failure.
 pub const SIGNAL_HEADERS_MAX: usize = 64;
 /// Largest page of a list.
@@ -94,3 +98,5 @@ pub const UNDELIVERED_DELAY_MS: u64 = 1_000;
 pub const RELEASE_SPREAD_MS: u64 = 1_000;
 /// Free bytes on the embedded store's disk below which it says that it is not ready: room for a full batch.
 pub const STORE_FREE_MIN_BYTES: u64 = BODY_MAX_BYTES as u64;
+/// Longest time for which an operator shuts a gate; what is to stay shut is isolated.
+pub const GATE_SHUT_MAX_MS: u64 = 24 * 60 * 60 * 1_000;

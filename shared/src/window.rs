@@ -3,14 +3,14 @@
 //! The sample that the breaker judges is the **longer** of two ends of the same sequence of outcomes:
 //!
 //! - **by time**: every outcome of the last `window_ms` (60 s), kept as counts in a ring of buckets;
-//! - **by number**: the last `recent_outcomes` (5), however old, up to `recent_max_age_ms` (1 h).
+//! - **by number**: the last `recent_outcomes` (8), however old, up to `recent_max_age_ms` (1 h).
 //!
-//! Time alone is blind to an agent that makes one call a minute: it could fail for ever and never show five outcomes
-//! in one window. Number alone is blind to a busy agent: five outcomes are a tenth of a second there, and one burst of
+//! Time alone is blind to an agent that makes one call a minute: it could fail for ever and never show six outcomes
+//! in one window. Number alone is blind to a busy agent: eight outcomes are a tenth of a second there, and one burst of
 //! bad luck would trip it. Both are ends of one sequence, so their union is simply the longer one: a busy agent is
-//! judged by its last minute, a quiet one by its last five outcomes. The age limit keeps a failure of yesterday from
-//! adding up with one of today. It is an hour because five attempts that each run into the ten-minute attempt time-out
-//! take fifty minutes, and exactly that agent must still trip.
+//! judged by its last minute, a quiet one by its last eight outcomes. The age limit keeps a failure of yesterday from
+//! adding up with one of today. It is an hour because six attempts that each run into the ten-minute attempt time-out
+//! end within fifty minutes, and exactly that agent must still trip.
 //!
 //! Buckets are aligned to the clock: an outcome at `t` lies in bucket `floor(t / bucket_ms)`, and the window at `now`
 //! is the bucket of `now` and the `buckets − 1` before it. An outcome therefore leaves when its age is between
@@ -90,16 +90,6 @@ impl Counts {
         self.successes.saturating_add(self.failures)
     }
 
-    /// Failures among all calls, from 0 to 1; 0 where there were none.
-    pub fn failure_rate(self) -> f64 {
-        rate(self.failures, self.outcomes())
-    }
-
-    /// Slow calls among all calls, from 0 to 1; 0 where there were none.
-    pub fn slow_rate(self) -> f64 {
-        rate(self.slow, self.outcomes())
-    }
-
     fn add(&mut self, mark: Mark, slow: bool) {
         let counter = match mark {
             Mark::Success => &mut self.successes,
@@ -115,11 +105,6 @@ impl Counts {
         self.slow = self.slow.saturating_add(other.slow);
         self
     }
-}
-
-/// A quotient, not a product, is compared with a threshold: 3 of 5 is then exactly the `0.6` that somebody configured.
-fn rate(part: u32, whole: u32) -> f64 {
-    if whole == 0 { 0.0 } else { f64::from(part) / f64::from(whole) }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -282,13 +267,6 @@ mod tests {
         window.record(10 * MINUTE_MS, Mark::Success, false);
         window.record(MINUTE_MS, Mark::Failure, false);
         assert_eq!(window.counts(0), Counts { successes: 1, failures: 1, slow: 0 });
-    }
-
-    #[test]
-    fn rates_are_exact_at_their_threshold() {
-        assert!(Counts { successes: 2, failures: 3, slow: 0 }.failure_rate() >= 0.6);
-        assert!(Counts { successes: 3, failures: 7, slow: 7 }.slow_rate() >= 0.7);
-        assert_eq!(Counts::default().failure_rate(), 0.0);
     }
 
     #[test]

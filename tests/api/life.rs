@@ -159,6 +159,8 @@ async fn the_openapi_document_names_every_route_and_resolves() {
         "/v1/reports",
         "/v1/agents",
         "/v1/agents/{agent}/presence",
+        "/v1/breakers",
+        "/v1/breakers/commands",
         "/v1/queues",
         "/v1/queues/{name}",
         "/v1/queues/{name}/pause",

@@ -1,5 +1,6 @@
 //! The HTTP API of a real coordinator, over real sockets.
 
 mod bad_input;
+mod breakers;
 mod life;
 mod waiting;

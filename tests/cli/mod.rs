@@ -1,6 +1,7 @@
 //! The command line, as a stranger meets it: the real binary, real processes.
 
 mod bench;
+mod breakers;
 mod classify;
 mod dev;
 mod simulate;

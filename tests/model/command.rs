@@ -44,6 +44,15 @@ pub struct Claim {
     pub max: usize,
     pub lease_ms: Option<u64>,
     pub avoid: Option<u8>,
+    pub gates: Vec<Gate>,
+}
+
+/// How much of a dependency may be given.
+#[derive(Debug, Clone, Copy)]
+pub struct Gate {
+    pub dependency: u8,
+    pub any: Option<u32>,
+    pub retries: Option<u32>,
 }
 
 /// A lease given before, counted back from the last, and what is wrong with the fence that is shown for it.
@@ -130,7 +139,7 @@ fn advances() -> impl Strategy<Value = i64> {
 }
 
 fn new_tasks() -> impl Strategy<Value = NewTask> {
-    let place = (0..IDS.len(), 0..QUEUES.len(), priorities(), weighted(0.5, 0..2_u8), weighted(0.3, 0..2_u8));
+    let place = (0..IDS.len(), 0..QUEUES.len(), priorities(), weighted(0.5, 0..2_u8), weighted(0.5, 0..2_u8));
     let times = (weighted(0.3, 0..20_000_u64), weighted(0.2, 1_000..60_000_u64));
     let attempts = (weighted(0.2, 1..6_u32), weighted(0.2, 0..5_u32), weighted(0.3, failures()));
     // Mostly the same contents, so that an id is sometimes used again for others.
@@ -179,10 +188,22 @@ fn failures() -> impl Strategy<Value = Failure> {
 fn claims() -> impl Strategy<Value = Claim> {
     let queues = select(vec![vec![0], vec![1], vec![0, 1], vec![1, 0]]);
     let options = (weighted(0.35, 0..2_u8), weighted(0.3, 1_000..60_000_u64), weighted(0.2, 0..2_u8));
-    (0..AGENTS.len(), queues, 1..6_usize, options).prop_map(|(agent, queues, max, options)| {
-        let (request, lease_ms, avoid) = options;
-        Claim { agent, request, queues, max, lease_ms, avoid }
+    let gates = prop_oneof![3 => Just(Vec::new()), 2 => vec(gates(), 1..4)];
+    let who = (0..AGENTS.len(), queues, 1..6_usize);
+    (who, options, gates).prop_map(|((agent, queues, max), (request, lease_ms, avoid), gates)| Claim {
+        agent,
+        request,
+        queues,
+        max,
+        lease_ms,
+        avoid,
+        gates,
     })
+}
+
+fn gates() -> impl Strategy<Value = Gate> {
+    let bound = || prop_oneof![2 => Just(None), 2 => Just(Some(0)), 3 => (1..4_u32).prop_map(Some)];
+    (0..2_u8, bound(), bound()).prop_map(|(dependency, any, retries)| Gate { dependency, any, retries })
 }
 
 fn shown() -> impl Strategy<Value = Shown> {

@@ -5,17 +5,17 @@ use redrive_shared::lifecycle::Fence;
 use redrive_shared::retry::{RetryPolicy, Strategy};
 use redrive_shared::task::{Nonce, StateCounts, TaskState, TaskView};
 
-use super::command::{AGENTS, Claim, Command, Ending, Failure, Forgery, IDS, NewTask, QUEUES, Shown};
+use super::command::{AGENTS, Command, Ending, Failure, Forgery, IDS, NewTask, QUEUES, Shown};
 use super::judge::RULES;
-use super::reference::{Agent, Answer, Lease, Model, Standing, Task};
-use crate::support::{Bed, EnqueueExt, beat, claim_of, failure, id, name, raw, task};
+use super::reference::{Agent, Lease, Model, Standing, Task};
+use crate::support::{Bed, EnqueueExt, beat, failure, id, name, raw, task};
 
 /// A store and its model.
 pub struct Pair {
-    bed: Bed,
-    model: Model,
+    pub bed: Bed,
+    pub model: Model,
     /// Every lease ever given, to show again.
-    given: Vec<(usize, Fence)>,
+    pub given: Vec<(usize, Fence)>,
 }
 
 impl Pair {
@@ -83,145 +83,6 @@ impl Pair {
             let (mut task, allowed) = Task::new(spec, self.model.enqueued, self.now_us());
             task.adopt(allowed, state, due_ms, self.bed.now_ms());
             self.model.tasks.insert(spec.id, task);
-        }
-    }
-
-    async fn claim(&mut self, claim: &Claim) {
-        let request = redrive_coordinator::store::Claim {
-            agent: name(AGENTS[claim.agent]),
-            boot_id: Some(boot_of(claim.agent)),
-            request_id: claim.request.map(|number| name(&format!("r{number}"))),
-            queues: claim.queues.iter().map(|queue| name(QUEUES[*queue])).collect(),
-            lease_ms: claim.lease_ms,
-            avoid: claim.avoid.iter().map(|number| name(&format!("dep{number}"))).collect(),
-            ..claim_of(claim.max)
-        };
-        let claimed = self.bed.claim_one(request).await;
-        let leases: Vec<(usize, Fence)> = claimed
-            .leases
-            .iter()
-            .map(|lease| (number_of(&lease.id), Fence { epoch: lease.epoch, nonce: lease.nonce }))
-            .collect();
-        let request = claim.request.map(|number| (claim.agent, number));
-        // An answer can be asked for again for ten minutes.
-        let since_ms = self.bed.now_ms() - 600_000;
-        let before = request.and_then(|request| self.model.answered.get(&request));
-        let before = before.filter(|answer| answer.at_ms >= since_ms);
-        assert_eq!(claimed.replayed, before.is_some());
-        let too_late: Vec<usize> = claimed.too_late.iter().map(|task| number_of(task)).collect();
-        if let Some(before) = before {
-            let before = before.leases.clone();
-            return self.check_again(claim.agent, before, leases, too_late).await;
-        }
-        if self.model.agents.get(&claim.agent).is_some_and(|agent| agent.gone) {
-            // Nothing for who was silent for too long, until it is heard from again.
-            assert!(leases.is_empty() && claimed.too_late.is_empty() && claimed.next_due_ms.is_none());
-            return;
-        }
-        self.check_choice(claim, &leases, &too_late);
-        self.miss(&too_late).await;
-        self.check_leases(claim, &claimed.leases);
-        let left = self.model.eligible(&claim.queues, claim.avoid);
-        let next_due_ms = left.iter().map(|task| self.model.tasks[task].due_ms).min();
-        let expected = if leases.len() < claim.max { next_due_ms } else { None };
-        let told = claimed.next_due_ms;
-        // What one shard said a moment ago may be too early since, and is never too late.
-        let early = !self.bed.order_is_exact()
-            && told.is_some_and(|told_ms| {
-                told_ms > self.bed.now_ms() && expected.is_none_or(|due_ms| told_ms < due_ms)
-            });
-        assert!(told == expected || early, "to come back at {told:?}, expected {expected:?}");
-        self.given.extend(&leases);
-        if let Some(request) = request.filter(|_| !leases.is_empty()) {
-            self.model.answered.insert(request, Answer { at_ms: self.bed.now_ms(), leases });
-        }
-    }
-
-    /// Which tasks a claim may get: as many as there are, of the highest priority, the earliest of each lane.
-    /// Tasks were escalated whose deadline had passed before they started.
-    async fn miss(&mut self, too_late: &[usize]) {
-        for number in too_late {
-            // A store may have leased it before it saw that it is late.
-            let epoch = self.bed.view(IDS[*number]).await.epoch;
-            let task = self.model.tasks.get_mut(number).unwrap();
-            task.too_late(self.bed.now_ms() * 1_000);
-            assert!(task.epoch <= epoch);
-            task.epoch = epoch;
-        }
-    }
-
-    /// The same request again: the leases that still hold, but for what must not start any more.
-    async fn check_again(
-        &mut self,
-        agent: usize,
-        before: Vec<(usize, Fence)>,
-        mut leases: Vec<(usize, Fence)>,
-        mut too_late: Vec<usize>,
-    ) {
-        let now_ms = self.bed.now_ms();
-        let holds = |(task, fence): &(usize, Fence)| {
-            let task = self.model.tasks.get(task).filter(|task| task.standing(*fence) == Standing::Holds);
-            // Unless another took it over.
-            task.and_then(|task| task.lease).is_some_and(|lease| lease.agent == agent)
-        };
-        let is_late = |(task, _): &(usize, Fence)| {
-            let task = &self.model.tasks[task];
-            task.deadline_ms < now_ms && task.lease.is_some_and(|lease| !lease.started)
-        };
-        let (late, mut again): (Vec<_>, Vec<_>) = before.into_iter().filter(holds).partition(is_late);
-        let mut late: Vec<usize> = late.into_iter().map(|(task, _)| task).collect();
-        if !self.bed.order_is_exact() {
-            again.sort_by_key(|(task, _)| *task);
-            leases.sort_by_key(|(task, _)| *task);
-        }
-        late.sort_unstable();
-        too_late.sort_unstable();
-        assert_eq!((leases, &too_late), (again, &late), "the same leases again");
-        self.miss(&too_late).await;
-    }
-
-    fn check_choice(&self, claim: &Claim, leases: &[(usize, Fence)], too_late: &[usize]) {
-        let now_ms = self.bed.now_ms();
-        let mut due = self.model.eligible(&claim.queues, claim.avoid);
-        due.retain(|task| self.model.tasks[task].due_ms <= now_ms);
-        let (late, fit): (Vec<usize>, Vec<usize>) =
-            due.iter().partition(|task| now_ms > self.model.tasks[*task].deadline_ms);
-        assert!(too_late.iter().all(|task| late.contains(task)), "escalated too early");
-        assert!(leases.iter().all(|(task, _)| fit.contains(task)), "not for this claim: {leases:?}");
-        assert_eq!(leases.len(), fit.len().min(claim.max), "as many as there are");
-        let taken = |task: &usize| leases.iter().any(|(given, _)| given == task) || too_late.contains(task);
-        let order = |task: &usize| (self.model.tasks[task].due_ms, self.model.tasks[task].seq);
-        for left in due.iter().filter(|task| !taken(task)) {
-            for (given, _) in leases {
-                let (given_task, left_task) = (&self.model.tasks[given], &self.model.tasks[left]);
-                if !self.bed.order_is_exact() {
-                    continue;
-                }
-                assert!(given_task.lane.0 <= left_task.lane.0, "priority first");
-                // Due in the same millisecond, they follow each other as they came if they came in one.
-                if given_task.due_ms == left_task.due_ms && given_task.came_ms != left_task.came_ms {
-                    continue;
-                }
-                let same_lane = (given_task.queue, given_task.lane) == (left_task.queue, left_task.lane);
-                assert!(!same_lane || order(given) < order(left), "earliest first within a lane");
-            }
-        }
-    }
-
-    fn check_leases(&mut self, claim: &Claim, leases: &[redrive_shared::task::Lease]) {
-        let now_ms = self.bed.now_ms();
-        for lease in leases {
-            let task = self.model.tasks.get_mut(&number_of(&lease.id)).unwrap();
-            let length_ms = claim.lease_ms.map_or(task.rules().lease_ms, u64::cast_signed);
-            let fence = Fence { epoch: lease.epoch, nonce: lease.nonce };
-            let until_ms = now_ms + length_ms;
-            task.claim(
-                Lease { fence, agent: claim.agent, given_ms: now_ms, until_ms, started: false },
-                now_ms * 1_000,
-            );
-            assert_eq!((lease.lease_until_ms, lease.due_at_ms), (until_ms, task.due_ms));
-            assert_eq!((lease.attempt, lease.run), (task.ledger.failed + 1, task.runs));
-            assert_eq!(lease.ledger, task.ledger);
         }
     }
 
@@ -295,10 +156,12 @@ impl Pair {
             };
             match task.standing_to_settle(fence, ending) {
                 Standing::Holds => {
-                    let Settled::Applied { state, due_ms, queue, .. } = answer else {
+                    let Settled::Applied { state, due_ms, queue, dependency, agent, retried } = answer else {
                         panic!("it holds: {answer:?}")
                     };
-                    assert_eq!(&*queue, QUEUES[task.queue]);
+                    assert_eq!((&*queue, retried), (QUEUES[task.queue], task.was_tried()));
+                    assert_eq!(dependency, task.lane.2.map(dependency_name));
+                    assert_eq!(agent, task.lease.map(|lease| name(AGENTS[lease.agent])));
                     let allowed = task.settle(ending, now_ms);
                     task.adopt(allowed, state, due_ms, now_ms);
                 }
@@ -436,11 +299,15 @@ fn assert_same_task(view: &TaskView, task: &Task) {
     assert_eq!(view.history.len(), task.history.min(50), "{}: {:?}", view.id, view.history);
 }
 
-fn boot_of(agent: usize) -> redrive_shared::id::Name {
+pub fn boot_of(agent: usize) -> redrive_shared::id::Name {
     name(&format!("{}-1", AGENTS[agent]))
 }
 
-fn number_of(text: &str) -> usize {
+pub fn dependency_name(number: u8) -> redrive_shared::id::Name {
+    name(&format!("dep{number}"))
+}
+
+pub fn number_of(text: &str) -> usize {
     IDS.iter().position(|known| *known == text).expect("a known id")
 }
 
@@ -471,7 +338,7 @@ fn store_task(spec: &NewTask) -> redrive_coordinator::store::Enqueue {
     made.spec = redrive_shared::wire::NewTask {
         priority: spec.priority,
         group: spec.group.map(|number| name(&format!("g{number}"))),
-        dependency: spec.dependency.map(|number| name(&format!("dep{number}"))),
+        dependency: spec.dependency.map(dependency_name),
         delay_ms: spec.delay_ms,
         deadline_ms: spec.deadline_ms,
         max_attempts: spec.max_attempts,

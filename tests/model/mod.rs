@@ -3,6 +3,7 @@
 //!
 //! `REDRIVE_MODEL_CASES` sets the number of random runs; what fails is shrunk to the fewest commands and printed.
 
+mod claims;
 mod command;
 mod compare;
 mod judge;

@@ -97,6 +97,15 @@ impl Task {
         RULES[self.queue]
     }
 
+    /// Whether it waits among those that were tried before.
+    pub fn is_retry(&self) -> bool {
+        self.lane.2.is_some() && self.was_tried()
+    }
+
+    pub fn was_tried(&self) -> bool {
+        self.ledger.failed > 0 || self.ledger.lost > 0
+    }
+
     pub fn standing(&self, fence: Fence) -> Standing {
         match self.lease {
             Some(lease) if lease.fence == fence => Standing::Holds,

@@ -10,6 +10,7 @@ mod coordinators;
 mod failover;
 mod faults;
 mod front;
+mod gates;
 mod given_back;
 mod handed_off;
 mod moving;

@@ -1,12 +1,13 @@
 //! A value that a newer release wrote in a form that this one does not know: it is left alone, and holds up no other.
 //! (Values with more fields in the known form are in the model's tests.)
 
-use redrive_coordinator::store::{Acted, Ending, Enqueued, StoreError};
+use redrive_coordinator::store::{Acted, Ending, Enqueued, Restriction, StoreError};
+use redrive_shared::failure::FailureClass;
 use redrive_shared::task::TaskState;
 
 use crate::model::NEWER_RELEASE;
 use crate::support::redis::RedisServer;
-use crate::support::{Bed, EnqueueExt, RedisBackend, id, ids, task};
+use crate::support::{Bed, EnqueueExt, RedisBackend, claim_of, failure, id, ids, name, task};
 
 /// Changes the version of a task's value.
 async fn set_version(redis: &RedisServer, task: &str, version: &str) {
@@ -107,4 +108,54 @@ async fn a_long_history_is_cut_and_a_newer_release_s_fields_stay() {
         "rd:{0}:t:t",
     ]);
     assert_ne!(value.await, "(nil)", "what never changes has kept its unknown field");
+}
+
+/// What a release scheduled that did not tell retries apart: its records do not say where they wait, and they wait with all
+/// others.
+const BEFORE_LANES_OF_RETRIES: &str = r"
+local shard, lane = KEYS[1], '1|default|d|'
+local index, bounds = shard .. 'L:1|default', shard .. 'D'
+local waiting = redis.call('ZRANGE', shard .. 'l:' .. lane .. '|r', 0, -1, 'WITHSCORES')
+for i = 1, #waiting, 2 do
+  local key = shard .. 't:' .. waiting[i]
+  local value = redis.call('GET', key)
+  local record = struct.unpack('>I2', value, 35)
+  local ends = 50 + record
+  if string.sub(value, ends - 1, ends) ~= '\88\1' then return 'it is not said where it waits' end
+  redis.call('SET', key, string.sub(value, 1, 34) .. struct.pack('>I2', record - 2)
+    .. string.sub(value, 37, ends - 2) .. string.sub(value, ends + 1))
+  redis.call('ZADD', shard .. 'l:' .. lane, waiting[i + 1], waiting[i])
+end
+redis.call('DEL', shard .. 'l:' .. lane .. '|r')
+redis.call('ZADD', index, waiting[2], 'd|')
+redis.call('ZREM', index, 'd||r')
+redis.call('ZADD', bounds, redis.call('ZSCORE', bounds, lane .. '|r'), lane)
+redis.call('ZREM', bounds, lane .. '|r')
+return #waiting / 2";
+
+#[tokio::test]
+async fn a_retry_that_an_older_release_scheduled_waits_with_all_others_until_it_is_scheduled_again() {
+    let (redis, bed) = bed().await;
+    let all = ["given", "called-off", "hurried", "late"];
+    let due = |text: &str| if text == "given" { 0 } else { 20_000 };
+    let waiting = |text: &str| task(text).needs("d").attempts_made(1).delay(due(text)).deadline(30_000);
+    bed.put_all(all.map(waiting).to_vec()).await;
+    let moved = redis.command(&["EVAL", BEFORE_LANES_OF_RETRIES, "1", "rd:{0}:"]).await;
+    assert_eq!(moved, "4", "{moved}");
+    let no_retries = [Restriction { dependency: name("d"), any: None, retries: Some(0) }];
+    let claimed = bed.claim(vec![claim_of(9)], &no_retries).await.unwrap().remove(0);
+    assert_eq!(claimed.leases.iter().map(|lease| &*lease.id).collect::<Vec<_>>(), ["given"]);
+    assert!(claimed.held_back.is_empty());
+    bed.finish(&claimed.leases[0], Ending::Failed(failure(FailureClass::ServerError))).await;
+    assert!(matches!(bed.cancel_one("called-off").await, Acted::Now { state: TaskState::Cancelled, .. }));
+    assert!(matches!(bed.retry_one("hurried").await, Acted::Now { state: TaskState::Scheduled, .. }));
+    bed.advance(10_000);
+    let claimed = bed.claim(vec![claim_of(9)], &no_retries).await.unwrap().remove(0);
+    assert_eq!((claimed.leases.len(), claimed.held_back), (0, vec![name("d")]), "they were scheduled again");
+    let mut given = bed.take_ids(9).await;
+    given.sort_unstable();
+    assert_eq!(given, ["given", "hurried"]);
+    bed.advance(20_001);
+    assert_eq!(bed.reap(9).await.unwrap().too_late, ids(&["late"]));
+    bed.assert_counts_are_right().await;
 }

@@ -4,6 +4,7 @@
 //! start for each, with all behaviours in one test ([`together`]). A function that is missing from the list is dead code,
 //! which the linter refuses.
 
+mod breakers;
 mod claim;
 mod enqueue;
 mod gates;
@@ -250,6 +251,16 @@ macro_rules! with_behaviours {
                 what_is_too_late_uses_nothing_up,
                 a_settlement_tells_whose_and_what_it_was,
                 retries_wait_apart_when_the_store_is_opened_again,
+            }
+            breakers {
+                a_command_is_handed_over_until_it_was_carried_out,
+                the_same_command_again_is_the_one_that_stands,
+                each_breaker_has_its_own_command,
+                every_run_of_the_agent_hears_it_and_one_that_starts_later_too,
+                commands_given_at_once_are_all_kept,
+                commands_are_bounded,
+                commands_stand_until_the_agent_is_forgotten,
+                commands_are_still_there_when_the_store_is_opened_again,
             }
             reopen {
                 everything_is_still_there,

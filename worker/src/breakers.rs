@@ -3,16 +3,15 @@
 //! A call needs leave from both. Its outcome goes to both: the agent's breaker says "this agent can do nothing right"
 //! (a broken key, a full disk), a dependency's says "not through this upstream", and its lanes are then avoided.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use redrive_shared::breaker::{
     Breaker, BreakerConfig, BreakerConfigError, BreakerSnapshot, BreakerState, Outcome, Permit, Transition,
 };
 use redrive_shared::id::Name;
-use redrive_shared::limits::{CLAIM_AVOID_MAX, HEARTBEAT_BREAKERS_MAX};
+use redrive_shared::limits::{BREAKER_COMMANDS_MAX, CLAIM_AVOID_MAX, HEARTBEAT_BREAKERS_MAX};
+use redrive_shared::wire::{BreakerAction, BreakerCommand, OWN_BREAKER};
 
-/// The key of the agent's own breaker, in heartbeats and as a label. No dependency can have it: `*` is not in a name.
-pub(crate) const AGENT_KEY: &str = "*";
 /// Most dependencies with a breaker of their own. Beyond it the one that was used longest ago makes room if it is
 /// closed; else the agent's breaker alone guards the newcomer.
 const DEPENDENCIES_MAX: usize = 256;
@@ -47,12 +46,20 @@ pub(crate) struct BreakerSet {
     agent: Breaker,
     dependencies: HashMap<Name, Entry>,
     unheard: Vec<(String, Transition)>,
+    /// The last command that was carried out on each breaker, by key; the latest last. As many as can stand for an agent.
+    obeyed: VecDeque<(String, i64)>,
 }
 
 impl BreakerSet {
     pub(crate) fn new(config: BreakerConfig) -> Result<Self, BreakerConfigError> {
         let fresh = Breaker::new(config)?;
-        Ok(Self { agent: fresh.clone(), fresh, dependencies: HashMap::new(), unheard: Vec::new() })
+        Ok(Self {
+            agent: fresh.clone(),
+            fresh,
+            dependencies: HashMap::new(),
+            unheard: Vec::new(),
+            obeyed: VecDeque::new(),
+        })
     }
 
     /// How much may be claimed now.
@@ -102,9 +109,11 @@ impl BreakerSet {
         }
     }
 
-    /// Whether the leave still stands: no breaker has opened since. A probe's own leave always does.
+    /// Whether the leave still stands: no breaker has opened since. A probe's own leave does unless a person has isolated it.
     pub(crate) fn still_admits(&self, ticket: &Ticket) -> bool {
-        let stands = |breaker: &Breaker, permit: Permit| permit.is_probe() || breaker.is_closed();
+        let stands = |breaker: &Breaker, permit: Permit| {
+            breaker.is_closed() || permit.is_probe() && !breaker.is_isolated()
+        };
         stands(&self.agent, ticket.agent)
             && ticket.dependency.as_ref().is_none_or(|(name, permit)| {
                 self.dependencies.get(name).is_none_or(|entry| stands(&entry.breaker, *permit))
@@ -121,7 +130,7 @@ impl BreakerSet {
     ) -> bool {
         let before = self.unheard.len();
         if let Some(transition) = self.agent.report(ticket.agent, outcome, now_ms, &mut jitter) {
-            self.unheard.push((AGENT_KEY.to_owned(), transition));
+            self.unheard.push((OWN_BREAKER.to_owned(), transition));
         }
         if let Some((name, permit)) = ticket.dependency
             && let Some(entry) = self.dependencies.get_mut(&name)
@@ -132,11 +141,47 @@ impl BreakerSet {
         self.unheard.len() > before
     }
 
+    /// Carries out what a person wants, once: a command that was carried out is passed over. Returns whether it was now.
+    pub(crate) fn obey(&mut self, command: &BreakerCommand, now_ms: i64) -> bool {
+        let key = &command.breaker;
+        if self.obeyed.iter().any(|done| *done == (key.clone(), command.number)) {
+            return false;
+        }
+        let breaker = if key == OWN_BREAKER {
+            Some(&mut self.agent)
+        } else {
+            let Ok(name) = Name::new(key.clone()) else { return false };
+            match command.action {
+                BreakerAction::Isolate => match self.entry(&name, now_ms) {
+                    Some(entry) => Some(&mut entry.breaker),
+                    // Every breaker that there is place for is open: the command stands, and is tried again.
+                    None => return false,
+                },
+                // One that is not there is as new, and closed.
+                BreakerAction::Close | BreakerAction::Reset => {
+                    self.dependencies.get_mut(&name).map(|entry| &mut entry.breaker)
+                }
+            }
+        };
+        let transition = breaker.and_then(|breaker| match command.action {
+            BreakerAction::Isolate => breaker.isolate(now_ms),
+            BreakerAction::Close => breaker.close(now_ms),
+            BreakerAction::Reset => breaker.reset(now_ms),
+        });
+        self.unheard.extend(transition.map(|transition| (key.clone(), transition)));
+        self.obeyed.retain(|(other, _)| other != key);
+        self.obeyed.push_back((key.clone(), command.number));
+        if self.obeyed.len() > BREAKER_COMMANDS_MAX {
+            self.obeyed.pop_front();
+        }
+        true
+    }
+
     /// Every change of state that nobody has heard of, with the breaker's key.
     pub(crate) fn take_transitions(&mut self, now_ms: i64) -> Vec<(String, Transition)> {
         let mut heard = std::mem::take(&mut self.unheard);
         while let Some(transition) = self.agent.poll(now_ms) {
-            heard.push((AGENT_KEY.to_owned(), transition));
+            heard.push((OWN_BREAKER.to_owned(), transition));
         }
         for (name, entry) in self.dependencies.iter_mut().filter(|(_, entry)| !entry.breaker.is_closed()) {
             while let Some(transition) = entry.breaker.poll(now_ms) {
@@ -146,14 +191,25 @@ impl BreakerSet {
         heard
     }
 
-    /// How they are, for a heartbeat: the agent's, then those that are not closed, as many as a heartbeat may carry.
+    /// How they are, for a heartbeat: the agent's, those that a person has commanded, then those that are not closed, as many
+    /// as a heartbeat may carry.
     pub(crate) fn snapshots(&mut self, now_ms: i64) -> BTreeMap<String, BreakerSnapshot> {
+        let mut commanded = BTreeMap::new();
+        for (key, number) in &self.obeyed {
+            let known = self.dependencies.get_mut(key.as_str()).map(|entry| entry.breaker.snapshot(now_ms));
+            let known = if key == OWN_BREAKER { Some(self.agent.snapshot(now_ms)) } else { known };
+            let snapshot = known.unwrap_or_else(|| self.fresh.clone().snapshot(now_ms));
+            commanded.insert(key.clone(), BreakerSnapshot { command: Some(*number), ..snapshot });
+        }
+        let places = HEARTBEAT_BREAKERS_MAX - 1 - commanded.len();
         let mut dependencies: Vec<_> = self.dependencies.iter_mut().collect();
         dependencies.sort_by_key(|(_, entry)| (entry.breaker.is_closed(), -entry.used_at_ms));
-        let agent = (AGENT_KEY.to_owned(), self.agent.snapshot(now_ms));
-        let others = dependencies.into_iter().take(HEARTBEAT_BREAKERS_MAX - 1);
-        let others = others.map(|(name, entry)| (name.to_string(), entry.breaker.snapshot(now_ms)));
-        std::iter::once(agent).chain(others).collect()
+        let agent = (OWN_BREAKER.to_owned(), self.agent.snapshot(now_ms));
+        let others = dependencies.into_iter().filter(|(name, _)| !commanded.contains_key(name.as_str()));
+        let others =
+            others.take(places).map(|(name, entry)| (name.to_string(), entry.breaker.snapshot(now_ms)));
+        let all: Vec<_> = std::iter::once(agent).chain(others).collect();
+        all.into_iter().chain(commanded).collect()
     }
 
     fn entry(&mut self, name: &Name, now_ms: i64) -> Option<&mut Entry> {
@@ -202,7 +258,7 @@ mod tests {
     #[test]
     fn an_agent_that_fails_claims_nothing_then_one_probe_then_everything() {
         let mut set = set();
-        for _ in 0..5 {
+        for _ in 0..6 {
             run(&mut set, None, FAILED, 0);
         }
         assert_eq!(set.room(0), Room::Shut { until_ms: Some(1_000) });
@@ -224,7 +280,7 @@ mod tests {
         for _ in 0..20 {
             run(&mut set, Some(&good), DONE, 0);
         }
-        for _ in 0..5 {
+        for _ in 0..6 {
             run(&mut set, Some(&bad), FAILED, 0);
         }
         assert_eq!(set.room(0), Room::Free);
@@ -241,10 +297,72 @@ mod tests {
         let mut set = set();
         let early = set.admit(None, 0).unwrap();
         assert!(set.still_admits(&early));
-        for _ in 0..5 {
+        for _ in 0..6 {
             run(&mut set, None, FAILED, 0);
         }
         assert!(!set.still_admits(&early));
+    }
+
+    fn command(number: i64, breaker: &str, action: BreakerAction) -> BreakerCommand {
+        BreakerCommand { number, breaker: breaker.to_owned(), action, reason: None, given_at_ms: 0 }
+    }
+
+    #[test]
+    fn a_command_is_carried_out_once_and_reported() {
+        let mut set = set();
+        let isolate = command(7, "*", BreakerAction::Isolate);
+        let leave = set.admit(None, 0).unwrap();
+        assert!(set.obey(&isolate, 0));
+        assert_eq!(set.room(0), Room::Shut { until_ms: None });
+        assert!(set.admit(None, 0).is_none() && !set.still_admits(&leave));
+        assert_eq!(set.snapshots(0)["*"].command, Some(7));
+        assert!(set.obey(&command(8, "*", BreakerAction::Close), 10));
+        assert!(!set.obey(&command(8, "*", BreakerAction::Close), 20), "the reply came twice");
+        assert_eq!(set.room(20), Room::Free);
+        let heard: Vec<_> = set.take_transitions(20).into_iter().map(|(key, t)| (key, t.to)).collect();
+        let own = OWN_BREAKER.to_owned();
+        assert_eq!(heard, [(own.clone(), BreakerState::Isolated), (own, BreakerState::Closed)]);
+    }
+
+    #[test]
+    fn a_dependency_is_isolated_before_it_was_ever_called_and_even_its_probe_does_not_begin() {
+        let mut set = set();
+        let bad = name("bad");
+        assert!(set.obey(&command(1, "bad", BreakerAction::Isolate), 0));
+        assert_eq!(set.avoid(0), (vec![bad.clone()], None));
+        assert!(set.admit(Some(&bad), 0).is_none() && set.admit(None, 0).is_some());
+        assert!(set.obey(&command(2, "bad", BreakerAction::Reset), 0));
+        for _ in 0..6 {
+            run(&mut set, Some(&bad), FAILED, 0);
+        }
+        // The agent's own has seen the same six.
+        assert!(set.obey(&command(3, "*", BreakerAction::Reset), 0));
+        let probe = set.admit(Some(&bad), 1_000).unwrap();
+        assert!(set.still_admits(&probe));
+        assert!(set.obey(&command(4, "bad", BreakerAction::Isolate), 1_000));
+        assert!(!set.still_admits(&probe));
+        set.report(probe, DONE, 1_001, || 0.0);
+        assert_eq!(set.avoid(1_001).0, [bad], "what comes back from before changes nothing");
+    }
+
+    #[test]
+    fn what_was_commanded_is_reported_even_of_breakers_that_are_not_there_and_among_many() {
+        let mut set = set();
+        assert!(set.obey(&command(1, "never/called", BreakerAction::Close), 0));
+        for n in 0..200 {
+            run(&mut set, Some(&name(&format!("d{n}"))), DONE, n);
+        }
+        for n in 0..2 * BREAKER_COMMANDS_MAX as i64 {
+            assert!(set.obey(&command(n + 2, &format!("d{n}"), BreakerAction::Reset), 300));
+        }
+        let snapshots = set.snapshots(300);
+        assert_eq!(snapshots.len(), HEARTBEAT_BREAKERS_MAX);
+        let reported = snapshots.values().filter(|breaker| breaker.command.is_some()).count();
+        assert_eq!(reported, BREAKER_COMMANDS_MAX, "as many as can stand");
+        assert_eq!(snapshots["d63"].command, Some(65));
+        assert!(set.obey(&command(99, "never/called", BreakerAction::Close), 300));
+        let close = set.snapshots(300)["never/called"];
+        assert_eq!((close.command, close.state), (Some(99), BreakerState::Closed));
     }
 
     #[test]
@@ -254,7 +372,7 @@ mod tests {
         for _ in 0..20 {
             run(&mut set, None, DONE, 0);
         }
-        for _ in 0..5 {
+        for _ in 0..6 {
             run(&mut set, Some(&bad), FAILED, 0);
         }
         for n in 0..2_000 {
@@ -264,6 +382,6 @@ mod tests {
         assert!(set.dependencies.contains_key(&bad));
         let snapshots = set.snapshots(2_000);
         assert_eq!(snapshots.len(), HEARTBEAT_BREAKERS_MAX);
-        assert!(snapshots.contains_key(AGENT_KEY) && snapshots.contains_key("bad"));
+        assert!(snapshots.contains_key(OWN_BREAKER) && snapshots.contains_key("bad"));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redrive_shared::breaker::{BreakerState, Transition};
+use redrive_shared::breaker::Transition;
 use redrive_shared::wire::Outcome;
 
 /// Tasks whose handler ended, by `outcome`.
@@ -76,13 +76,7 @@ pub(crate) fn settlement_dropped(reason: &'static str) {
 }
 
 pub(crate) fn breaker_changed(key: &str, transition: &Transition) {
-    let state = match transition.to {
-        BreakerState::Closed => 0.0,
-        BreakerState::HalfOpen => 1.0,
-        BreakerState::Open => 2.0,
-        BreakerState::Isolated => 3.0,
-    };
-    metrics::gauge!(BREAKER_STATE, "breaker" => key.to_owned()).set(state);
+    metrics::gauge!(BREAKER_STATE, "breaker" => key.to_owned()).set(transition.to.level());
     metrics::counter!(
         BREAKER_TRANSITIONS,
         "breaker" => key.to_owned(),

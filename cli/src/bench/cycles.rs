@@ -38,11 +38,21 @@ pub(super) fn tasks(options: &Options) -> usize {
     calls(options) * options.batch
 }
 
+/// What the tasks are.
+#[derive(Debug, Clone)]
+pub(super) struct Work {
+    pub queue: &'static str,
+    pub dependency: Option<Name>,
+    /// Whether each is retried once.
+    pub first_fails: bool,
+}
+
 /// Adds the callers that enqueue all the options' tasks, spread over the clients.
 pub(super) fn produce(
     callers: &mut JoinSet<anyhow::Result<()>>,
     clients: &[Client],
     queue: &Name,
+    dependency: Option<&Name>,
     options: &Options,
 ) -> anyhow::Result<()> {
     let body = Arc::new(payload(options.payload_bytes)?);
@@ -51,9 +61,11 @@ pub(super) fn produce(
     for caller in 0..options.callers {
         let (client, queue) = (clients[caller % clients.len()].clone(), queue.clone());
         let (body, next_call) = (Arc::clone(&body), Arc::clone(&next_call));
+        let dependency = dependency.cloned();
         callers.spawn(async move {
             while next_call.fetch_add(1, Ordering::Relaxed) < calls {
-                enqueue(&client, &batch(&queue, &body, size, |_| 0)).await.context("enqueueing")?;
+                let batch = batch(&queue, &body, size, |_| 0).needing(dependency.as_ref());
+                enqueue(&client, &batch).await.context("enqueueing")?;
             }
             Ok(())
         });
@@ -61,16 +73,27 @@ pub(super) fn produce(
     Ok(())
 }
 
-/// Callers are spread over the clients.
+/// Full cycles. Callers are spread over the clients.
 pub(super) async fn measure(clients: &[Client], options: &Options) -> anyhow::Result<Cycles> {
-    let queue = make_queue(&clients[0], "bench-cycles").await?;
+    let work = Work { queue: "bench-cycles", dependency: None, first_fails: true };
+    measure_work(clients, options, &work).await
+}
+
+/// Cycles of this work.
+pub(super) async fn measure_work(
+    clients: &[Client],
+    options: &Options,
+    work: &Work,
+) -> anyhow::Result<Cycles> {
+    let queue = make_queue(&clients[0], work.queue).await?;
+    let first_fails = work.first_fails;
     let (tasks, size) = (tasks(options), options.batch);
     let done = Arc::new(AtomicUsize::new(0));
     let started = Instant::now();
     // Workers notice that all is done only after their last long poll: that wait is not part of the work.
     let last_done = Arc::new(Mutex::new(started));
     let mut callers: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    produce(&mut callers, clients, &queue, options)?;
+    produce(&mut callers, clients, &queue, work.dependency.as_ref(), options)?;
     for caller in 0..options.callers {
         let (client, queue) = (clients[caller % clients.len()].clone(), queue.clone());
         let (done, last_done) = (Arc::clone(&done), Arc::clone(&last_done));
@@ -79,7 +102,7 @@ pub(super) async fn measure(clients: &[Client], options: &Options) -> anyhow::Re
                 let leases = claim(&client, caller, &queue, size, WAIT_MS).await.context("claiming")?;
                 if !leases.is_empty() {
                     done.fetch_add(
-                        settle(&client, &leases, true).await.context("settling")?,
+                        settle(&client, &leases, first_fails).await.context("settling")?,
                         Ordering::Relaxed,
                     );
                     *last_done.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();

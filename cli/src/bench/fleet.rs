@@ -90,6 +90,16 @@ struct Fresh<'a> {
     queue: &'a Name,
     payload: &'a RawValue,
     delay_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dependency: Option<&'a Name>,
+}
+
+impl<'a> Batch<'a> {
+    /// The same tasks, with a dependency.
+    pub fn needing(mut self, dependency: Option<&'a Name>) -> Self {
+        self.tasks.iter_mut().for_each(|task| task.dependency = dependency);
+        self
+    }
 }
 
 /// A batch of new tasks. `delay_ms` gives each its delay.
@@ -99,7 +109,10 @@ pub(super) fn batch<'a>(
     count: usize,
     delay_ms: impl Fn(usize) -> u64,
 ) -> Batch<'a> {
-    let fresh = |place| Fresh { id: TaskId::generate(), queue, payload, delay_ms: delay_ms(place) };
+    let fresh = |place| {
+        let (id, delay_ms) = (TaskId::generate(), delay_ms(place));
+        Fresh { id, queue, payload, delay_ms, dependency: None }
+    };
     Batch { tasks: (0..count).map(fresh).collect() }
 }
 

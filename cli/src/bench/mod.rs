@@ -6,6 +6,7 @@
 mod cpu;
 mod cycles;
 mod fleet;
+mod gates;
 mod idle;
 mod lateness;
 mod median;
@@ -43,6 +44,8 @@ pub enum Measure {
     Memory,
     /// Cost of a claim with many tasks parked, on Redis.
     Claims,
+    /// A storm of rate limits with and without gates, and what gates cost while there is none.
+    Gates,
     /// Push over RabbitMQ: dispatch, full cycles and latency, and what a plain client does with the same RabbitMQ.
     Push,
 }
@@ -163,8 +166,17 @@ async fn in_place(
 async fn embedded(options: &Options, data: Data<'_>, talk: &Talk<'_>) -> anyhow::Result<Report> {
     let durability = "WAL, synchronous=FULL: every commit is flushed";
     let mut report = Report::new(Settings::new(options, "sqlite", durability.to_owned()));
-    if options.only.iter().any(|measure| *measure != Measure::Push) {
+    if options.only.iter().any(|measure| !matches!(measure, Measure::Push | Measure::Gates)) {
         over_http(options, data, talk, &mut report).await?;
+    }
+    if options.has(Measure::Gates) {
+        let scratch = tempfile::tempdir().context("cannot make a temporary directory")?;
+        let places = ["off", "on1", "with", "without"].map(|name| (name, scratch.path().join(name)));
+        let place = |name: &str| {
+            let found = places.iter().find(|(known, _)| *known == name);
+            Data::Directory(found.map_or(scratch.path(), |(_, path)| path))
+        };
+        report.gates = Some(gates::measure(place, &[1], options, talk).await.context("measuring gates")?);
     }
     if let Some(broker) = options.broker() {
         report.push = Some(push::measure(broker, data, options, talk).await.context("measuring push")?);

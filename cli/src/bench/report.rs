@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::gates::Gates;
 use super::lateness::Lateness;
 use super::push::{Figure, Push};
 use super::redis::{Claims, Layer, Layers, Memory};
@@ -34,6 +35,9 @@ pub struct Report {
     /// Push over RabbitMQ.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub push: Option<Push>,
+    /// A storm of rate limits, and what gates cost while there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gates: Option<Gates>,
     /// What it was measured with.
     pub settings: Settings,
 }
@@ -126,6 +130,7 @@ impl Report {
             memory: None,
             claims: None,
             push: None,
+            gates: None,
             settings,
         }
     }
@@ -170,6 +175,9 @@ impl Report {
         }
         if let Some(push) = &self.push {
             self.push_rows(push, &mut rows);
+        }
+        if let Some(gates) = &self.gates {
+            gate_rows(gates, &mut rows);
         }
         rows
     }
@@ -292,6 +300,29 @@ fn claim_rows(claims: &Claims, rows: &mut Vec<Row>) {
     }
     let ratios = format!("{:.2}, Redis {:.2}", claims.time_ratio, claims.redis_ratio);
     rows.push(row("most to fewest", ratios, ""));
+}
+
+fn gate_rows(gates: &Gates, rows: &mut Vec<Row>) {
+    for storm in &gates.storms {
+        let what = if storm.gates { "storm of 429, gates" } else { "storm of 429, no gates" };
+        let value = format!("{:.1} s, {} calls, {} refused", storm.drained_s, storm.calls, storm.refused);
+        let how = format!(
+            "{} tasks, {:.1} s at best; refused {:.1} %, retries a task {:.2}; coordinators: {}",
+            storm.tasks,
+            storm.ideal_s,
+            storm.refused_share * 100.0,
+            storm.retries_per_task,
+            storm.coordinators
+        );
+        rows.push(row(what, value, how));
+    }
+    let idle = &gates.idle;
+    let value = format!("{:.3}", idle.ratio);
+    let how = format!(
+        "cycles with to without: {:.0}/s, {:.0}/s; medians of {} pairs",
+        idle.with_per_s, idle.without_per_s, idle.pairs
+    );
+    rows.push(row("idle gates", value, how));
 }
 
 fn per_second(value: f64) -> String {

@@ -40,6 +40,22 @@ impl Targets {
         Ok(targets)
     }
 
+    /// The same, of which gates hold work back or only watch.
+    pub async fn start_with_gates(
+        data: Data<'_>,
+        count: usize,
+        threads: u16,
+        gates: bool,
+    ) -> anyhow::Result<Self> {
+        let mut targets = Self { children: Vec::new(), clients: Vec::new() };
+        for _ in 0..count {
+            let mut command = command(data, threads)?;
+            command.env("REDRIVE__COORDINATOR__GATES", gates.to_string());
+            targets.add(start(command).await?)?;
+        }
+        Ok(targets)
+    }
+
     /// Starts one that pushes.
     pub async fn start_pushing(data: Data<'_>, threads: u16, broker: &Broker) -> anyhow::Result<Self> {
         let mut targets = Self { children: Vec::new(), clients: Vec::new() };

@@ -58,7 +58,7 @@ async fn list(context: &Context) -> anyhow::Result<()> {
     Ok(context.output.table(rows)?)
 }
 
-fn status(status: AgentStatus) -> Entry {
+pub fn status(status: AgentStatus) -> Entry {
     match status {
         AgentStatus::Alive => Entry::coloured("alive", Color::Green),
         AgentStatus::Draining => Entry::coloured("draining", Color::Yellow),

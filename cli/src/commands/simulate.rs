@@ -1,5 +1,6 @@
 //! `redrive simulate`: what a retry policy does to a dependency, in virtual time.
 
+use std::array::from_fn;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -17,12 +18,13 @@ use crate::output::{Entry, Output, Rows, duration};
 const COMPARED_MAX: usize = 8;
 
 const AFTER_HELP: &str = "\
-Retries and circuit breakers are decided by the code that decides them in production; the clock and the dependency are
+Retries, circuit breakers and gates are decided by the code that decides them in production; the clock and the dependency are
 simulated. The same scenario and seed give the same figures. docs/simulate.md documents the scenario file; docs/scenarios has
 some that reproduce published studies.
 
 CALLS/S and RETRIES/S are the most within any one second, TIME is when the last task was over, DELAY the mean delay before a
-retry, WAITED the longest that one task waited between its attempts, EXTRA the cost beyond that of each task's first call.
+retry, WAITED the longest that one task waited between its attempts, EXTRA the cost beyond that of each task's first call. REFUSED
+are calls beyond a limit, REPEATED steps that had worked before, OPENED and SHUT how often breakers opened and the gate shut.
 
 Examples:
   redrive simulate docs/scenarios/backoff-and-jitter.toml
@@ -124,62 +126,55 @@ fn show(files: &[&Path], reports: &[Report], output: &Output) -> anyhow::Result<
     Ok(output.table(table(&rows))?)
 }
 
-/// Where a figure stands in the table.
-type Column = (usize, fn(&Figures) -> f64);
+/// A column: its header, what stands in it, and the figure that is zero in every row where it says nothing.
+type Column = (&'static str, fn(&Figures) -> Entry, Option<fn(&Figures) -> f64>);
 
-/// Figures that are zero everywhere say nothing, and their columns are left out.
-fn table(rows: &[(String, &VariantReport)]) -> Rows {
-    let mut table = Rows::new([
-        "VARIANT",
-        "CALLS",
-        "RETRIES",
-        "DONE",
-        "RECOVERED",
-        "GIVEN UP",
-        "LEFT",
-        "TIME",
-        "DELAY",
-        "WAITED",
-        "CALLS/S",
-        "RETRIES/S",
-        "OPENED",
-        "COST",
+const COLUMNS: [Column; 17] = [
+    ("CALLS", |figures| count(figures.calls), None),
+    ("REFUSED", |figures| count(refused(figures)), Some(refused)),
+    ("RETRIES", |figures| count(figures.retries), None),
+    ("DONE", |figures| count(figures.succeeded), None),
+    ("RECOVERED", |figures| count(figures.recovered), Some(|figures| figures.recovered)),
+    ("GIVEN UP", |figures| count(given_up(figures)), Some(given_up)),
+    ("LEFT", |figures| count(figures.unfinished), Some(|figures| figures.unfinished)),
+    ("REPEATED", |figures| count(figures.steps_repeated), Some(|figures| figures.steps_repeated)),
+    ("TIME", |figures| duration(figures.completed_ms as u64).into(), None),
+    ("DELAY", |figures| duration(figures.delay_mean_ms as u64).into(), None),
+    ("WAITED", |figures| duration(figures.wait_max_ms as u64).into(), None),
+    ("CALLS/S", |figures| count(figures.calls_peak_per_s), None),
+    ("RETRIES/S", |figures| count(figures.retries_peak_per_s), None),
+    ("OPENED", |figures| count(figures.breaker_openings), Some(|figures| figures.breaker_openings)),
+    ("SHUT", |figures| count(figures.gate_shuts), Some(|figures| figures.gate_shuts)),
+    ("COST", |figures| format!("${:.2}", figures.cost_usd).into(), Some(|figures| figures.cost_usd)),
+    (
         "EXTRA",
-    ])
-    .right([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
+        |figures| format!("{:+.1} %", figures.cost_extra_percent).into(),
+        Some(|figures| figures.cost_usd),
+    ),
+];
+
+/// One column more: that of the names.
+const WIDTH: usize = COLUMNS.len() + 1;
+
+fn table(rows: &[(String, &VariantReport)]) -> Rows {
+    let column = |index: usize| index.checked_sub(1).map(|index| COLUMNS[index]);
+    let headers: [&str; WIDTH] = from_fn(|index| column(index).map_or("VARIANT", |(header, ..)| header));
+    let mut table = Rows::new(headers).right::<{ COLUMNS.len() }>(from_fn(|index| index + 1));
     for (name, variant) in rows {
-        let figures = &variant.figures;
-        table.push([
-            name.into(),
-            count(figures.calls),
-            count(figures.retries),
-            count(figures.succeeded),
-            count(figures.recovered),
-            count(given_up(figures)),
-            count(figures.unfinished),
-            duration(figures.completed_ms as u64).into(),
-            duration(figures.delay_mean_ms as u64).into(),
-            duration(figures.wait_max_ms as u64).into(),
-            count(figures.calls_peak_per_s),
-            count(figures.retries_peak_per_s),
-            count(figures.breaker_openings),
-            format!("${:.2}", figures.cost_usd).into(),
-            format!("{:+.1} %", figures.cost_extra_percent).into(),
-        ]);
+        let entry = |index| column(index).map_or_else(|| name.into(), |(_, show, _)| show(&variant.figures));
+        table.push::<WIDTH>(from_fn(entry));
     }
-    let nowhere = |of: fn(&Figures) -> f64| rows.iter().all(|(_, variant)| of(&variant.figures) <= 0.0);
     // From the right, so that what is left keeps its place.
-    let optional: [Column; 6] = [
-        (14, |figures| figures.cost_usd),
-        (13, |figures| figures.cost_usd),
-        (12, |figures| figures.breaker_openings),
-        (6, |figures| figures.unfinished),
-        (5, given_up),
-        (4, |figures| figures.recovered),
-    ];
-    optional
-        .into_iter()
-        .fold(table, |table, (column, of)| if nowhere(of) { table.without(column) } else { table })
+    for (index, (.., needs)) in COLUMNS.iter().enumerate().rev() {
+        if needs.is_some_and(|of| rows.iter().all(|(_, variant)| of(&variant.figures) <= 0.0)) {
+            table = table.without(index + 1);
+        }
+    }
+    table
+}
+
+fn refused(figures: &Figures) -> f64 {
+    figures.rate_limited + figures.overloaded
 }
 
 fn given_up(figures: &Figures) -> f64 {

@@ -115,6 +115,8 @@ pub fn breaker() -> BreakerConfig {
         recent_outcomes: 12,
         // Every third attempt fails in the best of times here.
         failure_rate: 0.75,
+        // Twelve outcomes at such a rate are sample enough.
+        trip_margin: 0.0,
         open_ms: 800,
         open_max_ms: 1_500,
         // Longer than any attempt may take.

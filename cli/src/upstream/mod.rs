@@ -21,6 +21,7 @@
 //! Deliberately absent: TLS, HTTP/2, authentication (so bind it to loopback) and a wall clock (so no `date` header).
 
 mod answer;
+mod bucket;
 mod connection;
 mod http;
 mod limits;
@@ -58,11 +59,24 @@ pub struct ScheduledOutage {
     pub reply: Reply,
 }
 
+/// A rate limit over all requests: a token bucket.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RateLimit {
+    /// Requests a second in the long run, above 0.
+    pub per_s: f64,
+    /// Requests at once after a pause.
+    pub burst: u32,
+    /// What those beyond it get.
+    pub reply: Reply,
+}
+
 /// How an upstream behaves beyond what requests ask for.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Outages; the first that is on counts, and one begun by a handle comes before them all.
     pub outages: Vec<ScheduledOutage>,
+    /// A limit that is enforced. Outages come before it. Default: none.
+    pub rate_limit: Option<RateLimit>,
     /// How long `hang` hangs if the client does not give up. Default and maximum: 60 s.
     pub hang_max: Duration,
     /// How long a request's head may take to arrive. Default: 10 s.
@@ -77,6 +91,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             outages: Vec::new(),
+            rate_limit: None,
             hang_max: limits::HANG_MAX,
             head_timeout: limits::HEAD_TIMEOUT,
             connections_max: limits::CONNECTIONS_MAX,

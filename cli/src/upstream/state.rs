@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::bucket::Bucket;
 use super::http::Refusal;
 use super::log::{Entry, Keys, Log, Outcome, Overlap, Record};
 use super::reply::{Reply, Step};
@@ -44,6 +45,8 @@ struct Inner {
     keys: Keys,
     /// The outage that a handle began.
     outage: Option<Reply>,
+    /// The limit that is enforced.
+    bucket: Option<(Bucket, Reply)>,
     /// When the first request arrived: scheduled outages count from here.
     first_request: Option<Duration>,
 }
@@ -51,10 +54,17 @@ struct Inner {
 impl Shared {
     pub fn new(options: &Options) -> Self {
         let log = Log::new(options.log_entries_max);
+        let bucket = options.rate_limit.map(|limit| (Bucket::new(limit), limit.reply));
         Shared {
             started: Instant::now(),
             scheduled: options.outages.clone(),
-            inner: Mutex::new(Inner { log, keys: Keys::default(), outage: None, first_request: None }),
+            inner: Mutex::new(Inner {
+                log,
+                keys: Keys::default(),
+                outage: None,
+                bucket,
+                first_request: None,
+            }),
             progress: watch::Sender::new(Progress::default()),
         }
     }
@@ -65,7 +75,11 @@ impl Shared {
         let now = self.started.elapsed();
         let first_request = *inner.first_request.get_or_insert(now);
         let outage = inner.outage.or_else(|| self.scheduled_at(now.saturating_sub(first_request)));
-        let Inner { log, keys, .. } = &mut *inner;
+        let Inner { log, keys, bucket, .. } = &mut *inner;
+        let refused = bucket
+            .as_mut()
+            .filter(|_| outage.is_none())
+            .and_then(|(bucket, reply)| if bucket.take(now) { None } else { Some(*reply) });
         let (key, call, step, decision) = match keys.entry(&ask.key) {
             None => {
                 let message = "this server has seen too many different keys; restart it";
@@ -74,7 +88,7 @@ impl Shared {
             Some((key, state)) => {
                 state.calls += 1;
                 let call = state.calls;
-                match (outage, &ask.fault) {
+                match (outage.or(refused), &ask.fault) {
                     (Some(reply), _) => (key, call, None, Decision::Step(reply.into())),
                     (None, Some(fault)) => (key, call, None, Decision::Refuse(fault.clone())),
                     (None, None) => {

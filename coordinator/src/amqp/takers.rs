@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redrive_shared::breaker::BreakerState;
 use redrive_shared::id::Name;
-use redrive_shared::wire::{AgentStatus, AgentView};
+use redrive_shared::wire::{AgentStatus, AgentView, OWN_BREAKER};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -15,8 +15,6 @@ use crate::store::Result;
 
 /// For how long what was seen of all workers is believed: pushed queues look once a second each, and share the look.
 const BELIEVED: Duration = Duration::from_millis(200);
-/// The breaker of an agent itself, among those by dependency.
-const OWN_BREAKER: &str = "*";
 
 /// All workers that are pushed to, as they last said.
 pub(super) struct Workers {
@@ -136,6 +134,7 @@ mod tests {
             failures: 0,
             slow_calls: 0,
             outcomes: 0,
+            command: None,
         };
         AgentView {
             agent: name("a"),
@@ -146,6 +145,7 @@ mod tests {
             in_flight: 0,
             pushed: true,
             breakers: breakers.iter().map(|(of, state)| ((*of).to_owned(), snapshot(*state))).collect(),
+            breaker_commands: Vec::new(),
             seen_at_ms: 0,
         }
     }

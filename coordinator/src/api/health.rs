@@ -7,7 +7,7 @@ use redrive_shared::error::{ErrorCode, Problem};
 
 use super::Api;
 use super::problem::ApiProblem;
-use crate::metrics::record_queues;
+use crate::metrics::{breakers_text, record_queues};
 
 /// The process runs.
 #[utoipa::path(get, path = "/livez", tag = "health", responses((status = 200, description = "It runs", body = String)))]
@@ -38,10 +38,12 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, ApiProbl
             Problem::new(ErrorCode::UnknownPath, "this coordinator was started without metrics").into()
         );
     };
+    api.engine.record_gates();
     record_queues(&api.engine.queues().await?, api.engine.clock().now_ms());
     metrics::gauge!("redrive_claims_waiting").set(api.engine.dispatcher().waiting() as f64);
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-    Ok((kind, recorder.render()).into_response())
+    let breakers = breakers_text(&api.engine.agents().await?, api.engine.clock().now_ms());
+    Ok((kind, recorder.render() + &breakers).into_response())
 }
 
 /// This document.

@@ -1,6 +1,8 @@
 //! The HTTP API: `/v1`, health, metrics, and the OpenAPI document that is made from this code.
 
 mod body;
+mod breakers;
+mod gates;
 mod guard;
 mod health;
 mod leases;
@@ -41,6 +43,8 @@ const BODIES_MAX_BYTES: usize = 128 * 1024 * 1024;
         (name = "tasks", description = "Enqueue failed work, ask after it, act on it"),
         (name = "work", description = "For workers: claims, leases, settlements, heartbeats"),
         (name = "queues", description = "Policies, pausing"),
+        (name = "breakers", description = "Circuit breakers of the agents"),
+        (name = "gates", description = "What holds the whole fleet back from a dependency"),
         (name = "health", description = "For orchestrators and scrapers")
     )
 )]
@@ -108,10 +112,13 @@ impl Api {
             .routes(routes!(work::report))
             .routes(routes!(work::agents))
             .routes(routes!(work::presence))
+            .routes(routes!(breakers::list))
+            .routes(routes!(breakers::command))
             .routes(routes!(queues::list))
             .routes(routes!(queues::get, queues::put))
             .routes(routes!(queues::pause))
             .routes(routes!(queues::resume))
+            .routes(routes!(gates::list, gates::change))
             .routes(routes!(health::livez))
             .routes(routes!(health::readyz))
             .routes(routes!(health::metrics))

@@ -26,7 +26,7 @@ impl Listener {
         while let Some(heard) = shutdown.run_until_cancelled(self.hints.recv()).await {
             match heard {
                 Ok(Hint::Due { queue, due_ms }) => self.engine.dispatcher().announce(&queue, due_ms),
-                Ok(Hint::Gates) => self.engine.dispatcher().wake_all(),
+                Ok(Hint::Gates) => self.engine.look_at_gates(),
                 Ok(Hint::Look) | Err(RecvError::Lagged(_)) => self.look(),
                 Err(RecvError::Closed) => return shutdown.cancelled().await,
             }
@@ -35,6 +35,7 @@ impl Listener {
 
     /// Anything may have changed: claims are tried, and leases that another coordinator gave are looked after.
     fn look(&self) {
+        self.engine.look_at_gates();
         self.engine.dispatcher().wake_all();
         self.engine.reaper.set_earlier(self.engine.clock().now_ms());
     }

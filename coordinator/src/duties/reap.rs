@@ -60,6 +60,9 @@ impl Reaper {
             let kind = if task.started { "lost" } else { "undelivered" };
             metrics::counter!("redrive_leases_lost_total", "queue" => task.queue.to_string(), "kind" => kind)
                 .increment(1);
+            if task.started {
+                self.engine.lost(task);
+            }
             self.engine.moved(&task.id, &task.queue, task.state, task.due_ms);
         }
         Ok(round.next_ms)

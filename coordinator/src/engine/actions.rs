@@ -2,7 +2,7 @@
 
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::limits::{MESSAGE_MAX_BYTES, PAGE_DEFAULT_ITEMS, PAGE_MAX_ITEMS, QUEUES_MAX};
+use redrive_shared::limits::{PAGE_DEFAULT_ITEMS, PAGE_MAX_ITEMS, QUEUES_MAX};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{TaskState, TaskView};
 use redrive_shared::wire::{
@@ -79,10 +79,7 @@ impl Engine {
     /// Cancels tasks or runs them again.
     pub async fn act(&self, action: TaskAction, request: TaskActionRequest) -> Result<TaskActionReply> {
         check::batch("ids", request.ids.len())?;
-        if request.reason.as_ref().is_some_and(|reason| reason.len() > MESSAGE_MAX_BYTES) {
-            let detail = format!("`reason` may have up to {MESSAGE_MAX_BYTES} bytes");
-            return Err(Problem::new(ErrorCode::InvalidValue, detail).at("reason"));
-        }
+        check::reason(request.reason.as_deref())?;
         let ids = request.ids.clone();
         let outcomes = match action {
             TaskAction::Cancel => self.store.cancel(request.ids, request.reason).await,

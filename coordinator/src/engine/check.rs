@@ -8,8 +8,9 @@ use redrive_shared::failure::FailureSignal;
 use redrive_shared::id::Name;
 use redrive_shared::limits::{
     ATTEMPTS_MAX, BATCH_MAX_ITEMS, CLAIM_AVOID_MAX, CLAIM_QUEUES_MAX, COST_MAX_USD, DELAY_MAX_MS,
-    HEARTBEAT_BREAKERS_MAX, LABEL_VALUE_MAX_BYTES, LABELS_MAX, LEASE_MAX_MS, LEASE_MIN_MS, NAME_MAX_BYTES,
-    PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, ROUTE_MAX, SIGNAL_HEADERS_MAX, SIGNAL_TEXT_MAX_BYTES, WAIT_MAX_MS,
+    HEARTBEAT_BREAKERS_MAX, LABEL_VALUE_MAX_BYTES, LABELS_MAX, LEASE_MAX_MS, LEASE_MIN_MS, MESSAGE_MAX_BYTES,
+    NAME_MAX_BYTES, PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, ROUTE_MAX, SIGNAL_HEADERS_MAX,
+    SIGNAL_TEXT_MAX_BYTES, WAIT_MAX_MS,
 };
 use redrive_shared::wire::{ClaimRequest, Heartbeat, NewTask, Outcome};
 use serde_json::value::RawValue;
@@ -28,6 +29,14 @@ fn within(place: impl Display, value: u64, least: u64, most: u64, unit: &str) ->
     }
     let detail = format!("`{place}` is {value}{unit}; it must be from {least} to {most}{unit}");
     Err(invalid(place.to_string(), detail))
+}
+
+/// Why somebody does something.
+pub(super) fn reason(reason: Option<&str>) -> Result<()> {
+    if reason.is_some_and(|reason| reason.len() > MESSAGE_MAX_BYTES) {
+        return Err(invalid("reason", format!("`reason` may have up to {MESSAGE_MAX_BYTES} bytes")));
+    }
+    Ok(())
 }
 
 /// A batch that has items, and not too many.

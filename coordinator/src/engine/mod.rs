@@ -3,8 +3,10 @@
 //! It holds nothing that another coordinator would need: the truth is in the store, and what is here are waiting callers.
 
 mod actions;
+mod breakers;
 mod check;
 mod enqueue;
+mod gates;
 mod judge;
 mod presence;
 mod push;
@@ -17,6 +19,7 @@ use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem, suggest};
 use redrive_shared::gate::Standing;
 use redrive_shared::id::Name;
+use redrive_shared::limits::{AGENT_LABELS_MAX, DEPENDENCY_LABELS_MAX};
 use redrive_shared::task::TaskState;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -24,10 +27,12 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::check::is_traceparent;
 use self::presence::Presence;
 pub use self::presence::Present;
+pub(crate) use self::told::Calls;
 use crate::alarm::Alarm;
 use crate::dispatch::Dispatcher;
-use crate::metrics::DependencyLabels;
-use crate::store::{Store, StoreError};
+use crate::gates::Keeper;
+use crate::metrics::BoundedLabels;
+use crate::store::{Reaped, Store, StoreError};
 use crate::watch::Watchers;
 
 /// What verbs answer with.
@@ -42,7 +47,9 @@ pub struct Engine {
     pub(crate) reaper: Arc<Alarm>,
     watchers: Arc<Watchers>,
     presence: Presence,
-    labels: DependencyLabels,
+    gates: Arc<Keeper>,
+    labels: Arc<BoundedLabels>,
+    agent_labels: BoundedLabels,
     create_queues: bool,
     /// Told when leases have ended: who pushes may have room again.
     freed: Notify,
@@ -53,20 +60,25 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine over a store. `create_queues`: make queues that are named and do not exist.
+    /// An engine over a store. `create_queues`: make queues that are named and do not exist. `gates`: what the
+    /// gates say bounds claims.
     pub fn new(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         create_queues: bool,
+        gates: bool,
         stopping: CancellationToken,
     ) -> Arc<Self> {
         let watchers = Arc::<Watchers>::default();
         let reaper = Arc::<Alarm>::default();
+        let labels = Arc::new(BoundedLabels::new(DEPENDENCY_LABELS_MAX));
+        let gates = Arc::new(Keeper::new(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&labels), gates));
         let dispatcher = Dispatcher::new(
             Arc::clone(&store),
             Arc::clone(&clock),
             Arc::clone(&watchers),
             Arc::clone(&reaper),
+            Arc::clone(&gates),
         );
         Arc::new(Self {
             store,
@@ -75,7 +87,9 @@ impl Engine {
             reaper,
             watchers,
             presence: Presence::default(),
-            labels: DependencyLabels::default(),
+            gates,
+            labels,
+            agent_labels: BoundedLabels::new(AGENT_LABELS_MAX),
             create_queues,
             freed: Notify::new(),
             taker_heard: Notify::new(),
@@ -86,6 +100,16 @@ impl Engine {
     /// The dispatcher, to run it and to look at it.
     pub fn dispatcher(&self) -> &Dispatcher {
         &self.dispatcher
+    }
+
+    /// Keeps the gates until shutdown.
+    pub(crate) async fn keep_gates(&self, shutdown: CancellationToken) {
+        self.gates.run(&self.dispatcher, shutdown).await;
+    }
+
+    /// Another coordinator changed gates.
+    pub(crate) fn look_at_gates(&self) {
+        self.gates.look();
     }
 
     /// The store, for duties.
@@ -100,7 +124,7 @@ impl Engine {
 
     /// Which dependencies let nothing through now: failures are judged by it.
     fn standing(&self) -> Standing {
-        Standing::default()
+        self.gates.standing()
     }
 
     /// A task came into a state: workers may have something to do, and producers may have their answer.
@@ -123,7 +147,16 @@ impl Engine {
             self.watchers.settled(id);
         }
         self.freed.notify_waiters();
-        told.record();
+        told.record(&self.labels);
+    }
+
+    /// A worker vanished in the middle of a task.
+    pub(crate) fn lost(&self, task: &Reaped) {
+        if let Some(agent) = &task.agent {
+            crate::metrics::record_lost(self.agent_labels.label(agent));
+        }
+        let calls = Calls { attempts: 1, tasks: u32::from(!task.retried), ..Calls::default() };
+        crate::metrics::record_calls(&self.labels, task.dependency.as_deref(), calls);
     }
 
     /// A task has its answer.

@@ -1,8 +1,9 @@
 //! Work goes out and comes back: claims, extensions, settlements, heartbeats, reports.
 
+use redrive_shared::cost::Cost;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::failure::FailureClass;
-use redrive_shared::gate::Standing;
+use redrive_shared::gate::{Signal, Standing};
 use redrive_shared::id::TaskId;
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, HEARTBEAT_INTERVAL_MS};
@@ -13,8 +14,8 @@ use redrive_shared::wire::{
 };
 
 use super::judge;
-use super::told::Told;
-use super::{Engine, Result, check, unavailable};
+use super::told::{Calls, Told};
+use super::{Engine, Result, check, gates, unavailable};
 use crate::metrics::{record_claimed, record_reported};
 use crate::store::{Claim, Ending, Extend, Extended, Settle, Settled};
 
@@ -99,13 +100,17 @@ impl Engine {
 
     /// Settles, and tells everyone what that changed.
     async fn settle_judged(&self, batch: Vec<Settle>) -> Result<Vec<SettleResult>> {
-        let sent: Vec<(TaskId, Labels)> =
-            batch.iter().map(|item| (item.id.clone(), Labels::of(&item.ending))).collect();
+        let sent: Vec<Sent> = batch.iter().map(Sent::of).collect();
         let outcomes = self.store.settle(batch).await.map_err(unavailable)?;
-        let mut told = Told::default();
-        let outcomes = sent.into_iter().zip(outcomes);
-        let results =
-            outcomes.map(|((id, labels), outcome)| settled(id, labels, outcome, &mut told)).collect();
+        let (mut told, mut gates) = (Told::default(), crate::gates::Told::default());
+        let mut results = Vec::with_capacity(sent.len());
+        for (sent, outcome) in sent.into_iter().zip(outcomes) {
+            gates::tell(&mut gates, sent.signal, sent.epoch, &outcome);
+            called(&sent, &outcome, &mut told);
+            results.push(settled(sent.id, sent.labels, outcome, &mut told));
+        }
+        // Before anyone is woken to claim more.
+        self.gates.hear(gates);
         self.tell(&told);
         Ok(results)
     }
@@ -128,7 +133,12 @@ impl Engine {
             .map(|(id, _)| id.clone())
             .collect();
         let leases = ids.into_iter().zip(beaten.leases).map(|(id, one)| extended(id, one)).collect();
-        Ok(HeartbeatReply { leases, cancelled, next_ms: HEARTBEAT_INTERVAL_MS })
+        Ok(HeartbeatReply {
+            leases,
+            cancelled,
+            next_ms: HEARTBEAT_INTERVAL_MS,
+            breaker_commands: beaten.commands,
+        })
     }
 
     /// Counts the first attempts that a client made itself.
@@ -143,8 +153,34 @@ impl Engine {
         }
         for report in &request.reports {
             record_reported(self.labels.label(&report.dependency), report);
+            self.gates.count_firsts(&report.dependency, report.attempts);
         }
         Ok(())
+    }
+}
+
+/// What is remembered of a settlement while the store has it.
+struct Sent {
+    id: TaskId,
+    epoch: i64,
+    labels: Labels,
+    signal: Option<Signal>,
+    /// Whether it was a call, and what that cost.
+    called: bool,
+    cost: Cost,
+}
+
+impl Sent {
+    fn of(settle: &Settle) -> Self {
+        let ending = &settle.ending;
+        Self {
+            id: settle.id.clone(),
+            epoch: settle.fence.epoch,
+            labels: Labels::of(ending),
+            signal: gates::signal(ending),
+            called: was_called(ending),
+            cost: settle.cost,
+        }
     }
 }
 
@@ -158,6 +194,25 @@ struct Labels {
 impl Labels {
     fn of(ending: &Ending) -> Self {
         Self { outcome: outcome_name(ending), class: ending.failure().map(|failure| failure.class) }
+    }
+}
+
+/// Whether an attempt counts as a call: whatever a handler did to the end, well or badly. What was put off, handed back or in
+/// want of a lock was none; of what was handed off, nobody knows yet.
+fn was_called(ending: &Ending) -> bool {
+    match ending {
+        Ending::Done(_) => true,
+        Ending::Failed(failure) | Ending::FailedForGood(failure) | Ending::NeedsPerson(failure) => {
+            failure.class != FailureClass::LockTimeout
+        }
+        Ending::Snoozed { .. } | Ending::Released | Ending::HandedOff => false,
+    }
+}
+
+fn called(sent: &Sent, outcome: &Settled, told: &mut Told) {
+    if let (true, Settled::Applied { dependency, retried, .. }) = (sent.called, outcome) {
+        let calls = Calls { attempts: 1, tasks: u32::from(!retried), cost: sent.cost };
+        told.called(dependency.clone(), calls);
     }
 }
 

@@ -5,6 +5,8 @@
 //! of its item; [`StoreError`] is for a store that cannot do its work, and after it the outcome is unknown: every verb
 //! can be repeated safely.
 
+mod arriving;
+mod commands;
 pub mod doctor;
 mod error;
 mod format;
@@ -21,13 +23,15 @@ use redrive_shared::clock::Clock;
 use redrive_shared::cost::Cost;
 use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::lifecycle::{Attempt, Ended, Fence, Record, Start, Terms};
+use redrive_shared::lifecycle::{Attempt, Ended, Fence};
 use redrive_shared::retry::RetryPolicy;
-use redrive_shared::task::{FailureRecord, Lane, Lease, TaskState, TaskView};
-use redrive_shared::wire::{AgentView, Heartbeat, NewTask, QueueView};
+use redrive_shared::task::{FailureRecord, Lease, TaskState, TaskView};
+use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, QueueView};
 use serde_json::value::RawValue;
 use tokio::sync::broadcast;
 
+pub use self::arriving::{Enqueue, Enqueued};
+pub use self::commands::CommandBreaker;
 pub use self::error::{Result, StoreError};
 pub use self::gates::{GateCell, GateSwap, GateSwapped, Gates, Restriction};
 
@@ -53,90 +57,6 @@ pub enum Hint {
 /// The opening of a run's presence connection, as the store knows it: no two of a run are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival(i64);
-
-/// A task to put on the queue, checked and judged.
-#[derive(Debug, Clone)]
-pub struct Enqueue {
-    /// Its id.
-    pub id: TaskId,
-    /// Its queue, which must exist.
-    pub queue: Name,
-    /// What to run.
-    pub task_type: Name,
-    /// Its payload.
-    pub payload: Box<RawValue>,
-    /// The failure that it came with.
-    pub failure: Option<FailureRecord>,
-    /// The rest, as the caller gave it. Its `id`, `queue`, `task_type`, `payload` and `failure` are not looked at.
-    pub spec: NewTask,
-    /// Which dependencies let nothing through, for the judgement of that failure.
-    pub standing: Standing,
-}
-
-impl Enqueue {
-    /// As the lifecycle takes it. A failure that is told without a number of attempts was one.
-    fn start(&self) -> Start<'_> {
-        Start {
-            attempts_made: self.spec.attempts_made.unwrap_or(u32::from(self.failure.is_some())),
-            failure: self.failure.as_ref(),
-            max_attempts: self.spec.max_attempts,
-            max_cost: self.spec.max_cost_usd,
-            route: self.spec.route,
-            delay_ms: self.spec.delay_ms.unwrap_or(0),
-            deadline_ms: self.spec.deadline_ms,
-        }
-    }
-
-    /// Where it waits with this record.
-    fn lane(&self, record: &Record, policy: &RetryPolicy) -> Lane {
-        let dependency = policy.dependency_at(self.spec.dependency.as_ref(), record.route);
-        let mut lane = Lane {
-            queue: self.queue.clone(),
-            priority: self.spec.priority,
-            dependency: dependency.cloned(),
-            group: self.spec.group.clone(),
-            retry: false,
-        };
-        lane.follow(&record.ledger);
-        lane
-    }
-
-    /// The dependency on which it failed before it came, where that is not its own.
-    fn failed_at(&self, policy: &RetryPolicy) -> Option<Name> {
-        let primary = self.spec.dependency.as_ref();
-        policy.dependency_at(primary, self.spec.route).filter(|name| Some(*name) != primary).cloned()
-    }
-
-    /// By what the failure that it came with is judged.
-    fn terms<'a>(&'a self, policy: &'a RetryPolicy) -> Terms<'a> {
-        Terms { policy, primary: self.spec.dependency.as_ref(), standing: &self.standing }
-    }
-}
-
-/// What became of a task to enqueue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Enqueued {
-    /// It is there now.
-    Created {
-        /// Its state: a failure that no retry can mend settles it at once.
-        state: TaskState,
-        /// When it runs.
-        due_ms: i64,
-    },
-    /// It was there before, with the same contents.
-    Duplicate {
-        /// Its state.
-        state: TaskState,
-        /// When it runs.
-        due_ms: i64,
-    },
-    /// That id belongs to other contents.
-    IdReused,
-    /// That id belongs to a task that this release cannot read; nothing has changed.
-    Unreadable,
-    /// No such queue.
-    UnknownQueue,
-}
 
 /// A worker's wish for work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -338,6 +258,8 @@ pub struct Reaped {
     pub queue: Name,
     /// The upstream that the attempt went to.
     pub dependency: Option<Name>,
+    /// Whose it was.
+    pub agent: Option<Name>,
     /// Whether the worker had started it.
     pub started: bool,
     /// Whether the attempt that ended was a retry: the task had failed or been lost before it.
@@ -391,6 +313,8 @@ pub enum Acted {
 pub struct Beaten {
     /// One a lease, in order.
     pub leases: Vec<Extended>,
+    /// Commands to its breakers that it has not carried out yet.
+    pub commands: Vec<BreakerCommand>,
 }
 
 /// Which tasks to list.
@@ -471,6 +395,10 @@ pub trait Store: Send + Sync + 'static {
     async fn swap_gates(&self, batch: Vec<GateSwap>) -> Result<Vec<GateSwapped>>;
     /// An agent is alive, and extends its leases.
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten>;
+    /// Gives a command to a breaker, in place of the one that stood for it; the same again is the one that stands. It is
+    /// handed to each run of the agent with its heartbeats until that has carried it out, and kept as long as the agent is
+    /// known. `None`: so many of the agent's breakers are isolated that there is no place for it.
+    async fn command_breaker(&self, wanted: CommandBreaker) -> Result<Option<BreakerCommand>>;
     /// Every agent known, by name.
     async fn agents(&self) -> Result<Vec<AgentView>>;
     /// Whether it can write now.

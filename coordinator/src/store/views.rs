@@ -9,6 +9,8 @@ use redrive_shared::task::{FailureRecord, Lane, Lease};
 use redrive_shared::wire::{AgentStatus, AgentView, Heartbeat};
 use serde_json::value::RawValue;
 
+use super::commands::Commands;
+
 /// What a worker gets of a task that its record and its lane do not say.
 pub(super) struct Contents {
     pub task_type: Name,
@@ -58,7 +60,7 @@ pub(super) fn lease(
 }
 
 /// An agent by its last heartbeat.
-pub(super) fn agent(beat: Heartbeat, gone: bool, seen_at_ms: i64) -> AgentView {
+pub(super) fn agent(beat: Heartbeat, gone: bool, seen_at_ms: i64, commands: Commands) -> AgentView {
     let status = match (gone, beat.draining) {
         (true, _) => AgentStatus::Gone,
         (false, true) => AgentStatus::Draining,
@@ -73,6 +75,7 @@ pub(super) fn agent(beat: Heartbeat, gone: bool, seen_at_ms: i64) -> AgentView {
         in_flight: beat.in_flight,
         pushed: beat.pushed,
         breakers: beat.breakers,
+        breaker_commands: commands.into_all(),
         seen_at_ms,
     }
 }

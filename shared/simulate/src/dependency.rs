@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use redrive_shared::failure::FailureClass;
 
 use crate::chance::{Chance, duration_us, happens};
-use crate::scenario::{Dependency, RateLimit, Room};
+use crate::scenario::{Dependency, RateLimit, Room, Stage};
 
 /// How a call can fail here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl<'a> Server<'a> {
             rules,
             free_us: BinaryHeap::new(),
             begin_us: VecDeque::new(),
-            tokens: rules.rate_limit.map_or(0.0, |limit| f64::from(limit.burst)),
+            tokens: rules.rate_limit.as_ref().map_or(0.0, |limit| f64::from(limit.burst)),
             filled_us: 0,
             version: 0,
         }
@@ -67,7 +67,8 @@ impl<'a> Server<'a> {
     /// Takes a call that arrives now, and says when it is answered (µs) and how. Since calls are served in order, that is
     /// known at once: nothing that comes later changes it.
     pub(crate) fn take(&mut self, now_us: u64, poisoned: bool, chance: &mut Chance) -> (u64, Result) {
-        if let Some(limit) = self.rules.rate_limit
+        let rules = self.rules;
+        if let Some(limit) = &rules.rate_limit
             && !self.has_token(limit, now_us)
         {
             return (now_us, Err(Trouble::RateLimited));
@@ -115,15 +116,23 @@ impl<'a> Server<'a> {
         Some(free_us.max(now_us))
     }
 
-    fn has_token(&mut self, limit: RateLimit, now_us: u64) -> bool {
-        let new = (now_us - self.filled_us) as f64 / 1_000_000.0 * limit.per_s;
-        self.tokens = (self.tokens + new).min(f64::from(limit.burst));
-        self.filled_us = now_us;
-        if self.tokens < 1.0 {
-            return false;
+    fn has_token(&mut self, limit: &RateLimit, now_us: u64) -> bool {
+        let first = Stage { from_ms: 0, per_s: limit.per_s };
+        let last = limit.changes.iter().rfind(|stage| stage.from_ms * 1_000 <= self.filled_us);
+        let mut per_s = last.unwrap_or(&first).per_s;
+        let ahead = limit.changes.iter().map(|stage| (stage.from_ms * 1_000, stage.per_s));
+        let not_filled = self.filled_us + 1..=now_us;
+        let since = ahead.filter(|(at_us, _)| not_filled.contains(at_us));
+        for (at_us, next_per_s) in since.chain([(now_us, 0.0)]) {
+            let new = (at_us - self.filled_us) as f64 / 1_000_000.0 * per_s;
+            self.tokens = (self.tokens + new).min(f64::from(limit.burst));
+            (self.filled_us, per_s) = (at_us, next_per_s);
         }
-        self.tokens -= 1.0;
-        true
+        let has = self.tokens >= 1.0;
+        if has || limit.counts_refused {
+            self.tokens = (self.tokens - 1.0).max(-f64::from(limit.burst));
+        }
+        has
     }
 
     fn failure_rate(&self, now_us: u64) -> f64 {
@@ -163,12 +172,34 @@ mod tests {
 
     #[test]
     fn a_bucket_lets_its_burst_in_and_then_its_rate() {
-        let limit = RateLimit { per_s: 10.0, burst: 3, retry_after_ms: None };
+        let changes = vec![Stage { from_ms: 1_000, per_s: 1.0 }];
+        let limit = RateLimit { per_s: 10.0, changes, burst: 3, counts_refused: false, retry_after_ms: None };
         let rules = Dependency { rate_limit: Some(limit), ..Dependency::default() };
         let mut server = Server::new(&rules);
         let let_in = |server: &mut Server<'_>, at_us| take(server, at_us).1.is_ok();
         assert_eq!([0, 0, 0, 0].map(|at_us| let_in(&mut server, at_us)), [true, true, true, false]);
         assert_eq!([100_000, 100_000].map(|at_us| let_in(&mut server, at_us)), [true, false]);
+        // It is full when the limit falls to one a second.
+        assert_eq!([900_000; 4].map(|at_us| let_in(&mut server, at_us)), [true, true, true, false]);
+        assert!(let_in(&mut server, 1_000_000), "a tenth of a second at ten");
+        assert_eq!([1_999_999, 2_000_000].map(|at_us| let_in(&mut server, at_us)), [false, true]);
+    }
+
+    #[test]
+    fn where_refused_calls_count_who_keeps_calling_is_never_let_in() {
+        let limit = RateLimit {
+            per_s: 10.0,
+            changes: Vec::new(),
+            burst: 2,
+            counts_refused: true,
+            retry_after_ms: None,
+        };
+        let rules = Dependency { rate_limit: Some(limit), ..Dependency::default() };
+        let mut server = Server::new(&rules);
+        let served = (0..100).filter(|step| take(&mut server, step * 50_000).1.is_ok()).count();
+        assert_eq!(served, 3, "the burst, and what came in meanwhile");
+        assert!(take(&mut server, 4_950_000 + 250_000).1.is_err(), "two are owed");
+        assert!(take(&mut server, 4_950_000 + 410_000).1.is_ok(), "and then one more was");
     }
 
     #[test]

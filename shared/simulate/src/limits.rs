@@ -9,6 +9,12 @@ pub const CLIENTS_MAX: u64 = 100_000;
 /// The most tasks of one client, one after the other.
 pub const TASKS_MAX: u64 = 10_000;
 
+/// The most steps of one task.
+pub const STEPS_MAX: u64 = 100;
+
+/// The most attempts that an agent may have under way at a time, as a worker's slots in production.
+pub const SLOTS_MAX: u64 = 10_000;
+
 /// The longest virtual time, in milliseconds: 7 days, in which every daily pattern repeats.
 pub const DURATION_MAX_MS: u64 = 7 * 24 * 3_600_000;
 

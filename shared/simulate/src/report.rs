@@ -114,10 +114,16 @@ figures! {
     timed_out,
     /// Writes that lost against another.
     conflicts,
-    /// How often a breaker held a call back.
+    /// How often an attempt was held back: by a breaker or a gate, or because its agent's slots were taken.
     held_back,
     /// How often breakers opened.
     breaker_openings,
+    /// How often the fleet's gate shut.
+    gate_shuts,
+    /// Steps that worked.
+    steps,
+    /// Those of them that had worked before, in an earlier attempt at the same task.
+    steps_repeated,
     /// When the last task was over, in milliseconds.
     completed_ms,
     /// The time that half of the successful tasks took at most, in milliseconds, within 1 %.

@@ -32,6 +32,8 @@ pub(crate) struct Tally {
     retries: u64,
     troubles: [u64; Trouble::COUNT],
     held: u64,
+    steps: u64,
+    steps_again: u64,
     delays: u64,
     delays_ms: u64,
     waited_us: u64,
@@ -57,6 +59,8 @@ impl Tally {
             retries: 0,
             troubles: [0; Trouble::COUNT],
             held: 0,
+            steps: 0,
+            steps_again: 0,
             delays: 0,
             delays_ms: 0,
             waited_us: 0,
@@ -78,6 +82,12 @@ impl Tally {
 
     pub(crate) fn hold(&mut self) {
         self.held += 1;
+    }
+
+    /// Steps are done, for a second time or not.
+    pub(crate) fn steps(&mut self, count: u32, again: bool) {
+        self.steps += u64::from(count);
+        self.steps_again += if again { u64::from(count) } else { 0 };
     }
 
     /// A call has reached the dependency.
@@ -137,7 +147,7 @@ impl Tally {
     }
 
     /// The figures of the run, which ended at that instant, and its curve.
-    pub(crate) fn finish(self, cost: Cost, openings: u64, now_us: u64) -> (Figures, Curve) {
+    pub(crate) fn finish(self, cost: Cost, (openings, shuts): (u64, u64), now_us: u64) -> (Figures, Curve) {
         let unfinished = self.begun - self.over();
         let number = |count: u64| count as f64;
         let trouble = |trouble: Trouble| number(self.troubles[trouble as usize]);
@@ -164,6 +174,9 @@ impl Tally {
             conflicts: trouble(Trouble::Conflict),
             held_back: number(self.held),
             breaker_openings: number(openings),
+            gate_shuts: number(shuts),
+            steps: number(self.steps),
+            steps_repeated: number(self.steps_again),
             completed_ms: number(self.last_end_us) / 1_000.0,
             p50_ms: self.times.percentile_ms(0.5),
             p99_ms: self.times.percentile_ms(0.99),

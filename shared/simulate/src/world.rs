@@ -1,16 +1,16 @@
 //! The loop over events, and what each of them does.
 
 use rand::RngExt;
-use redrive_shared::breaker::{Breaker, Outcome};
+use redrive_shared::breaker::Breaker;
 use redrive_shared::retry::{Decision, Failure, MAX_ATTEMPTS, OnRoute};
 
 use crate::agenda::Agenda;
 use crate::arrivals::Arrivals;
-use crate::brakes::{Brakes, Leave, Next};
+use crate::brakes::{Asking, Brakes, Next, Permission, Told};
 use crate::chance::{Chance, duration_us, happens, seeded};
 use crate::dependency::{Result, Server, Trouble};
 use crate::report::{Curve, Ending, Figures};
-use crate::scenario::{Room, Scenario, Variant};
+use crate::scenario::{Room, Scenario, Variant, Workflow};
 use crate::tally::{End, Tally};
 
 /// Those who were held back and may all go on ask again within this time, in microseconds: as released tasks do, which are
@@ -24,7 +24,7 @@ enum Event {
     Come,
     /// A client begins its next task.
     Begin(u32),
-    /// A client makes its next attempt, if the brakes let it.
+    /// A client makes its next attempt, if nothing holds it back.
     Try(u32),
     /// Its call arrives at the dependency.
     Reach(u32),
@@ -34,6 +34,8 @@ enum Event {
     Answer { client: u32, result: Result },
     /// Those whom an agent's brakes hold back may perhaps go on.
     MoveOn(u32),
+    /// Those whom the gate holds back may perhaps go on.
+    LetThrough,
 }
 
 /// A client and the task that it is at.
@@ -44,12 +46,16 @@ struct Client {
     failed: u32,
     failed_by: [u32; Trouble::COUNT],
     previous_delay_ms: Option<u64>,
+    /// When its attempt is due.
+    due_us: u64,
     began_us: u64,
     /// Since when it waits for its next attempt.
     waits_since_us: u64,
     waited_us: u64,
+    /// When its attempt began, and when its call was sent.
+    started_us: u64,
     sent_us: u64,
-    leave: Leave,
+    leave: Permission,
 }
 
 /// One run of one variant.
@@ -91,7 +97,7 @@ impl<'a> World<'a> {
             arrivals: Arrivals::new(&scenario.clients.rates),
             agenda: Agenda::new(),
             server: Server::new(&variant.dependency),
-            brakes: Brakes::new(breaker),
+            brakes: Brakes::new(breaker, scenario.clients.slots, variant.gate.as_ref()),
             clients: Vec::new(),
             at_work: scenario.clients.count,
             tally: Tally::new(),
@@ -137,10 +143,11 @@ impl<'a> World<'a> {
             Event::Write { client, version } => {
                 let result = self.server.write(version);
                 let back_us = self.travel_us();
-                self.agenda.note(self.now_us + back_us, Event::Answer { client, result });
+                self.answer_at(self.now_us + back_us, client, result);
             }
             Event::Answer { client, result } => self.answer(client, result),
             Event::MoveOn(agent) => self.move_on(agent),
+            Event::LetThrough => drop(self.let_through()),
         }
     }
 
@@ -168,6 +175,7 @@ impl<'a> World<'a> {
             tasks_left: this.tasks_left,
             poisoned,
             began_us: now_us,
+            due_us: now_us,
             waits_since_us: now_us,
             ..Client::default()
         };
@@ -176,19 +184,41 @@ impl<'a> World<'a> {
     }
 
     fn attempt(&mut self, client: u32) {
-        let (agent, now_us) = (self.agent(client), self.now_us);
-        let Some(leave) = self.brakes.ask(agent, client, now_us) else {
-            self.tally.hold();
-            return self.move_on(agent);
-        };
+        let agent = self.agent(client);
+        let Client { due_us, failed, .. } = *self.client(client);
+        let asking = Asking { client, agent, due_us, retry: failed > 0 };
+        match self.brakes.ask(asking, self.now_us) {
+            Some(leave) => self.start(client, leave),
+            None => {
+                self.move_on(agent);
+                if !self.let_through().contains(&client) {
+                    self.tally.hold();
+                }
+            }
+        }
+    }
+
+    /// Nothing holds the attempt back any longer: it does the steps up to its call, and sends that.
+    fn start(&mut self, client: u32, leave: Permission) {
+        let now_us = self.now_us;
+        let Workflow { calls_at, step, .. } = self.scenario.workflow;
+        let Client { failed, waits_since_us, .. } = *self.client(client);
+        let again = failed > 0;
+        let mut sent_us = now_us;
+        if !(again && self.variant.resume) {
+            for _ in 1..calls_at {
+                sent_us += duration_us(step, &mut self.chance);
+            }
+            self.tally.steps(calls_at - 1, again);
+        }
         let this = self.client(client);
-        let waited_us = now_us - this.waits_since_us;
+        let waited_us = now_us - waits_since_us;
         this.waited_us += waited_us;
-        (this.leave, this.sent_us) = (leave, now_us);
+        (this.leave, this.started_us, this.sent_us) = (leave, now_us, sent_us);
         let altogether_us = this.waited_us;
         self.tally.wait(waited_us, altogether_us);
         let there_us = self.travel_us();
-        self.agenda.note(now_us + there_us, Event::Reach(client));
+        self.agenda.note(sent_us + there_us, Event::Reach(client));
     }
 
     fn reach(&mut self, client: u32) {
@@ -206,36 +236,54 @@ impl<'a> World<'a> {
             Some(give_up_us) if back_us > give_up_us => (give_up_us.max(self.now_us), Err(Trouble::TimedOut)),
             Some(_) | None => (back_us, result),
         };
+        self.answer_at(at_us, client, result);
+    }
+
+    /// The attempt ends with its call if that failed, else with the steps after it.
+    fn answer_at(&mut self, mut at_us: u64, client: u32, result: Result) {
+        let Workflow { steps, calls_at, step } = self.scenario.workflow;
+        if result.is_ok() {
+            for _ in calls_at..steps {
+                at_us += duration_us(step, &mut self.chance);
+            }
+        }
         self.agenda.note(at_us, Event::Answer { client, result });
     }
 
     fn answer(&mut self, client: u32, result: Result) {
         let (agent, now_us) = (self.agent(client), self.now_us);
-        let Client { leave, sent_us, failed, .. } = *self.client(client);
-        let duration_ms = (now_us - sent_us) / 1_000;
-        let outcome = match result {
-            Ok(()) => Outcome::Success { duration_ms },
-            Err(trouble) => Outcome::Failure { class: trouble.class(), duration_ms },
-        };
-        self.brakes.tell(agent, leave, outcome, now_us, &mut self.chance);
+        let Client { leave, started_us, failed, .. } = *self.client(client);
+        let hint_ms = result.err().and_then(|trouble| self.hint_ms(trouble));
+        let told = Told { agent, leave, result, hint_ms, started_us, now_us };
+        self.brakes.tell(told, &mut self.chance);
         match result {
-            Ok(()) => self.end(client, End::Succeeded { recovered: failed > 0 }),
+            Ok(()) => {
+                let Workflow { steps, calls_at, .. } = self.scenario.workflow;
+                self.tally.steps(1 + steps - calls_at, false);
+                self.end(client, End::Succeeded { recovered: failed > 0 });
+            }
             Err(trouble) => self.fail(client, trouble),
         }
         self.move_on(agent);
+        drop(self.let_through());
+    }
+
+    /// What a refusal of that kind says about when to come back.
+    fn hint_ms(&self, trouble: Trouble) -> Option<u64> {
+        let limit = self.variant.dependency.rate_limit.as_ref().filter(|_| trouble == Trouble::RateLimited);
+        limit.and_then(|limit| limit.retry_after_ms)
     }
 
     /// What production does with the failure.
     fn fail(&mut self, client: u32, trouble: Trouble) {
         self.tally.trouble(trouble);
-        let (now_us, retry) = (self.now_us, &self.variant.retry);
+        let (now_us, retry, hint_ms) = (self.now_us, &self.variant.retry, self.hint_ms(trouble));
         let this = &mut self.clients[client as usize];
         this.failed += 1;
         this.failed_by[trouble as usize] += 1;
         // Where attempts never end, the count stands still before the policy's bound. Every delay has long reached its cap
         // by then, so nothing else depends on it.
         let most = if retry.unlimited { MAX_ATTEMPTS - 1 } else { u32::MAX };
-        let limit = self.variant.dependency.rate_limit;
         let failure = Failure {
             class: trouble.class(),
             retryable: true,
@@ -243,7 +291,7 @@ impl<'a> World<'a> {
             failed_in_class: this.failed_by[trouble as usize].min(most),
             max_attempts: None,
             previous_delay_ms: this.previous_delay_ms,
-            hint_ms: limit.filter(|_| trouble == Trouble::RateLimited).and_then(|limit| limit.retry_after_ms),
+            hint_ms,
             now_ms: millis(now_us),
             deadline_ms: millis(this.began_us).saturating_add_unsigned(retry.policy.deadline_ms),
             // Its dependencies stand alone.
@@ -252,8 +300,9 @@ impl<'a> World<'a> {
         match retry.policy.decide(&failure, &mut self.chance) {
             Decision::Retry { delay_ms, .. } => {
                 (this.previous_delay_ms, this.waits_since_us) = (Some(delay_ms), now_us);
+                this.due_us = now_us + delay_ms * 1_000;
+                self.agenda.note(this.due_us, Event::Try(client));
                 self.tally.delay(delay_ms);
-                self.agenda.note(now_us + delay_ms * 1_000, Event::Try(client));
             }
             Decision::Dead { .. } => self.end(client, End::Dead),
             Decision::Escalate { reason } => self.end(client, End::Escalated { reason }),
@@ -278,14 +327,30 @@ impl<'a> World<'a> {
         match self.brakes.move_on(agent, self.now_us) {
             Next::Wait(None) => {}
             Next::Wait(Some(at_us)) => self.agenda.note(at_us, Event::MoveOn(agent)),
-            Next::One(client) => self.agenda.note(self.now_us, Event::Try(client)),
-            Next::All(clients) => {
+            Next::Now(clients) => {
+                for client in clients {
+                    self.agenda.note(self.now_us, Event::Try(client));
+                }
+            }
+            Next::Soon(clients) => {
                 for client in clients {
                     let spread_us = self.chance.random_range(0..RELEASED_WITHIN_US);
                     self.agenda.note(self.now_us + spread_us, Event::Try(client));
                 }
             }
         }
+    }
+
+    /// Starts those whom the gate lets through now.
+    fn let_through(&mut self) -> Vec<u32> {
+        let (through, look_us) = self.brakes.let_through(self.now_us);
+        for (client, leave) in &through {
+            self.start(*client, *leave);
+        }
+        if let Some(at_us) = look_us {
+            self.agenda.note(at_us, Event::LetThrough);
+        }
+        through.into_iter().map(|(client, _)| client).collect()
     }
 
     fn travel_us(&mut self) -> u64 {

@@ -8,6 +8,8 @@ use utoipa::ToSchema;
 
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
+/// Most outcomes that are kept one by one; more are counted by the window's buckets.
+const RECENT_OUTCOMES_MAX: u32 = 1_000;
 
 /// How one breaker behaves. Every number has a default; [`validate`](Self::validate) says what each may be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -18,7 +20,8 @@ pub struct BreakerConfig {
     /// Buckets in the window, 1 to 120, dividing it evenly; more make it slide more smoothly. Default 12.
     pub buckets: u32,
     /// The sample holds at least this many of the last outcomes, so that an agent with little traffic can trip too.
-    /// 0 turns that off; otherwise at least `min_outcomes`, at most 1,000. Default 5.
+    /// 0 turns that off; otherwise at least `min_outcomes`, enough to trip it if all of them failed, and at most 1,000.
+    /// Default 8.
     pub recent_outcomes: u32,
     /// Outcomes older than this never count, in milliseconds: `window_ms` to 24 h. Default 1 h.
     pub recent_max_age_ms: u64,
@@ -26,6 +29,10 @@ pub struct BreakerConfig {
     pub failure_rate: f64,
     /// It never trips on fewer outcomes than this, 1 to 10,000. Default 5.
     pub min_outcomes: u32,
+    /// It trips only if so many more calls failed (or were slow) than their share, 0 to 100: at
+    /// `failure_rate · outcomes + trip_margin` failures. So a few failures by chance do not trip it; the module's page
+    /// has the odds. 0 is the bare rate. Default 3.
+    pub trip_margin: f64,
     /// A call that takes this long or longer is slow, in milliseconds. Default: no call is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_call_ms: Option<u64>,
@@ -54,10 +61,11 @@ impl Default for BreakerConfig {
         Self {
             window_ms: 60_000,
             buckets: 12,
-            recent_outcomes: 5,
+            recent_outcomes: 8,
             recent_max_age_ms: HOUR_MS,
             failure_rate: 0.5,
             min_outcomes: 5,
+            trip_margin: 3.0,
             slow_call_ms: None,
             slow_call_rate: 0.5,
             open_ms: 30_000,
@@ -91,6 +99,7 @@ impl BreakerConfig {
     pub fn validate(&self) -> Result<(), BreakerConfigError> {
         self.validate_window()?;
         self.validate_rates()?;
+        self.validate_margin()?;
         self.validate_waits()
     }
 
@@ -101,7 +110,7 @@ impl BreakerConfig {
             return refuse("buckets", self.buckets, &format!("a divisor of window_ms ({})", self.window_ms));
         }
         check("min_outcomes", self.min_outcomes, 1..=10_000, "1 to 10000")?;
-        check("recent_outcomes", self.recent_outcomes, 0..=1_000, "0 to 1000")?;
+        check("recent_outcomes", self.recent_outcomes, 0..=RECENT_OUTCOMES_MAX, "0 to 1000")?;
         if self.recent_outcomes != 0 && self.recent_outcomes < self.min_outcomes {
             let must = format!(
                 "0 (off) or at least min_outcomes ({}): fewer could never trip it",
@@ -121,6 +130,28 @@ impl BreakerConfig {
         check_rate("slow_call_rate", self.slow_call_rate)
     }
 
+    /// A margin must be within reach: of a rate below 1, and of the sample of an agent with little traffic.
+    fn validate_margin(&self) -> Result<(), BreakerConfigError> {
+        check("trip_margin", self.trip_margin, 0.0..=100.0, "0 to 100")?;
+        let slow_rate = self.slow_call_ms.map(|_| ("slow_call_rate", self.slow_call_rate));
+        for (field, rate) in [("failure_rate", self.failure_rate)].into_iter().chain(slow_rate) {
+            if self.trip_margin > 0.0 && rate == 1.0 {
+                let must = format!("0 where {field} is 1: no call fails beyond that, so it could never trip");
+                return refuse("trip_margin", self.trip_margin, &must);
+            }
+            let recent = self.recent_outcomes;
+            if recent != 0 && !self.is_tripped_by(recent, recent, rate) {
+                let enough = (1..=RECENT_OUTCOMES_MAX).find(|all| self.is_tripped_by(*all, *all, rate));
+                let enough = enough.map_or(String::new(), |enough| format!(" or at least {enough}"));
+                let must = format!(
+                    "0 (off){enough}: with this trip_margin and {field} fewer could never trip it, all of them failed"
+                );
+                return refuse("recent_outcomes", recent, &must);
+            }
+        }
+        Ok(())
+    }
+
     fn validate_waits(&self) -> Result<(), BreakerConfigError> {
         check("open_max_ms", self.open_max_ms, 1..=DAY_MS, "1 to 86400000 (24 h)")?;
         let must = format!("1 to open_max_ms ({})", self.open_max_ms);
@@ -130,6 +161,14 @@ impl BreakerConfig {
         check("probe_deadline_ms", self.probe_deadline_ms, 1..=DAY_MS, "1 to 86400000 (24 h)")?;
         check("probe_successes", self.probe_successes, 1..=100, "1 to 100")?;
         check("trips_reset_ms", self.trips_reset_ms, 1..=DAY_MS, "1 to 86400000 (24 h)")
+    }
+}
+
+impl BreakerConfig {
+    /// Whether so many bad calls among so many trip it at this rate. A quotient is compared, not a product: with no
+    /// margin 3 of 5 are then exactly the `0.6` that somebody configured.
+    pub(super) fn is_tripped_by(&self, bad: u32, outcomes: u32, rate: f64) -> bool {
+        outcomes != 0 && (f64::from(bad) - self.trip_margin) / f64::from(outcomes) >= rate
     }
 }
 

@@ -1,7 +1,7 @@
 //! The circuit breaker that each worker runs, for its agent and for each dependency of it.
 //!
 //! ```text
-//!            enough failures (or slow calls) among enough outcomes
+//!       more failures (or slow calls) than their share, by a margin
 //!   closed ────────────────────────────────────────────────────────▶ open ◀──────────────────┐
 //!     ▲                                                               │ the wait is over     │ the probe fails
 //!     │ enough probes in a row succeed                                ▼                      │ or is lost
@@ -29,9 +29,30 @@
 //!   the probe, the same wedge follows (resilience4j #544).
 //! - **The wait doubles** with each opening in a row, up to a cap: a long outage is probed less often, and its end is
 //!   still seen within minutes. Ten minutes closed forget the past.
+//! - **A margin besides the rate.** A share of a few calls is mostly luck; see below.
 //! - **Jitter only lengthens the wait**: agents that tripped together must not probe together.
 //! - **Nothing but a person ends an isolation.** It is for what time does not heal, such as a key that was revoked.
 //! - **A clock that steps back** neither stretches a wait nor empties the window ([`Timeline`]).
+//!
+//! # Why a margin
+//!
+//! Where one call in five fails, three of five fail in one sample of 17: a breaker that judged five outcomes by their bare
+//! rate opened an agent with three calls a minute five times an hour, with nothing wrong. So it trips when
+//!
+//! ```text
+//!   failures ≥ failure_rate · outcomes + trip_margin
+//! ```
+//!
+//! The sum of (failed − `failure_rate`) over the calls is a random walk; it drifts away from the margin while fewer calls
+//! fail than `failure_rate`, and towards it when more do. A line of this form is where Wald's sequential test stops that
+//! asks whether calls fail with probability p or 1 − p (A. Wald, "Sequential Tests of Statistical Hypotheses", Annals of
+//! Mathematical Statistics 16, 1945). A walk from 0 with `failure_rate` ½ ever reaches the margin c with probability
+//! **(p / (1 − p))^2c** for p < ½: the ruin problem (W. Feller, "An Introduction to Probability Theory", volume 1, XIV.2).
+//! For other rates r it is at most e^−θc, with the θ > 0 for which p·e^θ(1−r) + (1−p)·e^−θr = 1.
+//!
+//! With the default of 3 that is 1 in 4,096 for p = 0.2, and what is wholly down trips a new breaker with its sixth call,
+//! 2c of them. A quiet agent's walk is cut to the last 8 outcomes: it trips at 7 failures among them, which chance makes
+//! once in 18,600 calls at p = 0.2, and an outage in 7. `docs/simulate.md` has the alternatives, measured.
 //!
 //! # How a worker uses it
 //!
@@ -154,6 +175,11 @@ impl Breaker {
         matches!(self.phase, Phase::Closed)
     }
 
+    /// Whether a person has shut it.
+    pub fn is_isolated(&self) -> bool {
+        matches!(self.phase, Phase::Isolated)
+    }
+
     /// Asks to make one call.
     ///
     /// # Errors
@@ -239,6 +265,7 @@ impl Breaker {
             failures: counts.failures,
             slow_calls: counts.slow,
             outcomes: counts.outcomes(),
+            command: None,
         }
     }
 
@@ -300,12 +327,13 @@ impl Breaker {
     }
 
     fn reason_to_open(&self, now: i64) -> Option<TransitionReason> {
-        let counts = self.window.counts(now);
-        if counts.outcomes() < self.config.min_outcomes {
+        let (config, counts) = (&self.config, self.window.counts(now));
+        let trips = |bad, rate| config.is_tripped_by(bad, counts.outcomes(), rate);
+        if counts.outcomes() < config.min_outcomes {
             None
-        } else if counts.failure_rate() >= self.config.failure_rate {
+        } else if trips(counts.failures, config.failure_rate) {
             Some(TransitionReason::FailureRate)
-        } else if self.config.slow_call_ms.is_some() && counts.slow_rate() >= self.config.slow_call_rate {
+        } else if config.slow_call_ms.is_some() && trips(counts.slow, config.slow_call_rate) {
             Some(TransitionReason::SlowCallRate)
         } else {
             None

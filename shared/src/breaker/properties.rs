@@ -47,15 +47,24 @@ fn steps_ms() -> impl Strategy<Value = i64> {
 }
 
 fn configs() -> impl Strategy<Value = BreakerConfig> {
-    let sample = (prop::sample::select(vec![1_u32, 2, 5, 12, 60]), 1_u32..8, any::<bool>(), 0.01_f64..=1.0);
+    let sample = (
+        prop::sample::select(vec![1_u32, 2, 5, 12, 60]),
+        1_u32..8,
+        any::<bool>(),
+        0.01_f64..=1.0,
+        0.0_f64..0.9,
+    );
     let waits = (1_u64..60_000, 1_u32..=10, 0.0_f64..=1.0, 1_u64..100_000, 1_u32..4);
     (sample, waits, prop::option::of(1_u64..5_000)).prop_map(|(sample, waits, slow_call_ms)| {
-        let (buckets, min_outcomes, recent, failure_rate) = sample;
+        let (buckets, min_outcomes, recent, failure_rate, margin) = sample;
         let (open_ms, open_factor, open_jitter, probe_deadline_ms, probe_successes) = waits;
         let recent_outcomes = if recent { min_outcomes + 2 } else { 0 };
+        // A margin that so many failures in a row exceed, also where slow calls count.
+        let within = f64::from(min_outcomes + 2) * (1.0 - failure_rate.max(0.5));
         BreakerConfig {
             buckets,
             recent_outcomes,
+            trip_margin: margin * within,
             failure_rate,
             min_outcomes,
             slow_call_ms,
@@ -172,6 +181,35 @@ impl Run {
 }
 
 proptest! {
+    #[test]
+    fn it_trips_with_the_first_call_that_exceeds_the_rate_by_the_margin(
+        percent in 1_u32..100,
+        margin in 0_u32..6,
+        min_outcomes in 1_u32..12,
+        calls in prop::collection::vec(prop::bool::weighted(0.6), 1..60),
+    ) {
+        let failure_rate = f64::from(percent) / 100.0;
+        let config = BreakerConfig {
+            failure_rate, min_outcomes, trip_margin: margin.into(), recent_outcomes: 0, ..BreakerConfig::default()
+        };
+        let mut breaker = Breaker::new(config).unwrap();
+        let (mut failures, mut outcomes) = (0, 0);
+        for failed in calls {
+            let permit = breaker.acquire(0).unwrap();
+            let class = FailureClass::ServerError;
+            let failure = Outcome::Failure { class, duration_ms: 1 };
+            let outcome = if failed { failure } else { Outcome::Success { duration_ms: 1 } };
+            let opened = breaker.report(permit, outcome, 0, || 0.0).is_some();
+            (failures, outcomes) = (failures + u32::from(failed), outcomes + 1);
+            // In whole numbers: a share of percents has no rounding.
+            let must = outcomes >= min_outcomes && 100 * failures >= percent * outcomes + 100 * margin;
+            prop_assert_eq!(opened, must, "{} of {} failed", failures, outcomes);
+            if opened {
+                break;
+            }
+        }
+    }
+
     #[test]
     fn a_breaker_keeps_its_promises_and_never_wedges(
         config in configs(),

@@ -31,6 +31,18 @@ impl BreakerState {
     }
 }
 
+impl BreakerState {
+    /// As metrics tell it: 0 closed, 1 half-open, 2 open, 3 isolated.
+    pub const fn level(self) -> u8 {
+        match self {
+            Self::Closed => 0,
+            Self::HalfOpen => 1,
+            Self::Open => 2,
+            Self::Isolated => 3,
+        }
+    }
+}
+
 impl fmt::Display for BreakerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -122,4 +134,8 @@ pub struct BreakerSnapshot {
     pub slow_calls: u32,
     /// Successes and failures in the sample. Once open, these are the outcomes that tripped it, until they age out.
     pub outcomes: u32,
+    /// The number of the last command of a person that was carried out on it. The breaker knows no commands: who reports
+    /// it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<i64>,
 }

@@ -135,7 +135,7 @@ fn every_class_counts_as_the_design_says() {
 fn a_breaker_that_nobody_polls_keeps_a_bounded_memory() {
     let mut breaker = Breaker::new(BreakerConfig::default()).unwrap();
     let failure = Outcome::Failure { class: FailureClass::Timeout, duration_ms: 1 };
-    for _ in 0..5 {
+    for _ in 0..6 {
         let permit = breaker.acquire(0).unwrap();
         breaker.report(permit, failure, 0, || 0.0);
     }
@@ -152,7 +152,7 @@ fn a_breaker_that_nobody_polls_keeps_a_bounded_memory() {
 fn a_draw_out_of_range_neither_shortens_nor_stretches_the_wait() {
     for (draw, wait_ms) in [(-1.0, 30_000), (f64::NAN, 30_000), (1.0, 36_000), (f64::INFINITY, 36_000)] {
         let mut breaker = Breaker::new(BreakerConfig::default()).unwrap();
-        for _ in 0..5 {
+        for _ in 0..6 {
             let permit = breaker.acquire(0).unwrap();
             let failure = Outcome::Failure { class: FailureClass::Network, duration_ms: 1 };
             breaker.report(permit, failure, 0, || draw);
@@ -173,13 +173,18 @@ fn the_defaults_are_valid_and_a_table_may_name_only_some() {
 #[test]
 fn a_number_out_of_bounds_is_refused_by_name_and_with_its_bounds() {
     type Spoil = fn(&mut BreakerConfig);
-    let cases: [(&str, Spoil); 18] = [
+    let cases: [(&str, Spoil); 23] = [
         ("window_ms is 999", |c| c.window_ms = 999),
         ("buckets is 0", |c| c.buckets = 0),
         ("buckets is 7, but must be a divisor of window_ms (60000)", |c| c.buckets = 7),
         ("min_outcomes is 0", |c| c.min_outcomes = 0),
         ("recent_outcomes is 4, but must be 0 (off) or at least min_outcomes", |c| c.recent_outcomes = 4),
-        ("recent_outcomes is 5, but must be 0 (off) or at least min_outcomes (9)", |c| c.min_outcomes = 9),
+        ("recent_outcomes is 8, but must be 0 (off) or at least min_outcomes (9)", |c| c.min_outcomes = 9),
+        ("recent_outcomes is 8, but must be 0 (off) or at least 10: with this", |c| c.failure_rate = 0.7),
+        ("recent_outcomes is 5, but must be 0 (off) or at least 6: with this", |c| c.recent_outcomes = 5),
+        ("recent_outcomes is 8, but must be 0 (off): with", |c| c.failure_rate = 0.999),
+        ("trip_margin is -1, but must be 0 to 100", |c| c.trip_margin = -1.0),
+        ("trip_margin is 3, but must be 0 where failure_rate is 1", |c| c.failure_rate = 1.0),
         ("recent_max_age_ms is 59999", |c| c.recent_max_age_ms = 59_999),
         ("failure_rate is 0", |c| c.failure_rate = 0.0),
         ("failure_rate is NaN", |c| c.failure_rate = f64::NAN),

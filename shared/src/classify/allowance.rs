@@ -13,47 +13,52 @@ pub(super) const NOTHING_ALLOWED: &str =
     "limit: 0|; limit of 0|; limit 0,; quota of 0|; limit is 0|; limit: 0,";
 
 /// Money, credits, or a plan that does not include this.
-pub(super) const NO_MONEY: &str = "credit balance; insufficient*balance; insufficient*credit; insufficient*quota; out of credits; \
-         out of funds; billing hard limit; hard limit*reached; spend limit; spending limit; spend cap; \
-         spending cap; payment required; budget has been exceeded; exceeded*budget; budget limit; \
-         budget exceeded; over budget; no credits; have any credits; no remaining credits; \
-         not enough credit; not enough balance; balance is not enough; requires more credits; \
-         can only afford; requires*credits; credits*exhausted; credits*depleted; depleted*credits; \
-         exhausted*credits; ran out of credit; run out of credit; used all*credits; \
-         exceeded*monthly included credits; specified api usage limits; billing is not active; \
-         credits have been; billing not active; please check your billing; past due; overdue payment; \
-         overdue bill; free trial*ended; free trial*expired; free quota*exhausted; free tier*exhausted; \
-         free*quota exceeded; negative balance; please recharge; recharge your account; \
-         exceeded your current quota; usage is not included; monthly usage limit; quota has been used up; \
-         credit limit; enable billing; billing to be enabled; billing disabled; buy more credits; \
-         spend*limit*reached; balance is too low; balance too low; remaining balance; \
-         exceed*available credit; characters remaining; credits remaining; exceeds your quota; 余额不足; \
-         余额已用; 欠费; 额度不足; 额度已用; 充值; 资源包; 残高; saldo insuficiente; guthaben; недостаточно средств; \
-         solde insuffisant; 크레딧; \
-         quota is not enough; not enough quota; storage quota; run out of*credit; balance*exhausted; \
-         unpaid invoice; overdue invoice; no active subscription; subscription*expired; \
-         prepaid*exhausted";
+pub(super) const NO_MONEY: &str = "\
+     {balance,credit,credits}~{insufficient,not enough,too low,exhausted,depleted,used up}; \
+     {insufficient,not enough,no remaining,no more,out of}~{balance,credit}; not~enough~{balance,credit}; no {credit,credits,quota}~{left,remaining}; out of~usage; credits exceeded; {maximum,max}~credits; \
+     quota~{insufficient,not enough,used up}; {account,you,you've,team,organization,plan,key}~{run out of,ran out of}; \
+     credit balance; insufficient*balance; insufficient*credit; insufficient*quota; out of credits; \
+     out of funds; billing hard limit; hard limit*reached; spend limit; spending limit; spend cap; \
+     spending cap; payment required; budget has been exceeded; exceeded*budget; budget limit; \
+     budget exceeded; over budget; no credits; have any credits; no remaining credits; \
+     not enough credit; not enough balance; balance is not enough; requires more credits; \
+     can only afford; requires*credits; credits*exhausted; credits*depleted; depleted*credits; \
+     exhausted*credits; ran out of credit; run out of credit; used all*credits; \
+     exceeded*monthly included credits; specified api usage limits; billing is not active; \
+     credits have been; billing not active; please check your billing; past due; overdue payment; \
+     overdue bill; free trial*ended; free trial*expired; free quota*exhausted; free tier*exhausted; \
+     free*quota exceeded; negative balance; please recharge; recharge your account; \
+     exceeded your current quota; usage is not included; monthly usage limit; \
+     credit limit; enable billing; billing to be enabled; billing disabled; buy more credits; \
+     spend*limit*reached; balance is too low; balance too low; remaining balance; \
+     exceed*available credit; characters remaining; credits remaining; exceeds your quota; \
+     quota is not enough; not enough quota; storage quota; run out of*credit; balance*exhausted; \
+     unpaid invoice; overdue invoice; no active subscription; subscription*expired; prepaid*exhausted";
+
+/// An allowance that is used up: gone where no period is named after which it comes back.
+pub(super) const USED_UP: &str = "quota~{used up,exhausted,depleted}";
 
 /// A period that is longer than a retry can wait out, and that ends by itself.
-pub(super) const WINDOW: &str = "per day; *perday; */day; */ day; per 24 hours; daily; *-per-day; *(tpd); *(rpd); tpd|; rpd|; \
-         requests a day; per week; weekly; *perweek; 5-hour; 5 hour; five-hour; five hour; hour limit; \
-         hourly usage limit; session limit; usage limit; usage cap; limit*resets ; limit will reset; \
-         hit your limit; for today; today's; call volume quota; per month; */month; */ month; monthly; \
-         totalrequests limit; 24-hour; 24 hour; until tomorrow; quota will be replenished; \
-         rolling window; rolling time window; quota refresh; youtube.quota; 次/天; 使用上限; 每日; 每天; 每周; 今日; \
-         1日あたり; pro tag; por día; par jour; в день; \
-         midnight; next billing cycle; this billing period";
+pub(super) const WINDOW: &str = "\
+     per day; *perday; */day; */ day; per 24 hours; daily; *-per-day; *(tpd); *(rpd); tpd|; rpd|; \
+     requests a day; per week; weekly; *perweek; 5-hour; 5 hour; five-hour; five hour; hour limit; \
+     hourly usage limit; session limit; usage limit; usage cap; limit*resets; limit will reset; \
+     hit your limit; for today; today's; call volume quota; per month; */month; */ month; monthly; \
+     totalrequests limit; 24-hour; 24 hour; until tomorrow; quota will be replenished; rolling window; \
+     rolling time window; quota refresh; youtube.quota; midnight; next billing cycle; \
+     this billing period";
 
 /// A short period, or plain words for going too fast.
-pub(super) const RATE: &str = "per minute; *perminute; */min; / min; per second; *persecond; per-minute; *(tpm); *(rpm); tpm|; \
-         rpm|; itpm|; tokens per min; requests per min; *rate limit; *rate-limit; *ratelimit; \
-         *rate_limit; too many requests; too many tokens; request rate; *throttl; requests too frequent; \
-         concurrent requests; concurrent connections; concurrency limit; too many concurrent; \
-         reduce your request rate; slow down; slowdown; quota exceeded; exceeded*quota; quota*exceeded; \
-         exceeding*quota; resource exhausted; resource has been exhausted; *resource_exhausted; \
-         calls per; requests per; per hour; call limit; over*query limit; blocked*temporarily*rate; \
-         abuse detection; too quickly; too fast; requests limit; request limit; too many requ; \
-         too many r\"; capacity on this model; flood control; flood wait; *floodwait; \
+pub(super) const RATE: &str = "\
+     cooling down; cooldown; frequency limit; frequency control; too frequent; temporarily deferred; greylist; unexpected volume; unusual rate; overlimit; \
+     per minute; *perminute; */min; / min; per second; *persecond; per-minute; *(tpm); *(rpm); tpm|; \
+     rpm|; itpm|; tokens per min; requests per min; *rate limit; *rate-limit; *ratelimit; *rate_limit; \
+     too many requests; too many tokens; request rate; *throttl; requests too frequent; \
+     concurrent requests; concurrent connections; concurrency limit; too many concurrent; \
+     reduce your request rate; slow down; slowdown; quota exceeded; exceeded*quota; quota*exceeded; \
+     exceeding*quota; resource exhausted; resource has been exhausted; *resource_exhausted; calls per; \
+     requests per; per hour; call limit; over*query limit; blocked*temporarily*rate; abuse detection; \
+     too quickly; too fast; requests limit; request limit; too many requ; too many r\"; capacity on this model; flood control; flood wait; *floodwait; \
          parallel request limit; too many api calls; too many calls; too frequent; 频率; 频繁; 速率; 限流; 并发; \
          请求过多; レート制限; リクエストが多; 요청이 너무; 요청 한도; demasiadas solicitudes; zu viele anfragen; trop de requ; \
          слишком много запросов; muitas solicita; troppe richieste";
@@ -61,9 +66,6 @@ pub(super) const RATE: &str = "per minute; *perminute; */min; / min; per second;
 /// Words that make it a limit at all, before asking which one.
 pub(super) const LIMIT: &str =
     "limit; quota; credit; balance; billing; budget; exceeded; allowance; usage; payment; spend";
-
-/// What is left, owed or topped up, in Chinese and Japanese: about an allowance in any sentence.
-pub(super) const CJK_LIMIT: &str = "余额; 欠费; 额度; 充值; 残高";
 
 /// Google's per-minute limits speak of plans and billing as well.
 pub(super) const GOOGLE: &str = "generativelanguage; quota exceeded for metric; please retry in; aiplatform.googleapis; \
@@ -90,6 +92,13 @@ pub(super) fn lasting(evidence: &Evidence, hint_ms: Option<u64>) -> Option<Failu
     if no_money && !google {
         return Some(FailureClass::QuotaExhausted);
     }
+    if heard.about(Topic::UsedUp) && !window && !google {
+        return Some(FailureClass::QuotaExhausted);
+    }
+    // 402 asks for money, unless the words are about a pace that clears by itself.
+    if evidence.status == Some(402) && !window && !heard.about(Topic::Rate) {
+        return Some(FailureClass::QuotaExhausted);
+    }
     let slow = google && hint_ms.is_some_and(|hint| hint >= WINDOW_FROM_MS);
     if window || slow {
         return Some(FailureClass::QuotaWindow);
@@ -114,7 +123,7 @@ fn about_limits(evidence: &Evidence) -> bool {
         || evidence.named.class(Codes::General) == Some(FailureClass::RateLimited)
         || heard.about(Topic::Rate)
         || (heard.about(Topic::Limit) && (heard.about(Topic::Window) || heard.about(Topic::NoMoney)))
-        || heard.about(Topic::CjkLimit)
+        || heard.about(Topic::MoneyAbroad)
 }
 
 /// Subscriptions count in windows of hours and weeks, and tell which one is full in headers only.

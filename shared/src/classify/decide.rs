@@ -2,7 +2,7 @@
 
 use super::evidence::{Evidence, head};
 use super::lexicon::{Codes, Heard, Named, Phrases, Topic};
-use super::{allowance, stream};
+use super::{allowance, codes, status, stream};
 use crate::failure::FailureClass;
 
 /// How much of a message is taken apart into words: the name of an exception stands at its start.
@@ -25,6 +25,9 @@ pub(super) fn decide(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Optio
     if let Some(class) = told {
         return Verdict { class, from_status: false };
     }
+    if let Some(class) = behind_gateway(evidence) {
+        return Verdict { class, from_status: false };
+    }
     if let Some(class) = evidence.status.and_then(|status| by_status(status, evidence)) {
         return Verdict { class, from_status: true };
     }
@@ -36,8 +39,17 @@ pub(super) fn decide(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Optio
         .or_else(|| refused(evidence))
         .or_else(|| evidence.heard.class(Phrases::Names))
         .or_else(|| by_name(evidence))
+        .or_else(|| evidence.named.class(Codes::Stems))
+        .or_else(|| Named::by(&evidence.names).class(Codes::Stems))
         .unwrap_or(FailureClass::Unknown);
     Verdict { class, from_status: false }
+}
+
+/// A gateway that could not reach its upstream, or not in time, says so in a status of its own for every cause.
+fn behind_gateway(evidence: &Evidence) -> Option<FailureClass> {
+    let vague = evidence.status.is_some_and(status::is_vague);
+    let class = evidence.heard.class(Phrases::Transport).filter(|_| vague)?;
+    matches!(class, FailureClass::Network | FailureClass::Timeout).then_some(class)
 }
 
 /// What codes and sentences say, regardless of the status.
@@ -82,7 +94,7 @@ fn general(evidence: &Evidence) -> Option<FailureClass> {
             | FailureClass::ServerError
             | FailureClass::Network
             | FailureClass::Conflict
-    );
+    ) || (class == FailureClass::Overloaded && evidence.status.is_none());
     let status_class = evidence.status.and_then(|status| by_status(status, evidence));
     if vague {
         status_class.or_else(|| evidence.heard.class(Phrases::Transport)).or(Some(class))
@@ -124,7 +136,11 @@ fn refused(evidence: &Evidence) -> Option<FailureClass> {
 /// a sentence does.
 fn by_name(evidence: &Evidence) -> Option<FailureClass> {
     let heard = Heard::listen(&taken_apart(head(&evidence.message, MAX_NAME_BYTES)));
-    heard.class(Phrases::Telling).or_else(|| heard.class(Phrases::Transport))
+    heard
+        .class(Phrases::Telling)
+        .or_else(|| heard.about(Topic::NoMoney).then_some(FailureClass::QuotaExhausted))
+        .or_else(|| heard.about(Topic::Rate).then_some(FailureClass::RateLimited))
+        .or_else(|| heard.class(Phrases::Transport))
 }
 
 /// `LockNotAcquired` and `lock_not_acquired` as "lock not acquired".
@@ -167,7 +183,7 @@ pub(super) fn is_retryable(verdict: Verdict, evidence: &Evidence) -> bool {
         | C::QuotaWindow => true,
         C::WorkerLost | C::LockTimeout | C::Unknown => true,
         C::Network => !heard.about(Topic::LastingNetwork),
-        C::Conflict => !heard.about(Topic::LastingConflict),
+        C::Conflict => !heard.about(Topic::LastingConflict) && !names_what_stays(evidence),
         C::ToolError => heard.about(Topic::PassingToolError),
         C::BadOutput => !ran_out_of_tokens(evidence),
         C::QuotaExhausted | C::Auth | C::Permission | C::ModelUnavailable | C::ContextOverflow => false,
@@ -181,6 +197,12 @@ pub(super) fn is_retryable(verdict: Verdict, evidence: &Evidence) -> bool {
         Some(value) if value == "false" => false,
         Some(_) | None => by_class,
     }
+}
+
+/// Whether a code tells that something is in the way for good: `AlreadyExists`.
+fn names_what_stays(evidence: &Evidence) -> bool {
+    let mut codes = evidence.codes.iter();
+    codes.any(|code| codes::LASTING.iter().any(|name| code.contains(name)))
 }
 
 /// An answer that hit its own limit hits it again: the request has to change.

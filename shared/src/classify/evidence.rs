@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::lexicon::{Heard, Named};
 use super::scan::{Sink, scan};
+use super::{spoken, status};
 use crate::failure::FailureSignal;
 
 /// How much of a body or an exception is looked at. Errors say what they are near their start.
@@ -128,6 +129,8 @@ pub(super) struct Evidence {
     pub stops: Vec<String>,
     /// Machine-readable names, squeezed to letters and digits.
     pub codes: Vec<String>,
+    /// Names of errors, squeezed like a code: for when nothing else speaks.
+    pub names: Vec<String>,
     /// What the codes name.
     pub named: Named,
     /// All pairs, keys squeezed, values as they were: where hints are looked for.
@@ -185,7 +188,7 @@ impl Evidence {
         evidence.note_spoken_codes();
         evidence.named = Named::by(&evidence.codes);
         evidence.heard = Heard::listen(&evidence.prose);
-        evidence.status = effective_status(signal.http_status, evidence.inner_status, &evidence.prose);
+        evidence.status = status::effective(signal.http_status, evidence.inner_status, &evidence.prose);
         evidence
     }
 
@@ -199,21 +202,12 @@ impl Evidence {
         }
     }
 
-    /// Words such as `rate_limit_exceeded` or `ThrottlingException` in the middle of prose are codes that somebody printed.
     fn note_spoken_codes(&mut self) {
-        let prose = std::mem::take(&mut self.prose);
-        let words = prose.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        let is_code = |word: &&str| word.trim_matches('_').contains('_') || word.ends_with("exception");
-        for word in words.filter(is_code).take(64) {
-            self.note_code(word);
+        for code in spoken::codes(&self.prose) {
+            self.note_code(&code);
         }
-        // The AWS SDKs print "An error occurred (SlowDown) when calling …".
-        if let Some((name, _)) =
-            prose.split_once("an error occurred (").and_then(|(_, rest)| rest.split_once(')'))
-        {
-            self.note_code(name);
-        }
-        self.prose = prose;
+        self.stops.extend(spoken::stops(&self.prose).map(squeeze));
+        self.names = spoken::names(&self.message, &self.prose);
     }
 
     fn note_code(&mut self, value: &str) {
@@ -240,8 +234,12 @@ impl Sink for Evidence {
             self.fields.push((key.clone(), head(value, MAX_CODE_BYTES).to_owned()));
         }
         let name = key.as_str();
-        if STATUS_KEYS.contains(&name) && self.inner_status.is_none() {
-            self.inner_status = value.trim().parse().ok().filter(|status| (400..=599).contains(status));
+        if STATUS_KEYS.contains(&name) && self.inner_status.is_none_or(status::is_vague) {
+            let status = value.trim().parse().ok().filter(|status| (400..=599).contains(status));
+            self.inner_status = match self.inner_status {
+                Some(outer) => status.filter(|inner| status::explains(outer, *inner)).or(Some(outer)),
+                None => status,
+            };
         }
         if EXIT_KEYS.contains(&name) && self.exit_code.is_none() {
             self.exit_code = value.trim().parse().ok();
@@ -258,7 +256,9 @@ impl Sink for Evidence {
                 self.said.push(' ');
             }
         } else {
-            if CODE_KEYS.contains(&name) || name.ends_with("code") {
+            // Databases print their five-digit states as text; a bare number of that length is somebody else's.
+            let state = quoted || value.len() != 5;
+            if state && (CODE_KEYS.contains(&name) || name.ends_with("code")) {
                 self.note_code(value);
             }
             // A lone machine word is a code and not a sentence.
@@ -301,7 +301,7 @@ pub(super) fn head(text: &str, limit: usize) -> &str {
 }
 
 /// Letters and digits in lower case: `RESOURCE_EXHAUSTED`, `resource-exhausted` and `ResourceExhausted` are one code.
-fn squeeze(text: &str) -> String {
+pub(super) fn squeeze(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let letters = text.chars().filter(|c| c.is_alphanumeric());
     letters.for_each(|letter| push_lower(&mut out, letter));
@@ -343,84 +343,10 @@ fn push_lower(out: &mut String, c: char) {
     }
 }
 
-/// An error inside a 200, or inside a gateway's own error, is the one that tells what happened.
-fn effective_status(envelope: Option<u16>, inner: Option<u16>, prose: &str) -> Option<u16> {
-    let outer_error = envelope.filter(|status| *status >= 400);
-    inner.or(outer_error).or_else(|| spoken_status(prose)).or(envelope)
-}
-
-/// A status in words: `error code: 429`, `HTTP 503`, `[400]:`, or a number with its reason phrase behind it.
-fn spoken_status(prose: &str) -> Option<u16> {
-    const BEFORE: &[&str] =
-        &["status", "code", "http", "error", "response", "returned", "got", "received", "/1.1", "/2"];
-    const AFTER: &[&str] = &[
-        "too many",
-        "bad ",
-        "unauthorized",
-        "payment",
-        "forbidden",
-        "not found",
-        "internal",
-        "service",
-        "gateway",
-        "server",
-        "client error",
-        "unprocessable",
-        "conflict",
-        "request",
-        "{",
-        "resource",
-        "unavailable",
-        "invalid",
-        "<!doctype",
-    ];
-    let bytes = prose.as_bytes();
-    for (start, window) in bytes.windows(3).enumerate() {
-        if !matches!(window[0], b'4' | b'5') || !window.iter().all(u8::is_ascii_digit) {
-            continue;
-        }
-        let before = start.checked_sub(1).map(|at| bytes[at]);
-        let after = bytes.get(start + 3).copied();
-        let joined = |b: Option<u8>| {
-            b.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'$'))
-        };
-        let sentence_end = after == Some(b'.') && bytes.get(start + 4).is_none_or(u8::is_ascii_whitespace);
-        if joined(before) || (joined(after) && !sentence_end) {
-            continue;
-        }
-        let lead = prose[prose.floor_char_boundary(start.saturating_sub(16))..start]
-            .trim_end_matches(|c: char| !c.is_alphanumeric());
-        let tail = prose[start + 3..].trim_start_matches([' ', ':', ')', ']', '-', ',']);
-        let introduced = BEFORE.iter().any(|word| lead.ends_with(word));
-        if introduced
-            || (before.is_none() && tail.is_empty())
-            || AFTER.iter().any(|word| tail.starts_with(word))
-        {
-            return prose[start..start + 3].parse().ok();
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Evidence, spoken_status};
+    use super::Evidence;
     use crate::failure::FailureSignal;
-
-    #[test]
-    fn statuses_are_heard_and_other_numbers_are_not() {
-        for (text, want) in [
-            ("error code: 429 - too many", Some(429)),
-            ("api error: 529 overloaded", Some(529)),
-            ("[x] [400]: {", Some(400)),
-            ("503 service unavailable", Some(503)),
-            ("limit 500, used 450", None),
-            ("timeout=600", None),
-            ("request failed with status code 400", Some(400)),
-        ] {
-            assert_eq!(spoken_status(text), want, "{text}");
-        }
-    }
 
     #[test]
     fn a_prompt_is_not_a_signal() {

@@ -96,8 +96,11 @@ fn from_fields(evidence: &Evidence, now_ms: i64) -> Option<u64> {
         evidence.fields.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     };
     let delay = DELAY_FIELDS.iter().find_map(|(name, unit_ms)| {
-        values(name)
-            .find_map(|value| bounded(number(value).map(|n| n * unit_ms).or_else(|| duration_ms(value))?))
+        values(name).find_map(|value| match number(value) {
+            Some(n) => bounded(n * unit_ms),
+            // Some put a point in time where others put seconds.
+            None => duration_ms(value).map_or_else(|| until(point_in_time(value)?, now_ms), bounded),
+        })
     });
     delay.or_else(|| {
         TIME_FIELDS.iter().flat_map(|name| values(name)).find_map(|value| match number(value) {

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
-use super::rules::{Fit, Phrase, Rule, list};
+use super::rules::{Fit, Phrase, Rule, expand, patterns};
 use super::{allowance, codes, phrases};
 use crate::failure::FailureClass;
 
@@ -45,10 +45,11 @@ impl Phrases {
 pub(super) enum Topic {
     NothingAllowed,
     NoMoney,
+    UsedUp,
     Window,
     Rate,
     Limit,
-    CjkLimit,
+    MoneyAbroad,
     Google,
     Model,
     OutOfTokens,
@@ -59,20 +60,21 @@ pub(super) enum Topic {
 }
 
 /// The lists of all topics, in their order.
-const TOPICS: [(Topic, &str); Topic::Refusing as usize + 1] = [
-    (Topic::NothingAllowed, allowance::NOTHING_ALLOWED),
-    (Topic::NoMoney, allowance::NO_MONEY),
-    (Topic::Window, allowance::WINDOW),
-    (Topic::Rate, allowance::RATE),
-    (Topic::Limit, allowance::LIMIT),
-    (Topic::CjkLimit, allowance::CJK_LIMIT),
-    (Topic::Google, allowance::GOOGLE),
-    (Topic::Model, phrases::MODEL),
-    (Topic::OutOfTokens, phrases::OUT_OF_TOKENS),
-    (Topic::LastingNetwork, phrases::LASTING_NETWORK),
-    (Topic::LastingConflict, phrases::LASTING_CONFLICT),
-    (Topic::PassingToolError, phrases::PASSING_TOOL_ERROR),
-    (Topic::Refusing, phrases::REFUSING),
+const TOPICS: [(Topic, &[&str]); Topic::Refusing as usize + 1] = [
+    (Topic::NothingAllowed, &[allowance::NOTHING_ALLOWED]),
+    (Topic::NoMoney, &[allowance::NO_MONEY, phrases::SPENT_ABROAD]),
+    (Topic::UsedUp, &[allowance::USED_UP, phrases::USED_UP_ABROAD]),
+    (Topic::Window, &[allowance::WINDOW, phrases::WINDOW_ABROAD]),
+    (Topic::Rate, &[allowance::RATE, phrases::RATE_ABROAD]),
+    (Topic::Limit, &[allowance::LIMIT]),
+    (Topic::MoneyAbroad, &[phrases::MONEY_ABROAD]),
+    (Topic::Google, &[allowance::GOOGLE]),
+    (Topic::Model, &[phrases::MODEL]),
+    (Topic::OutOfTokens, &[phrases::OUT_OF_TOKENS]),
+    (Topic::LastingNetwork, &[phrases::LASTING_NETWORK]),
+    (Topic::LastingConflict, &[phrases::LASTING_CONFLICT]),
+    (Topic::PassingToolError, &[phrases::PASSING_TOOL_ERROR]),
+    (Topic::Refusing, &[phrases::REFUSING]),
 ];
 /// Bit of the first topic, behind all rules.
 const TOPICS_FROM: usize = after(Phrases::Names.from(), Phrases::Names.rules());
@@ -85,15 +87,19 @@ pub(super) enum Codes {
     Specific,
     Limits,
     General,
+    Stems,
 }
 
 impl Codes {
+    const ALL: [Self; 5] = [Self::Stops, Self::Specific, Self::Limits, Self::General, Self::Stems];
+
     const fn rules(self) -> &'static [Rule] {
         match self {
             Self::Stops => codes::STOPS,
             Self::Specific => codes::SPECIFIC,
             Self::Limits => codes::LIMITS,
             Self::General => codes::GENERAL,
+            Self::Stems => codes::STEMS,
         }
     }
 
@@ -104,14 +110,13 @@ impl Codes {
             Self::Specific => after(Self::Stops.from(), Self::Stops.rules()),
             Self::Limits => after(Self::Specific.from(), Self::Specific.rules()),
             Self::General => after(Self::Limits.from(), Self::Limits.rules()),
+            Self::Stems => after(Self::General.from(), Self::General.rules()),
         }
     }
 }
 
-const _: () = assert!(
-    after(Codes::General.from(), Codes::General.rules()) <= u64::BITS as usize,
-    "more rules than bits"
-);
+const _: () =
+    assert!(after(Codes::Stems.from(), Codes::Stems.rules()) <= u64::BITS as usize, "more rules than bits");
 
 const fn after(from: usize, rules: &[Rule]) -> usize {
     from + rules.len()
@@ -167,16 +172,19 @@ static CODE_BOOK: LazyLock<CodeBook> = LazyLock::new(CodeBook::compile);
 /// Patterns of text without a pattern language, numbered in the order in which they first came.
 #[derive(Default)]
 struct Letters {
-    numbers: HashMap<&'static str, usize>,
-    texts: Vec<&'static str>,
+    numbers: HashMap<String, usize>,
+    texts: Vec<String>,
 }
 
 impl Letters {
-    fn number(&mut self, text: &'static str) -> usize {
-        *self.numbers.entry(text).or_insert_with(|| {
-            self.texts.push(text);
-            self.texts.len() - 1
-        })
+    fn number(&mut self, text: &str) -> usize {
+        if let Some(number) = self.numbers.get(text) {
+            return *number;
+        }
+        let number = self.texts.len();
+        self.texts.push(text.to_owned());
+        self.numbers.insert(text.to_owned(), number);
+        number
     }
 
     fn automaton(&self) -> AhoCorasick {
@@ -213,14 +221,14 @@ impl PhraseBook {
                 .map(move |(place, rule)| (1 << (table.from() + place), rule.patterns))
         });
         let topics = TOPICS.into_iter().map(|(topic, patterns)| (topic_bit(topic), patterns));
-        for (list_bit, pattern) in
-            rules.chain(topics).flat_map(|(bit, patterns)| list(patterns).map(move |pattern| (bit, pattern)))
-        {
-            let phrase = Phrase::new(pattern);
-            let first = letters.number(phrase.first);
-            let rest = phrase.rest.iter().map(|part| letters.number(part)).collect();
-            begun_by.resize_with(letters.texts.len(), Vec::new);
-            begun_by[first].push(ListedPhrase { list: list_bit, phrase, rest });
+        for (list_bit, lists) in rules.chain(topics) {
+            for pattern in patterns(lists).flat_map(expand) {
+                let phrase = Phrase::new(&pattern);
+                let first = letters.number(&phrase.first);
+                let rest = phrase.rest.iter().map(|part| letters.number(&part.text)).collect();
+                begun_by.resize_with(letters.texts.len(), Vec::new);
+                begun_by[first].push(ListedPhrase { list: list_bit, phrase, rest });
+            }
         }
         Self { parts: letters.automaton(), begun_by }
     }
@@ -260,9 +268,9 @@ impl CodeBook {
     fn compile() -> Self {
         let mut letters = Letters::default();
         let mut rules: Vec<Vec<(Fit, u64)>> = Vec::new();
-        for table in [Codes::Stops, Codes::Specific, Codes::Limits, Codes::General] {
+        for table in Codes::ALL {
             for (place, rule) in table.rules().iter().enumerate() {
-                for pattern in list(rule.patterns) {
+                for pattern in patterns(rule.patterns) {
                     let (fit, name) = Fit::of(pattern);
                     let number = letters.number(name);
                     rules.resize_with(letters.texts.len(), Vec::new);
@@ -295,7 +303,7 @@ mod tests {
     const SAMPLES: &str = include_str!("../../../tests/vectors/failures.jsonl");
 
     /// The lists by their bits.
-    fn lists() -> Vec<&'static str> {
+    fn lists() -> Vec<&'static [&'static str]> {
         let rules = [Phrases::Telling, Phrases::Transport, Phrases::Names].map(Phrases::rules).concat();
         rules.iter().map(|rule| rule.patterns).chain(TOPICS.map(|(_, patterns)| patterns)).collect()
     }
@@ -309,9 +317,9 @@ mod tests {
 
     #[test]
     fn every_phrase_of_every_list_is_heard() {
-        for (bit, patterns) in lists().into_iter().enumerate() {
-            for pattern in list(patterns) {
-                let text = pattern.trim_start_matches('*').trim_end_matches('|').replace('*', " x ");
+        for (bit, lists) in lists().into_iter().enumerate() {
+            for pattern in patterns(lists).flat_map(expand) {
+                let text = pattern.trim_start_matches('*').trim_end_matches('|').replace(['*', '~'], " x ");
                 assert!(Heard::listen(&text).0 & (1 << bit) != 0, "{pattern}");
             }
         }
@@ -319,11 +327,12 @@ mod tests {
 
     #[test]
     fn one_reading_hears_what_pattern_by_pattern_is_found() {
-        let phrases: Vec<Vec<Phrase>> =
-            lists().into_iter().map(|patterns| list(patterns).map(Phrase::new).collect()).collect();
+        let compiled =
+            |lists| patterns(lists).flat_map(expand).map(|pattern| Phrase::new(&pattern)).collect();
+        let phrases: Vec<Vec<Phrase>> = lists().into_iter().map(compiled).collect();
         for prose in SAMPLES.lines().map(str::to_lowercase) {
             let occurs =
-                |phrase: &Phrase| prose.find(phrase.first).is_some_and(|from| phrase.occurs(&prose, from));
+                |phrase: &Phrase| prose.find(&phrase.first).is_some_and(|from| phrase.occurs(&prose, from));
             let heard = Heard::listen(&prose);
             for (bit, phrases) in phrases.iter().enumerate() {
                 let heard = heard.0 & (1 << bit) != 0;
@@ -334,9 +343,9 @@ mod tests {
 
     #[test]
     fn every_code_of_every_table_is_named() {
-        for table in [Codes::Stops, Codes::Specific, Codes::Limits, Codes::General] {
+        for table in Codes::ALL {
             for (place, rule) in table.rules().iter().enumerate() {
-                for pattern in list(rule.patterns) {
+                for pattern in patterns(rule.patterns) {
                     let named = Named::by(&[pattern.replace('*', "")]).0;
                     assert!(named & (1 << (table.from() + place)) != 0, "{pattern}");
                 }

@@ -18,6 +18,8 @@ mod lexicon;
 mod phrases;
 mod rules;
 mod scan;
+mod spoken;
+mod status;
 mod stream;
 #[cfg(test)]
 mod tests;

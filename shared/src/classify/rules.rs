@@ -3,7 +3,9 @@
 use crate::failure::FailureClass;
 
 /// Widest gap that a `*` inside a pattern may span, in bytes: about one sentence.
-const MAX_GAP_BYTES: usize = 72;
+const SENTENCE_BYTES: usize = 72;
+/// Widest gap that a `~` may span, in bytes: a few words.
+const FEW_WORDS_BYTES: usize = 28;
 /// How many occurrences of a phrase's first part are followed up.
 const MAX_STARTS: usize = 64;
 
@@ -11,32 +13,55 @@ const MAX_STARTS: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rule {
     pub class: FailureClass,
-    /// A list with `;` between the patterns: it reads better than a column of a thousand quoted words.
-    pub patterns: &'static str,
+    /// Lists with `;` between the patterns: they read better than a column of a thousand quoted words.
+    pub patterns: &'static [&'static str],
 }
 
-pub(super) const fn rule(class: FailureClass, patterns: &'static str) -> Rule {
+pub(super) const fn rule(class: FailureClass, patterns: &'static [&'static str]) -> Rule {
     Rule { class, patterns }
 }
 
-/// The patterns of a list.
-pub(super) fn list(patterns: &str) -> impl Iterator<Item = &str> {
-    patterns.split(';').map(str::trim).filter(|pattern| !pattern.is_empty())
+/// The patterns of some lists.
+pub(super) fn patterns<'a>(lists: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+    let split = lists.iter().flat_map(|list| list.split(';'));
+    split.map(str::trim).filter(|pattern| !pattern.is_empty())
 }
 
-/// A pattern for (lower-case, single-spaced) prose. It occurs where its parts, which `*` separates, come in this order and
-/// near each other. It has to start at the start of a word unless it begins with `*`, and to end at the end of one where it
-/// ends with `|`.
+/// All that a pattern with braces stands for: `{lost,stale} lock` is `lost lock` and `stale lock`.
+pub(super) fn expand(pattern: &str) -> Vec<String> {
+    let mut done = vec![String::new()];
+    let mut rest = pattern;
+    while let Some((before, (choices, after))) =
+        rest.split_once('{').and_then(|(before, tail)| Some((before, tail.split_once('}')?)))
+    {
+        let longer = |done: String| choices.split(',').map(move |choice| format!("{done}{before}{choice}"));
+        done = done.into_iter().flat_map(longer).collect();
+        rest = after;
+    }
+    done.iter_mut().for_each(|text| text.push_str(rest));
+    done
+}
+
+/// A pattern for (lower-case, single-spaced) prose. It occurs where its parts, which `*` or `~` separates, come in this order
+/// and near each other: within a sentence after a `*`, within a few words after a `~`. It has to start at the start of a word
+/// unless it begins with `*`, and to end at the end of one where it ends with `|`. Braces are expanded before: [`expand`].
 #[derive(Debug)]
 pub(super) struct Phrase {
-    pub first: &'static str,
-    pub rest: Vec<&'static str>,
+    pub first: String,
+    pub rest: Vec<Part>,
     inside_word: bool,
     whole_end: bool,
 }
 
+/// A later part of a phrase, and how far it may be from the part before it.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub text: String,
+    gap_bytes: usize,
+}
+
 impl Phrase {
-    pub(super) fn new(pattern: &'static str) -> Self {
+    pub(super) fn new(pattern: &str) -> Self {
         let (pattern, inside_word) = match pattern.strip_prefix('*') {
             Some(rest) => (rest, true),
             None => (pattern, false),
@@ -45,13 +70,21 @@ impl Phrase {
             Some(rest) => (rest, true),
             None => (pattern, false),
         };
-        let mut parts = pattern.split('*');
-        Self { first: parts.next().unwrap_or_default(), rest: parts.collect(), inside_word, whole_end }
+        let first = pattern.split(['*', '~']).next().unwrap_or_default();
+        let mut rest = Vec::new();
+        let mut tail = &pattern[first.len()..];
+        while let Some(gap) = tail.chars().next() {
+            let text = tail[1..].split(['*', '~']).next().unwrap_or_default();
+            let gap_bytes = if gap == '*' { SENTENCE_BYTES } else { FEW_WORDS_BYTES };
+            rest.push(Part { text: text.to_owned(), gap_bytes });
+            tail = &tail[1 + text.len()..];
+        }
+        Self { first: first.to_owned(), rest, inside_word, whole_end }
     }
 
     /// Whether the phrase occurs; `from` is where its first part does for the first time.
     pub(super) fn occurs(&self, prose: &str, from: usize) -> bool {
-        let starts = prose[from..].match_indices(self.first).map(|(start, _)| from + start);
+        let starts = prose[from..].match_indices(&self.first).map(|(start, _)| from + start);
         starts.take(MAX_STARTS).any(|start| {
             let starts_well = self.inside_word
                 || !prose[..start].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
@@ -63,11 +96,11 @@ impl Phrase {
     }
 }
 
-/// End of the last part, where each part comes within a gap's width after the one before it.
-fn follows(prose: &str, mut at: usize, parts: &[&str]) -> Option<usize> {
+/// End of the last part, where each part comes within its gap's width after the one before it.
+fn follows(prose: &str, mut at: usize, parts: &[Part]) -> Option<usize> {
     for part in parts {
-        let window = &prose[at..prose.floor_char_boundary(at + MAX_GAP_BYTES + part.len())];
-        at += window.find(part)? + part.len();
+        let window = &prose[at..prose.floor_char_boundary(at + part.gap_bytes + part.text.len())];
+        at += window.find(&part.text)? + part.text.len();
     }
     Some(at)
 }
@@ -105,16 +138,32 @@ impl Fit {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fit, Phrase};
+    use super::{Fit, Phrase, expand};
 
-    fn says(prose: &str, pattern: &'static str) -> bool {
+    fn says(prose: &str, pattern: &str) -> bool {
         let phrase = Phrase::new(pattern);
-        prose.find(phrase.first).is_some_and(|from| phrase.occurs(prose, from))
+        prose.find(&phrase.first).is_some_and(|from| phrase.occurs(prose, from))
     }
 
     fn is_code(code: &str, pattern: &str) -> bool {
         let (fit, letters) = Fit::of(pattern);
         code.find(letters).is_some_and(|at| fit.holds(at, at + letters.len(), code.len()))
+    }
+
+    #[test]
+    fn braces_stand_for_every_choice() {
+        assert_eq!(expand("plain"), ["plain"]);
+        assert_eq!(expand("{a,b}*{c ,}d"), ["a*c d", "a*d", "b*c d", "b*d"]);
+        assert_eq!(expand("{a,b"), ["{a,b"], "an open brace is a letter like others");
+    }
+
+    #[test]
+    fn a_tilde_reaches_less_far_than_a_star() {
+        let near = "token was found to be invalid";
+        let far = "token count of the prompt that was sent is far too high and therefore invalid";
+        assert!(says(near, "token~invalid") && says(near, "token*invalid"));
+        assert!(!says(far, "token~invalid") && says(far, "token*invalid"));
+        assert!(!says("tokens~are~gone", "gone~tokens"));
     }
 
     #[test]

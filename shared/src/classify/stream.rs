@@ -54,7 +54,14 @@ pub(super) fn broken_off(evidence: &Evidence) -> Option<FailureClass> {
 pub(super) fn empty_answer(evidence: &Evidence) -> Option<FailureClass> {
     let body = evidence.body.as_deref().filter(|_| evidence.status == Some(200))?;
     let start: String = body.chars().take(4096).filter(|c| !c.is_whitespace()).collect();
-    let empty = ["\"choices\":[]", "\"candidates\":[]"].iter().any(|mark| start.contains(mark));
+    let nobody = ["\"choices\":[]", "\"candidates\":[]"].iter().any(|mark| start.contains(mark));
+    let nothing =
+        ["\"content\":null", "\"content\":\"\"", "\"parts\":[]"].iter().any(|mark| start.contains(mark));
+    let ended = ["_reason\":\"stop\"", "finishReason\":\"STOP\""].iter().any(|mark| start.contains(mark));
+    let calls = ["\"tool_calls\":[{", "\"function_call\":{", "\"functionCall\":{"]
+        .iter()
+        .any(|mark| start.contains(mark));
+    let empty = nobody || (nothing && ended && !calls);
     empty.then_some(FailureClass::BadOutput)
 }
 

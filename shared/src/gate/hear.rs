@@ -2,16 +2,20 @@
 
 use super::phase::{Alarm, Change, Phase, Reason};
 use super::sample::Tally;
-use super::{Gate, HINT_MAX_MS, SHUT_MAX_MS, SHUT_MS, TRIPS_RESET_MS, UNKNOWN_PER_S};
+use super::{Gate, HINT_MAX_MS, SHUT_MAX_MS, SHUT_MS, TRIPS_RESET_MS};
 use crate::breaker::{Counting, counting};
 use crate::failure::FailureClass;
 use crate::id::Name;
 
-/// Fewest outcomes on which failures shut a gate.
+/// Fewest outcomes of a minute on which failures shut a gate.
 const OUTCOMES_MIN: u32 = 10;
 /// Failures must outnumber successes by this many: at an error rate of 20 % that is reached by chance once in
 /// (0.8 / 0.2)^8 = 65,536 starts (the gambler's ruin), where a bare half of ten outcomes is once in 30.
 const FAILURES_MARGIN: u32 = 8;
+/// The same for failures that outnumber the successes since they last did not: a busy dependency would have to fail for half
+/// a minute until failures are most of a minute. At an error rate of 30 % it is reached once in (0.7 / 0.3)^20 = 23 million
+/// starts, at 40 % once in 3,300, and there time is what is lost.
+const STRAIN_MAX: u32 = 20;
 /// Failures that isolate, and the agents that they must come from where there are several.
 const BLOCKED_MIN: usize = 3;
 const BLOCKED_AGENTS_MIN: usize = 2;
@@ -84,8 +88,8 @@ impl Gate {
             Signal::Limited { hint_ms } => self.limited(hint_ms, fresh, now_ms, jitter),
             Signal::Blocked(class) => self.block(class, heard, fresh, now_ms, jitter),
             Signal::NotMade => {
-                if fresh && matches!(self.phase, Phase::Canary { .. }) {
-                    self.phase = Phase::Canary { another_ms: None };
+                if let (true, Phase::Canary { after_hint, .. }) = (fresh, self.phase) {
+                    self.phase = Phase::Canary { another_ms: None, after_hint };
                 }
                 None
             }
@@ -101,6 +105,7 @@ impl Gate {
             Signal::NotMade => return,
         };
         self.sample.add(tally, now_ms);
+        self.strain = self.strain.saturating_add(tally.failures).saturating_sub(tally.successes);
         let Some(agent) = &heard.agent else { return };
         match self.agents.iter_mut().find(|(known, _)| known == agent) {
             Some((_, at_ms)) => *at_ms = now_ms,
@@ -129,7 +134,7 @@ impl Gate {
                 if self.fails_everywhere(now_ms) {
                     return Some(self.trip(Reason::Failures, now_ms, jitter));
                 }
-                if fresh {
+                if fresh && self.fails_often(now_ms) {
                     self.halve(now_ms);
                 }
                 None
@@ -155,13 +160,11 @@ impl Gate {
             }
             (Phase::Open, None) => {
                 self.learn_full(now_ms);
-                let full_per_s = self.full_per_s.unwrap_or(UNKNOWN_PER_S);
-                Some(self.enter_ramp(0.5, full_per_s, Reason::RateLimited, now_ms))
+                Some(self.begin_ramp(Reason::RateLimited, now_ms))
             }
             (Phase::Ramp { .. }, None) => {
                 if fresh {
-                    self.learn_full(now_ms);
-                    self.halve(now_ms);
+                    self.throttle(now_ms);
                 }
                 None
             }
@@ -200,11 +203,11 @@ impl Gate {
     }
 
     fn is_blocked_for_all(&self, now_ms: i64) -> bool {
-        let mut agents: Vec<&Option<Name>> = self.blocked.iter().map(|(_, agent, _)| agent).collect();
+        let mut agents: Vec<&Name> = self.blocked.iter().filter_map(|(_, agent, _)| agent.as_ref()).collect();
         agents.sort();
         agents.dedup();
-        // The only agent that there is speaks for all.
-        let enough = agents.len() >= BLOCKED_AGENTS_MIN.min(self.agents.len().max(1));
+        // The only agent that there is speaks for all. What nobody is known to have met may be one producer's own key.
+        let enough = agents.len() >= BLOCKED_AGENTS_MIN.min(self.agents.len()) && !agents.is_empty();
         self.blocked.len() >= BLOCKED_MIN
             && enough
             && now_ms.saturating_sub(self.worked_ms) >= BLOCKED_QUIET_MS
@@ -222,8 +225,16 @@ impl Gate {
     /// Whether the last minute's outcomes speak against the dependency.
     fn fails_everywhere(&self, now_ms: i64) -> bool {
         let Tally { successes, failures, .. } = self.sample.sum(now_ms);
-        successes.saturating_add(failures) >= OUTCOMES_MIN
-            && failures >= successes.saturating_add(FAILURES_MARGIN)
+        let most = successes.saturating_add(failures) >= OUTCOMES_MIN
+            && failures >= successes.saturating_add(FAILURES_MARGIN);
+        most || self.strain.min(failures) >= STRAIN_MAX
+    }
+
+    /// Whether lately more than one call in three failed. A ramp that halved at every failure would never reach the whole of
+    /// a dependency that always fails now and then: at 2 % and ten calls a second, there is one in five seconds.
+    fn fails_often(&self, now_ms: i64) -> bool {
+        let Tally { successes, failures, .. } = self.sample.recent(now_ms);
+        failures.saturating_mul(2) > successes
     }
 
     /// Failures shut it, for longer each time in a row.
@@ -241,6 +252,7 @@ impl Gate {
         let until_ms = now_ms.saturating_add_unsigned(spread(wait_ms, jitter));
         // Judged once: the same outcomes must not shut it again after the next canary.
         self.sample.forget_outcomes();
+        self.strain = 0;
         self.enter(Phase::Shut { until_ms }, reason, now_ms)
     }
 }

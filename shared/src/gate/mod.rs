@@ -15,12 +15,15 @@
 //! they do a circuit breaker, for [`SHUT_MS`] and twice as long each time in a row, up to [`SHUT_MAX_MS`].
 //!
 //! **Canary.** One call passes. Its outcome decides; if it is not heard of within [`CANARY_MS`] the next one may go, since an
-//! answer that takes long is none that failed. What was started before the gate changed decides nothing.
+//! answer that takes long is none that failed. After a hint it is a refusal that is looked for, and that comes at once: a
+//! canary that is not refused within [`REFUSAL_MS`] has been let in, however long its answer takes. What was started before
+//! the gate changed decides nothing.
 //!
-//! **Ramp.** After a canary calls are let through at a rate that grows linearly from a tenth of the whole to the whole in
-//! [`RAMP_MS`], and slowly beyond it; a failure halves it (additive increase, multiplicative decrease: Chiu and Jain 1989).
-//! The whole is the limit that is set, else the rate at which calls worked before, else [`UNKNOWN_PER_S`]. Being told of too
-//! many calls during a ramp says what is too much: the whole is then a little less than that.
+//! **Ramp.** After a canary calls are let through at a rate that reaches the whole in [`RAMP_MS`], from a tenth of it after
+//! failures, from seven tenths after too many calls: fast at first, flat at the whole, ever faster beyond (CUBIC, RFC 9438).
+//! A failure halves it where more than one call in three fails. The whole is the limit that is set, else the best rate at
+//! which calls were taken within the last minute, else [`UNKNOWN_PER_S`]. Being told of too many calls during a ramp says
+//! what is too much: the whole is then nine tenths of that.
 //!
 //! **Isolated.** A bad credential or a used-up quota is nothing that time mends. At least three such failures, of two
 //! agents or of the only one, and no success for a minute isolate the dependency until a person opens it: one agent's
@@ -59,7 +62,9 @@ pub const SHUT_MS: u64 = 30_000;
 pub const SHUT_MAX_MS: u64 = 300_000;
 /// How long a canary is waited for before another may go, in ms.
 pub const CANARY_MS: i64 = 60_000;
-/// How long a ramp takes from a tenth to the whole, in ms.
+/// How long it is waited for after a hint, in ms: a refusal comes at once, and whoever is not refused has been let in.
+pub const REFUSAL_MS: i64 = 2_000;
+/// How long a ramp takes to the whole, in ms.
 pub const RAMP_MS: i64 = 60_000;
 /// Calls a second that are the whole of a ramp where nothing is known.
 pub const UNKNOWN_PER_S: f64 = 10.0;
@@ -102,6 +107,9 @@ pub struct Gate {
     settings: Settings,
     #[serde(default)]
     sample: Sample,
+    /// Failures that outnumber the successes since they last did not.
+    #[serde(default)]
+    strain: u32,
     /// Of the limit that is set.
     #[serde(default)]
     pace: Pace,
@@ -136,6 +144,7 @@ impl Default for Gate {
             reason: None,
             settings: Settings::default(),
             sample: Sample::default(),
+            strain: 0,
             pace: Pace::default(),
             ramp_pace: Pace::default(),
             full_per_s: None,
@@ -187,7 +196,11 @@ impl Gate {
     pub fn advance(&mut self, now_ms: i64) -> Option<Change> {
         match self.phase {
             Phase::Shut { until_ms } if now_ms >= until_ms => {
-                Some(self.enter(Phase::Canary { another_ms: None }, Reason::WaitOver, now_ms))
+                let after_hint = self.reason == Some(Reason::Hint);
+                Some(self.enter(Phase::Canary { another_ms: None, after_hint }, Reason::WaitOver, now_ms))
+            }
+            Phase::Canary { another_ms: Some(another_ms), after_hint: true } if now_ms >= another_ms => {
+                Some(self.begin_ramp(Reason::CanaryPassed, now_ms))
             }
             Phase::Ramp { pressed_ms, .. } => {
                 let (share, since_ms) = (self.share(now_ms)?, self.since_ms.max(pressed_ms));
@@ -234,11 +247,12 @@ impl Gate {
         match self.phase {
             Phase::Open => wanted,
             Phase::Shut { .. } | Phase::Isolated => 0,
-            Phase::Canary { another_ms } => {
+            Phase::Canary { another_ms, after_hint } => {
                 if wanted == 0 || another_ms.is_some_and(|another_ms| now_ms < another_ms) {
                     return 0;
                 }
-                self.phase = Phase::Canary { another_ms: Some(now_ms + CANARY_MS) };
+                let wait_ms = if after_hint { REFUSAL_MS } else { CANARY_MS };
+                self.phase = Phase::Canary { another_ms: Some(now_ms + wait_ms), after_hint };
                 1
             }
             Phase::Ramp { .. } => self.take_of_ramp(wanted, now_us),
@@ -251,9 +265,9 @@ impl Gate {
             self.pace.give_back(unused, rate);
         }
         match self.phase {
-            Phase::Canary { another_ms: Some(_) } => self.phase = Phase::Canary { another_ms: None },
+            Phase::Canary { after_hint, .. } => self.phase = Phase::Canary { another_ms: None, after_hint },
             Phase::Ramp { .. } => self.give_back_to_ramp(unused),
-            Phase::Open | Phase::Shut { .. } | Phase::Canary { another_ms: None } | Phase::Isolated => {}
+            Phase::Open | Phase::Shut { .. } | Phase::Isolated => {}
         }
     }
 
@@ -264,7 +278,7 @@ impl Gate {
             Phase::Isolated => return None,
             Phase::Open => i64::MIN,
             Phase::Shut { until_ms } => until_ms,
-            Phase::Canary { another_ms } => another_ms.unwrap_or(i64::MIN),
+            Phase::Canary { another_ms, .. } => another_ms.unwrap_or(i64::MIN),
             Phase::Ramp { .. } => {
                 self.ramp_rate(now_ms).map_or(i64::MIN, |rate| div_up(self.ramp_pace.next_us(rate)))
             }
@@ -289,7 +303,11 @@ impl Gate {
             Command::Open if from == State::Open || from == State::Ramp => None,
             Command::Open => {
                 self.blocked.clear();
-                Some(self.enter(Phase::Canary { another_ms: None }, Reason::Operator, now_ms))
+                Some(self.enter(
+                    Phase::Canary { another_ms: None, after_hint: false },
+                    Reason::Operator,
+                    now_ms,
+                ))
             }
             Command::Shut(for_ms) => {
                 self.learn_full(now_ms);

@@ -14,9 +14,10 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    /// A rate that lets a second's worth through at once, and at least one call.
+    /// A rate that lets a tenth of a second's worth through at once, and at least one call: enough for who looks ten times a
+    /// second, and little where it turns out to be too much.
     pub fn smooth(per_s: f64) -> Self {
-        Self { per_s, burst: (per_s.min(1e6) as u32).max(1) }
+        Self { per_s, burst: ((per_s / 10.0).min(1e6) as u32).max(1) }
     }
 
     fn step_us(self) -> i64 {

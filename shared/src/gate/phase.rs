@@ -17,7 +17,12 @@ pub(super) enum Phase {
     /// Lets nothing through until then.
     Shut { until_ms: i64 },
     /// Lets one through, and another one when that has not been heard of by then.
-    Canary { another_ms: Option<i64> },
+    Canary {
+        another_ms: Option<i64>,
+        /// Whether a hint shut it. Then it is a refusal that is waited for, and that comes soon or not at all.
+        #[serde(default)]
+        after_hint: bool,
+    },
     /// Lets through a share of a rate, which grows.
     Ramp {
         /// Share of `full_per_s` at `from_ms`.

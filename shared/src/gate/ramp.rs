@@ -4,44 +4,44 @@ use super::pace::Rate;
 use super::phase::{Change, Phase, Reason};
 use super::{Gate, RAMP_MS, UNKNOWN_PER_S};
 
-/// The share that a ramp begins with.
-const FIRST_SHARE: f64 = 0.1;
+/// The share that a ramp begins with after failures: what was down may still be cold.
+const AFTER_FAILURES: f64 = 0.1;
+/// The share that it begins with after too many calls: the dependency is well. Less costs time, more brings the next
+/// refusal sooner; 0.7 is that of CUBIC TCP.
+const AFTER_LIMIT: f64 = 0.7;
 /// The smallest share that halving leaves.
 const LEAST_SHARE: f64 = 0.01;
-/// Growth of the share in a second, up to the whole.
-const GROWTH_PER_S: f64 = (1.0 - FIRST_SHARE) * 1_000.0 / RAMP_MS as f64;
-/// Growth beyond the whole: slow, since what lies there was too much before, or was never tried.
-const BEYOND_PER_S: f64 = 0.002;
 /// Of a rate that turned out to be too much, what is taken as the whole.
 const SAFE_SHARE: f64 = 0.9;
+/// A rate that has not held anybody back for this long (ms) was not the one at which there were too many calls.
+const PRESSED_MS: i64 = 5_000;
 /// The lowest rate that is taken as the whole: one call in ten seconds.
 const FULL_MIN_PER_S: f64 = 0.1;
 
 impl Gate {
     pub(super) fn begin_ramp(&mut self, reason: Reason, now_ms: i64) -> Change {
+        let well = matches!(self.phase, Phase::Open | Phase::Canary { after_hint: true, .. });
+        let share = if well { AFTER_LIMIT } else { AFTER_FAILURES };
         let full_per_s = self.full_per_s.unwrap_or(UNKNOWN_PER_S);
-        self.enter_ramp(FIRST_SHARE, full_per_s, reason, now_ms)
-    }
-
-    pub(super) fn enter_ramp(&mut self, share: f64, full_per_s: f64, reason: Reason, now_ms: i64) -> Change {
         let ramp = Phase::Ramp { share, from_ms: now_ms, full_per_s, pressed_ms: now_ms };
         self.ramp_pace = super::Pace::default();
         self.enter(ramp, reason, now_ms)
     }
 
-    /// The share of the whole that passes now; none where no ramp is under way.
+    /// The share of the whole that passes now; none where no ramp is under way. A cubic: fast at first, flat where the whole
+    /// is reached (after [`RAMP_MS`]), since that is where too much may begin, and ever faster beyond, since the whole may
+    /// have been an underestimate. It is that of CUBIC TCP (Ha, Rhee and Xu 2008; RFC 9438), for the same reasons.
     pub(super) fn share(&self, now_ms: i64) -> Option<f64> {
         let Phase::Ramp { share, from_ms, .. } = self.phase else { return None };
-        let elapsed_s = now_ms.saturating_sub(from_ms).max(0) as f64 / 1_000.0;
-        let grown = share + elapsed_s * GROWTH_PER_S;
-        if grown <= 1.0 {
-            return Some(grown);
-        }
-        let beyond_s = elapsed_s - ((1.0 - share) / GROWTH_PER_S).max(0.0);
-        Some(share.max(1.0) + beyond_s * BEYOND_PER_S)
+        let progress = now_ms.saturating_sub(from_ms).max(0) as f64 / RAMP_MS as f64;
+        Some(1.0 - (1.0 - share) * (1.0 - progress).powi(3))
     }
 
     /// Calls a second that a ramp lets through now.
+    pub fn rate_per_s(&self, now_ms: i64) -> Option<f64> {
+        self.ramp_rate(now_ms).map(|rate| rate.per_s)
+    }
+
     pub(super) fn ramp_rate(&self, now_ms: i64) -> Option<Rate> {
         let Phase::Ramp { full_per_s, .. } = self.phase else { return None };
         self.share(now_ms).map(|share| Rate::smooth(full_per_s * share))
@@ -69,12 +69,22 @@ impl Gate {
 
     /// A failure halves the rate, once for all calls that were under way.
     pub(super) fn halve(&mut self, now_ms: i64) {
-        let Some(now_share) = self.share(now_ms) else { return };
-        if let Phase::Ramp { share, from_ms, pressed_ms, .. } = &mut self.phase {
-            *share = (now_share / 2.0).max(LEAST_SHARE);
-            *from_ms = now_ms;
-            *pressed_ms = now_ms;
-            // What was started at the old rate says nothing about the new one.
+        let (Some(share), Phase::Ramp { full_per_s, .. }) = (self.share(now_ms), self.phase) else { return };
+        // Where it grew beyond the whole, that is the whole now.
+        self.restart((share.min(1.0) / 2.0).max(LEAST_SHARE), full_per_s * share.max(1.0), now_ms);
+    }
+
+    /// Too many calls, and no word of when to come back: once for all that were under way, the rate is what is learnt from
+    /// that.
+    pub(super) fn throttle(&mut self, now_ms: i64) {
+        self.learn_full(now_ms);
+        self.restart(AFTER_LIMIT, self.full_per_s.unwrap_or(UNKNOWN_PER_S), now_ms);
+    }
+
+    /// Goes on with a ramp from another rate. What was started at the old one says nothing about it.
+    fn restart(&mut self, share: f64, full_per_s: f64, now_ms: i64) {
+        if let Phase::Ramp { .. } = self.phase {
+            self.phase = Phase::Ramp { share, from_ms: now_ms, full_per_s, pressed_ms: now_ms };
             self.since_ms = now_ms;
         }
     }
@@ -82,8 +92,12 @@ impl Gate {
     /// Before the gate shuts: what was too much, or at what rate calls worked, is the whole of the next ramp.
     pub(super) fn learn_full(&mut self, now_ms: i64) {
         let learnt = match self.phase {
-            Phase::Ramp { .. } => self.ramp_rate(now_ms).map(|rate| rate.per_s * SAFE_SHARE),
-            Phase::Open => self.sample.success_rate(now_ms),
+            Phase::Ramp { pressed_ms, .. } => {
+                let idle = now_ms.saturating_sub(pressed_ms) > PRESSED_MS;
+                let best_per_s = self.sample.best_rate(now_ms).filter(|_| idle).unwrap_or(f64::INFINITY);
+                self.ramp_rate(now_ms).map(|rate| rate.per_s.min(best_per_s) * SAFE_SHARE)
+            }
+            Phase::Open => self.sample.best_rate(now_ms),
             Phase::Shut { .. } | Phase::Canary { .. } | Phase::Isolated => None,
         };
         if let Some(per_s) = learnt {
@@ -91,12 +105,6 @@ impl Gate {
             self.full_per_s = Some(per_s.clamp(FULL_MIN_PER_S, limit.max(FULL_MIN_PER_S)));
         } else if let (None, Some(limit)) = (self.full_per_s, self.limit()) {
             self.full_per_s = Some(limit.per_s);
-        }
-        if let Phase::Ramp { share, from_ms, full_per_s, .. } = &mut self.phase
-            && let Some(learnt) = self.full_per_s
-        {
-            // The rate stays what it is, now as a share of another whole.
-            (*share, *from_ms, *full_per_s) = (1.0 / SAFE_SHARE, now_ms, learnt);
         }
     }
 }

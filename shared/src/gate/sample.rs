@@ -1,15 +1,18 @@
 //! What a gate has seen in the last minute, of all agents and all coordinators together.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Length of the sample in ms, and of each of its buckets.
 pub(super) const SAMPLE_MS: i64 = 60_000;
 const BUCKET_MS: i64 = 5_000;
-const BUCKETS: i64 = SAMPLE_MS / BUCKET_MS;
+/// A bucket that is younger than this is taken for as old, in ms: a rate of a few instants is none.
+const RATE_OVER_MS: i64 = 500;
 
 /// What happened how often.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
+#[schema(as = GateTally)]
 pub struct Tally {
     /// Calls that worked.
     #[serde(skip_serializing_if = "is_zero")]
@@ -43,7 +46,7 @@ impl Tally {
     }
 }
 
-/// The last minute in buckets of 5 s, aligned to the clock, newest last: a tally leaves when it is 55 to 60 s old.
+/// The last minute in buckets of 5 s, each from when something happened, newest last: a tally leaves when it is 55 to 60 s old.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Sample {
@@ -53,40 +56,41 @@ pub(super) struct Sample {
 impl Sample {
     /// Adds what happened now. A time before the latest counts as the latest.
     pub fn add(&mut self, tally: Tally, now_ms: i64) {
-        let index = now_ms.div_euclid(BUCKET_MS);
         match self.buckets.last_mut() {
-            Some((last, bucket)) if *last >= index => bucket.add(tally),
+            Some((from_ms, bucket)) if now_ms < *from_ms + BUCKET_MS => bucket.add(tally),
             _ => {
-                self.buckets.retain(|(at, _)| *at > index - BUCKETS);
-                self.buckets.push((index, tally));
+                self.buckets.retain(|(from_ms, _)| *from_ms > now_ms - SAMPLE_MS);
+                self.buckets.push((now_ms, tally));
             }
         }
     }
 
     /// The sum of what is in it.
     pub fn sum(&self, now_ms: i64) -> Tally {
-        self.live(now_ms).fold(Tally::default(), |mut sum, (_, bucket)| {
-            sum.add(*bucket);
-            sum
-        })
+        total(self.live(now_ms))
     }
 
-    /// Calls a second that worked, over the time for which there are any; none where none did.
-    pub fn success_rate(&self, now_ms: i64) -> Option<f64> {
-        let mut first_ms = None;
-        let mut successes = 0_u32;
-        for (index, bucket) in self.live(now_ms).filter(|(_, bucket)| bucket.successes > 0) {
-            first_ms.get_or_insert(index * BUCKET_MS);
-            successes = successes.saturating_add(bucket.successes);
-        }
-        // Where the first one lies within its bucket is not known: at least a second has passed.
-        let elapsed_ms = now_ms.saturating_sub(first_ms?).clamp(1_000, SAMPLE_MS);
-        Some(f64::from(successes) * 1_000.0 / elapsed_ms as f64)
+    /// The sum of the last 5 to 10 s.
+    pub fn recent(&self, now_ms: i64) -> Tally {
+        total(self.live(now_ms).filter(|(from_ms, _)| *from_ms > now_ms - 2 * BUCKET_MS))
+    }
+
+    /// The most calls a second that were taken, over the whole of one bucket: those that worked, or those that were made and
+    /// neither failed nor were refused so far, since calls may take long. None where there were none.
+    pub fn best_rate(&self, now_ms: i64) -> Option<f64> {
+        let rates = self.live(now_ms).map(|(from_ms, bucket)| {
+            let made = bucket.firsts.saturating_add(bucket.retries);
+            let taken =
+                made.saturating_sub(bucket.failures.saturating_add(bucket.limited)).max(bucket.successes);
+            let elapsed_ms = now_ms.saturating_sub(*from_ms).clamp(RATE_OVER_MS, BUCKET_MS);
+            f64::from(taken) * 1_000.0 / elapsed_ms as f64
+        });
+        rates.reduce(f64::max).filter(|per_s| *per_s > 0.0)
     }
 
     /// When the oldest tally leaves.
     pub fn next_ms(&self, now_ms: i64) -> Option<i64> {
-        self.live(now_ms).next().map(|(index, _)| (index + BUCKETS) * BUCKET_MS)
+        self.live(now_ms).next().map(|(from_ms, _)| from_ms + SAMPLE_MS)
     }
 
     /// Forgets how calls ended, and keeps how many were made.
@@ -101,9 +105,15 @@ impl Sample {
     }
 
     fn live(&self, now_ms: i64) -> impl Iterator<Item = &(i64, Tally)> {
-        let oldest = now_ms.div_euclid(BUCKET_MS) - BUCKETS;
-        self.buckets.iter().filter(move |(index, _)| *index > oldest)
+        self.buckets.iter().filter(move |(from_ms, _)| *from_ms > now_ms - SAMPLE_MS)
     }
+}
+
+fn total<'a>(buckets: impl Iterator<Item = &'a (i64, Tally)>) -> Tally {
+    buckets.fold(Tally::default(), |mut sum, (_, bucket)| {
+        sum.add(*bucket);
+        sum
+    })
 }
 
 #[cfg(test)]
@@ -119,9 +129,9 @@ mod tests {
         let mut sample = Sample::default();
         sample.add(successes(3), 1_000);
         sample.add(successes(4), 30_000);
-        assert_eq!(sample.sum(59_999).successes, 7);
-        assert_eq!(sample.next_ms(59_999), Some(60_000));
-        assert_eq!(sample.sum(60_000).successes, 4);
+        assert_eq!(sample.sum(60_999).successes, 7);
+        assert_eq!(sample.next_ms(60_999), Some(61_000));
+        assert_eq!(sample.sum(61_000).successes, 4);
         sample.add(successes(1), 500_000);
         assert_eq!((sample.buckets.len(), sample.sum(500_000).successes), (1, 1));
         sample.add(successes(1), 0);
@@ -129,12 +139,15 @@ mod tests {
     }
 
     #[test]
-    fn the_success_rate_is_over_the_time_that_there_were_any() {
+    fn the_best_rate_is_that_of_the_best_five_seconds() {
         let mut sample = Sample::default();
-        assert_eq!(sample.success_rate(0), None);
-        sample.add(successes(50), 100_000);
-        assert_eq!(sample.success_rate(100_000), Some(50.0), "at least a second");
-        sample.add(successes(50), 109_999);
-        assert_eq!(sample.success_rate(110_000), Some(10.0));
+        assert_eq!(sample.best_rate(0), None);
+        sample.add(successes(50), 103_000);
+        assert_eq!(sample.best_rate(103_000), Some(100.0), "at least half a second");
+        assert_eq!(sample.best_rate(109_000), Some(10.0));
+        sample.add(successes(5), 110_000);
+        assert_eq!(sample.best_rate(115_000), Some(10.0), "one a second since");
+        sample.add(Tally { firsts: 100, retries: 20, failures: 5, limited: 15, ..Tally::default() }, 116_000);
+        assert_eq!(sample.best_rate(118_000), Some(50.0), "what is under way counts, until it fails");
     }
 }

@@ -35,6 +35,16 @@ fn canary(now_ms: i64) -> Gate {
     gate
 }
 
+/// Shut by failures, and its time is over.
+fn canary_after_failures(now_ms: i64) -> Gate {
+    let mut gate = Gate::default();
+    for _ in 0..10 {
+        hear(&mut gate, Signal::Failure, now_ms - SHUT_MS as i64);
+    }
+    assert_eq!(gate.advance(now_ms).map(|change| change.to), Some(State::Canary));
+    gate
+}
+
 fn ramp(now_ms: i64) -> Gate {
     let mut gate = canary(now_ms);
     assert_eq!(take(&mut gate, 5, now_ms), 1);
@@ -68,15 +78,24 @@ fn an_absurd_hint_is_cut() {
 
 #[test]
 fn one_canary_goes_and_another_when_it_is_not_heard_of() {
-    let mut gate = canary(T0);
+    let mut gate = canary_after_failures(T0);
     assert_eq!(gate.room(), Room::Limited);
     assert_eq!((take(&mut gate, 9, T0), take(&mut gate, 9, T0)), (1, 0));
-    assert_eq!(gate.next_ms(T0), Some(T0 + CANARY_MS));
+    assert_eq!((gate.next_ms(T0), gate.advance(T0 + CANARY_MS)), (Some(T0 + CANARY_MS), None));
     assert_eq!(take(&mut gate, 9, T0 + CANARY_MS), 1);
     gate.give_back(1);
     assert_eq!(take(&mut gate, 9, T0 + CANARY_MS), 1, "what was not used may be used");
     hear(&mut gate, Signal::NotMade, T0 + CANARY_MS + 1);
     assert_eq!(take(&mut gate, 9, T0 + CANARY_MS + 1), 1, "the call was not made");
+}
+
+#[test]
+fn after_a_hint_a_canary_that_is_not_refused_soon_is_let_in() {
+    let mut gate = canary(T0);
+    assert_eq!((gate.next_ms(T0), take(&mut gate, 1, T0)), (None, 1));
+    assert_eq!((gate.next_ms(T0), gate.advance(T0 + REFUSAL_MS - 1)), (Some(T0 + REFUSAL_MS), None));
+    let change = gate.advance(T0 + REFUSAL_MS).unwrap();
+    assert_eq!((change.to, change.reason), (State::Ramp, Reason::CanaryPassed));
 }
 
 #[test]
@@ -113,6 +132,14 @@ fn failures_of_the_whole_fleet_shut_it_and_bad_luck_does_not() {
     assert_eq!((change.to, change.reason), (State::Shut, Reason::Failures));
 
     let mut gate = Gate::default();
+    for place in 0..6_000 {
+        hear(&mut gate, Signal::Success, T0 + place * 10);
+    }
+    let down_ms = T0 + 60 * SECOND;
+    let noticed = (1..=100).find(|place| hear(&mut gate, Signal::Failure, down_ms + place * 10).is_some());
+    assert_eq!(noticed, Some(20), "however much worked before");
+
+    let mut gate = Gate::default();
     for place in 0..10_000 {
         let signal = if place % 5 == 0 { Signal::Failure } else { Signal::Success };
         assert_eq!(hear(&mut gate, signal, T0 + place * 100), None, "one in five fails");
@@ -120,28 +147,34 @@ fn failures_of_the_whole_fleet_shut_it_and_bad_luck_does_not() {
 }
 
 #[test]
-fn a_ramp_grows_from_a_tenth_to_the_rate_that_worked_before_and_then_opens() {
-    let mut gate = Gate::default();
-    for place in 0..600 {
-        hear(&mut gate, Signal::Success, T0 + place * 100);
+fn a_ramp_grows_to_the_rate_that_worked_before_and_then_opens() {
+    for (first, mut gate) in [(0.7, Gate::default()), (0.1, Gate::default())] {
+        for place in 0..600 {
+            hear(&mut gate, Signal::Success, T0 + place * 100);
+        }
+        let shut_ms = T0 + 60 * SECOND;
+        let command = Command::Shut(10_000);
+        let change =
+            if first > 0.5 { hear(&mut gate, hint(10), shut_ms) } else { gate.command(command, shut_ms) };
+        assert_eq!(change.unwrap().to, State::Shut);
+        let start_ms = shut_ms + 10 * SECOND;
+        gate.advance(start_ms);
+        assert_eq!(take(&mut gate, 1, start_ms), 1);
+        hear(&mut gate, Signal::Success, start_ms);
+        let rate = |gate: &Gate, seconds: i64| gate.ramp_rate(start_ms + seconds * SECOND).unwrap().per_s;
+        let full = rate(&gate, 60);
+        assert!((9.9..10.1).contains(&full), "ten a second worked: {full}");
+        assert!((rate(&gate, 0) - full * first).abs() < 0.01, "{}", rate(&gate, 0));
+        // Half of the time is worth seven eighths of the way.
+        assert!((rate(&gate, 30) - full * (1.0 - (1.0 - first) / 8.0)).abs() < 0.01);
+        assert!(rate(&gate, 90) < full * 1.12, "beyond the whole it grows slowly at first");
+        assert!(rate(&gate, 300) > full * 20.0 * (1.0 - first), "and then faster");
+        // Somebody wanted more than it let through.
+        assert!(take(&mut gate, 1_000, start_ms + 50 * SECOND) < 1_000);
+        assert_eq!(gate.advance(start_ms + 100 * SECOND), None);
+        let change = gate.advance(start_ms + 111 * SECOND).unwrap();
+        assert_eq!((change.to, change.reason), (State::Open, Reason::RampedUp));
     }
-    let shut_ms = T0 + 60 * SECOND;
-    hear(&mut gate, hint(10), shut_ms);
-    let start_ms = shut_ms + 10 * SECOND;
-    gate.advance(start_ms);
-    assert_eq!(take(&mut gate, 1, start_ms), 1);
-    hear(&mut gate, Signal::Success, start_ms);
-    let rate = |gate: &Gate, seconds: i64| gate.ramp_rate(start_ms + seconds * SECOND).unwrap().per_s;
-    let full = rate(&gate, 60);
-    assert!((9.0..11.0).contains(&full), "ten a second worked: {full}");
-    assert!((rate(&gate, 0) - full / 10.0).abs() < 0.01);
-    assert!((rate(&gate, 30) - full * 0.55).abs() < 0.01);
-    assert!(rate(&gate, 120) > full && rate(&gate, 120) < full * 1.2, "beyond the whole it grows slowly");
-    // Somebody wanted more than it let through.
-    assert!(take(&mut gate, 1_000, start_ms + 50 * SECOND) < 1_000);
-    assert_eq!(gate.advance(start_ms + 100 * SECOND), None);
-    let change = gate.advance(start_ms + 111 * SECOND).unwrap();
-    assert_eq!((change.to, change.reason), (State::Open, Reason::RampedUp));
 }
 
 #[test]
@@ -157,32 +190,68 @@ fn a_failure_halves_a_ramp_once_for_all_calls_that_were_under_way() {
 }
 
 #[test]
-fn what_turned_out_to_be_too_much_bounds_the_next_ramp() {
+fn a_dependency_that_always_fails_now_and_then_is_ramped_up_all_the_same() {
     let mut gate = ramp(T0);
-    let at_ms = T0 + 30 * SECOND;
-    let before = gate.ramp_rate(at_ms).unwrap().per_s;
-    hear(&mut gate, hint(1), at_ms);
-    gate.advance(at_ms + SECOND);
-    take(&mut gate, 1, at_ms + SECOND);
-    hear(&mut gate, Signal::Success, at_ms + SECOND);
-    let full = gate.ramp_rate(at_ms + SECOND + RAMP_MS).unwrap().per_s;
-    assert!((full - before * 0.9).abs() < 0.02, "{before} {full}");
+    for second in 1..60 {
+        for place in 0..10 {
+            let signal = if place == 9 { Signal::Failure } else { Signal::Success };
+            hear(&mut gate, signal, T0 + second * SECOND);
+        }
+    }
+    assert!(gate.share(T0 + RAMP_MS).unwrap() >= 1.0, "one failure in ten halves nothing");
+    for place in 0..200 {
+        let signal = if place % 2 == 0 { Signal::Failure } else { Signal::Success };
+        hear(&mut gate, signal, T0 + RAMP_MS + place);
+    }
+    let share = gate.share(T0 + RAMP_MS + 200);
+    assert!(share.is_some_and(|share| share < 0.6), "one in two does: {share:?}");
+}
 
+#[test]
+fn what_turned_out_to_be_too_much_bounds_the_next_ramp() {
+    let at_ms = T0 + 30 * SECOND;
+    for hint_ms in [Some(1_000), None] {
+        let mut gate = ramp(T0);
+        let before = gate.ramp_rate(at_ms).unwrap().per_s;
+        take(&mut gate, 1_000, at_ms);
+        hear(&mut gate, Signal::Limited { hint_ms }, at_ms);
+        let mut from_ms = at_ms;
+        if hint_ms.is_some() {
+            from_ms += SECOND;
+            gate.advance(from_ms);
+            take(&mut gate, 1, from_ms);
+            hear(&mut gate, Signal::Success, from_ms);
+        }
+        let rate = |after_ms: i64| gate.ramp_rate(from_ms + after_ms).unwrap().per_s;
+        assert!((rate(0) - before * 0.63).abs() < 0.01, "{before} {}", rate(0));
+        assert!((rate(RAMP_MS) - before * 0.9).abs() < 0.01, "{before} {}", rate(RAMP_MS));
+    }
+}
+
+#[test]
+fn what_a_ramp_let_through_is_not_too_much_where_nobody_wanted_that_much() {
     let mut gate = ramp(T0);
+    let at_ms = T0 + 10 * 60 * SECOND;
+    for second in 0..60 {
+        gate.count_calls(2, 0, at_ms - (60 - second) * SECOND);
+    }
+    assert!(gate.ramp_rate(at_ms).unwrap().per_s > 1_000.0);
     hear(&mut gate, Signal::Limited { hint_ms: None }, at_ms);
     let after = gate.ramp_rate(at_ms).unwrap().per_s;
-    assert!((after - before / 2.0).abs() < 1e-9, "without a hint it is halved: {before} {after}");
+    assert!(after < 20.0, "{after}");
 }
 
 #[test]
 fn too_many_calls_without_a_hint_throttle_and_do_not_shut() {
     let mut gate = Gate::default();
-    for _ in 0..100 {
+    gate.count_calls(60, 0, T0);
+    for _ in 0..50 {
         hear(&mut gate, Signal::Success, T0);
     }
-    let change = hear(&mut gate, Signal::Limited { hint_ms: None }, T0).unwrap();
+    let change = hear(&mut gate, Signal::Limited { hint_ms: None }, T0 + SECOND).unwrap();
     assert_eq!((change.to, change.reason), (State::Ramp, Reason::RateLimited));
-    assert!((gate.ramp_rate(T0).unwrap().per_s - 50.0).abs() < 0.1);
+    let rate = gate.ramp_rate(T0 + SECOND).unwrap().per_s;
+    assert!((rate - 59.0 * 0.7).abs() < 0.1, "60 were made, and one of them refused: {rate}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{LeaseRef, LeaseResult};
+use super::{BreakerCommand, LeaseRef, LeaseResult};
 use crate::breaker::BreakerSnapshot;
 use crate::id::{Name, TaskId};
 
@@ -50,6 +50,9 @@ pub struct HeartbeatReply {
     pub cancelled: Vec<TaskId>,
     /// Send the next one after this many milliseconds.
     pub next_ms: u64,
+    /// What persons want of its breakers and it has not carried out yet. Who does not know them passes them over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub breaker_commands: Vec<BreakerCommand>,
 }
 
 /// How an agent is.
@@ -84,6 +87,9 @@ pub struct AgentView {
     pub pushed: bool,
     /// Its breakers at its last heartbeat.
     pub breakers: BTreeMap<String, BreakerSnapshot>,
+    /// The commands that stand for the agent's breakers, in the order in which they were given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub breaker_commands: Vec<BreakerCommand>,
     /// When it was last heard from.
     pub seen_at_ms: i64,
 }

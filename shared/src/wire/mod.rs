@@ -4,11 +4,17 @@
 //! request refuses fields that it does not know. Everything that can be many is a batch, answered item by item.
 
 mod agents;
+mod breakers;
+mod gates;
 mod queues;
 mod tasks;
 mod work;
 
 pub use agents::{AgentStatus, AgentView, AgentsReply, Heartbeat, HeartbeatReply, Report, ReportsRequest};
+pub use breakers::{
+    BreakerAction, BreakerCommand, BreakerCommandRequest, BreakerView, BreakersReply, OWN_BREAKER,
+};
+pub use gates::{GateAction, GateRequest, GateView, GatesReply};
 pub use queues::{QueueCreate, QueueView, QueuesReply};
 pub use tasks::{
     EnqueueReply, EnqueueRequest, EnqueueResult, EnqueueStatus, NewTask, Page, StatusReply, StatusRequest,

@@ -162,6 +162,7 @@ impl Fleet {
         command.env("REDRIVE__WORKER__BREAKER__FAILURE_RATE", "1.0");
         command.env("REDRIVE__WORKER__BREAKER__MIN_OUTCOMES", "10000");
         command.env("REDRIVE__WORKER__BREAKER__RECENT_OUTCOMES", "0");
+        command.env("REDRIVE__WORKER__BREAKER__TRIP_MARGIN", "0");
         let child = command
             .args(["--url", &self.balancer.url(), "worker", "--agent", &agent, "--queues", "default"])
             .args(["--http", &self.endpoint, "--concurrency", CONCURRENCY])

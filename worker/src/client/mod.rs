@@ -14,9 +14,10 @@ use redrive_shared::error::Problem;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::task::{TaskState, TaskView};
 use redrive_shared::wire::{
-    AgentsReply, ClaimReply, ClaimRequest, EnqueueReply, EnqueueRequest, ExtendReply, ExtendRequest,
-    Heartbeat, HeartbeatReply, Page, QueueCreate, QueueView, QueuesReply, ReportsRequest, SettleReply,
-    SettleRequest, StatusReply, StatusRequest, TaskAction, TaskActionReply, TaskActionRequest,
+    AgentsReply, BreakerCommand, BreakerCommandRequest, BreakersReply, ClaimReply, ClaimRequest,
+    EnqueueReply, EnqueueRequest, ExtendReply, ExtendRequest, GateRequest, GateView, GatesReply, Heartbeat,
+    HeartbeatReply, Page, QueueCreate, QueueView, QueuesReply, ReportsRequest, SettleReply, SettleRequest,
+    StatusReply, StatusRequest, TaskAction, TaskActionReply, TaskActionRequest,
 };
 use reqwest::{Method, RequestBuilder, Response, Url, header};
 use serde::Serialize;
@@ -196,9 +197,32 @@ impl Client {
         self.call(self.request(Method::POST, &url), &url).await
     }
 
+    /// Every gate.
+    pub async fn gates(&self) -> Result<GatesReply, ClientError> {
+        self.get(&["v1", "gates"]).await
+    }
+
+    /// Opens, shuts, isolates, resets or limits a gate.
+    pub async fn change_gate(&self, request: &GateRequest) -> Result<GateView, ClientError> {
+        self.post(&["v1", "gates"], request, 0).await
+    }
+
     /// Every agent that is known.
     pub async fn agents(&self) -> Result<AgentsReply, ClientError> {
         self.get(&["v1", "agents"]).await
+    }
+
+    /// Every breaker of every agent.
+    pub async fn breakers(&self) -> Result<BreakersReply, ClientError> {
+        self.get(&["v1", "breakers"]).await
+    }
+
+    /// Isolates, closes or resets a breaker: its worker does so with its next heartbeat. Repeating it is safe.
+    pub async fn command_breaker(
+        &self,
+        request: &BreakerCommandRequest,
+    ) -> Result<BreakerCommand, ClientError> {
+        self.post(&["v1", "breakers", "commands"], request, 0).await
     }
 
     /// Whether the coordinator is there and takes work.

@@ -58,6 +58,12 @@ pub(super) async fn run(
             biased;
             reply = worker.link.claim(&request) => reply,
             () = worker.shutdown.cancelled() => return recover(worker, request, settlements).await,
+            // A person has isolated a breaker, or lets one take work again: the claim that waits knows nothing of it. What it
+            // was given meanwhile comes to light as after a reply that was lost, and is handed back where it must not begin.
+            () = worker.commanded.notified() => {
+                unanswered = Some(ClaimRequest { wait_ms: 0, ..request });
+                continue;
+            }
         };
         match reply {
             Ok(reply) => {
@@ -97,11 +103,17 @@ async fn next_request(worker: &Worker) -> ClaimRequest {
         match room {
             Room::Free if free > 0 => return claim_request(worker, free, now_ms),
             Room::Probe if free > 0 => return claim_request(worker, 1, now_ms),
-            Room::Free | Room::Probe | Room::Shut { until_ms: None } => worker.held.freed().await,
+            Room::Free | Room::Probe | Room::Shut { until_ms: None } => {
+                tokio::select! {
+                    () = worker.held.freed() => {}
+                    () = worker.commanded.notified() => {}
+                }
+            }
             Room::Shut { until_ms: Some(until_ms) } => {
                 tokio::select! {
                     () = worker.clock.sleep_until(until_ms) => {}
                     () = worker.held.freed() => {}
+                    () = worker.commanded.notified() => {}
                 }
             }
         }

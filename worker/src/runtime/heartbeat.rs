@@ -95,6 +95,7 @@ async fn beat(worker: &Worker) -> Result<Duration, LinkError> {
     // What was called off is also answered as lost: the first reason stands, and this one says more.
     worker.held.cancel(&keys, &reply.leases, &reply.cancelled);
     worker.held.extended(sent, &keys, &reply.leases);
+    worker.obey(&reply.breaker_commands);
     // The coordinator may want them closer together or less often, but not so that leases run out; what was configured
     // here wins.
     let asked = Duration::from_millis(reply.next_ms).clamp(MIN_INTERVAL, longest(worker));

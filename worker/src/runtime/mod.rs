@@ -33,7 +33,7 @@ use redrive_shared::breaker;
 use redrive_shared::clock::{Clock, SystemClock};
 use redrive_shared::id::Name;
 use redrive_shared::limits::LEASE_DEFAULT_MS;
-use redrive_shared::wire::Outcome;
+use redrive_shared::wire::{BreakerCommand, Outcome};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -139,6 +139,8 @@ struct Worker {
     breakers: Mutex<BreakerSet>,
     /// Told when a breaker has changed its state: the next heartbeat goes out at once.
     breaker_changed: Notify,
+    /// Told when a person has changed one: what is being claimed may not be wanted, and more may be wanted.
+    commanded: Notify,
     tally: Tally,
     shutdown: CancellationToken,
 }
@@ -156,6 +158,22 @@ impl Worker {
             self.breaker_changed.notify_one();
         }
         self.publish_transitions();
+    }
+
+    /// Carries out what persons want of the breakers; the next heartbeat, at once, tells that it was done.
+    fn obey(&self, commands: &[BreakerCommand]) {
+        let now_ms = self.clock.now_ms();
+        let done: Vec<_> = commands.iter().filter(|command| self.breakers().obey(command, now_ms)).collect();
+        if done.is_empty() {
+            return;
+        }
+        for command in done {
+            let reason = command.reason.as_deref().unwrap_or_default();
+            tracing::warn!(breaker = command.breaker, action = %command.action, reason, "a person commands a breaker");
+        }
+        self.publish_transitions();
+        self.breaker_changed.notify_one();
+        self.commanded.notify_one();
     }
 
     fn publish_transitions(&self) {
@@ -201,6 +219,7 @@ async fn run_with(
         held: Held::new(Duration::from_millis(config.lease_ms.unwrap_or(LEASE_DEFAULT_MS))),
         breakers: Mutex::new(BreakerSet::new(config.breaker.clone()).map_err(ConfigError::from)?),
         breaker_changed: Notify::new(),
+        commanded: Notify::new(),
         tally: Tally::default(),
         config,
         handler,

@@ -22,7 +22,7 @@ pub(super) async fn measure(bench: &Bench<'_>, line: Line) -> anyhow::Result<Rou
     let succeeded = i64::try_from(tasks)?.saturating_add(1);
     let meter = Meter::start(Some(bench.targets));
     let mut callers = JoinSet::new();
-    produce(&mut callers, clients, &queue, bench.options)?;
+    produce(&mut callers, clients, &queue, None, bench.options)?;
     callers.spawn(async move { line.settle(true, tasks, |_| {}).await.context("consuming") });
     finish(callers, tasks).await?;
     while clients[0].queue(&queue).await?.counts.succeeded < succeeded {

@@ -17,7 +17,7 @@ pub(super) async fn measure(bench: &Bench<'_>, line: Line) -> anyhow::Result<Rou
     let Line { queue, mut arrivals, .. } = line;
     clients[0].pause(&queue).await?;
     let mut producers = JoinSet::new();
-    produce(&mut producers, clients, &queue, bench.options)?;
+    produce(&mut producers, clients, &queue, None, bench.options)?;
     finish(producers, tasks).await?;
     let meter = Meter::start(Some(bench.targets));
     clients[0].resume(&queue).await?;

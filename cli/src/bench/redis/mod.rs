@@ -26,7 +26,7 @@ pub(super) use throwaway::Throwaway;
 use super::report::{Percentiles, Report, Settings, Spread};
 use super::talk::Talk;
 use super::target::{Data, Targets};
-use super::{Measure, Options, idle, lateness, push};
+use super::{Measure, Options, gates, idle, lateness, push};
 
 /// Parked tasks are due in a day.
 const PARKED_DELAY_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -78,6 +78,10 @@ impl Names {
 
     fn push(&self) -> String {
         format!("{}q", self.stem)
+    }
+
+    fn gates(&self, name: &str) -> String {
+        format!("{}g{name}", self.stem)
     }
 
     fn parked(&self) -> String {
@@ -152,6 +156,17 @@ async fn measure(
     if let Some(broker) = options.broker() {
         let data = Data::Shared { url: &names.url, prefix: &names.push() };
         report.push = Some(push::measure(broker, data, options, talk).await.context("measuring push")?);
+    }
+    if options.has(Measure::Gates) {
+        // One after the other, and each with keys of its own.
+        let places = ["off", "on1", "on3", "with", "without"].map(|name| (name, names.gates(name)));
+        let place = |name: &str| {
+            let prefix =
+                places.iter().find(|(known, _)| *known == name).map_or(&names.stem, |(_, prefix)| prefix);
+            Data::Shared { url: &names.url, prefix }
+        };
+        let measured = gates::measure(place, &COORDINATORS, options, talk).await;
+        report.gates = Some(measured.context("measuring gates")?);
     }
     if options.has(Measure::Memory) || options.has(Measure::Claims) {
         // What the others left would be in the same tables.

@@ -269,6 +269,8 @@ fn is_about_items(code: ErrorCode) -> bool {
         | ErrorCode::IdReused
         | ErrorCode::UnknownQueue => true,
         ErrorCode::UnknownTask
+        | ErrorCode::UnknownAgent
+        | ErrorCode::UnknownBreaker
         | ErrorCode::UnknownPath
         | ErrorCode::MethodNotAllowed
         | ErrorCode::UnsupportedMediaType
@@ -277,6 +279,7 @@ fn is_about_items(code: ErrorCode) -> bool {
         | ErrorCode::RequestTimeout
         | ErrorCode::Overloaded
         | ErrorCode::ForbiddenHost
+        | ErrorCode::LimitReached
         | ErrorCode::StoreUnavailable
         | ErrorCode::StoreFull
         | ErrorCode::StoreNearlyFull

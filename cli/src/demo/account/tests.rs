@@ -232,6 +232,7 @@ fn breaker(state: BreakerState, openings: u64, since_ms: i64) -> BreakerSnapshot
         failures: 9,
         slow_calls: 0,
         outcomes: 12,
+        command: None,
     }
 }
 
@@ -245,6 +246,7 @@ fn agent(key: &str, breaker: BreakerSnapshot) -> AgentView {
         in_flight: 0,
         pushed: false,
         breakers: BTreeMap::from([(key.to_owned(), breaker)]),
+        breaker_commands: Vec::new(),
         seen_at_ms: 0,
     }
 }

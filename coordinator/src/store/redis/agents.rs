@@ -9,6 +9,7 @@ use redrive_shared::limits::AGENT_REMEMBERED_MS;
 use redrive_shared::wire::{AgentView, Heartbeat};
 
 use super::Inner;
+use super::commands::read;
 use super::keys::run_name;
 use super::reach::Part;
 use super::reply::{integer, items, maybe_integer, pairs, text, texts};
@@ -68,11 +69,12 @@ impl Inner {
         let extends: Vec<Extend> = extends.collect();
         let farewell = beat.draining && beat.in_flight == 0;
         let run = run_name(&beat.agent, Some(&beat.boot_id));
+        let agent = beat.agent.clone();
         let summary = Heartbeat { leases: Vec::new(), ..beat };
-        let summary = serde_json::to_string(&summary)
+        let kept = serde_json::to_string(&summary)
             .map_err(|error| StoreError::Corrupt(format!("a heartbeat: {error}")))?;
         let mut call = BEAT.on(self.keys.once(""));
-        call.arg(self.time.argument()).arg(&run).arg(summary).arg(u8::from(farewell));
+        call.arg(self.time.argument()).arg(&run).arg(kept).arg(u8::from(farewell)).arg(agent.as_str());
         // That it lives is noted first, so that nobody ends for its silence what it extends; and even where a shard of its
         // tasks cannot be reached.
         let heard = self.noted(Part::Once, self.link.write(call)).await;
@@ -80,7 +82,8 @@ impl Inner {
             self.gone.set(run, farewell);
         }
         let leases = self.extend(extends).await?;
-        heard.map(|_| Beaten { leases })
+        let commands = read(text(&heard?)?)?.pending(&summary.breakers);
+        Ok(Beaten { leases, commands })
     }
 
     /// A run opened a presence connection.
@@ -157,6 +160,7 @@ impl Inner {
     /// Every agent known, by name.
     pub async fn agents(&self) -> Result<Vec<AgentView>> {
         let reply = self.link.query(cmd("HGETALL").arg(self.keys.once("agents"))).await?;
+        let commands = self.breaker_commands().await?;
         let mut agents = Vec::new();
         for (_, known) in pairs(&reply)? {
             let known = text(known)?;
@@ -166,7 +170,8 @@ impl Inner {
             };
             let beat: Heartbeat = serde_json::from_str(beat)
                 .map_err(|error| StoreError::Corrupt(format!("an agent's heartbeat: {error}")))?;
-            agents.push(views::agent(beat, gone == "1", seen.parse().unwrap_or(0)));
+            let commands = commands.get(beat.agent.as_str()).cloned().unwrap_or_default();
+            agents.push(views::agent(beat, gone == "1", seen.parse().unwrap_or(0), commands));
         }
         agents.sort_by(|a, b| (&a.agent, -a.seen_at_ms).cmp(&(&b.agent, -b.seen_at_ms)));
         Ok(agents)

@@ -2,77 +2,62 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use rand::RngExt;
 use rand::seq::SliceRandom;
 use redis::cmd;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::Record;
-use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES};
-use redrive_shared::task::Nonce;
+use redrive_shared::limits::BODY_MAX_BYTES;
 
 use super::Inner;
 use super::aside::Aside;
-use super::enqueue::time_of;
+use super::ask::{Wish, next_call};
 use super::fetch::{Fetched, lease};
 use super::given::Given;
 use super::held::Handed;
 use super::keys::run_name;
 use super::reach::{Part, pass_over};
-use super::reply::{integer, items};
-use super::scripts::CLAIM;
+use super::reply::integer;
 use super::transition::{Changed, Decided};
 use super::value::{Lease, body_of};
 use crate::store::gates::Allowance;
 use crate::store::{Claim, Claimed, Restriction, Result, StoreError};
 
 /// How often shards are asked for one claim: what they give may be past its deadline, and does not count.
-const ROUNDS_MAX: usize = 64;
+pub(super) const ROUNDS_MAX: usize = 64;
 
 /// When a claim looks again at a shard that could not be reached.
 const MISSED_AGAIN_MS: i64 = 1_000;
 
 /// A claim while shards are asked for it.
-struct Filling {
-    claim: Claim,
-    run: String,
-    answer: Claimed,
+pub(super) struct Filling {
+    pub claim: Claim,
+    pub run: String,
+    pub answer: Claimed,
     /// Payload bytes that still fit.
-    room: usize,
+    pub room: usize,
     /// Shards not asked yet.
-    shards: Vec<u16>,
+    pub shards: Vec<u16>,
     /// The earliest due time of those that had no more.
-    next_due_ms: Option<i64>,
+    pub next_due_ms: Option<i64>,
     /// What each shard held back when it was asked last: places of restrictions.
-    held_back: HashMap<u16, BTreeSet<usize>>,
+    pub held_back: HashMap<u16, BTreeSet<usize>>,
     /// Shards that gave it something in this call: asked again, they give more, and not the same once more.
-    gave: HashSet<u16>,
+    pub gave: HashSet<u16>,
     /// It may only get what the same request was given before: it was answered already, or its agent was silent for too
     /// long. What is due does not matter then.
-    repeats: bool,
+    pub repeats: bool,
     /// It was silent for too long: nothing new for it.
-    gone: bool,
+    pub gone: bool,
     /// How often shards were asked.
-    rounds: usize,
+    pub rounds: usize,
     /// A shard answered, or had answered a moment ago.
-    heard: bool,
+    pub heard: bool,
     /// A shard could not be reached.
-    missed: bool,
-}
-
-/// What one shard is asked for one claim.
-struct Wish {
-    /// Which claim.
-    place: usize,
-    most: usize,
-    /// Payload bytes that fit.
-    room: usize,
-    nonce: Nonce,
-    /// The shard gave something to this call before.
-    more: bool,
+    pub missed: bool,
 }
 
 impl Filling {
-    fn wants(&self) -> usize {
+    pub fn wants(&self) -> usize {
         self.claim.max.saturating_sub(self.answer.leases.len())
     }
 }
@@ -91,10 +76,13 @@ impl Inner {
                 break;
             }
             while !wishes.is_empty() {
-                // Of what is counted, each shard is told what those before it have left.
-                let at_once = if allowance.is_counted() { 1 } else { wishes.len() };
-                let part = wishes.drain(..at_once).collect();
+                // Of what is counted, each call is told what those before it have left.
+                let counted = allowance.is_counted();
+                let part = if counted { next_call(&mut wishes) } else { std::mem::take(&mut wishes) };
                 let failed = self.serve(part, &mut filling, &mut allowance).await;
+                if counted && failed.is_some() {
+                    self.leave_out(&mut wishes, &mut filling).await;
+                }
                 failure = failure.or(failed);
             }
             let ran_out = |one: &Filling| one.repeats && !one.gone && !one.answer.replayed && !one.missed;
@@ -210,132 +198,6 @@ impl Inner {
         }
     }
 
-    /// What to ask which shards next: each claim's wish is spread over those that may have something due.
-    fn wishes(&self, filling: &mut [Filling]) -> HashMap<u16, Vec<Wish>> {
-        let (now_ms, many, left_out) = (self.now_ms(), self.keys.shards() > 1, self.reach.left_out());
-        let mut wishes: HashMap<u16, Vec<Wish>> = HashMap::new();
-        for (place, one) in filling.iter_mut().enumerate() {
-            if one.room == 0 || one.wants() == 0 || one.rounds == ROUNDS_MAX {
-                continue;
-            }
-            one.rounds += 1;
-            if one.repeats {
-                // All that it was given, and nothing new.
-                for shard in std::mem::take(&mut one.shards) {
-                    let wish = Wish { place, most: 0, room: BODY_MAX_BYTES, nonce: Nonce(0), more: false };
-                    wishes.entry(shard).or_default().push(wish);
-                }
-                continue;
-            }
-            let mut asked = Vec::new();
-            for shard in std::mem::take(&mut one.shards) {
-                if left_out.contains(&shard) {
-                    one.misses(now_ms);
-                    continue;
-                }
-                match self.due.next(shard, &one.claim.queues).filter(|_| many) {
-                    Some(due_ms) if due_ms > now_ms => {
-                        one.heard = true;
-                        if due_ms != i64::MAX {
-                            one.comes_due(due_ms);
-                        }
-                    }
-                    _ => asked.push(shard),
-                }
-            }
-            let wanted = one.wants();
-            let share = wanted.div_ceil(asked.len().max(1));
-            let room = one.room / asked.len().min(wanted).max(1);
-            let mut left = wanted;
-            for shard in asked {
-                let most = share.min(left);
-                if most == 0 {
-                    one.shards.push(shard);
-                    continue;
-                }
-                left -= most;
-                // Zero is the nonce of no lease.
-                let nonce = Nonce(rand::rng().random_range(1..=u64::MAX));
-                wishes.entry(shard).or_default().push(Wish {
-                    place,
-                    most,
-                    room,
-                    nonce,
-                    more: one.gave.contains(&shard),
-                });
-            }
-        }
-        wishes
-    }
-
-    /// Asks one shard, in calls that each give a bounded number of leases.
-    async fn ask(
-        &self,
-        shard: u16,
-        wishes: Vec<Wish>,
-        filling: &[Filling],
-        allowance: &Allowance,
-        answers: &mut Vec<(Wish, Given)>,
-    ) -> Result<()> {
-        let mut wishes = wishes.into_iter().peekable();
-        while wishes.peek().is_some() {
-            let (mut call, mut part, mut leases) = (CLAIM.on(self.keys.shard(shard)), Vec::new(), 0);
-            while let Some(wish) = wishes.next_if(|wish| leases == 0 || leases + wish.most <= BATCH_MAX_ITEMS)
-            {
-                leases += wish.most;
-                part.push(wish);
-            }
-            call.arg(self.time.argument());
-            write_restrictions(&mut call, allowance);
-            call.arg(part.len());
-            let mut asked = Vec::with_capacity(part.len());
-            for wish in &part {
-                // Before the queues are looked at: what changes from here on voids what the answer teaches.
-                asked.push(self.due.ask(shard, &filling[wish.place].claim.queues));
-                self.write_wish(&mut call, wish, &filling[wish.place]);
-            }
-            let reply = self.write(shard, call).await?;
-            let now_ms = time_of(&reply).unwrap_or(0).div_euclid(1_000);
-            let answered = items(&reply)?.get(1..).unwrap_or_default();
-            for ((wish, asked), given) in part.into_iter().zip(asked).zip(answered) {
-                let one = &filling[wish.place];
-                let given = Given::read(given, wish.nonce, &one.claim.agent, now_ms)?;
-                let for_all = one.claim.avoid.is_empty() && !one.repeats && !given.replayed;
-                // What is held back may be let through at any time.
-                let for_all = for_all && given.held_back.is_empty();
-                if for_all && given.tasks.len() < wish.most {
-                    self.due.learn(&asked, &one.claim.queues, given.next_due_ms);
-                }
-                answers.push((wish, given));
-            }
-        }
-        Ok(())
-    }
-
-    fn write_wish(&self, call: &mut super::Call, wish: &Wish, one: &Filling) {
-        let (claim, book) = (&one.claim, self.books.get());
-        let open: Vec<(&Name, u64)> = claim
-            .queues
-            .iter()
-            .filter_map(|name| Some((name, book.queues.get(name)?)))
-            .filter(|(_, queue)| !queue.paused && !one.gone)
-            .map(|(name, queue)| (name, claim.lease_ms.unwrap_or(queue.policy.lease_ms)))
-            .collect();
-        call.arg(&one.run)
-            .arg(claim.request_id.as_deref().unwrap_or_default())
-            .arg(u8::from(wish.more))
-            .arg(wish.most)
-            .arg(&wish.nonce.0.to_be_bytes()[..])
-            .arg(open.len());
-        for (queue, lease_ms) in open {
-            call.arg(queue.as_str()).arg(lease_ms);
-        }
-        call.arg(claim.avoid.len());
-        for dependency in &claim.avoid {
-            call.arg(dependency.as_str());
-        }
-    }
-
     /// Adds what a shard gave to a claim. Tasks past their deadline are escalated, and what finds no room is given back.
     async fn take_in(&self, shard: u16, wish: &Wish, mut given: Given, one: &mut Filling) -> Result<()> {
         one.answer.replayed |= given.replayed;
@@ -445,12 +307,12 @@ impl Inner {
 }
 
 impl Filling {
-    fn comes_due(&mut self, due_ms: i64) {
+    pub fn comes_due(&mut self, due_ms: i64) {
         self.next_due_ms = Some(self.next_due_ms.map_or(due_ms, |next_ms| next_ms.min(due_ms)));
     }
 
     /// A shard could not be reached, and may have something.
-    fn misses(&mut self, now_ms: i64) {
+    pub fn misses(&mut self, now_ms: i64) {
         self.missed = true;
         self.comes_due(now_ms.saturating_add(MISSED_AGAIN_MS));
     }
@@ -464,14 +326,5 @@ impl Filling {
             answer.next_due_ms = self.next_due_ms;
         }
         answer
-    }
-}
-
-/// What may be leased of restricted dependencies, as the script takes it.
-fn write_restrictions(call: &mut super::Call, allowance: &Allowance) {
-    let most = |most: Option<u32>| most.map_or_else(String::new, |most| most.to_string());
-    call.arg(allowance.left().len());
-    for gate in allowance.left() {
-        call.arg(gate.dependency.as_str()).arg(most(gate.any)).arg(most(gate.retries));
     }
 }

@@ -36,6 +36,7 @@
 //! | `rd:{*}:changes` | string | the last change of the two above: its time in µs, or a little later |
 //! | `rd:{*}:gates` | hash | gates by dependency: version, space, value; under `''` the last change of any of them, and how many there are |
 //! | `rd:{*}:agents` | hash | the last heartbeat of each run |
+//! | `rd:{*}:commands` | hash | the commands that stand for each agent's breakers |
 //! | `rd:{*}:arrived` | zset | runs, by when their presence connection was opened last, in µs |
 //! | `rd:{*}:seen`, `rd:{*}:gone` | zset | runs that are heard from, and those that are not, by when they last were |
 //!

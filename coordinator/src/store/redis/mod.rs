@@ -9,9 +9,11 @@
 pub mod address;
 mod agents;
 mod aside;
+mod ask;
 mod batcher;
 mod claim;
 mod clock;
+mod commands;
 pub mod doctor;
 mod due;
 mod enqueue;
@@ -48,7 +50,7 @@ use redrive_shared::clock::Clock;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
-use redrive_shared::wire::{AgentView, Heartbeat, QueueView};
+use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, QueueView};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
@@ -67,8 +69,9 @@ use self::room::Room;
 use self::transition::{Change, Changed};
 pub use self::value::STORED;
 use super::{
-    Acted, Arrival, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, GateSwap,
-    GateSwapped, Gates, Hint, Listed, Reap, Restriction, Result, Settle, Settled, Store, StoreError,
+    Acted, Arrival, Beaten, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend, Extended, Filter,
+    GateSwap, GateSwapped, Gates, Hint, Listed, Reap, Restriction, Result, Settle, Settled, Store,
+    StoreError,
 };
 
 /// A handle to the shared store.
@@ -299,6 +302,10 @@ impl Store for RedisStore {
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {
         self.inner.heartbeat(beat).await
+    }
+
+    async fn command_breaker(&self, wanted: CommandBreaker) -> Result<Option<BreakerCommand>> {
+        self.inner.command_breaker(&wanted).await
     }
 
     async fn agents(&self) -> Result<Vec<AgentView>> {

@@ -115,7 +115,7 @@ impl Inner {
     }
 
     /// Notes which of the shards can be reached.
-    async fn probe(&self, shards: &[u16]) {
+    pub async fn probe(&self, shards: &[u16]) {
         futures_util::future::join_all(shards.iter().map(|shard| self.over(*shard, 0, 0))).await;
     }
 
@@ -173,6 +173,7 @@ impl Inner {
         for (id, task) in leases {
             let Some(lease) = &task.lease else { continue };
             // Who extends it in this moment keeps it.
+            let holder = lease.agent.clone();
             let (guard, agent, before) = (Some(lease.extension()), lease.agent.clone(), task.record.clone());
             let epoch = before.epoch;
             let mut after = task;
@@ -197,7 +198,7 @@ impl Inner {
                 reap.look_again(deadline_ms);
             }
             let (queue, dependency) = (change.queue.clone(), change.dependency.clone());
-            lost.push(Reaped { id, queue, dependency, started, retried, state, due_ms });
+            lost.push(Reaped { id, queue, dependency, agent: holder, started, retried, state, due_ms });
             changes.push(change);
         }
         for (reaped, changed) in lost.into_iter().zip(self.apply(changes).await?) {

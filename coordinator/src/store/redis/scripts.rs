@@ -89,6 +89,10 @@ script!(
     BEAT, "beat"
 );
 script!(
+    /// A person wants something of an agent's breakers.
+    COMMAND, "command"
+);
+script!(
     /// An agent's presence connection was opened.
     ARRIVE, "arrive"
 );

@@ -4,6 +4,7 @@
 //! line is needed for is a file beside it. What the writer keeps in memory (lanes, queues) is built from the tables.
 
 mod claim;
+mod commands;
 pub mod doctor;
 mod enqueue;
 mod gates;
@@ -26,7 +27,7 @@ use redrive_shared::clock::Clock;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
-use redrive_shared::wire::{AgentView, Heartbeat, QueueView};
+use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, QueueView};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -35,8 +36,8 @@ use self::queues::Published;
 use self::read::Detail;
 use self::writer::{Writer, WriterHandle, store_error};
 use super::{
-    Acted, Arrival, Beaten, Claim, Claimed, Enqueue, Enqueued, Extend, Extended, Filter, GateSwap,
-    GateSwapped, Gates, Listed, Reap, Restriction, Result, Settle, Settled, Store, StoreError,
+    Acted, Arrival, Beaten, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend, Extended, Filter,
+    GateSwap, GateSwapped, Gates, Listed, Reap, Restriction, Result, Settle, Settled, Store, StoreError,
 };
 
 /// Connections kept open for readers; more readers at once open their own for the moment.
@@ -259,6 +260,10 @@ impl Store for SqliteStore {
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {
         self.write(move |tx| operate::heartbeat(tx, &beat)).await
+    }
+
+    async fn command_breaker(&self, wanted: CommandBreaker) -> Result<Option<BreakerCommand>> {
+        self.write(move |tx| commands::give(tx, &wanted)).await
     }
 
     async fn agents(&self) -> Result<Vec<AgentView>> {

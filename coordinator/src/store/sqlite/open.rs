@@ -19,6 +19,8 @@ pub(super) const SCHEMA_VERSION: i64 = 1;
 /// The database's file in the data directory, and the file that is locked.
 pub(super) const DATABASE: &str = "redrive.sqlite";
 pub(super) const LOCK: &str = "lock";
+/// Tables that version 1 did not have from the beginning, made where they are missing.
+const LATER_TABLES: &str = include_str!("sql/breaker_commands.sql");
 /// How long to wait for another process's transaction (a backup, a shell) before callers are told.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Statements kept prepared.
@@ -69,6 +71,7 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
         }
         newer => return Err(rusqlite::Error::IntegralValueOutOfRange(0, newer)),
     }
+    connection.execute_batch(LATER_TABLES)?;
     let gates = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'gates')";
     add(connection, gates, include_str!("sql/add_gates.sql"))?;
     let routes = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('tasks') WHERE name = 'primary_dependency')";

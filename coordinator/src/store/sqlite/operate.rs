@@ -8,6 +8,7 @@ use redrive_shared::task::{AttemptEnd, TaskState};
 use redrive_shared::wire::Heartbeat;
 use rusqlite::params;
 
+use super::commands;
 use super::leases::extend;
 use super::rows::{Hot, required, state_from, to_json};
 use super::tx::{Before, Line, Tx};
@@ -101,6 +102,9 @@ fn forget_agents(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
     for run in forgotten {
         tx.memory.gone.remove(&run?);
     }
+    tx.connection
+        .prepare_cached("DELETE FROM breaker_commands WHERE agent NOT IN (SELECT agent FROM agents)")?
+        .execute([])?;
     tx.memory.arrivals.retain(|_, at_us| *at_us >= before_ms.saturating_mul(1_000));
     Ok(())
 }
@@ -132,5 +136,6 @@ pub(super) fn heartbeat(tx: &mut Tx<'_>, beat: &Heartbeat) -> rusqlite::Result<B
         farewell,
         to_json(&summary)?,
     ])?;
-    Ok(Beaten { leases })
+    let commands = commands::of_agent(tx, &beat.agent)?.pending(&beat.breakers);
+    Ok(Beaten { leases, commands })
 }

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::rows::{
     HOT_COLUMNS, corrupt, cost, hot, json, name, parse, priority_from, required, state_from, state_number,
 };
+use crate::store::commands::Commands;
 use crate::store::{Filter, Listed, views};
 
 /// How much of a task to read.
@@ -192,11 +193,11 @@ pub(super) fn leased(connection: &Connection, queue: &Name) -> rusqlite::Result<
 
 /// Every agent known, by name.
 pub(super) fn agents(connection: &Connection) -> rusqlite::Result<Vec<AgentView>> {
-    let mut statement =
-        connection.prepare_cached("SELECT seen_ms, gone, beat FROM agents ORDER BY agent, seen_ms DESC")?;
+    let mut statement = connection.prepare_cached(include_str!("sql/agents.sql"))?;
     let rows = statement.query_map([], |row| {
         let beat: Heartbeat = parse(row.get_ref(2)?.as_str()?, 2)?;
-        Ok(views::agent(beat, row.get(1)?, row.get(0)?))
+        let commands = Commands::read(row.get_ref(3)?.as_str()?).map_err(|error| corrupt(3, error))?;
+        Ok(views::agent(beat, row.get(1)?, row.get(0)?, commands))
     })?;
     rows.collect()
 }

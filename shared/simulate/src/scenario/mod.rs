@@ -7,6 +7,7 @@ mod reader;
 mod tests;
 
 use redrive_shared::breaker::BreakerConfig;
+use redrive_shared::gate::Settings;
 use redrive_shared::retry::RetryPolicy;
 
 /// A scenario that was read and checked.
@@ -22,6 +23,8 @@ pub struct Scenario {
     pub duration_ms: u64,
     /// Who calls.
     pub clients: Clients,
+    /// What a task consists of.
+    pub workflow: Workflow,
     /// What calling and waiting cost.
     pub cost: Cost,
     /// What is compared, at least one.
@@ -39,6 +42,29 @@ pub struct Variant {
     pub dependency: Dependency,
     /// The circuit breaker of each agent, if there is one.
     pub breaker: Option<BreakerConfig>,
+    /// The fleet's gate of the dependency, if there is one.
+    pub gate: Option<GateRules>,
+    /// Whether an attempt begins at the step that failed, as with checkpoints; else at the first one.
+    pub resume: bool,
+}
+
+/// The fleet's gate.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GateRules {
+    /// What it holds back.
+    pub holds: Holds,
+    /// What an operator has set on it.
+    pub settings: Settings,
+}
+
+/// What a gate holds back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Holds {
+    /// Every attempt: all work goes through the queue.
+    #[default]
+    Everything,
+    /// Retries: agents make their first attempts themselves, and hand over what failed.
+    Retries,
 }
 
 /// Who calls, and when.
@@ -52,16 +78,36 @@ pub struct Clients {
     pub tasks: u32,
     /// From the end of a client's task to the beginning of its next one.
     pub pause: Spread,
-    /// Agents that the clients belong to, in turn. Those of one agent share its circuit breaker.
+    /// Agents that the clients belong to, in turn. Those of one agent share its circuit breaker and its slots.
     pub agents: u32,
+    /// Attempts that one agent has under way at a time. None: no bound.
+    pub slots: Option<u32>,
 }
 
-/// A rate of arrival that holds from an instant on.
+/// What a task consists of: steps, one of which calls the dependency. The others always work.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Workflow {
+    /// How many.
+    pub steps: u32,
+    /// Which one calls the dependency, counted from 1.
+    pub calls_at: u32,
+    /// How long each of the others takes.
+    pub step: Spread,
+}
+
+impl Default for Workflow {
+    /// One call and nothing else.
+    fn default() -> Self {
+        Self { steps: 1, calls_at: 1, step: Spread::default() }
+    }
+}
+
+/// A rate that holds from an instant on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stage {
     /// From when on, in milliseconds.
     pub from_ms: u64,
-    /// Clients a second, on average: a Poisson process.
+    /// So much a second: of clients on average, as a Poisson process; of a rate limit exactly.
     pub per_s: f64,
 }
 
@@ -137,12 +183,16 @@ pub struct Outage {
 }
 
 /// A token bucket, full at first; a call without a token is refused at once.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RateLimit {
-    /// Tokens a second.
+    /// Tokens a second, at first.
     pub per_s: f64,
+    /// Tokens a second from then on, in order.
+    pub changes: Vec<Stage>,
     /// Tokens that it holds at most.
     pub burst: u32,
+    /// Whether a call that is refused takes a token too, down to a debt of as many as it can hold.
+    pub counts_refused: bool,
     /// The `Retry-After` that a refusal carries, in milliseconds.
     pub retry_after_ms: Option<u64>,
 }

@@ -4,12 +4,15 @@ use redrive_shared::breaker::BreakerConfig;
 use toml::Table;
 use toml::de::DeTable;
 
-use super::parts::{read_breaker, read_retry};
+use super::parts::{read_breaker, read_gate, read_retry};
 use super::reader::{Read, Reader, Source};
-use super::{Clients, Cost, Dependency, Outage, RateLimit, Room, Scenario, ScenarioError, Stage, Variant};
+use super::{
+    Clients, Cost, Dependency, GateRules, Outage, RateLimit, Room, Scenario, ScenarioError, Stage, Variant,
+    Workflow,
+};
 use crate::limits::{
     CAPACITY_MAX, CLIENTS_MAX, DURATION_MAX_MS, FILE_MAX_BYTES, PRICE_MAX_USD, RATE_MAX_PER_S, RUNS_MAX,
-    TASKS_MAX, VARIANTS_MAX, WINDOWS_MAX,
+    SLOTS_MAX, STEPS_MAX, TASKS_MAX, VARIANTS_MAX, WINDOWS_MAX,
 };
 
 const DEFAULT_DURATION_MS: u64 = 3_600_000;
@@ -50,6 +53,8 @@ fn read_scenario(mut top: Reader<'_>) -> Read<Scenario> {
     let dependency = top.table("dependency")?.map_or(Ok(Dependency::default()), read_dependency)?;
     let cost = top.table("cost")?.map_or(Ok(Cost::default()), read_cost)?;
     let breaker = top.table("breaker")?.map(read_breaker).transpose()?;
+    let gate = top.table("gate")?.map(read_gate).transpose()?;
+    let (workflow, resume) = top.table("workflow")?.map_or(Ok((Workflow::default(), true)), read_workflow)?;
     let retry = top.table("retry")?.map(read_retry).transpose()?;
     let mut variants = Vec::new();
     for mut reader in top.tables("variants", VARIANTS_MAX)? {
@@ -58,20 +63,23 @@ fn read_scenario(mut top: Reader<'_>) -> Read<Scenario> {
         let dependency =
             reader.table("dependency")?.map_or_else(|| Ok(dependency.clone()), read_dependency)?;
         let breaker = read_variant_breaker(&mut reader, breaker.as_ref())?;
+        let gate = read_variant_gate(&mut reader, gate.as_ref())?;
+        let resume = reader.flag("resume")?.unwrap_or(resume);
         let name = reader.name("name")?.unwrap_or_else(|| retry.strategy.clone());
         if variants.iter().any(|variant: &Variant| variant.name == name) {
             return Err(reader.error("name", format!("is \"{name}\" a second time; give each its own")));
         }
         reader.finish()?;
-        variants.push(Variant { name, retry, dependency, breaker });
+        variants.push(Variant { name, retry, dependency, breaker, gate, resume });
     }
     if variants.is_empty() {
         let Some(retry) = retry else { return no_retry(&top) };
-        variants.push(Variant { name: retry.strategy.clone(), retry, dependency, breaker });
+        let name = retry.strategy.clone();
+        variants.push(Variant { name, retry, dependency, breaker, gate, resume });
     }
     top.finish()?;
     let title = title.unwrap_or_else(|| variants[0].name.clone());
-    Ok(Scenario { title, seed, runs, duration_ms, clients, cost, variants })
+    Ok(Scenario { title, seed, runs, duration_ms, clients, workflow, cost, variants })
 }
 
 fn no_retry<T>(reader: &Reader<'_>) -> Read<T> {
@@ -88,6 +96,30 @@ fn read_variant_breaker(
         Some(toml::Value::Boolean(false)) => Ok(None),
         Some(_) => reader.table("breaker")?.map(read_breaker).transpose(),
     }
+}
+
+/// A variant's own gate, or the scenario's; `gate = false` is none, and `true` the scenario's or one with its defaults.
+fn read_variant_gate(reader: &mut Reader<'_>, common: Option<&GateRules>) -> Read<Option<GateRules>> {
+    match reader.value("gate") {
+        None => Ok(common.cloned()),
+        Some(toml::Value::Boolean(false)) => Ok(None),
+        Some(toml::Value::Boolean(true)) => Ok(Some(common.cloned().unwrap_or_default())),
+        Some(_) => reader.table("gate")?.map(read_gate).transpose(),
+    }
+}
+
+/// The steps, and whether attempts resume at the one that failed.
+fn read_workflow(mut reader: Reader<'_>) -> Read<(Workflow, bool)> {
+    let Some(steps) = reader.whole("steps", 1..=STEPS_MAX)? else {
+        return reader.refuse("steps", "how many steps a task has");
+    };
+    let Some(calls_at) = reader.whole("calls_at", 1..=steps)? else {
+        return reader.refuse("calls_at", "which of the steps calls the dependency, counted from 1");
+    };
+    let step = reader.spread("step_ms")?;
+    let resume = reader.flag("resume")?.unwrap_or(true);
+    reader.finish()?;
+    Ok((Workflow { steps: steps as u32, calls_at: calls_at as u32, step }, resume))
 }
 
 fn read_clients(mut reader: Reader<'_>) -> Read<Clients> {
@@ -107,32 +139,38 @@ fn read_clients(mut reader: Reader<'_>) -> Read<Clients> {
     let rates = match (arrival, per_s) {
         ("poisson", Some(per_s)) => vec![Stage { from_ms: 0, per_s }],
         ("poisson", None) => return reader.refuse("per_s", "clients a second, such as 10"),
-        ("rates", _) => read_stages(&reader, stages)?,
+        ("rates", _) => {
+            let stages = read_stages(stages, 0.0)?;
+            if stages.iter().all(|stage| stage.per_s <= 0.0) {
+                let expected = "at least one [[clients.rates]] with `from_ms` and a `per_s` above 0";
+                return reader.refuse("rates", expected);
+            }
+            stages
+        }
         _ => Vec::new(),
     };
     let tasks = reader.whole("tasks", 1..=TASKS_MAX)?.unwrap_or(1);
     let pause = reader.spread("pause_ms")?;
     let agents = reader.whole("agents", 1..=count)?.unwrap_or(count);
+    let slots = reader.whole("slots", 1..=SLOTS_MAX)?.map(|slots| slots as u32);
     reader.finish()?;
-    // All three are bounded far below 2^32.
-    Ok(Clients { count: count as u32, rates, tasks: tasks as u32, pause, agents: agents as u32 })
+    // All four are bounded far below 2^32.
+    Ok(Clients { count: count as u32, rates, tasks: tasks as u32, pause, agents: agents as u32, slots })
 }
 
-fn read_stages(parent: &Reader<'_>, readers: Vec<Reader<'_>>) -> Read<Vec<Stage>> {
+/// Rates that follow one another, none below the least.
+fn read_stages(readers: Vec<Reader<'_>>, least_per_s: f64) -> Read<Vec<Stage>> {
     let mut stages: Vec<Stage> = Vec::new();
     for mut reader in readers {
         let from_ms = reader.millis("from_ms")?.unwrap_or(0);
         if stages.last().is_some_and(|last| last.from_ms >= from_ms) {
             return Err(reader.error("from_ms", "is not after the one before; write them in order"));
         }
-        let Some(per_s) = reader.number("per_s", 0.0..=RATE_MAX_PER_S)? else {
-            return reader.refuse("per_s", "clients a second, such as 10");
+        let Some(per_s) = reader.number("per_s", least_per_s..=RATE_MAX_PER_S)? else {
+            return reader.refuse("per_s", "how many a second, such as 10");
         };
         reader.finish()?;
         stages.push(Stage { from_ms, per_s });
-    }
-    if stages.iter().all(|stage| stage.per_s <= 0.0) {
-        return parent.refuse("rates", "at least one [[clients.rates]] with `from_ms` and a `per_s` above 0");
     }
     Ok(stages)
 }
@@ -204,10 +242,12 @@ fn read_rate_limit(mut reader: Reader<'_>) -> Read<RateLimit> {
     };
     let burst = reader.whole("burst", 1..=CAPACITY_MAX)?;
     let retry_after_ms = reader.millis("retry_after_ms")?;
+    let counts_refused = reader.flag("counts_refused")?.unwrap_or(false);
+    let changes = read_stages(reader.tables("changes", WINDOWS_MAX)?, RATE_MIN_PER_S)?;
     reader.finish()?;
     // Without a burst of its own, a bucket holds one second's tokens.
     let burst = burst.unwrap_or((per_s.ceil() as u64).max(1)) as u32;
-    Ok(RateLimit { per_s, burst, retry_after_ms })
+    Ok(RateLimit { per_s, changes, burst, counts_refused, retry_after_ms })
 }
 
 fn read_cost(mut reader: Reader<'_>) -> Read<Cost> {

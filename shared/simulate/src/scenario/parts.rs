@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use redrive_shared::breaker::BreakerConfig;
+use redrive_shared::gate::{Budget, Settings};
 use redrive_shared::retry::{ClassPolicy, MAX_ATTEMPTS, MAX_DEADLINE_MS, PolicyError, RetryPolicy, Strategy};
 use toml::{Table, Value};
 
-use super::Retry;
 use super::reader::{Read, Reader};
+use super::{GateRules, Holds, Retry};
 use crate::dependency::Trouble;
 
 /// `none` is retrying at once: a fixed delay of zero. It has a name because it is what everything is compared with.
@@ -97,6 +98,39 @@ pub(super) fn read_breaker(mut reader: Reader<'_>) -> Read<BreakerConfig> {
     })?;
     reader.finish()?;
     Ok(config)
+}
+
+pub(super) fn read_gate(mut reader: Reader<'_>) -> Read<GateRules> {
+    let holds = match reader.word("holds", &["everything", "retries"])? {
+        Some("retries") => Holds::Retries,
+        Some(_) | None => Holds::Everything,
+    };
+    let requests_per_minute = reader.whole("requests_per_minute", 0..=u64::from(u32::MAX))?;
+    let requests_per_minute = requests_per_minute.map(|most| most as u32);
+    let mut inner = reader.table("budget")?;
+    let budget = inner.as_mut().map(read_budget).transpose()?;
+    let settings = Settings { requests_per_minute, budget };
+    settings.validate().map_err(|error| {
+        let message = format!("is {}, but must be {}", error.value, error.must);
+        match (error.field.strip_prefix("budget."), &inner) {
+            (Some(key), Some(inner)) => inner.error(key, message),
+            _ => reader.error(error.field, message),
+        }
+    })?;
+    inner.map_or(Ok(()), Reader::finish)?;
+    reader.finish()?;
+    Ok(GateRules { holds, settings })
+}
+
+fn read_budget(reader: &mut Reader<'_>) -> Read<Budget> {
+    let defaults = Budget::default();
+    Ok(Budget {
+        ratio: reader.number("ratio", 0.0..=f64::MAX)?.unwrap_or(defaults.ratio),
+        floor_per_s: reader.number("floor_per_s", 0.0..=f64::MAX)?.unwrap_or(defaults.floor_per_s),
+        min_firsts: reader
+            .whole("min_firsts", 0..=u64::from(u32::MAX))?
+            .map_or(defaults.min_firsts, |least| least as u32),
+    })
 }
 
 /// A value of the same type as the default; numbers are never negative.

@@ -9,8 +9,8 @@ use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::Name;
 use redrive_shared::task::{Lease, TaskState};
 use redrive_shared::wire::{
-    ClaimReply, ClaimRequest, ExtendReply, ExtendRequest, Heartbeat, HeartbeatReply, LeaseRef, LeaseResult,
-    SettleReply, SettleRequest, SettleResult,
+    BreakerCommand, ClaimReply, ClaimRequest, ExtendReply, ExtendRequest, Heartbeat, HeartbeatReply,
+    LeaseRef, LeaseResult, SettleReply, SettleRequest, SettleResult,
 };
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
@@ -49,6 +49,7 @@ struct State {
     cancelled: Vec<String>,
     refused_outcomes: HashMap<String, ErrorCode>,
     breaking_presence: u32,
+    commands: Vec<BreakerCommand>,
 }
 
 pub(super) struct FakeLink {
@@ -112,6 +113,11 @@ impl FakeLink {
     /// Refuses what is said of that task once.
     pub(super) fn refuse_outcome(&self, id: &str, code: ErrorCode) {
         self.state.lock().unwrap().refused_outcomes.insert(id.to_owned(), code);
+    }
+
+    /// Hands these out with the next heartbeat's reply, and with all after it.
+    pub(super) fn command(&self, commands: impl IntoIterator<Item = BreakerCommand>) {
+        self.state.lock().unwrap().commands = commands.into_iter().collect();
     }
 
     pub(super) fn break_presence(&self, times: u32) {
@@ -203,7 +209,8 @@ impl Link for FakeLink {
         }
         let known = request.leases.iter().map(|lease| lease.id.clone());
         let cancelled = known.filter(|id| state.cancelled.iter().any(|other| **other == **id)).collect();
-        Ok(HeartbeatReply { leases, cancelled, next_ms: 5_000 })
+        let breaker_commands = state.commands.clone();
+        Ok(HeartbeatReply { leases, cancelled, next_ms: 5_000, breaker_commands })
     }
 
     async fn settle(&self, request: &SettleRequest) -> Result<SettleReply, LinkError> {

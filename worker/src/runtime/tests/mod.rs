@@ -1,5 +1,6 @@
 //! The runtime against a link that fails on demand. Time is paused: what takes 30 s takes none.
 
+mod commands;
 mod fake;
 mod settling;
 mod stopping;

@@ -105,7 +105,7 @@ async fn a_lease_that_is_over_before_it_starts_is_not_run() {
 #[tokio::test(start_paused = true)]
 async fn an_open_breaker_stops_claims_until_one_probe_has_passed() {
     let mut bench = Bench::with(|config| config.breaker.open_jitter = 0.0);
-    for n in 0..5 {
+    for n in 0..6 {
         bench.link.give([lease(&format!("f{n}"), "fail")]);
         assert_eq!(label(&bench.settlement().await), "retry");
     }
@@ -126,7 +126,7 @@ async fn an_open_breaker_stops_claims_until_one_probe_has_passed() {
     let next = bench.claim_call().await;
     assert_eq!(next.max, 4, "the probe has closed it");
     let (summary, _) = bench.stop().await;
-    assert_eq!((summary.retried, summary.released), (5, 1));
+    assert_eq!((summary.retried, summary.released), (6, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,7 +140,7 @@ async fn a_broken_dependency_is_avoided_and_probed() {
         bench.link.give([lease(&format!("ok{n}"), "done")]);
         bench.settlement().await;
     }
-    for n in 0..5 {
+    for n in 0..6 {
         bench.link.give([of(&format!("f{n}"), "fail")]);
         bench.settlement().await;
     }

@@ -1,10 +1,11 @@
--- Marks runs as gone that have been silent for too long, and forgets those that were gone for long enough, and arrivals as
--- old: what broke before the run came back was noticed long ago.
+-- Marks runs as gone that have been silent for too long, and forgets those that were gone for long enough, with the commands
+-- to agents of which no run is known any more, and arrivals as old: what broke before the run came back was noticed long ago.
 --
 -- KEYS[1]: what every key that there is once begins with
 -- ARGV: now, silent (ms: runs last heard from before it are; '' : none), forget (the same, of those gone; '' : none), runs
 -- Returns: ms when the run was heard from that has been silent longest ('' : none is there), then the runs that are gone
--- now and were not, of those given. O(n log m): n the runs given or forgotten, m those known.
+-- now and were not, of those given. O(n log m): n the runs given or forgotten, m those known; and O(m) where some are
+-- forgotten and commands stand.
 local MOST = 1000
 local reply = { '' }
 if ARGV[2] ~= '' then
@@ -25,6 +26,14 @@ if ARGV[3] ~= '' then
   if #forgotten > 0 then
     call('HDEL', shard .. 'agents', unpack(forgotten))
     call('ZREM', shard .. 'gone', unpack(forgotten))
+    local commanded = call('HGETALL', shard .. 'commands')
+    if #commanded > 0 then
+      local known, runs = {}, call('HGETALL', shard .. 'agents')
+      for i = 1, #runs, 2 do known[string.match(runs[i], '^[^|]*')] = true end
+      for i = 1, #commanded, 2 do
+        if not known[commanded[i]] then call('HDEL', shard .. 'commands', commanded[i]) end
+      end
+    end
   end
   local before = string.format('(%d', tonumber(ARGV[3]) * 1000)
   local old = call('ZRANGEBYSCORE', shard .. 'arrived', '-inf', before, 'LIMIT', 0, MOST)

@@ -1,0 +1,183 @@
+//! `redrive gates`: what holds the whole fleet back from a dependency.
+
+use comfy_table::Color;
+use redrive_shared::gate::{Budget, Settings, State};
+use redrive_shared::id::Name;
+use redrive_shared::wire::{GateAction, GateRequest, GateView};
+
+use crate::arguments;
+use crate::context::Context;
+use crate::output::{Entry, Rows, from_now};
+
+const AFTER_HELP: &str = "\
+A gate is shut by a server's hint (Retry-After) or by failures over the whole fleet, and then lets work back slowly: one task
+to see (canary), then a growing rate (ramp). A bad credential or a used-up quota isolates the dependency until you open it.
+
+Examples:
+  redrive gates list
+  redrive gates open anthropic/main/opus          After the credential was renewed
+  redrive gates shut tool/pdf --for 20m           Before its maintenance
+  redrive gates limit openai/main/gpt --requests-per-minute 600";
+
+const LIMIT_HELP: &str = "\
+Limits hold over the whole fleet and stay until they are set again. What is left out is no limit, or the default budget.
+
+Examples:
+  redrive gates limit openai/main/gpt --requests-per-minute 600
+  redrive gates limit tool/pdf --retry-ratio 0.1 --retry-floor 0.5
+  redrive gates limit tool/pdf                    No limits any more";
+
+/// See, open, shut and limit the gates of dependencies.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List the gate of every dependency that is called or has limits.
+    #[command(
+        after_help = "Example:\n  redrive gates list --json | jq '.gates[] | select(.state != \"open\")'"
+    )]
+    List,
+    /// Let one task through to see, and then a rate that grows.
+    #[command(after_help = "Example:\n  redrive gates open anthropic/main/opus")]
+    Open {
+        /// The dependency.
+        dependency: Name,
+    },
+    /// Let nothing through for a while; its tasks wait and no attempt is charged.
+    #[command(after_help = "Example:\n  redrive gates shut tool/pdf --for 20m")]
+    Shut {
+        /// The dependency.
+        dependency: Name,
+        /// For how long, such as 20m; at most 24h.
+        #[arg(long = "for", value_name = "DURATION", value_parser = arguments::duration_ms, allow_hyphen_values = true)]
+        for_ms: u64,
+    },
+    /// Let nothing through until you open it.
+    #[command(after_help = "Example:\n  redrive gates isolate tool/pdf")]
+    Isolate {
+        /// The dependency.
+        dependency: Name,
+    },
+    /// Forget what was seen; open at once, with the limits that are set.
+    #[command(after_help = "Example:\n  redrive gates reset tool/pdf")]
+    Reset {
+        /// The dependency.
+        dependency: Name,
+    },
+    /// Set the limits of a dependency.
+    #[command(after_help = LIMIT_HELP)]
+    Limit(Limit),
+}
+
+#[derive(Debug, clap::Args)]
+struct Limit {
+    /// The dependency.
+    dependency: Name,
+    /// Tasks handed out in any minute, at most.
+    #[arg(long, value_name = "N")]
+    requests_per_minute: Option<u32>,
+    /// Retries for each first attempt of the last 60 s [default: 0.2].
+    #[arg(long, value_name = "SHARE")]
+    retry_ratio: Option<f64>,
+    /// Retries a second that are always allowed [default: 1].
+    #[arg(long, value_name = "PER_SECOND")]
+    retry_floor: Option<f64>,
+    /// First attempts in 60 s below which the budget only watches [default: 100].
+    #[arg(long, value_name = "N")]
+    retry_min_firsts: Option<u32>,
+}
+
+impl Limit {
+    fn settings(&self) -> Settings {
+        let default = Budget::default();
+        let given =
+            self.retry_ratio.is_some() || self.retry_floor.is_some() || self.retry_min_firsts.is_some();
+        let budget = given.then(|| Budget {
+            ratio: self.retry_ratio.unwrap_or(default.ratio),
+            floor_per_s: self.retry_floor.unwrap_or(default.floor_per_s),
+            min_firsts: self.retry_min_firsts.unwrap_or(default.min_firsts),
+        });
+        Settings { requests_per_minute: self.requests_per_minute, budget }
+    }
+}
+
+pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
+    let request = match args.action {
+        Action::List => return list(context).await,
+        Action::Open { dependency } => GateRequest::new(dependency, GateAction::Open),
+        Action::Shut { dependency, for_ms } => {
+            GateRequest { for_ms: Some(for_ms), ..GateRequest::new(dependency, GateAction::Shut) }
+        }
+        Action::Isolate { dependency } => GateRequest::new(dependency, GateAction::Isolate),
+        Action::Reset { dependency } => GateRequest::new(dependency, GateAction::Reset),
+        Action::Limit(limit) => {
+            let settings = Some(limit.settings());
+            GateRequest { settings, ..GateRequest::new(limit.dependency, GateAction::Set) }
+        }
+    };
+    let view = context.client()?.change_gate(&request).await?;
+    if context.output.json {
+        return context.output.value(&view);
+    }
+    Ok(context.output.table(table(&[view], context.now_ms()))?)
+}
+
+async fn list(context: &Context) -> anyhow::Result<()> {
+    let reply = context.client()?.gates().await?;
+    if context.output.json {
+        return context.output.value(&reply);
+    }
+    if reply.gates.is_empty() {
+        context.output.say("no dependency was called in the last ten minutes: a gate comes with the first task that names one");
+        return Ok(());
+    }
+    Ok(context.output.table(table(&reply.gates, context.now_ms()))?)
+}
+
+fn table(gates: &[GateView], now_ms: i64) -> Rows {
+    let headers =
+        ["DEPENDENCY", "GATE", "WHY", "SINCE", "OPENS", "RATE/S", "OK/MIN", "FAILED", "LIMITED", "LIMIT/MIN"];
+    let mut rows = Rows::new(headers).right([5, 6, 7, 8, 9]);
+    for gate in gates {
+        rows.push([
+            (&gate.dependency).into(),
+            state(gate.state),
+            Entry::or_dash(gate.reason.map(|reason| why(gate, reason.as_str()))),
+            Entry::or_dash(gate.since_ms.map(|at_ms| from_now(at_ms, now_ms))),
+            Entry::or_dash(gate.until_ms.map(|at_ms| from_now(at_ms, now_ms))),
+            Entry::or_dash(gate.rate_per_s.map(|rate| format!("{rate:.1}"))),
+            gate.last_minute.successes.into(),
+            gate.last_minute.failures.into(),
+            gate.last_minute.limited.into(),
+            Entry::or_dash(gate.settings.requests_per_minute),
+        ]);
+    }
+    rows
+}
+
+/// The reason; of an isolation what is wrong, and for whom.
+fn why(gate: &GateView, reason: &str) -> String {
+    match &gate.alarm {
+        Some(alarm) => {
+            let class = alarm.class.map_or(reason, |class| class.as_str());
+            let agents: Vec<&str> = alarm.agents.iter().map(|agent| agent.as_str()).collect();
+            if agents.is_empty() { class.to_owned() } else { format!("{class} ({})", agents.join(", ")) }
+        }
+        None => reason.to_owned(),
+    }
+}
+
+fn state(state: State) -> Entry {
+    let colour = match state {
+        State::Open => Color::Green,
+        State::Ramp | State::Canary => Color::Yellow,
+        State::Shut => Color::Red,
+        State::Isolated => Color::Magenta,
+    };
+    Entry::coloured(state, colour)
+}

@@ -1,0 +1,89 @@
+//! Gates: what operators see of them and do to them, and what the engine tells them.
+
+use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::gate::{Command, SettingsError, Signal};
+use redrive_shared::limits::GATE_SHUT_MAX_MS;
+use redrive_shared::wire::{GateAction, GateRequest, GateView, GatesReply};
+
+use super::{Engine, Result};
+use crate::gates::{Order, Told};
+use crate::metrics::record_gates;
+use crate::store::{Ending, Settled};
+
+impl Engine {
+    /// Every gate.
+    pub fn gates(&self) -> GatesReply {
+        GatesReply { gates: self.gates.views() }
+    }
+
+    /// Shows the gates as metrics.
+    pub(crate) fn record_gates(&self) {
+        record_gates(&self.labels, &self.gates.views());
+    }
+
+    /// Changes a gate; returns it as it is then.
+    pub async fn change_gate(&self, request: GateRequest) -> Result<GateView> {
+        let order = order(&request)?;
+        self.gates.command(&request.dependency, order).await?;
+        Ok(self.gates.view(&request.dependency))
+    }
+}
+
+/// What is ordered, checked.
+fn order(request: &GateRequest) -> Result<Order> {
+    let invalid = |place: &str, detail: String| Problem::new(ErrorCode::InvalidValue, detail).at(place);
+    let only_with = |place: &str, action: &str| {
+        Err(invalid(place, format!("`{place}` goes with the action `{action}`; leave it out")))
+    };
+    if request.for_ms.is_some() && request.action != GateAction::Shut {
+        return only_with("for_ms", "shut");
+    }
+    if request.settings.is_some() && request.action != GateAction::Set {
+        return only_with("settings", "set");
+    }
+    Ok(match (request.action, request.for_ms, &request.settings) {
+        (GateAction::Open, ..) => Order::Command(Command::Open),
+        (GateAction::Isolate, ..) => Order::Command(Command::Isolate),
+        (GateAction::Reset, ..) => Order::Command(Command::Reset),
+        (GateAction::Shut, Some(for_ms), _) if (1..=GATE_SHUT_MAX_MS).contains(&for_ms) => {
+            Order::Command(Command::Shut(for_ms))
+        }
+        (GateAction::Shut, for_ms, _) => {
+            let found = for_ms.map_or("missing".to_owned(), |for_ms| format!("{for_ms} ms"));
+            let detail = format!(
+                "`for_ms` is {found}; it must be from 1 to {GATE_SHUT_MAX_MS} ms: isolate the dependency to keep it shut \
+                 until you open it"
+            );
+            return Err(invalid("for_ms", detail));
+        }
+        (GateAction::Set, _, Some(settings)) => {
+            let refused =
+                |error: SettingsError| invalid(&format!("settings.{}", error.field), error.to_string());
+            settings.validate().map_err(refused)?;
+            Order::Set(settings.clone())
+        }
+        (GateAction::Set, _, None) => {
+            return Err(invalid("settings", "`settings` is missing; send {} for no limits".to_owned()));
+        }
+    })
+}
+
+/// What an ending tells the gate of its task's dependency.
+pub(super) fn signal(ending: &Ending) -> Option<Signal> {
+    match ending {
+        Ending::Done(_) => Some(Signal::Success),
+        Ending::Failed(failure) | Ending::FailedForGood(failure) | Ending::NeedsPerson(failure) => {
+            Some(Signal::of(failure.class, failure.retry_after_ms))
+        }
+        Ending::Snoozed { .. } | Ending::Released => Some(Signal::NotMade),
+        // Nobody knows yet.
+        Ending::HandedOff => None,
+    }
+}
+
+/// Adds a settlement to what the gates are told. A lease's epoch is the time at which it was given, in µs.
+pub(super) fn tell(told: &mut Told, signal: Option<Signal>, epoch: i64, settled: &Settled) {
+    if let (Some(signal), Settled::Applied { dependency: Some(dependency), agent, .. }) = (signal, settled) {
+        told.add(dependency, signal, agent.as_ref(), epoch.div_euclid(1_000));
+    }
+}

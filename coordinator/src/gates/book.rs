@@ -1,0 +1,354 @@
+//! Every gate that this coordinator knows of. No I/O: the keeper reads and writes.
+
+use std::collections::{BTreeSet, HashMap};
+
+use redrive_shared::gate::{Barred, Change, Gate, Room, Standing, State};
+use redrive_shared::id::Name;
+use redrive_shared::limits::GATES_MAX;
+use redrive_shared::task::Lease;
+use redrive_shared::wire::GateView;
+use tokio::sync::oneshot;
+
+use super::Order;
+use super::entry::{Entry, Event, Told};
+use crate::store::{Claim, Claimed, GateSwap, GateSwapped, Gates, Restriction, StoreError};
+
+/// How often gates are looked for that can be forgotten, in ms.
+const FORGET_EVERY_MS: i64 = 60_000;
+/// Most gates written in one call.
+const WRITE_MAX: usize = 1_000;
+
+type Written = oneshot::Sender<Result<(), StoreError>>;
+
+/// The book.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    entries: HashMap<Name, Entry>,
+    /// Those that may hold something back: the others cost a claim nothing.
+    restricting: BTreeSet<Name>,
+    /// The last change of the store's that it shows.
+    change: i64,
+    look_at_ms: Option<i64>,
+    forget_at_ms: i64,
+    /// The earliest moment at which an entry has something to do.
+    entries_next_ms: Option<i64>,
+    /// Under way, in the order of the call.
+    sending: Vec<Name>,
+    orders: Vec<(Name, Written)>,
+    closed: bool,
+}
+
+impl Book {
+    /// What the gates let through of up to `most` tasks.
+    pub fn restrict(&mut self, most: u32, now_ms: i64) -> Vec<Restriction> {
+        let Self { entries, restricting, .. } = self;
+        let mut restrictions = Vec::new();
+        restricting.retain(|dependency| {
+            let Some(entry) = entries.get_mut(dependency) else { return false };
+            let (any, retries) = entry.restrict(most, now_ms);
+            if any.is_some() || retries.is_some() {
+                restrictions.push(Restriction { dependency: dependency.clone(), any, retries });
+            }
+            restricts(&entry.gate, now_ms)
+        });
+        restrictions
+    }
+
+    /// The dependencies that are let nothing through to.
+    pub fn standing(&self) -> Standing {
+        let held_back = self.restricting.iter().filter_map(|name| Some((name, self.entries.get(name)?)));
+        Standing::new(held_back.filter_map(|(name, entry)| {
+            let barred = match entry.gate.state() {
+                State::Shut => Barred::Shut,
+                State::Isolated => Barred::Isolated,
+                State::Open | State::Canary | State::Ramp => return None,
+            };
+            Some((name.clone(), barred))
+        }))
+    }
+
+    /// What came of a claim under these restrictions.
+    pub fn claimed(
+        &mut self,
+        restrictions: &[Restriction],
+        claims: &[Claim],
+        claimed: &[Claimed],
+        now_ms: i64,
+    ) {
+        let mut used: HashMap<&Name, (u32, u32)> = HashMap::new();
+        for lease in claimed.iter().filter(|one| !one.replayed).flat_map(|one| &one.leases) {
+            let Some(dependency) = &lease.dependency else { continue };
+            let (firsts, retries) = used.entry(dependency).or_default();
+            *if is_retry(lease) { retries } else { firsts } += 1;
+        }
+        for restriction in restrictions {
+            let dependency = &restriction.dependency;
+            let held_back = claims.iter().zip(claimed).filter(|(_, one)| one.held_back.contains(dependency));
+            let held_back =
+                held_back.map(|(claim, one)| claim.max.saturating_sub(one.leases.len())).sum::<usize>();
+            let used = used.remove(dependency).unwrap_or_default();
+            self.with(dependency, now_ms, |entry| {
+                let held_back = u32::try_from(held_back).unwrap_or(u32::MAX);
+                entry.claimed(restriction.any, used, held_back, now_ms);
+            });
+        }
+        for (dependency, used) in used {
+            self.with(dependency, now_ms, |entry| entry.claimed(None, used, 0, now_ms));
+        }
+    }
+
+    /// How calls ended.
+    pub fn hear(&mut self, told: Told, now_ms: i64) {
+        for (dependency, heard) in told.into_all() {
+            let event = Event::Heard { heard, at_ms: now_ms, jitter: rand::random::<f64>() };
+            self.with(&dependency, now_ms, |entry| entry.add(event, now_ms));
+        }
+    }
+
+    /// Calls were made.
+    pub fn count_calls(&mut self, dependency: &Name, firsts: u32, retries: u32, now_ms: i64) {
+        let event = Event::Calls { firsts, retries, at_ms: now_ms };
+        self.with(dependency, now_ms, |entry| entry.add(event, now_ms));
+    }
+
+    /// An operator orders something. False: there are too many gates.
+    pub fn order(&mut self, dependency: &Name, order: Order, written: Written, now_ms: i64) -> bool {
+        let event = match order {
+            Order::Command(command) => Event::Command(command, now_ms),
+            Order::Set(settings) => Event::Set(settings),
+        };
+        let known = self.with(dependency, now_ms, |entry| entry.add(event, now_ms));
+        if known && !self.closed {
+            self.orders.push((dependency.clone(), written));
+        }
+        known
+    }
+
+    /// Does something with a gate, which is made if it is not there; false where there are too many of them.
+    fn with(&mut self, dependency: &Name, now_ms: i64, does: impl FnOnce(&mut Entry)) -> bool {
+        if !self.entries.contains_key(dependency) {
+            if self.entries.len() >= GATES_MAX {
+                return false;
+            }
+            self.entries.insert(dependency.clone(), Entry::default());
+        }
+        let Some(entry) = self.entries.get_mut(dependency) else { return false };
+        does(entry);
+        if restricts(&entry.gate, now_ms) && !self.restricting.contains(dependency) {
+            self.restricting.insert(dependency.clone());
+        }
+        let next_ms = entry.next_ms();
+        self.entries_next_ms = Some(self.entries_next_ms.map_or(next_ms, |earlier| earlier.min(next_ms)));
+        true
+    }
+
+    /// When there is something to do.
+    pub fn next_ms(&self) -> i64 {
+        [self.entries_next_ms, self.look_at_ms].into_iter().flatten().min().unwrap_or(i64::MAX)
+    }
+
+    /// The store is to be asked then.
+    pub fn look_at(&mut self, at_ms: i64) {
+        self.look_at_ms = Some(self.look_at_ms.map_or(at_ms, |earlier| earlier.min(at_ms)));
+    }
+
+    /// The change seen last, if it is time to ask for a later one; `again_ms` is when to ask again.
+    pub fn begin_look(&mut self, now_ms: i64, again_ms: Option<i64>) -> Option<i64> {
+        if self.look_at_ms.is_none_or(|at_ms| at_ms > now_ms) {
+            return None;
+        }
+        self.look_at_ms = again_ms;
+        Some(self.change)
+    }
+
+    /// Takes in what the store has.
+    pub fn learn(&mut self, gates: Gates, now_ms: i64) {
+        self.change = gates.change;
+        let mut gone: BTreeSet<Name> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.version() != 0)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for cell in gates.cells {
+            gone.remove(&cell.dependency);
+            if self.entries.get(&cell.dependency).is_some_and(|entry| entry.version() == cell.version) {
+                continue;
+            }
+            let gate = read(&cell.dependency, &cell.value);
+            self.with(&cell.dependency, now_ms, |entry| entry.learn(gate, cell.version, now_ms));
+        }
+        for dependency in gone {
+            self.with(&dependency, now_ms, |entry| entry.learn(Gate::default(), 0, now_ms));
+        }
+    }
+
+    /// What is to be written now. Answer with [`Book::written`].
+    pub fn begin_write(&mut self, now_us: i64) -> Vec<GateSwap> {
+        let now_ms = now_us.div_euclid(1_000);
+        let mut swaps = self.forget(now_ms);
+        self.sending = swaps.iter().map(|swap| swap.dependency.clone()).collect();
+        let mut next_ms = i64::MAX;
+        for (dependency, entry) in &mut self.entries {
+            if entry.next_ms() <= now_ms {
+                entry.look(now_ms);
+            }
+            if swaps.len() < WRITE_MAX
+                && let Some(draft) = entry.begin_write(now_us)
+            {
+                self.sending.push(dependency.clone());
+                swaps.push(GateSwap {
+                    dependency: dependency.clone(),
+                    seen: draft.seen,
+                    value: Some(draft.value),
+                    tell: draft.tell,
+                });
+            }
+            next_ms = next_ms.min(entry.next_ms());
+        }
+        self.entries_next_ms = Some(next_ms);
+        swaps
+    }
+
+    /// Gates of dependencies that nobody calls any more.
+    fn forget(&mut self, now_ms: i64) -> Vec<GateSwap> {
+        if now_ms < self.forget_at_ms {
+            return Vec::new();
+        }
+        self.forget_at_ms = now_ms + FORGET_EVERY_MS;
+        let old = self.entries.iter().filter(|(_, entry)| entry.is_settled() && entry.gate.is_fresh(now_ms));
+        let old: Vec<(Name, i64)> =
+            old.take(WRITE_MAX).map(|(name, entry)| (name.clone(), entry.version())).collect();
+        for (name, _) in &old {
+            self.entries.remove(name);
+            self.restricting.remove(name);
+        }
+        let written = old.into_iter().filter(|(_, version)| *version != 0);
+        written.map(|(dependency, seen)| GateSwap { dependency, seen, value: None, tell: false }).collect()
+    }
+
+    /// What came of writing: returns what changed by it.
+    pub fn written(
+        &mut self,
+        result: Result<Vec<GateSwapped>, StoreError>,
+        now_ms: i64,
+        again_ms: i64,
+    ) -> Vec<(Name, Change)> {
+        let sending = std::mem::take(&mut self.sending);
+        let mut changes = Vec::new();
+        match result {
+            Ok(swapped) => {
+                for (dependency, swapped) in sending.into_iter().zip(swapped) {
+                    self.swapped(dependency, swapped, now_ms, &mut changes);
+                }
+            }
+            Err(error) => {
+                for dependency in sending {
+                    self.answer(&dependency, &Err(error.clone()));
+                    self.with(&dependency, now_ms, |entry| entry.failed(again_ms));
+                }
+            }
+        }
+        changes
+    }
+
+    fn swapped(
+        &mut self,
+        dependency: Name,
+        swapped: GateSwapped,
+        now_ms: i64,
+        changes: &mut Vec<(Name, Change)>,
+    ) {
+        match swapped {
+            // It was forgotten.
+            GateSwapped::Now(0) => {}
+            GateSwapped::Now(version) => {
+                self.with(&dependency, now_ms, |entry| {
+                    changes.extend(
+                        entry.written(version, now_ms).into_iter().map(|change| (dependency.clone(), change)),
+                    );
+                });
+                self.answer(&dependency, &Ok(()));
+            }
+            GateSwapped::NoRoom => {
+                self.with(&dependency, now_ms, Entry::refused);
+                self.answer(&dependency, &Err(StoreError::Full("there are too many gates".into())));
+            }
+            GateSwapped::Changed(cell) => {
+                let (gate, version) =
+                    cell.map_or_else(Default::default, |cell| (read(&dependency, &cell.value), cell.version));
+                self.with(&dependency, now_ms, |entry| entry.overtaken(gate, version, now_ms));
+            }
+        }
+    }
+
+    fn answer(&mut self, dependency: &Name, result: &Result<(), StoreError>) {
+        let (done, others) =
+            std::mem::take(&mut self.orders).into_iter().partition(|(name, _)| name == dependency);
+        self.orders = others;
+        let done: Vec<(Name, Written)> = done;
+        for (_, written) in done {
+            // Whoever ordered may have gone.
+            let _ = written.send(result.clone());
+        }
+    }
+
+    /// The dependencies of which somebody waits for more, and gets it now.
+    pub fn take_let_through(&mut self, now_ms: i64) -> Vec<Name> {
+        let mut names = Vec::new();
+        for (dependency, entry) in &mut self.entries {
+            if std::mem::take(&mut entry.lets_through) {
+                names.push(dependency.clone());
+            }
+        }
+        let next_ms = self.entries.values().map(Entry::next_ms).min().unwrap_or(i64::MAX);
+        self.entries_next_ms = Some(next_ms.max(now_ms));
+        names
+    }
+
+    /// Everything is to be written at once.
+    pub fn hurry(&mut self) {
+        self.entries.values_mut().for_each(Entry::hurry);
+    }
+
+    /// Nothing is written any more.
+    pub fn close(&mut self) {
+        self.closed = true;
+        self.orders.clear();
+    }
+
+    pub fn views(&self, now_ms: i64) -> Vec<GateView> {
+        let mut views: Vec<GateView> = self
+            .entries
+            .iter()
+            .map(|(name, entry)| GateView::of(name.clone(), &entry.gate, now_ms))
+            .collect();
+        views.sort_by(|one, other| one.dependency.cmp(&other.dependency));
+        views
+    }
+
+    pub fn view(&self, dependency: &Name, now_ms: i64) -> GateView {
+        let fresh = Gate::default();
+        let gate = self.entries.get(dependency).map_or(&fresh, |entry| &entry.gate);
+        GateView::of(dependency.clone(), gate, now_ms)
+    }
+}
+
+/// Whether it may hold something back.
+fn restricts(gate: &Gate, now_ms: i64) -> bool {
+    gate.room() != Room::Free || gate.retry_room(now_ms).is_some()
+}
+
+/// Whether the task has been tried before.
+fn is_retry(lease: &Lease) -> bool {
+    lease.ledger.failed > 0 || lease.ledger.lost > 0
+}
+
+/// A gate as the store has it. One that this release cannot read counts as new: a brake that is off for a moment is better
+/// than work that nobody can release.
+fn read(dependency: &Name, value: &str) -> Gate {
+    serde_json::from_str(value).unwrap_or_else(|error| {
+        tracing::warn!(%dependency, %error, "the gate in the store cannot be read; it counts as new");
+        Gate::default()
+    })
+}

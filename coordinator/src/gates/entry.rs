@@ -1,0 +1,348 @@
+//! One gate as this coordinator knows it: what was read, what is not written yet, and what was taken from it.
+
+use redrive_shared::gate::{Change, Command, Gate, Heard, Room, Settings, Signal, State};
+use redrive_shared::id::Name;
+
+/// How long what was heard may wait to be written, in ms, where it changes nothing for anybody.
+const WRITE_WITHIN_MS: i64 = 2_000;
+/// The same, where a budget is short: what was used of it must be known soon.
+const BUDGET_WITHIN_MS: i64 = 200;
+/// How long something taken may lie unused.
+const STOCK_KEPT_MS: i64 = 1_000;
+/// Most events of one gate that wait to be written. Beyond it the gate has changed here, and others hear of no more.
+const PENDING_MAX: usize = 1_000;
+/// The shortest time between two looks at a gate that lets nothing through, in ms.
+const LOOK_MIN_MS: i64 = 5;
+
+/// How calls of a batch ended, gathered by dependency and agent.
+#[derive(Debug, Default)]
+pub struct Told(Vec<(Name, Heard)>);
+
+impl Told {
+    /// One call to the dependency ended.
+    pub fn add(&mut self, dependency: &Name, signal: Signal, agent: Option<&Name>, started_ms: i64) {
+        if let Some((last, heard)) = self.0.last_mut()
+            && last == dependency
+            && heard.agent.as_ref() == agent
+            && heard.signal == signal
+            && heard.started_ms == started_ms
+        {
+            heard.count += 1;
+            return;
+        }
+        self.0.push((dependency.clone(), Heard { signal, count: 1, agent: agent.cloned(), started_ms }));
+    }
+
+    /// Whether nothing was.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What was, in order.
+    pub fn into_all(self) -> impl Iterator<Item = (Name, Heard)> {
+        self.0.into_iter()
+    }
+}
+
+/// What happened to a gate.
+#[derive(Debug, Clone)]
+pub(super) enum Event {
+    Heard { heard: Heard, at_ms: i64, jitter: f64 },
+    Calls { firsts: u32, retries: u32, at_ms: i64 },
+    Command(Command, i64),
+    Set(Settings),
+    Take(u32),
+    GiveBack(u32),
+}
+
+/// A gate, and what of it is ours.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    /// As it was read or written last, and the version of that; 0: it is not in the store.
+    base: Gate,
+    version: i64,
+    /// The base, and what happened since.
+    pub gate: Gate,
+    pending: Vec<Event>,
+    /// Under way: what is written, what it becomes, and how many that takes.
+    sending: Option<Sending>,
+    /// Taken and not used.
+    stock: u32,
+    stock_ms: i64,
+    /// Tasks that claims wait for here.
+    wanted: u32,
+    asked: bool,
+    write_at_ms: Option<i64>,
+    look_at_ms: Option<i64>,
+    /// It lets more through than those who wait know.
+    pub lets_through: bool,
+}
+
+#[derive(Debug)]
+struct Sending {
+    events: Vec<Event>,
+    gate: Gate,
+    granted: u32,
+    changes: Vec<Change>,
+}
+
+/// What is to be written of one gate.
+pub(super) struct Draft {
+    pub seen: i64,
+    pub value: String,
+    pub tell: bool,
+}
+
+impl Entry {
+    pub fn version(&self) -> i64 {
+        self.version
+    }
+
+    /// Whether nothing of it is known only here.
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.sending.is_none() && self.stock == 0 && self.wanted == 0
+    }
+
+    /// What it lets through of up to `most` tasks, and of the retries among them; what was taken goes with that.
+    pub fn restrict(&mut self, most: u32, now_ms: i64) -> (Option<u32>, Option<u32>) {
+        self.gate.advance(now_ms);
+        let any = match self.gate.room() {
+            Room::Free => None,
+            Room::Limited => Some(std::mem::take(&mut self.stock)),
+            Room::Shut => Some(0),
+        };
+        (any, self.gate.retry_room(now_ms).filter(|room| *room < most))
+    }
+
+    /// What a claim was given of it, and how many more would have been taken.
+    pub fn claimed(&mut self, given: Option<u32>, used: (u32, u32), held_back: u32, now_ms: i64) {
+        let (firsts, retries) = used;
+        if firsts + retries > 0 {
+            self.add(Event::Calls { firsts, retries, at_ms: now_ms }, now_ms);
+        }
+        if let Some(given) = given {
+            self.stock = self.stock.saturating_add(given.saturating_sub(firsts + retries));
+        }
+        if held_back > 0 {
+            self.wanted = self.wanted.max(held_back);
+            self.look(now_ms);
+        }
+    }
+
+    /// Something happened: here it holds at once.
+    pub fn add(&mut self, event: Event, now_ms: i64) {
+        self.gate.advance(now_ms);
+        let change = apply(&mut self.gate, &event, now_ms);
+        if change.is_some() {
+            // What was taken of another state is worth nothing.
+            self.stock = 0;
+        }
+        let short = self.gate.retry_room(now_ms).is_some_and(|room| room == 0);
+        let within_ms = match (&event, change, self.gate.state()) {
+            (Event::Command(..) | Event::Set(_) | Event::Take(_), ..) | (_, Some(_), _) => 0,
+            (_, None, State::Canary | State::Ramp) => BUDGET_WITHIN_MS,
+            _ if short => BUDGET_WITHIN_MS,
+            _ => WRITE_WITHIN_MS,
+        };
+        self.write_by(now_ms + within_ms);
+        if self.wanted > 0 && change.is_some() {
+            self.look_at_ms = Some(now_ms);
+        }
+        self.keep(event);
+    }
+
+    fn keep(&mut self, event: Event) {
+        let calm = matches!(self.gate.state(), State::Open | State::Ramp);
+        let room = self.pending.len() < PENDING_MAX || matches!(event, Event::Command(..) | Event::Set(_));
+        match (self.pending.last_mut(), &event) {
+            (Some(Event::Heard { heard: last, at_ms, .. }), Event::Heard { heard, at_ms: now_ms, .. })
+                if calm && last.signal == heard.signal && last.agent == heard.agent =>
+            {
+                last.count = last.count.saturating_add(heard.count);
+                last.started_ms = last.started_ms.min(heard.started_ms);
+                *at_ms = *now_ms;
+            }
+            (
+                Some(Event::Calls { firsts, retries, at_ms }),
+                Event::Calls { firsts: more, retries: again, at_ms: now_ms },
+            ) => {
+                *firsts = firsts.saturating_add(*more);
+                *retries = retries.saturating_add(*again);
+                *at_ms = *now_ms;
+            }
+            _ if room => self.pending.push(event),
+            _ => {}
+        }
+    }
+
+    fn write_by(&mut self, at_ms: i64) {
+        self.write_at_ms = Some(self.write_at_ms.map_or(at_ms, |earlier| earlier.min(at_ms)));
+    }
+
+    /// When there is something to do for it.
+    pub fn next_ms(&self) -> i64 {
+        let write_ms = self.write_at_ms.filter(|_| self.sending.is_none());
+        let stock_ms = (self.stock > 0).then_some(self.stock_ms + STOCK_KEPT_MS);
+        [write_ms, self.look_at_ms, stock_ms].into_iter().flatten().min().unwrap_or(i64::MAX)
+    }
+
+    /// Looks whether it lets more through, if somebody waits for that, and gives back what lies unused.
+    pub fn look(&mut self, now_ms: i64) {
+        self.gate.advance(now_ms);
+        if self.stock > 0 && now_ms >= self.stock_ms + STOCK_KEPT_MS && self.wanted == 0 {
+            let unused = std::mem::take(&mut self.stock);
+            self.add(Event::GiveBack(unused), now_ms);
+        }
+        self.look_at_ms = None;
+        if self.wanted == 0 {
+            return;
+        }
+        let next_ms = match self.gate.room() {
+            // Held back all the same: retries are, by the budget.
+            Room::Free => match self.gate.next_retry_ms(now_ms) {
+                Some(next_ms) => next_ms,
+                None => return self.let_through(),
+            },
+            Room::Limited if self.stock > 0 => return self.let_through(),
+            Room::Limited if self.asked => return,
+            Room::Limited => match self.gate.next_ms(now_ms) {
+                Some(next_ms) if next_ms > now_ms => next_ms,
+                _ => {
+                    self.asked = true;
+                    return self.add(Event::Take(self.wanted), now_ms);
+                }
+            },
+            Room::Shut => match self.gate.next_ms(now_ms) {
+                Some(next_ms) => next_ms,
+                // Only an event changes that, and it looks here.
+                None => return,
+            },
+        };
+        self.look_at_ms = Some(next_ms.max(now_ms + LOOK_MIN_MS));
+    }
+
+    fn let_through(&mut self) {
+        self.wanted = 0;
+        self.lets_through = true;
+    }
+
+    /// What is to be written now, if it is time.
+    pub fn begin_write(&mut self, now_us: i64) -> Option<Draft> {
+        let now_ms = now_us.div_euclid(1_000);
+        if self.sending.is_some() || self.write_at_ms.is_none_or(|at_ms| at_ms > now_ms) {
+            return None;
+        }
+        self.write_at_ms = None;
+        let events = std::mem::take(&mut self.pending);
+        let mut sending = Sending { events, gate: self.base.clone(), granted: 0, changes: Vec::new() };
+        sending.changes.extend(sending.gate.advance(now_ms));
+        for event in &sending.events {
+            match event {
+                Event::Take(wanted) => sending.granted += sending.gate.take(*wanted, now_us),
+                event => sending.changes.extend(apply(&mut sending.gate, event, now_ms)),
+            }
+        }
+        let tell = !sending.changes.is_empty()
+            || sending.events.iter().any(|event| matches!(event, Event::Set(_) | Event::Command(..)));
+        // It consists of numbers and names: were it ever not to serialise, nothing would be written.
+        let value = serde_json::to_string(&sending.gate).ok()?;
+        self.sending = Some(sending);
+        Some(Draft { seen: self.version, value, tell })
+    }
+
+    /// It was written: returns what changed.
+    pub fn written(&mut self, version: i64, now_ms: i64) -> Vec<Change> {
+        let Some(sending) = self.sending.take() else { return Vec::new() };
+        self.base = sending.gate;
+        self.version = version;
+        self.again(now_ms);
+        if sending.events.iter().any(|event| matches!(event, Event::Take(_))) {
+            self.asked = false;
+            if self.gate.room() == Room::Limited {
+                self.stock = self.stock.saturating_add(sending.granted);
+                self.stock_ms = now_ms;
+            }
+        }
+        self.look(now_ms);
+        sending.changes
+    }
+
+    /// Somebody else was faster: what is there now, and then ours on top of it.
+    pub fn overtaken(&mut self, gate: Gate, version: i64, now_ms: i64) {
+        self.put_back();
+        (self.base, self.version) = (gate, version);
+        self.again(now_ms);
+        self.write_by(now_ms);
+    }
+
+    /// It may or may not have been written: as if it had not; the version tells.
+    pub fn failed(&mut self, again_ms: i64) {
+        self.put_back();
+        self.write_by(again_ms);
+    }
+
+    /// It cannot be written: what was to be is known here only.
+    pub fn refused(&mut self) {
+        self.sending = None;
+        self.asked = false;
+    }
+
+    fn put_back(&mut self) {
+        if let Some(sending) = self.sending.take() {
+            let newer = std::mem::replace(&mut self.pending, sending.events);
+            newer.into_iter().for_each(|event| self.keep(event));
+        }
+    }
+
+    /// Others wrote it.
+    pub fn learn(&mut self, gate: Gate, version: i64, now_ms: i64) {
+        // What is under way finds that out by itself.
+        if self.sending.is_some() || version == self.version {
+            return;
+        }
+        (self.base, self.version) = (gate, version);
+        self.again(now_ms);
+        self.look(now_ms);
+    }
+
+    /// The base, and what happened since.
+    fn again(&mut self, now_ms: i64) {
+        let before = self.gate.state();
+        self.gate = self.base.clone();
+        self.gate.advance(now_ms);
+        for event in &self.pending {
+            apply(&mut self.gate, event, now_ms);
+        }
+        if self.gate.state() != before {
+            self.stock = 0;
+        }
+    }
+
+    pub fn hurry(&mut self) {
+        if self.write_at_ms.is_some() {
+            self.write_at_ms = Some(i64::MIN);
+        }
+    }
+}
+
+fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Change> {
+    let change = match event {
+        Event::Heard { heard, at_ms, jitter } => gate.hear(heard, *at_ms, *jitter),
+        Event::Calls { firsts, retries, at_ms } => {
+            gate.count_calls(*firsts, *retries, *at_ms);
+            None
+        }
+        Event::Command(command, at_ms) => gate.command(*command, *at_ms),
+        Event::Set(settings) => {
+            gate.set(settings.clone());
+            None
+        }
+        Event::GiveBack(unused) => {
+            gate.give_back(*unused);
+            None
+        }
+        // Nothing is taken before that is written.
+        Event::Take(_) => None,
+    };
+    change.or_else(|| gate.advance(now_ms))
+}

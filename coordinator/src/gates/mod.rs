@@ -1,0 +1,225 @@
+//! Keeps the fleet's gates: what a dependency's outcomes say is told to its gate, and what the gate says bounds claims.
+//!
+//! A [`Gate`](redrive_shared::gate::Gate) is pure and lies in the store as an opaque value with a version. Each coordinator has
+//! a copy of all of them ([`Book`]): outcomes change the copy at once and are written soon after, by compare and swap; who was
+//! slower hears the same again on top of what the faster one wrote. So all coordinators agree within milliseconds on a gate
+//! that shuts, and a gate that everything passes costs one write in two seconds and nothing in a claim.
+//!
+//! What a gate lets through one by one (a canary, a ramp, a limit) is *taken* from it before it is used, by such a swap, and
+//! only where a claim found that somebody waits for it.
+
+mod book;
+mod entry;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redrive_shared::clock::Clock;
+use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::gate::{Command, Settings, Standing};
+use redrive_shared::id::Name;
+use redrive_shared::limits::GATES_MAX;
+use redrive_shared::wire::GateView;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use self::book::Book;
+pub use self::entry::Told;
+use crate::alarm::Alarm;
+use crate::dispatch::Dispatcher;
+use crate::metrics::BoundedLabels;
+use crate::store::{Claim, Claimed, Restriction, Store, StoreError};
+
+/// How often to ask the store for what others changed, where hints may be lost.
+const LOOK_EVERY_MS: i64 = 1_000;
+/// How long to wait after the store failed.
+const RETRY_AFTER_FAILURE_MS: i64 = 500;
+
+/// The keeper.
+pub struct Keeper {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    /// Rings when something is to be written or looked at.
+    alarm: Alarm,
+    labels: Arc<BoundedLabels>,
+    /// Whether claims are restricted.
+    holds_back: bool,
+    book: Mutex<Book>,
+}
+
+impl Keeper {
+    /// Gates that only watch unless they hold back.
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        labels: Arc<BoundedLabels>,
+        holds_back: bool,
+    ) -> Self {
+        Self { store, clock, alarm: Alarm::default(), labels, holds_back, book: Mutex::default() }
+    }
+
+    /// What the gates let through of up to `most` tasks. Give the answer to [`Keeper::claimed`], whatever comes of the claim.
+    pub fn restrict(&self, most: usize) -> Vec<Restriction> {
+        if !self.holds_back {
+            return Vec::new();
+        }
+        let now_ms = self.clock.now_ms();
+        self.lock().restrict(u32::try_from(most).unwrap_or(u32::MAX), now_ms)
+    }
+
+    /// Which dependencies are let nothing through to, for those who judge failures. Cheap where there are none.
+    pub fn standing(&self) -> Standing {
+        if self.holds_back { self.lock().standing() } else { Standing::default() }
+    }
+
+    /// What was claimed under these restrictions, and what was held back.
+    pub fn claimed(&self, restrictions: &[Restriction], claims: &[Claim], claimed: &[Claimed]) {
+        let now_ms = self.clock.now_ms();
+        let mut book = self.lock();
+        book.claimed(restrictions, claims, claimed, now_ms);
+        self.ring(book);
+    }
+
+    /// How calls ended.
+    pub fn hear(&self, told: Told) {
+        if told.is_empty() {
+            return;
+        }
+        let now_ms = self.clock.now_ms();
+        let mut book = self.lock();
+        book.hear(told, now_ms);
+        self.ring(book);
+    }
+
+    /// Clients made calls themselves, for work that had not been tried before.
+    pub fn count_firsts(&self, dependency: &Name, attempts: u32) {
+        let now_ms = self.clock.now_ms();
+        let mut book = self.lock();
+        book.count_calls(dependency, attempts, 0, now_ms);
+        self.ring(book);
+    }
+
+    /// Does what an operator says; returns when it is written.
+    pub async fn command(&self, dependency: &Name, order: Order) -> Result<(), Problem> {
+        let (written, done) = oneshot::channel();
+        {
+            let now_ms = self.clock.now_ms();
+            let mut book = self.lock();
+            if !book.order(dependency, order, written, now_ms) {
+                return Err(Problem::new(
+                    ErrorCode::LimitReached,
+                    format!("{GATES_MAX} dependencies have gates already; none was made for `{dependency}`"),
+                ));
+            }
+            self.ring(book);
+        }
+        match done.await {
+            Ok(result) => result.map_err(Problem::from),
+            Err(_) => Err(StoreError::Unavailable("the coordinator stops".into()).into()),
+        }
+    }
+
+    /// Every gate, by dependency.
+    pub fn views(&self) -> Vec<GateView> {
+        let now_ms = self.clock.now_ms();
+        self.lock().views(now_ms)
+    }
+
+    /// One gate; as new where nothing is known.
+    pub fn view(&self, dependency: &Name) -> GateView {
+        let now_ms = self.clock.now_ms();
+        self.lock().view(dependency, now_ms)
+    }
+
+    /// Others changed gates.
+    pub fn look(&self) {
+        self.lock().look_at(i64::MIN);
+        self.alarm.set_earlier(i64::MIN);
+    }
+
+    /// Writes and looks until shutdown; then once more, so that what was heard last is not lost.
+    pub async fn run(&self, dispatcher: &Dispatcher, shutdown: CancellationToken) {
+        self.look();
+        let shared = self.store.hints().is_some();
+        while shutdown.run_until_cancelled(self.alarm.wait(&*self.clock)).await.is_some() {
+            self.alarm.clear();
+            self.read(shared).await;
+            let let_through = self.write().await;
+            if !let_through.is_empty() {
+                dispatcher.let_through(&let_through);
+            }
+            let next_ms = self.lock().next_ms();
+            self.alarm.set_earlier(next_ms);
+        }
+        self.lock().hurry();
+        self.write().await;
+        self.lock().close();
+    }
+
+    /// Learns what others wrote.
+    async fn read(&self, shared: bool) {
+        let now_ms = self.clock.now_ms();
+        let Some(seen) = self.lock().begin_look(now_ms, shared.then_some(now_ms + LOOK_EVERY_MS)) else {
+            return;
+        };
+        match self.store.gates(seen).await {
+            Ok(Some(gates)) => self.lock().learn(gates, self.clock.now_ms()),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(%error, "cannot read the gates");
+                self.lock().look_at(now_ms + RETRY_AFTER_FAILURE_MS);
+            }
+        }
+    }
+
+    /// Writes what is to be written; returns the dependencies that let more through now.
+    async fn write(&self) -> Vec<Name> {
+        let now_us = self.clock.now_us();
+        let swaps = self.lock().begin_write(now_us);
+        if !swaps.is_empty() {
+            let result = self.store.swap_gates(swaps).await;
+            if let Err(error) = &result {
+                tracing::warn!(%error, "cannot write the gates");
+            }
+            let now_ms = self.clock.now_ms();
+            let changes = self.lock().written(result, now_ms, now_ms + RETRY_AFTER_FAILURE_MS);
+            for (dependency, change) in changes {
+                self.record(&dependency, change);
+            }
+        }
+        self.lock().take_let_through(self.clock.now_ms())
+    }
+
+    fn record(&self, dependency: &Name, change: redrive_shared::gate::Change) {
+        let (to, reason) = (change.to.as_str(), change.reason.as_str());
+        let label = self.labels.label(dependency).to_string();
+        metrics::counter!("redrive_gate_changes_total", "dependency" => label, "to" => to, "reason" => reason)
+            .increment(1);
+        if change.to == redrive_shared::gate::State::Isolated {
+            tracing::error!(%dependency, reason, "the dependency is isolated: nothing is handed out until a person opens its gate");
+        } else {
+            tracing::info!(%dependency, from = change.from.as_str(), to, reason, "a gate changed");
+        }
+    }
+
+    fn ring(&self, book: MutexGuard<'_, Book>) {
+        let next_ms = book.next_ms();
+        drop(book);
+        self.alarm.set_earlier(next_ms);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an operator orders.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Order {
+    /// Moves a gate.
+    Command(Command),
+    /// Sets limits.
+    Set(Settings),
+}
+
+#[cfg(test)]
+mod tests;
