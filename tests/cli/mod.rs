@@ -4,5 +4,6 @@ mod bench;
 mod breakers;
 mod classify;
 mod dev;
+mod routes;
 mod simulate;
 mod work;

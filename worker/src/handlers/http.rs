@@ -80,6 +80,9 @@ impl HttpHandler {
         request = request
             .header("idempotency-key", task.id.as_bytes())
             .header("x-redrive-task", task.id.as_bytes());
+        if let Some(dependency) = &task.dependency {
+            request = request.header("x-redrive-dependency", dependency.as_str());
+        }
         if let Some(traceparent) = &task.traceparent {
             request = request.header("traceparent", traceparent.as_bytes());
         }

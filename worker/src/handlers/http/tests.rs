@@ -54,6 +54,7 @@ async fn the_task_is_posted_with_the_headers_that_fence_it() {
         "x-redrive-attempt: 2",
         "x-redrive-epoch: 1700000000000001",
         "x-redrive-route: 1",
+        "x-redrive-dependency: stripe/acct/charges",
         "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     ] {
         assert!(head.contains(header), "{header} in {head}");

@@ -44,6 +44,10 @@ impl ProcessHandler {
             .env("REDRIVE_QUEUE", task.queue.as_str())
             .env("REDRIVE_AGENT", ctx.agent().as_str())
             .env("REDRIVE_API_URL", ctx.api_url());
+        match &task.dependency {
+            Some(dependency) => command.env("REDRIVE_DEPENDENCY", dependency.as_str()),
+            None => command.env_remove("REDRIVE_DEPENDENCY"),
+        };
         match &task.traceparent {
             Some(traceparent) => command.env("TRACEPARENT", traceparent),
             // The worker's own would tie every task to one trace.

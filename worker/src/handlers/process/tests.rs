@@ -80,11 +80,11 @@ async fn the_document_comes_on_standard_input_and_the_rest_in_the_environment() 
     assert!(echoed.contains(r#""id":"order-17/charge""#) && echoed.contains(r#""payload":1"#), "{echoed}");
     let environment = result(
         r#"printf '%s|' "$REDRIVE_TASK_ID" "$REDRIVE_ATTEMPT" "$REDRIVE_EPOCH" "$REDRIVE_NONCE" "$REDRIVE_ROUTE" \
-           "$REDRIVE_QUEUE" "$REDRIVE_AGENT" "$REDRIVE_API_URL" "$TRACEPARENT""#,
+           "$REDRIVE_DEPENDENCY" "$REDRIVE_QUEUE" "$REDRIVE_AGENT" "$REDRIVE_API_URL" "$TRACEPARENT""#,
     );
     assert_eq!(
         environment.await.unwrap(),
-        "\"order-17/charge|2|1700000000000001|0000000000000007|1|default|agent-1|http://127.0.0.1:7878|\
+        "\"order-17/charge|2|1700000000000001|0000000000000007|1|stripe/acct/charges|default|agent-1|http://127.0.0.1:7878|\
          00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01|\""
     );
 }
