@@ -12,7 +12,9 @@ use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::task::TaskState;
 use rusqlite::Connection;
 
-use crate::support::{Bed, EnqueueExt, START_MS, SqliteBackend, claim_of, fast_directory, id, name, task};
+use crate::support::{
+    Bed, EnqueueExt, START_MS, SqliteBackend, claim_of, fast_directory, fixed_policy, id, name, task,
+};
 
 fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::new(START_MS))
@@ -108,6 +110,39 @@ async fn a_database_from_before_there_were_gates_goes_on_and_its_release_may_com
     assert_eq!(version, 1, "it opens what is there");
     bed.reopen().await;
     assert_eq!(bed.take_ids(9).await, ["old"]);
+}
+
+#[tokio::test]
+async fn a_database_of_a_release_without_versions_of_policies_gets_them() {
+    let scratch = fast_directory();
+    let file = scratch.path().join("redrive.sqlite");
+    let open = || SqliteStore::open(scratch.path(), clock()).unwrap();
+    let behind = |sql: &str| Connection::open(&file).unwrap().execute_batch(sql).unwrap();
+    let policy = |number: u64| format!("'{}'", serde_json::to_string(&fixed_policy(number)).unwrap());
+    let default = name("default");
+    drop(open());
+    behind(&format!("DROP TABLE policy_versions; UPDATE queues SET policy = {}", policy(1)));
+    let store = open();
+    assert_eq!(store.queues().await.unwrap()[0].version, 0);
+    assert_eq!(store.policy_versions(&default).await.unwrap(), []);
+    store.put_queue(&default, fixed_policy(2)).await.unwrap();
+    drop(store);
+    // And once more, after the newer release was there.
+    behind(&format!("UPDATE queues SET policy = {}", policy(3)));
+    let store = open();
+    store.put_queue(&default, fixed_policy(4)).await.unwrap();
+    let versions = store.policy_versions(&default).await.unwrap();
+    let found = "found in force when it was changed next";
+    let kept: Vec<_> =
+        versions.iter().map(|kept| (kept.version, &kept.policy, kept.reason.as_deref())).collect();
+    let policies = [4, 3, 2, 1].map(fixed_policy);
+    let expected = [
+        (3, &policies[0], None),
+        (2, &policies[1], Some(found)),
+        (1, &policies[2], None),
+        (0, &policies[3], Some(found)),
+    ];
+    assert_eq!(kept, expected);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+mod actor;
 mod arguments;
 mod batch;
 mod bench;
@@ -21,6 +22,7 @@ mod lines;
 mod logging;
 mod output;
 mod patience;
+mod queue_file;
 mod signals;
 pub mod upstream;
 mod waiting;

@@ -11,6 +11,7 @@
 //! business of whoever reads them.
 
 mod duration;
+pub mod reader;
 mod schema;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-pub use duration::{DurationError, parse_duration_ms};
+pub use duration::{DurationError, format_duration_ms, parse_duration_ms};
 use schema::Kind;
 
 /// What every environment variable that sets a key starts with.

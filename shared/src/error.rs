@@ -76,6 +76,8 @@ error_codes! {
     StaleEpoch = "stale_epoch", 409, "The lease is no longer yours";
     /// The task is in a state that does not allow this.
     WrongState = "wrong_state", 409, "The task's state does not allow this";
+    /// Somebody else changed it first.
+    VersionConflict = "version_conflict", 409, "It was changed since you read it";
     /// The request took too long to arrive.
     RequestTimeout = "request_timeout", 408, "The request did not arrive in time";
     /// Too much is under way or waiting.

@@ -54,6 +54,10 @@ pub const QUEUES_MAX: usize = 10_000;
 pub const GATES_MAX: usize = 10_000;
 /// Largest value of one gate.
 pub const GATE_MAX_BYTES: usize = 64 * 1024;
+/// Versions of a queue's policy that are kept, the newest ones: enough to see how it came about.
+pub const POLICY_VERSIONS_KEPT: usize = 50;
+/// Longest reason for a change of a policy: a sentence, not a document.
+pub const REASON_MAX_BYTES: usize = 512;
 /// Most distinct dependencies that become metric labels; the rest share one.
 pub const DEPENDENCY_LABELS_MAX: usize = 200;
 /// Longest wait before a task may run first, and longest snooze.

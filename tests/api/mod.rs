@@ -3,4 +3,5 @@
 mod bad_input;
 mod breakers;
 mod life;
+mod policies;
 mod waiting;

@@ -83,6 +83,9 @@ async fn an_isolated_agent_takes_nothing_while_the_other_takes_all_until_it_is_c
     let row = table.lines().find(|line| line.starts_with("second")).expect("a row");
     assert!(row.contains("isolated") && row.contains("isolate: its key was revoked"), "{table}");
 
+    let metrics = reqwest::get(format!("{}/metrics", told_by.url())).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("redrive_breaker_state{agent=\"second\",breaker=\"*\"} 3"), "{metrics}");
+
     // Isolated it stays: another process of the agent begins with it.
     terminate(&second);
     second.wait().await.unwrap();

@@ -4,6 +4,7 @@ mod bench;
 mod breakers;
 mod classify;
 mod dev;
+mod queues;
 mod routes;
 mod simulate;
 mod work;

@@ -39,6 +39,10 @@ async fn a_scenario_gives_a_table_an_object_and_a_picture_and_the_same_each_time
     assert_eq!((code, said.as_str()), (0, ""));
     assert!(table.starts_with("A short outage (seed 1)\nVARIANT"), "{table}");
     assert!(table.contains("full_jitter") && table.contains("RECOVERED") && table.contains('$'), "{table}");
+    assert!(
+        !table.contains("SHUT") && !table.contains("REPEATED"),
+        "what is zero everywhere is left out: {table}"
+    );
     let svg = std::fs::read_to_string(directory.path().join("outage.svg")).unwrap();
     assert!(svg.starts_with("<svg ") && svg.contains("retries a second"), "{svg}");
 
@@ -52,6 +56,28 @@ async fn a_scenario_gives_a_table_an_object_and_a_picture_and_the_same_each_time
     assert_eq!(figures["succeeded"].as_f64().unwrap() + figures["dead"].as_f64().unwrap(), 200.0);
     assert!(figures["recovered"].as_f64().unwrap() > 30.0, "{figures}");
     assert!(!report["variants"][0]["curve"]["points"].as_array().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn gates_and_workflows_are_shown_and_their_mistakes_told_with_their_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let more =
+        "[workflow]\nsteps = 3\ncalls_at = 2\nresume = false\n[gate]\nrequests_per_minute = 900\n[retry]";
+    let text = SCENARIO.replace("[retry]", more);
+    std::fs::write(directory.path().join("gate.toml"), &text).unwrap();
+    let (code, table, said) = simulate(&["gate.toml"], directory.path()).await;
+    assert_eq!((code, said.as_str()), (0, ""));
+    assert!(table.contains("SHUT") && table.contains("REPEATED"), "{table}");
+    let (_, object, _) = simulate(&["gate.toml", "--json"], directory.path()).await;
+    let object: Value = serde_json::from_str(&object).unwrap();
+    let figures = &object["variants"][0]["figures"];
+    assert_eq!(figures["succeeded"], 200.0, "who waits behind a gate loses no attempt: {figures}");
+    assert!(figures["gate_shuts"].as_f64().unwrap() >= 1.0, "{figures}");
+
+    std::fs::write(directory.path().join("gate.toml"), text.replace("= 900", "= 0")).unwrap();
+    let (code, _, said) = simulate(&["gate.toml"], directory.path()).await;
+    assert_eq!(code, 2);
+    assert!(said.contains("gate.toml:18: `gate.requests_per_minute` is 0, but must be 1 to"), "{said}");
 }
 
 #[tokio::test]

@@ -64,9 +64,9 @@ async fn nothing_acknowledged_is_lost_when_the_coordinator_is_killed() {
     let mut coordinator = Coordinator::start(directory.path()).await;
     let sink = sink().await;
     let at_once = r#"{"overrides": {"server_error": {"strategy": {"strategy": "fixed", "delay_ms": 20}}}}"#;
-    let policy = serde_json::from_str(at_once).unwrap();
+    let policy: redrive_shared::retry::RetryPolicy = serde_json::from_str(at_once).unwrap();
     let default = redrive_shared::id::Name::new("default").unwrap();
-    coordinator.client().put_queue(&default, &redrive_shared::wire::QueueCreate { policy }).await.unwrap();
+    coordinator.client().put_queue(&default, &policy.into()).await.unwrap();
     let _workers =
         [worker(&coordinator.url(), "one", &sink.url, 8), worker(&coordinator.url(), "two", &sink.url, 8)];
     let stop = Arc::new(AtomicBool::new(false));

@@ -147,7 +147,7 @@ async fn what_is_done_to_a_queue_at_one_coordinator_is_in_force_at_all() {
     let redis = RedisServer::start().await;
     let (a, b) = (Coordinator::on(&redis.url()).await, Coordinator::on(&redis.url()).await);
     let (a, b) = (a.client(), b.client());
-    let made = redrive_shared::wire::QueueCreate { policy: fixed_policy(70_000) };
+    let made = redrive_shared::wire::QueueCreate::from(fixed_policy(70_000));
     a.put_queue(&name("made"), &made).await.expect("made");
     let on_it = |text: &str| {
         let task = NewTask { id: Some(id(text)), queue: Some(name("made")), ..NewTask::default() };
@@ -172,9 +172,7 @@ async fn what_is_done_to_a_queue_at_one_coordinator_is_in_force_at_all() {
     let settled = b.settle(&fails(&lease)).await.expect("settled");
     assert!(settled.results[0].due_at_ms.is_some_and(|due_ms| due_ms >= before + 70_000), "{settled:?}");
     // Another policy: in force as soon as the other coordinator has heard of it.
-    a.put_queue(&name("made"), &redrive_shared::wire::QueueCreate { policy: fixed_policy(5_000_000) })
-        .await
-        .expect("changed");
+    a.put_queue(&name("made"), &fixed_policy(5_000_000).into()).await.expect("changed");
     let mut number = 0;
     let changed = async || {
         number += 1;

@@ -90,6 +90,27 @@ async fn what_changed_is_learnt_though_the_number_of_the_change_went_back() {
 }
 
 #[tokio::test]
+async fn a_release_without_versions_reads_policies_and_what_it_changes_is_not_lost() {
+    let redis = RedisServer::start().await;
+    let store = open(&redis).await;
+    store.put_queue(&name("default"), fixed_policy(1)).await.expect("changed");
+    // It reads policies alone, and refuses what it does not know in them.
+    let stored = redis.command(&["HGET", "rd:{*}:queues", "default"]).await;
+    assert_eq!(stored, serde_json::to_string(&fixed_policy(1)).expect("JSON"));
+    let theirs = serde_json::to_string(&fixed_policy(2)).expect("JSON");
+    redis.command(&["HSET", "rd:{*}:queues", "default", &theirs]).await;
+    redis.command(&["INCR", "rd:{*}:changes"]).await;
+    store.put_queue(&name("default"), fixed_policy(3)).await.expect("changed");
+    let versions = store.policy_versions(&name("default")).await.expect("versions");
+    let kept: Vec<_> = versions.iter().map(|kept| (kept.version, kept.policy.clone())).collect();
+    let expected = [(3, fixed_policy(3)), (2, fixed_policy(2)), (1, fixed_policy(1)), (0, <_>::default())];
+    assert_eq!(kept, expected);
+    assert_eq!(versions[1].reason.as_deref(), Some("found in force when it was changed next"));
+    let shown = store.queues().await.expect("queues");
+    assert_eq!(shown[0].version, 3);
+}
+
+#[tokio::test]
 async fn a_shard_that_lost_a_pause_is_paused_again() {
     let redis = RedisServer::start().await;
     let store = open(&redis).await;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redrive_coordinator::store::redis::link::LinkOptions;
 use redrive_coordinator::store::redis::{RedisConfig, RedisStore};
-use redrive_coordinator::store::{Claim, Claimed, Ending, Extended, Reap, Settled, Store};
+use redrive_coordinator::store::{Claim, Claimed, Ending, Extended, Reap, Restriction, Settled, Store};
 use redrive_shared::clock::{Clock, ManualClock};
 use redrive_shared::id::TaskId;
 use redrive_shared::task::{Lease, TaskState};
@@ -15,7 +15,7 @@ use redrive_shared::wire::Heartbeat;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::redis::{RedisCluster, RedisOptions, RedisServer};
 use crate::support::wait::eventually;
-use crate::support::{START_MS, beat_with, claim_of, id, name, redis_config, settle_of, task};
+use crate::support::{EnqueueExt, START_MS, beat_with, claim_of, id, name, redis_config, settle_of, task};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long this store waits for an answer.
@@ -213,6 +213,31 @@ async fn a_dead_master_stops_only_its_own_shards() {
         assert!(matches!(settled[0], Settled::Applied { .. }), "{settled:?}");
     }
     finish(&store, &clock).await;
+}
+
+#[tokio::test]
+async fn a_dead_master_is_waited_for_once_where_shards_are_asked_one_after_another() {
+    let options = RedisOptions::default().set("cluster-require-full-coverage", "no");
+    let cluster = RedisCluster::with(options).await;
+    let (store, clock) = open(&cluster.url(), 16).await;
+    let tasks = (0..200).map(|number| task(&format!("t-{number}")).needs("d")).collect();
+    store.enqueue(tasks).await.unwrap();
+    let dead = (cluster.master_of("rd:{*}:meta").await + 1) % 3;
+    let cut_off = tasks_on(&cluster.nodes()[dead]).await;
+    for node in [dead, dead + 3] {
+        cluster.nodes()[node].suspend();
+    }
+    let restricted = [Restriction { dependency: name("d"), any: Some(1_000), retries: None }];
+    let asked = Instant::now();
+    let claimed = store.claim(vec![claim_of(200)], &restricted).await.unwrap().remove(0);
+    let took = asked.elapsed();
+    for node in [dead, dead + 3] {
+        cluster.nodes()[node].resume();
+    }
+    assert!(ids_of(&claimed.leases).is_disjoint(&cut_off));
+    assert_eq!(claimed.next_due_ms, Some(clock.now_ms() + 1_000), "it comes again for the rest");
+    // A third of the shards is there, more or less: to wait for each of them takes twelve times as long as for one.
+    assert!(took < GIVES_UP * 8, "{took:?}");
 }
 
 /// Every task is done in the end, and the counters say so.

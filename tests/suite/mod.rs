@@ -10,6 +10,7 @@ mod enqueue;
 mod gates;
 mod handed_off;
 mod operate;
+mod policies;
 mod presence;
 mod read;
 mod reap;
@@ -261,6 +262,18 @@ macro_rules! with_behaviours {
                 commands_are_bounded,
                 commands_stand_until_the_agent_is_forgotten,
                 commands_are_still_there_when_the_store_is_opened_again,
+            }
+            policies {
+                a_change_is_kept_with_who_made_it_when_and_why,
+                a_queue_that_was_never_changed_is_at_version_0,
+                the_policy_in_force_again_makes_no_version,
+                a_change_made_from_another_version_is_refused,
+                policies_change_together_or_not_at_all,
+                a_change_that_was_carried_out_can_be_repeated,
+                the_last_fifty_versions_are_kept,
+                of_changes_at_once_one_is_made_from_what_was_in_force,
+                versions_are_still_there_when_the_store_is_opened_again,
+                a_pause_is_no_change_of_a_policy,
             }
             reopen {
                 everything_is_still_there,

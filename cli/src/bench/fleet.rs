@@ -69,7 +69,7 @@ pub(super) fn failure() -> FailureSignal {
 /// Makes a queue whose retries are due at once.
 pub(super) async fn make_queue(client: &Client, name: &str) -> anyhow::Result<Name> {
     let queue = Name::new(name)?;
-    client.put_queue(&queue, &QueueCreate { policy: at_once() }).await?;
+    client.put_queue(&queue, &QueueCreate::from(at_once())).await?;
     Ok(queue)
 }
 

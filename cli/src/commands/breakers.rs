@@ -41,7 +41,7 @@ Examples:
 
 /// See agents' circuit breakers, isolate, close and reset them.
 #[derive(Debug, clap::Args)]
-#[command(after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
+#[command(after_help = AFTER_HELP)]
 pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,

@@ -1,5 +1,10 @@
 //! `redrive queues`: what waits where, and how it is retried.
 
+mod apply;
+mod changes;
+mod export;
+mod history;
+
 use redrive_shared::id::Name;
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::wire::{QueueCreate, QueueView};
@@ -13,6 +18,7 @@ const AFTER_HELP: &str = "\
 Examples:
   redrive queues list
   redrive queues create reports --policy '{\"max_attempts\": 8, \"deadline_ms\": 3600000}'
+  redrive queues apply queues.toml --dry-run
   redrive queues pause reports";
 
 const CREATE_HELP: &str = "\
@@ -30,6 +36,9 @@ Examples:
 pub struct Args {
     #[command(subcommand)]
     action: Action,
+    /// Who makes a change, for the policies' history [default: user@host].
+    #[arg(long, global = true, env = "REDRIVE_ACTOR", value_name = "NAME")]
+    actor: Option<Name>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -51,7 +60,13 @@ enum Action {
         /// How its tasks are retried, as JSON, @FILE, or - for stdin.
         #[arg(long, value_name = "JSON|@FILE|-")]
         policy: Option<String>,
+        /// Why, for the policy's history.
+        #[arg(long, value_name = "TEXT", requires = "policy")]
+        reason: Option<String>,
     },
+    Apply(apply::Args),
+    Export(export::Args),
+    History(history::Args),
     /// Stop a queue from handing out work; what runs goes on.
     #[command(after_help = "Example:\n  redrive queues pause reports")]
     Pause {
@@ -68,12 +83,19 @@ enum Action {
 
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let client = context.client()?;
+    let client = match args.actor.or_else(crate::actor::who) {
+        Some(actor) => client.acting_as(&actor),
+        None => client,
+    };
     match args.action {
+        Action::Apply(args) => apply::run(args, &client, context).await,
+        Action::Export(args) => export::run(args, &client, context).await,
+        Action::History(args) => history::run(args, &client, context).await,
         Action::List => list(&client, context).await,
         Action::Show { name } => show(context, &client.queue(&name).await?),
-        Action::Create { name, policy } => {
+        Action::Create { name, policy, reason } => {
             let policy = policy.map(|given| arguments::object("--policy", &given)).transpose()?;
-            create(&client, context, &name, policy).await
+            create(&client, context, &name, policy, reason).await
         }
         Action::Pause { name } => changed(context, &client.pause(&name).await?, "paused"),
         Action::Resume { name } => changed(context, &client.resume(&name).await?, "resumed"),
@@ -135,7 +157,8 @@ fn show(context: &Context, queue: &QueueView) -> anyhow::Result<()> {
         return output.value(queue);
     }
     output.table(table(std::slice::from_ref(queue), context.now_ms()))?;
-    output.line(format!("\n{}", output.strong("policy")))?;
+    let version = output.faint(&format!("version {}", queue.version));
+    output.line(format!("\n{}  {version}", output.strong("policy")))?;
     Ok(output.line(serde_json::to_string_pretty(&queue.policy)?)?)
 }
 
@@ -144,6 +167,7 @@ async fn create(
     context: &Context,
     name: &Name,
     policy: Option<RetryPolicy>,
+    reason: Option<String>,
 ) -> anyhow::Result<()> {
     let existing = match client.queue(name).await {
         Ok(queue) => Some(queue),
@@ -155,7 +179,7 @@ async fn create(
         // Making a queue twice must not put a policy that somebody has tuned back to the defaults.
         (Some(queue), None) => changed(context, &queue, "exists already and is left as it is"),
         (existing, policy) => {
-            let request = QueueCreate { policy: policy.unwrap_or_default() };
+            let request = QueueCreate { reason, ..policy.unwrap_or_default().into() };
             let what = if existing.is_some() { "has a new policy" } else { "created" };
             changed(context, &client.put_queue(name, &request).await?, what)
         }

@@ -9,7 +9,7 @@ use redrive_shared::breaker::{BreakerSnapshot, BreakerState};
 use redrive_shared::failure::FailureClass;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::task::{AttemptEnd, AttemptRecord, FailureRecord, TaskState, TaskView};
-use redrive_shared::wire::AgentView;
+use redrive_shared::wire::{AgentView, OWN_BREAKER};
 
 use super::push::PUSHER;
 use crate::output::{duration, excerpt};
@@ -24,8 +24,6 @@ const QUIET_MS: i64 = 1_500;
 const MANY_FAILURES: u32 = 4;
 /// Characters of what a server said.
 const SAID_MAX: usize = 24;
-/// The key of an agent's own breaker in heartbeats.
-const OWN: &str = "*";
 
 /// How a line is meant, for its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,7 +198,7 @@ impl Account {
                 let before = self.breakers.insert((agent.agent.clone(), key.clone()), *now);
                 self.count_open(before, *now);
                 let Some(line) = breaker_line(&agent.agent, before, *now) else { continue };
-                if key == OWN {
+                if key == OWN_BREAKER {
                     lines.push(line);
                 } else if before.is_none_or(|before| before.openings < now.openings)
                     && !self.dependency_openings_told
@@ -232,7 +230,7 @@ impl Account {
     /// How often breakers opened: agents' own, and those of their dependencies.
     pub fn openings(&self) -> (u64, u64) {
         let sum = |own: bool| {
-            let kind = self.breakers.iter().filter(|((_, key), _)| (key == OWN) == own);
+            let kind = self.breakers.iter().filter(|((_, key), _)| (key == OWN_BREAKER) == own);
             kind.map(|(_, breaker)| breaker.openings).sum()
         };
         (sum(true), sum(false))
@@ -240,7 +238,7 @@ impl Account {
 
     /// Each agent's own breaker, by name.
     pub fn own_breakers(&self) -> BTreeMap<&str, BreakerState> {
-        let own = self.breakers.iter().filter(|((_, key), _)| key == OWN);
+        let own = self.breakers.iter().filter(|((_, key), _)| key == OWN_BREAKER);
         own.map(|((agent, _), breaker)| (agent.as_str(), breaker.state)).collect()
     }
 }

@@ -355,7 +355,7 @@ impl<'a> Play<'a> {
 /// Makes the demo's queues, with their policies.
 pub async fn make_queues(client: &Client) -> anyhow::Result<()> {
     for (name, policy) in queues() {
-        client.put_queue(&Name::new(name)?, &QueueCreate { policy }).await?;
+        client.put_queue(&Name::new(name)?, &QueueCreate::from(policy)).await?;
     }
     Ok(())
 }

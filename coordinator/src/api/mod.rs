@@ -1,5 +1,6 @@
 //! The HTTP API: `/v1`, health, metrics, and the OpenAPI document that is made from this code.
 
+mod actor;
 mod body;
 mod breakers;
 mod gates;
@@ -114,7 +115,8 @@ impl Api {
             .routes(routes!(work::presence))
             .routes(routes!(breakers::list))
             .routes(routes!(breakers::command))
-            .routes(routes!(queues::list))
+            .routes(routes!(queues::list, queues::put_all))
+            .routes(routes!(queues::versions))
             .routes(routes!(queues::get, queues::put))
             .routes(routes!(queues::pause))
             .routes(routes!(queues::resume))

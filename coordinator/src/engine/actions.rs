@@ -1,12 +1,11 @@
-//! Looking at tasks, and what operators do to them and to queues.
+//! Looking at tasks, and what operators do to them.
 
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::limits::{PAGE_DEFAULT_ITEMS, PAGE_MAX_ITEMS, QUEUES_MAX};
-use redrive_shared::retry::RetryPolicy;
+use redrive_shared::limits::{PAGE_DEFAULT_ITEMS, PAGE_MAX_ITEMS};
 use redrive_shared::task::{TaskState, TaskView};
 use redrive_shared::wire::{
-    AgentView, Page, QueueView, StatusReply, StatusRequest, TaskAction, TaskActionReply, TaskActionRequest,
+    AgentView, Page, StatusReply, StatusRequest, TaskAction, TaskActionReply, TaskActionRequest,
     TaskActionResult,
 };
 
@@ -122,49 +121,6 @@ impl Engine {
                 TaskActionResult { id, state: None, error }
             }
         }
-    }
-
-    /// Makes a queue or replaces its policy.
-    pub async fn put_queue(&self, name: &Name, policy: RetryPolicy) -> Result<QueueView> {
-        policy
-            .validate()
-            .map_err(|error| Problem::new(ErrorCode::InvalidPolicy, error.to_string()).at("policy"))?;
-        if !self.store.has_queue(name) && self.store.queue_names().len() >= QUEUES_MAX {
-            let detail = format!("there are {QUEUES_MAX} queues already; use groups to tell tenants apart");
-            return Err(Problem::new(ErrorCode::InvalidValue, detail));
-        }
-        self.store.put_queue(name, policy).await.map_err(unavailable)?;
-        self.queue(name).await
-    }
-
-    pub(super) async fn make_queue(&self, name: &Name) -> Result<()> {
-        tracing::info!(queue = %name, "made a queue that was named and did not exist");
-        self.store.make_queue(name).await.map_err(unavailable)
-    }
-
-    /// One queue.
-    pub async fn queue(&self, name: &Name) -> Result<QueueView> {
-        let queues = self.store.queues().await.map_err(unavailable)?;
-        match queues.into_iter().find(|queue| queue.name == *name) {
-            Some(queue) => Ok(queue),
-            None => Err(self.unknown_queue(name)),
-        }
-    }
-
-    /// Every queue.
-    pub async fn queues(&self) -> Result<Vec<QueueView>> {
-        self.store.queues().await.map_err(unavailable)
-    }
-
-    /// Stops or resumes handing out a queue's tasks.
-    pub async fn pause(&self, name: &Name, paused: bool) -> Result<QueueView> {
-        if !self.store.pause(name, paused).await.map_err(unavailable)? {
-            return Err(self.unknown_queue(name));
-        }
-        if !paused {
-            self.dispatcher.wake_all();
-        }
-        self.queue(name).await
     }
 
     /// Every agent known.

@@ -20,7 +20,7 @@ impl Engine {
     pub async fn command_breaker(&self, request: BreakerCommandRequest) -> Result<BreakerCommand> {
         check::reason(request.reason.as_deref())?;
         let agents = self.store.agents().await.map_err(unavailable)?;
-        let breaker = find(&agents, &request)?;
+        let breaker = find(&agents, &request, self.clock.now_ms())?;
         let BreakerCommandRequest { agent, action, reason, dependency: _ } = request;
         let wanted = CommandBreaker { agent, breaker, action, reason };
         let given = self.store.command_breaker(wanted.clone()).await.map_err(unavailable)?;
@@ -37,14 +37,15 @@ impl Engine {
 }
 
 /// The key of the breaker that is meant, if it is one of an agent that can be told.
-fn find(agents: &[AgentView], request: &BreakerCommandRequest) -> Result<String> {
+fn find(agents: &[AgentView], request: &BreakerCommandRequest, now_ms: i64) -> Result<String> {
     let runs: Vec<&AgentView> = agents.iter().filter(|agent| agent.agent == request.agent).collect();
     let Some(last) = runs.first() else { return Err(unknown_agent(agents, request)) };
     if runs.iter().all(|run| run.status == AgentStatus::Gone) {
+        let silent_s = now_ms.saturating_sub(last.seen_at_ms).max(0) / 1_000;
         let detail = format!(
-            "agent `{}` is gone: it was last heard from at {} ms, and nobody would carry this out; its next start begins with \
-             closed breakers, but for those that stay isolated by an earlier command",
-            last.agent, last.seen_at_ms
+            "agent `{}` is gone: it was last heard from {silent_s} s ago, and nobody would carry this out; its next start \
+             begins with closed breakers, but for those that stay isolated by an earlier command",
+            last.agent
         );
         return Err(Problem::new(ErrorCode::UnknownAgent, detail).at("agent"));
     }

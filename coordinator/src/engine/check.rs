@@ -9,7 +9,7 @@ use redrive_shared::id::Name;
 use redrive_shared::limits::{
     ATTEMPTS_MAX, BATCH_MAX_ITEMS, CLAIM_AVOID_MAX, CLAIM_QUEUES_MAX, COST_MAX_USD, DELAY_MAX_MS,
     HEARTBEAT_BREAKERS_MAX, LABEL_VALUE_MAX_BYTES, LABELS_MAX, LEASE_MAX_MS, LEASE_MIN_MS, MESSAGE_MAX_BYTES,
-    NAME_MAX_BYTES, PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, ROUTE_MAX, SIGNAL_HEADERS_MAX,
+    NAME_MAX_BYTES, PAYLOAD_MAX_BYTES, REASON_MAX_BYTES, RESULT_MAX_BYTES, ROUTE_MAX, SIGNAL_HEADERS_MAX,
     SIGNAL_TEXT_MAX_BYTES, WAIT_MAX_MS,
 };
 use redrive_shared::wire::{ClaimRequest, Heartbeat, NewTask, Outcome};
@@ -164,6 +164,11 @@ pub(super) fn run(agent: Option<Name>, boot_id: Option<Name>) -> Result<Option<R
         (Some(_), None) => Err(missing("boot_id", "agent")),
         (None, Some(_)) => Err(missing("agent", "boot_id")),
     }
+}
+
+/// Why a policy is changed.
+pub(super) fn policy_reason(reason: Option<&str>) -> Result<()> {
+    within("reason", reason.map_or(0, str::len) as u64, 0, REASON_MAX_BYTES as u64, " bytes")
 }
 
 pub(super) fn wait(wait_ms: u64) -> Result<()> {

@@ -10,6 +10,7 @@ mod gates;
 mod judge;
 mod presence;
 mod push;
+mod queues;
 mod told;
 mod work;
 

@@ -54,7 +54,8 @@ pub enum GateSwapped {
 }
 
 /// How much of a dependency's tasks may be leased, by all claims of one call together. What a repeated request is given
-/// again does not count.
+/// again does not count; nor does what was leased in a part of the store whose answer was lost: nobody knows of those leases,
+/// and they end unstarted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restriction {
     /// Which dependency. One that is named twice has the lower bound of each kind.

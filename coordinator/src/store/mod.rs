@@ -11,6 +11,7 @@ pub mod doctor;
 mod error;
 mod format;
 mod gates;
+mod policies;
 pub mod redis;
 pub mod sqlite;
 mod views;
@@ -26,7 +27,7 @@ use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Attempt, Ended, Fence};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{FailureRecord, Lease, TaskState, TaskView};
-use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, QueueView};
+use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView};
 use serde_json::value::RawValue;
 use tokio::sync::broadcast;
 
@@ -34,6 +35,7 @@ pub use self::arriving::{Enqueue, Enqueued};
 pub use self::commands::CommandBreaker;
 pub use self::error::{Result, StoreError};
 pub use self::gates::{GateCell, GateSwap, GateSwapped, Gates, Restriction};
+pub use self::policies::{NewPolicy, PolicyChange, PolicyPut};
 
 /// The queue that is always there.
 pub const DEFAULT_QUEUE: &str = "default";
@@ -373,8 +375,14 @@ pub trait Store: Send + Sync + 'static {
     async fn list(&self, filter: Filter) -> Result<Listed>;
     /// Makes a queue with the default policy, unless it is there.
     async fn make_queue(&self, name: &Name) -> Result<()>;
-    /// Makes a queue or replaces its policy.
-    async fn put_queue(&self, name: &Name, policy: RetryPolicy) -> Result<()>;
+    /// Makes queues or replaces their policies, all of them or none, and keeps the last versions of each.
+    async fn put_queues(&self, change: PolicyChange) -> Result<PolicyPut>;
+    /// Makes a queue or replaces its policy, whatever is in force.
+    async fn put_queue(&self, name: &Name, policy: RetryPolicy) -> Result<()> {
+        self.put_queues(PolicyChange::of(name.clone(), policy)).await.map(|_| ())
+    }
+    /// The versions of a queue's policy that are kept, newest first. Empty where it was never changed, or is not there.
+    async fn policy_versions(&self, queue: &Name) -> Result<Vec<PolicyVersion>>;
     /// Stops or resumes handing out a queue's tasks. False: no such queue.
     async fn pause(&self, name: &Name, paused: bool) -> Result<bool>;
     /// Whether there is such a queue, as far as this process knows. Cheap: it is asked with every request.

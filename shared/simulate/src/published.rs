@@ -218,8 +218,8 @@ fn a_queue_with_a_gate_saves_all_workflows_of_an_outage_and_repeats_no_step() {
     assert!(share(of(&report, "full jitter")) < 0.05);
     for name in ["Redrive", "Redrive, retries only", "Redrive, no checkpoints"] {
         let with = of(&report, name);
-        assert!(share(with) >= 0.95 && with.escalated == 0.0, "{name}: {}", with.dead);
-        assert!(with.failed < 150.0, "{name}: {}", with.failed);
+        assert!(share(with) >= 0.99 && with.escalated == 0.0, "{name}: {}", with.dead);
+        assert!(with.failed < 250.0, "{name}: {}", with.failed);
         assert_eq!(with.steps_repeated > 0.0, name == "Redrive, no checkpoints");
     }
     let endless = of(&report, "full jitter, no end");

@@ -254,7 +254,7 @@ impl<'a> World<'a> {
         let (agent, now_us) = (self.agent(client), self.now_us);
         let Client { leave, started_us, failed, .. } = *self.client(client);
         let hint_ms = result.err().and_then(|trouble| self.hint_ms(trouble));
-        let told = Told { agent, leave, result, hint_ms, started_us, now_us };
+        let told = Told { agent, retry: failed > 0, leave, result, hint_ms, started_us, now_us };
         self.brakes.tell(told, &mut self.chance);
         match result {
             Ok(()) => {

@@ -15,53 +15,53 @@ pub(super) const NOTHING_ALLOWED: &str =
 /// Money, credits, or a plan that does not include this.
 pub(super) const NO_MONEY: &str = "\
      {balance,credit,credits}~{insufficient,not enough,too low,exhausted,depleted,used up}; \
-     {insufficient,not enough,no remaining,no more,out of}~{balance,credit}; not~enough~{balance,credit}; no {credit,credits,quota}~{left,remaining}; out of~usage; credits exceeded; {maximum,max}~credits; \
-     quota~{insufficient,not enough,used up}; {account,you,you've,team,organization,plan,key}~{run out of,ran out of}; \
-     credit balance; insufficient*balance; insufficient*credit; insufficient*quota; out of credits; \
-     out of funds; billing hard limit; hard limit*reached; spend limit; spending limit; spend cap; \
-     spending cap; payment required; budget has been exceeded; exceeded*budget; budget limit; \
-     budget exceeded; over budget; no credits; have any credits; no remaining credits; \
-     not enough credit; not enough balance; balance is not enough; requires more credits; \
-     can only afford; requires*credits; credits*exhausted; credits*depleted; depleted*credits; \
-     exhausted*credits; ran out of credit; run out of credit; used all*credits; \
-     exceeded*monthly included credits; specified api usage limits; billing is not active; \
-     credits have been; billing not active; please check your billing; past due; overdue payment; \
-     overdue bill; free trial*ended; free trial*expired; free quota*exhausted; free tier*exhausted; \
-     free*quota exceeded; negative balance; please recharge; recharge your account; \
-     exceeded your current quota; usage is not included; monthly usage limit; \
-     credit limit; enable billing; billing to be enabled; billing disabled; buy more credits; \
-     spend*limit*reached; balance is too low; balance too low; remaining balance; \
-     exceed*available credit; characters remaining; credits remaining; exceeds your quota; \
-     quota is not enough; not enough quota; storage quota; run out of*credit; balance*exhausted; \
-     unpaid invoice; overdue invoice; no active subscription; subscription*expired; prepaid*exhausted";
+     {insufficient,not enough,no remaining,no more,out of,exhausted,depleted,negative}~{balance,credit}; \
+     not~enough~{balance,credit}; no {credit,credits,quota}~{left,remaining}; out of~usage; \
+     credits exceeded; {maximum,max}~credits; quota~{insufficient,not enough,used up}; {account,you,\
+     you've,team,organization,plan,key}~{run out of,ran out of}; credit balance; insufficient*balance; \
+     insufficient*credit; insufficient*quota; out of credits; out of funds; billing hard limit; \
+     hard limit*reached; spend limit; spending limit; spend cap; spending cap; payment required; \
+     budget has been exceeded; exceeded*budget; budget limit; budget exceeded; over budget; no credits; \
+     have any credits; no remaining credits; not enough credit; not enough balance; \
+     balance is not enough; requires more credits; can only afford; requires*credits; credits*exhausted; \
+     credits*depleted; depleted*credits; exhausted*credits; ran out of credit; run out of credit; \
+     used all*credits; exceeded*monthly included credits; specified api usage limits; \
+     billing is not active; credits have been; billing not active; please check your billing; past due; \
+     overdue payment; overdue bill; free trial*ended; free trial*expired; free quota*exhausted; \
+     free tier*exhausted; free*quota exceeded; negative balance; please recharge; recharge your account; \
+     exceeded your current quota; usage is not included; monthly usage limit; credit limit; \
+     enable billing; billing to be enabled; billing disabled; buy more credits; spend*limit*reached; \
+     balance is too low; balance too low; remaining balance; exceed*available credit; \
+     characters remaining; credits remaining; exceeds your quota; quota is not enough; not enough quota; \
+     storage quota; run out of*credit; balance*exhausted; unpaid invoice; overdue invoice; \
+     no active subscription; subscription*expired; prepaid*exhausted";
 
 /// An allowance that is used up: gone where no period is named after which it comes back.
 pub(super) const USED_UP: &str = "quota~{used up,exhausted,depleted}";
 
 /// A period that is longer than a retry can wait out, and that ends by itself.
 pub(super) const WINDOW: &str = "\
-     per day; *perday; */day; */ day; per 24 hours; daily; *-per-day; *(tpd); *(rpd); tpd|; rpd|; \
-     requests a day; per week; weekly; *perweek; 5-hour; 5 hour; five-hour; five hour; hour limit; \
-     hourly usage limit; session limit; usage limit; usage cap; limit*resets; limit will reset; \
-     hit your limit; for today; today's; call volume quota; per month; */month; */ month; monthly; \
-     totalrequests limit; 24-hour; 24 hour; until tomorrow; quota will be replenished; rolling window; \
-     rolling time window; quota refresh; youtube.quota; midnight; next billing cycle; \
-     this billing period";
+     {current,this} {day,week,month}; per day; *perday; */day; */ day; per 24 hours; daily; *-per-day; \
+     *(tpd); *(rpd); tpd|; rpd|; requests a day; per week; weekly; *perweek; 5-hour; 5 hour; five-hour; \
+     five hour; hour limit; hourly usage limit; session limit; usage limit; usage cap; limit*resets; \
+     limit will reset; hit your limit; for today; today's; call volume quota; per month; */month; \
+     */ month; monthly; totalrequests limit; 24-hour; 24 hour; until tomorrow; \
+     quota will be replenished; rolling window; rolling time window; quota refresh; youtube.quota; \
+     midnight; next billing cycle; this billing period";
 
 /// A short period, or plain words for going too fast.
 pub(super) const RATE: &str = "\
-     cooling down; cooldown; frequency limit; frequency control; too frequent; temporarily deferred; greylist; unexpected volume; unusual rate; overlimit; \
-     per minute; *perminute; */min; / min; per second; *persecond; per-minute; *(tpm); *(rpm); tpm|; \
-     rpm|; itpm|; tokens per min; requests per min; *rate limit; *rate-limit; *ratelimit; *rate_limit; \
-     too many requests; too many tokens; request rate; *throttl; requests too frequent; \
-     concurrent requests; concurrent connections; concurrency limit; too many concurrent; \
-     reduce your request rate; slow down; slowdown; quota exceeded; exceeded*quota; quota*exceeded; \
-     exceeding*quota; resource exhausted; resource has been exhausted; *resource_exhausted; calls per; \
-     requests per; per hour; call limit; over*query limit; blocked*temporarily*rate; abuse detection; \
-     too quickly; too fast; requests limit; request limit; too many requ; too many r\"; capacity on this model; flood control; flood wait; *floodwait; \
-         parallel request limit; too many api calls; too many calls; too frequent; 频率; 频繁; 速率; 限流; 并发; \
-         请求过多; レート制限; リクエストが多; 요청이 너무; 요청 한도; demasiadas solicitudes; zu viele anfragen; trop de requ; \
-         слишком много запросов; muitas solicita; troppe richieste";
+     cooling down; cooldown; frequency limit; frequency control; too frequent; temporarily deferred; \
+     greylist; unexpected volume; unusual rate; overlimit; per minute; *perminute; */min; / min; \
+     per second; *persecond; per-minute; *(tpm); *(rpm); tpm|; rpm|; itpm|; tokens per min; \
+     requests per min; *rate limit; *rate-limit; *ratelimit; *rate_limit; too many requests; \
+     too many tokens; request rate; *throttl; requests too frequent; concurrent requests; \
+     concurrent connections; concurrency limit; too many concurrent; reduce your request rate; \
+     slow down; slowdown; quota exceeded; exceeded*quota; quota*exceeded; exceeding*quota; \
+     resource exhausted; resource has been exhausted; *resource_exhausted; calls per; requests per; \
+     per hour; call limit; over*query limit; blocked*temporarily*rate; abuse detection; too quickly; \
+     too fast; requests limit; request limit; too many requ; too many r\"; capacity on this model; \
+     flood control; flood wait; *floodwait; parallel request limit; too many api calls; too many calls";
 
 /// Words that make it a limit at all, before asking which one.
 pub(super) const LIMIT: &str =

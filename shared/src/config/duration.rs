@@ -63,6 +63,23 @@ pub fn parse_duration_ms(text: &str) -> Result<u64, DurationError> {
     u64::try_from(duration.as_millis()).map_err(|_| DurationError::TooLong(own()))
 }
 
+/// Writes whole milliseconds so that [`parse_duration_ms`] reads the same again: `1m30s`, `1d`, `250ms`, `0s`.
+pub fn format_duration_ms(ms: u64) -> String {
+    const UNITS: [(u64, &str); 5] =
+        [(24 * 60 * 60 * 1_000, "d"), (60 * 60 * 1_000, "h"), (60 * 1_000, "m"), (1_000, "s"), (1, "ms")];
+    if ms == 0 {
+        return "0s".to_owned();
+    }
+    let (mut text, mut left) = (String::new(), ms);
+    for (unit, name) in UNITS {
+        if left >= unit {
+            text.push_str(&format!("{}{name}", left / unit));
+            left %= unit;
+        }
+    }
+    text
+}
+
 fn only_fixed_units(text: &str) -> bool {
     let units = text.split(|c: char| c.is_ascii_digit() || c.is_whitespace() || c == '.');
     units.filter(|unit| !unit.is_empty()).all(|unit| matches!(unit, "ms" | "s" | "m" | "h" | "d" | "w"))
@@ -71,6 +88,18 @@ fn only_fixed_units(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_reads_the_same_again() {
+        for (ms, text) in
+            [(0, "0s"), (250, "250ms"), (90_000, "1m30s"), (86_400_000, "1d"), (90_061_001, "1d1h1m1s1ms")]
+        {
+            assert_eq!(format_duration_ms(ms), text);
+        }
+        for ms in [0, 1, 999, 1_000, 59_999, 60_000, 86_399_999, 63_072_000_000, 63_072_000_001] {
+            assert_eq!(parse_duration_ms(&format_duration_ms(ms)), Ok(ms));
+        }
+    }
 
     #[test]
     fn people_write_durations_in_many_ways() {

@@ -14,7 +14,8 @@ const OUTCOMES_MIN: u32 = 10;
 const FAILURES_MARGIN: u32 = 8;
 /// The same for failures that outnumber the successes since they last did not: a busy dependency would have to fail for half
 /// a minute until failures are most of a minute. At an error rate of 30 % it is reached once in (0.7 / 0.3)^20 = 23 million
-/// starts, at 40 % once in 3,300, and there time is what is lost.
+/// starts, at 40 % once in 3,300, and there time is what is lost. Only calls that were handed out count: of those that agents
+/// make themselves, successes are reported later than failures.
 const STRAIN_MAX: u32 = 20;
 /// Failures that isolate, and the agents that they must come from where there are several.
 const BLOCKED_MIN: usize = 3;
@@ -73,7 +74,8 @@ pub struct Heard {
     pub count: u32,
     /// Who made them, if it is known.
     pub agent: Option<Name>,
-    /// When the first of them was handed out: what is older than a gate's state decides nothing about it.
+    /// When the first of them was handed out: what is older than a gate's state decides nothing about it. 0: they were not
+    /// handed out, but made by agents themselves.
     pub started_ms: i64,
 }
 
@@ -105,7 +107,9 @@ impl Gate {
             Signal::NotMade => return,
         };
         self.sample.add(tally, now_ms);
-        self.strain = self.strain.saturating_add(tally.failures).saturating_sub(tally.successes);
+        if heard.started_ms > 0 {
+            self.strain = self.strain.saturating_add(tally.failures).saturating_sub(tally.successes);
+        }
         let Some(agent) = &heard.agent else { return };
         match self.agents.iter_mut().find(|(known, _)| known == agent) {
             Some((_, at_ms)) => *at_ms = now_ms,

@@ -140,6 +140,14 @@ fn failures_of_the_whole_fleet_shut_it_and_bad_luck_does_not() {
     assert_eq!(noticed, Some(20), "however much worked before");
 
     let mut gate = Gate::default();
+    hear(&mut gate, Signal::Success, T0);
+    gate.hear(&Heard { count: 1_000, ..from("a", Signal::Success, 0) }, T0, 0.0);
+    for _ in 0..100 {
+        let own = Heard { agent: None, ..from("a", Signal::Failure, 0) };
+        assert_eq!(gate.hear(&own, T0, 0.0), None, "what agents call themselves is told in pieces");
+    }
+
+    let mut gate = Gate::default();
     for place in 0..10_000 {
         let signal = if place % 5 == 0 { Signal::Failure } else { Signal::Success };
         assert_eq!(hear(&mut gate, signal, T0 + place * 100), None, "one in five fails");

@@ -115,6 +115,17 @@ impl Default for Strategy {
 }
 
 impl Strategy {
+    /// The name of every strategy, as it is written.
+    pub const NAMES: [&str; 7] = [
+        "fixed",
+        "exponential",
+        "exponential_jitter",
+        "full_jitter",
+        "equal_jitter",
+        "decorrelated",
+        "schedule",
+    ];
+
     /// Draws the delay before the next attempt, in milliseconds, 0 to [`MAX_DELAY_MS`].
     ///
     /// `attempt` is the number of failures so far, this one included; 0 counts as 1. `previous_delay_ms` is the delay

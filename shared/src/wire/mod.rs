@@ -15,7 +15,9 @@ pub use breakers::{
     BreakerAction, BreakerCommand, BreakerCommandRequest, BreakerView, BreakersReply, OWN_BREAKER,
 };
 pub use gates::{GateAction, GateRequest, GateView, GatesReply};
-pub use queues::{QueueCreate, QueueView, QueuesReply};
+pub use queues::{
+    ACTOR_HEADER, PolicyVersion, QueueCreate, QueuePut, QueueVersionsReply, QueueView, QueuesPut, QueuesReply,
+};
 pub use tasks::{
     EnqueueReply, EnqueueRequest, EnqueueResult, EnqueueStatus, NewTask, Page, StatusReply, StatusRequest,
     TaskAction, TaskActionReply, TaskActionRequest, TaskActionResult,

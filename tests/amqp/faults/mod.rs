@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use redrive_coordinator::CoordinatorConfig;
 use redrive_coordinator::amqp::PushConfig;
 use redrive_shared::id::TaskId;
+use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{Priority, TaskState, TaskView};
 use redrive_shared::wire::{
     ClaimRequest, EnqueueRequest, NewTask, Outcome, QueueCreate, SettleRequest, Settlement,
@@ -86,8 +87,8 @@ impl Rig {
 
 async fn make_queues(client: &Client) {
     for queue in [LETTERS, PLAIN, PULLED] {
-        let policy = serde_json::from_str(POLICY).unwrap();
-        client.put_queue(&name(queue), &QueueCreate { policy }).await.unwrap();
+        let policy: RetryPolicy = serde_json::from_str(POLICY).unwrap();
+        client.put_queue(&name(queue), &QueueCreate::from(policy)).await.unwrap();
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use redrive_shared::clock::{Clock, SystemClock};
+use redrive_shared::retry::RetryPolicy;
 use redrive_shared::wire::{EnqueueRequest, Outcome, QueueCreate, SettleRequest};
 use redrive_worker::client::Client;
 use tokio::task::JoinHandle;
@@ -91,8 +92,8 @@ impl Scene {
         let sink_started_ms = SystemClock.now_ms();
         let lease_ms = (on != On::Defaults).then_some(LEASE_MS);
         let fleet = Fleet::start(&servers.store(), &sink.url, lease_ms).await;
-        let policy = serde_json::from_str(POLICY).expect("a policy");
-        fleet.client().put_queue(&name("default"), &QueueCreate { policy }).await.expect("a queue");
+        let policy: RetryPolicy = serde_json::from_str(POLICY).expect("a policy");
+        fleet.client().put_queue(&name("default"), &QueueCreate::from(policy)).await.expect("a queue");
         let ahead = if on == On::Defaults { AHEAD_DEFAULTS } else { AHEAD };
         let load = Load::start(&fleet.client(), &sink.handle.progress(), ahead);
         Self { on, servers, fleet, sink, sink_started_ms, load, rng, strikes: Vec::new(), late: Vec::new() }

@@ -14,11 +14,13 @@ use redrive_shared::error::Problem;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::task::{TaskState, TaskView};
 use redrive_shared::wire::{
-    AgentsReply, BreakerCommand, BreakerCommandRequest, BreakersReply, ClaimReply, ClaimRequest,
-    EnqueueReply, EnqueueRequest, ExtendReply, ExtendRequest, GateRequest, GateView, GatesReply, Heartbeat,
-    HeartbeatReply, Page, QueueCreate, QueueView, QueuesReply, ReportsRequest, SettleReply, SettleRequest,
-    StatusReply, StatusRequest, TaskAction, TaskActionReply, TaskActionRequest,
+    ACTOR_HEADER, AgentsReply, BreakerCommand, BreakerCommandRequest, BreakersReply, ClaimReply,
+    ClaimRequest, EnqueueReply, EnqueueRequest, ExtendReply, ExtendRequest, GateRequest, GateView,
+    GatesReply, Heartbeat, HeartbeatReply, Page, QueueCreate, QueueVersionsReply, QueueView, QueuesPut,
+    QueuesReply, ReportsRequest, SettleReply, SettleRequest, StatusReply, StatusRequest, TaskAction,
+    TaskActionReply, TaskActionRequest,
 };
+use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder, Response, Url, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -58,6 +60,7 @@ pub struct ListQuery {
 pub struct Client {
     http: reqwest::Client,
     base: Url,
+    actor: Option<HeaderValue>,
 }
 
 impl Client {
@@ -85,7 +88,14 @@ impl Client {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(|error| refused(error_chain(&error)))?;
-        Ok(Self { http, base })
+        Ok(Self { http, base, actor: None })
+    }
+
+    /// The same client, which says who changes something: for the record of those changes.
+    #[must_use]
+    pub fn acting_as(self, actor: &Name) -> Self {
+        // Names have no control characters, which is all that a header may not have.
+        Self { actor: HeaderValue::from_bytes(actor.as_bytes()).ok(), ..self }
     }
 
     /// The coordinator's address.
@@ -185,6 +195,17 @@ impl Client {
         self.call(self.request(Method::PUT, &url).json(queue), &url).await
     }
 
+    /// Makes queues, or changes their policies: all of them or none. Answers with those queues.
+    pub async fn put_queues(&self, queues: &QueuesPut) -> Result<QueuesReply, ClientError> {
+        let url = self.endpoint(&["v1", "queues"])?;
+        self.call(self.request(Method::PUT, &url).json(queues), &url).await
+    }
+
+    /// How a queue's policy came about, newest version first.
+    pub async fn queue_versions(&self, name: &Name) -> Result<QueueVersionsReply, ClientError> {
+        self.get(&["v1", "queues", name, "versions"]).await
+    }
+
     /// Stops a queue from handing out work.
     pub async fn pause(&self, name: &Name) -> Result<QueueView, ClientError> {
         let url = self.endpoint(&["v1", "queues", name, "pause"])?;
@@ -273,7 +294,11 @@ impl Client {
     }
 
     fn request(&self, method: Method, url: &Url) -> RequestBuilder {
-        self.http.request(method, url.clone()).timeout(CALL_TIMEOUT)
+        let call = self.http.request(method, url.clone()).timeout(CALL_TIMEOUT);
+        match &self.actor {
+            Some(actor) => call.header(ACTOR_HEADER, actor),
+            None => call,
+        }
     }
 
     async fn call<R: DeserializeOwned>(&self, call: RequestBuilder, url: &Url) -> Result<R, ClientError> {

@@ -45,6 +45,11 @@ pub(super) async fn run(
     let mut backoff = Backoff::new(CLAIM_BACKOFF.0, CLAIM_BACKOFF.1);
     // A claim whose reply may have been lost: it is repeated as it was, so that the leases it gave come to light.
     let mut unanswered: Option<ClaimRequest> = None;
+    // An agent that was isolated before this start must take nothing.
+    tokio::select! {
+        () = worker.introduced.notified() => {}
+        () = worker.shutdown.cancelled() => return,
+    }
     while !worker.shutdown.is_cancelled() {
         while batches.try_join_next().is_some() {}
         let request = match unanswered.take() {

@@ -31,7 +31,8 @@ pub(super) async fn execute(worker: Arc<Worker>, task: Admitted, settlements: Un
     let returned = run(&worker, &lease, key, &stop).await;
     let took = began.elapsed();
     let end = resolve(stop.reason(), returned);
-    worker.report(ticket, for_breaker(&worker, &lease, end.as_ref(), took));
+    worker
+        .report(ticket, for_breaker(lease.dependency.as_deref(), end.as_ref(), took, worker.clock.now_ms()));
     match end {
         Some(outcome) => {
             let outcome = normalise(outcome);
@@ -160,7 +161,12 @@ fn timed_out() -> FailureSignal {
 }
 
 /// What the attempt says about the agent and its dependency. The coordinator classifies for itself, with the same rules.
-fn for_breaker(worker: &Worker, lease: &Lease, end: Option<&Outcome>, took: Duration) -> breaker::Outcome {
+fn for_breaker(
+    dependency: Option<&str>,
+    end: Option<&Outcome>,
+    took: Duration,
+    now_ms: i64,
+) -> breaker::Outcome {
     let duration_ms = millis(took);
     match end {
         Some(Outcome::Done { .. }) => breaker::Outcome::Success { duration_ms },
@@ -169,7 +175,7 @@ fn for_breaker(worker: &Worker, lease: &Lease, end: Option<&Outcome>, took: Dura
             | Outcome::Dead { failure, .. }
             | Outcome::Escalate { failure, .. },
         ) => {
-            let class = classify(failure, lease.dependency.as_deref(), worker.clock.now_ms()).class;
+            let class = classify(failure, dependency, now_ms).class;
             breaker::Outcome::Failure { class, duration_ms }
         }
         Some(Outcome::Snooze { .. } | Outcome::Release {}) | None => breaker::Outcome::Ignored,
@@ -209,6 +215,28 @@ mod tests {
         assert_eq!(label(resolve(Some(CancelReason::Draining), None)), "release");
         assert_eq!(label(resolve(Some(CancelReason::Timeout), done())), "done");
         assert_eq!(label(resolve(Some(CancelReason::Timeout), Some(Outcome::Release {}))), "retry");
+    }
+
+    #[test]
+    fn every_ending_tells_the_breakers_what_it_says_of_the_dependency() {
+        let took = Duration::from_millis(7);
+        let told = |end: Option<Outcome>| for_breaker(Some("llm/a"), end.as_ref(), took, 0);
+        let of = |class| FailureSignal { class: Some(class), ..FailureSignal::default() };
+        assert_eq!(told(Some(Outcome::done(None))), breaker::Outcome::Success { duration_ms: 7 });
+        for class in FailureClass::ALL {
+            let failure = breaker::Outcome::Failure { class, duration_ms: 7 };
+            assert_eq!(told(Some(Outcome::retry(of(class)))), failure);
+            assert_eq!(told(Some(Outcome::dead(of(class)))), failure);
+            assert_eq!(told(Some(Outcome::escalate(of(class)))), failure);
+        }
+        // Put off, handed back, called off, or lost: nothing was learnt.
+        assert_eq!(told(Some(Outcome::Snooze { delay_ms: 1 })), breaker::Outcome::Ignored);
+        assert_eq!(told(Some(Outcome::Release {})), breaker::Outcome::Ignored);
+        assert_eq!(told(resolve(Some(CancelReason::LeaseLost), failed())), breaker::Outcome::Ignored);
+        assert_eq!(told(resolve(Some(CancelReason::Cancelled), failed())), breaker::Outcome::Ignored);
+        assert_eq!(told(resolve(Some(CancelReason::Draining), failed())), breaker::Outcome::Ignored);
+        let timeout = breaker::Outcome::Failure { class: FailureClass::Timeout, duration_ms: 7 };
+        assert_eq!(told(resolve(Some(CancelReason::Timeout), None)), timeout);
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub(super) async fn run(worker: Arc<Worker>, farewell: CancellationToken) {
                 pause
             }
         };
+        worker.introduced.notify_one();
         tokio::select! {
             () = pass(&worker, pause) => {}
             // A change of a breaker is told at once.

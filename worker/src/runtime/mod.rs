@@ -139,6 +139,8 @@ struct Worker {
     breakers: Mutex<BreakerSet>,
     /// Told when a breaker has changed its state: the next heartbeat goes out at once.
     breaker_changed: Notify,
+    /// Told when the first heartbeat was answered, or was not: what persons want of the agent is known before it asks for work.
+    introduced: Notify,
     /// Told when a person has changed one: what is being claimed may not be wanted, and more may be wanted.
     commanded: Notify,
     tally: Tally,
@@ -219,6 +221,7 @@ async fn run_with(
         held: Held::new(Duration::from_millis(config.lease_ms.unwrap_or(LEASE_DEFAULT_MS))),
         breakers: Mutex::new(BreakerSet::new(config.breaker.clone()).map_err(ConfigError::from)?),
         breaker_changed: Notify::new(),
+        introduced: Notify::new(),
         commanded: Notify::new(),
         tally: Tally::default(),
         config,

@@ -90,7 +90,7 @@ pub(super) async fn measure(
     let client = &targets.clients()[0];
     // Without gates a task needs many attempts: how many is what is measured.
     let policy = RetryPolicy { max_attempts: redrive_shared::limits::ATTEMPTS_MAX, ..RetryPolicy::default() };
-    client.put_queue(&queue, &QueueCreate { policy }).await?;
+    client.put_queue(&queue, &QueueCreate { policy, ..QueueCreate::default() }).await?;
     enqueue(client, &queue).await.context("enqueueing")?;
     let workers = work(targets.clients(), &queue, &url, &stop)?;
     wait_for_all(client, &queue).await?;

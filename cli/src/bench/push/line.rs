@@ -46,7 +46,7 @@ impl Line {
     ) -> anyhow::Result<Self> {
         let queue = Name::new(queue)?;
         let policy = RetryPolicy { lease_ms: LEASE_MS, ..at_once() };
-        client.put_queue(&queue, &QueueCreate { policy }).await?;
+        client.put_queue(&queue, &QueueCreate::from(policy)).await?;
         let mut arrivals = peer.consume(&broker.pushed(&queue)).await?;
         enqueue(client, &batch(&queue, &payload(options.payload_bytes)?, 1, |_| 0)).await?;
         let mut first = arrivals.next().await?;

@@ -276,6 +276,7 @@ fn is_about_items(code: ErrorCode) -> bool {
         | ErrorCode::UnsupportedMediaType
         | ErrorCode::StaleEpoch
         | ErrorCode::WrongState
+        | ErrorCode::VersionConflict
         | ErrorCode::RequestTimeout
         | ErrorCode::Overloaded
         | ErrorCode::ForbiddenHost

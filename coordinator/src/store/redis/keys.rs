@@ -32,8 +32,10 @@
 //! |---|---|---|
 //! | `rd:{*}:meta` | hash | layout and number of shards, fixed at first use |
 //! | `rd:{*}:queues` | hash | policies by queue |
+//! | `rd:{*}:versions` | hash | the last version of each policy that was ever changed |
+//! | `rd:{*}:h:<queue>` | hash | the versions that are kept, by number: JSON, the policy in it as text |
 //! | `rd:{*}:paused` | set | paused queues |
-//! | `rd:{*}:changes` | string | the last change of the two above: its time in µs, or a little later |
+//! | `rd:{*}:changes` | string | the last change of policies and pauses: its time in µs, or a little later |
 //! | `rd:{*}:gates` | hash | gates by dependency: version, space, value; under `''` the last change of any of them, and how many there are |
 //! | `rd:{*}:agents` | hash | the last heartbeat of each run |
 //! | `rd:{*}:commands` | hash | the commands that stand for each agent's breakers |

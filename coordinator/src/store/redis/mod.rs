@@ -29,6 +29,7 @@ pub mod link;
 mod open;
 mod operate;
 mod pauses;
+mod policies;
 mod queues;
 mod reach;
 mod read;
@@ -48,9 +49,8 @@ use async_trait::async_trait;
 use redis::Value;
 use redrive_shared::clock::Clock;
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
-use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, QueueView};
+use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
@@ -70,8 +70,8 @@ use self::transition::{Change, Changed};
 pub use self::value::STORED;
 use super::{
     Acted, Arrival, Beaten, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend, Extended, Filter,
-    GateSwap, GateSwapped, Gates, Hint, Listed, Reap, Restriction, Result, Settle, Settled, Store,
-    StoreError,
+    GateSwap, GateSwapped, Gates, Hint, Listed, PolicyChange, PolicyPut, Reap, Restriction, Result, Settle,
+    Settled, Store, StoreError,
 };
 
 /// A handle to the shared store.
@@ -261,11 +261,15 @@ impl Store for RedisStore {
     }
 
     async fn make_queue(&self, name: &Name) -> Result<()> {
-        self.inner.write_queue(name, &RetryPolicy::default(), false).await
+        self.inner.make_queue(name).await
     }
 
-    async fn put_queue(&self, name: &Name, policy: RetryPolicy) -> Result<()> {
-        self.inner.write_queue(name, &policy, true).await
+    async fn put_queues(&self, change: PolicyChange) -> Result<PolicyPut> {
+        self.inner.put_queues(&change).await
+    }
+
+    async fn policy_versions(&self, queue: &Name) -> Result<Vec<PolicyVersion>> {
+        self.inner.policy_versions(queue).await
     }
 
     async fn pause(&self, name: &Name, paused: bool) -> Result<bool> {

@@ -7,7 +7,6 @@ use rand::RngExt;
 use redis::{Value, cmd};
 use redrive_shared::clock::Clock;
 use redrive_shared::id::Name;
-use redrive_shared::retry::RetryPolicy;
 use tokio::sync::broadcast;
 
 use super::address::{Address, Kind};
@@ -88,7 +87,7 @@ impl RedisStore {
         // It was empty: this is the only place that fills it.
         let _ = inner.shards.set(lanes);
         let name = Name::new(DEFAULT_QUEUE).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        inner.write_queue(&name, &RetryPolicy::default(), false).await?;
+        inner.make_queue(&name).await?;
         let listening = tokio::spawn(hints::listen(Arc::downgrade(&inner), heard));
         let mending = tokio::spawn(pauses::mend(Arc::downgrade(&inner)));
         Ok(Self { inner, looking: [listening, mending] })

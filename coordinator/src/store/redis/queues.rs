@@ -19,6 +19,8 @@ use crate::store::{Result, StoreError};
 pub(super) struct Queue {
     pub paused: bool,
     pub policy: Arc<RetryPolicy>,
+    /// The last version of its policy.
+    pub version: u64,
 }
 
 /// Every queue known, as of one moment.
@@ -98,6 +100,13 @@ impl Inner {
         }
         let paused = self.link.query(cmd("SMEMBERS").arg(self.keys.once("paused"))).await?;
         let paused: HashSet<String> = texts(&paused)?.into_iter().collect();
+        // Before the policies: of one that changes in between, a change made from what is shown is refused. The other way
+        // round it would be let in, and undo what nobody was shown.
+        let versions = self.link.query(cmd("HGETALL").arg(self.keys.once("versions"))).await?;
+        let mut numbers: HashMap<&str, u64> = HashMap::new();
+        for (name, version) in super::reply::pairs(&versions)? {
+            numbers.insert(text(name)?, integer(version)?.unsigned_abs());
+        }
         let all = self.link.query(cmd("HGETALL").arg(self.keys.once("queues"))).await?;
         let mut book = Book { change, ..Book::default() };
         for (name, policy) in super::reply::pairs(&all)? {
@@ -106,7 +115,8 @@ impl Inner {
             let policy: RetryPolicy = serde_json::from_slice(bytes(policy)?)
                 .map_err(|error| StoreError::Corrupt(format!("the policy of queue {name}: {error}")))?;
             let paused = paused.contains(name.as_str());
-            book.queues.insert(name, Queue { paused, policy: Arc::new(policy) });
+            let version = numbers.get(name.as_str()).copied().unwrap_or(0);
+            book.queues.insert(name, Queue { paused, policy: Arc::new(policy), version });
         }
         self.books.set(book);
         // What was learnt of queues that were paused or not known says nothing of them now.
@@ -114,11 +124,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Makes a queue unless it is there, or replaces its policy.
-    pub async fn write_queue(&self, name: &Name, policy: &RetryPolicy, replace: bool) -> Result<()> {
-        let policy = serde_json::to_string(policy)
+    /// Makes a queue with the default policy, unless it is there.
+    pub async fn make_queue(&self, name: &Name) -> Result<()> {
+        let policy = serde_json::to_string(&RetryPolicy::default())
             .map_err(|error| StoreError::Corrupt(format!("a policy: {error}")))?;
-        self.change_queue(if replace { "put" } else { "make" }, name, &policy).await.map(|_| ())
+        self.change_queue("make", name, &policy).await.map(|_| ())
     }
 
     /// Stops or resumes handing out a queue's tasks; false: no such queue.

@@ -69,12 +69,16 @@ script!(
     NEXT_DUE, "next_due"
 );
 script!(
-    /// Queues are made, changed, paused.
+    /// Queues are made and paused.
     QUEUES, "queues"
 );
 script!(
     /// Gates are changed.
     SWAP_GATES, "swap_gates"
+);
+script!(
+    /// Policies are put in force.
+    PUT_QUEUES, "put_queues"
 );
 script!(
     /// Claims of a shard learn which queues are paused.

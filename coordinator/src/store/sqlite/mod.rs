@@ -12,6 +12,7 @@ mod lanes;
 mod leases;
 mod open;
 mod operate;
+mod policies;
 mod queues;
 mod read;
 mod rows;
@@ -27,7 +28,7 @@ use redrive_shared::clock::Clock;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
-use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, QueueView};
+use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -37,7 +38,8 @@ use self::read::Detail;
 use self::writer::{Writer, WriterHandle, store_error};
 use super::{
     Acted, Arrival, Beaten, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend, Extended, Filter,
-    GateSwap, GateSwapped, Gates, Listed, Reap, Restriction, Result, Settle, Settled, Store, StoreError,
+    GateSwap, GateSwapped, Gates, Listed, PolicyChange, PolicyPut, Reap, Restriction, Result, Settle,
+    Settled, Store, StoreError,
 };
 
 /// Connections kept open for readers; more readers at once open their own for the moment.
@@ -210,18 +212,18 @@ impl Store for SqliteStore {
                 return Ok(());
             }
             tx.memory.queues_changed = true;
-            tx.memory.queues.put(tx.connection, &name, RetryPolicy::default())
+            tx.memory.queues.put(tx.connection, &name, RetryPolicy::default()).map(|_| ())
         })
         .await
     }
 
-    async fn put_queue(&self, name: &Name, policy: RetryPolicy) -> Result<()> {
-        let name = name.clone();
-        self.write(move |tx| {
-            tx.memory.queues_changed = true;
-            tx.memory.queues.put(tx.connection, &name, policy)
-        })
-        .await
+    async fn put_queues(&self, change: PolicyChange) -> Result<PolicyPut> {
+        self.write(move |tx| policies::put(tx, change)).await
+    }
+
+    async fn policy_versions(&self, queue: &Name) -> Result<Vec<PolicyVersion>> {
+        let queue = queue.clone();
+        self.read(move |connection| policies::versions(connection, &queue)).await
     }
 
     async fn pause(&self, name: &Name, paused: bool) -> Result<bool> {

@@ -19,8 +19,10 @@ pub(super) const SCHEMA_VERSION: i64 = 1;
 /// The database's file in the data directory, and the file that is locked.
 pub(super) const DATABASE: &str = "redrive.sqlite";
 pub(super) const LOCK: &str = "lock";
-/// Tables that version 1 did not have from the beginning, made where they are missing.
-const LATER_TABLES: &str = include_str!("sql/breaker_commands.sql");
+/// Tables that version 1 did not have from the beginning, made where they are missing: the version says what a release must
+/// know to work with the tasks, and one that does not know these works with them all the same.
+const LATER_TABLES: [&str; 2] =
+    [include_str!("sql/breaker_commands.sql"), include_str!("sql/policy_versions.sql")];
 /// How long to wait for another process's transaction (a backup, a shell) before callers are told.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Statements kept prepared.
@@ -71,7 +73,9 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
         }
         newer => return Err(rusqlite::Error::IntegralValueOutOfRange(0, newer)),
     }
-    connection.execute_batch(LATER_TABLES)?;
+    for table in LATER_TABLES {
+        connection.execute_batch(table)?;
+    }
     let gates = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'gates')";
     add(connection, gates, include_str!("sql/add_gates.sql"))?;
     let routes = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('tasks') WHERE name = 'primary_dependency')";

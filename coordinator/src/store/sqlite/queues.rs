@@ -73,8 +73,13 @@ impl QueueBook {
             .collect()
     }
 
-    /// Makes a queue or replaces its policy, in the table and here.
-    pub fn put(&mut self, connection: &Connection, name: &Name, policy: RetryPolicy) -> rusqlite::Result<()> {
+    /// Makes a queue or replaces its policy, in the table and here; its number.
+    pub fn put(
+        &mut self,
+        connection: &Connection,
+        name: &Name,
+        policy: RetryPolicy,
+    ) -> rusqlite::Result<i64> {
         connection.execute(
             "INSERT INTO queues (name, policy) VALUES (?1, ?2)
              ON CONFLICT (name) DO UPDATE SET policy = excluded.policy",
@@ -86,7 +91,7 @@ impl QueueBook {
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
         self.insert(Queue { number, name: name.clone(), paused, policy: Arc::new(policy) });
-        Ok(())
+        Ok(number)
     }
 
     /// Pauses or resumes a queue. False: no such queue.

@@ -157,6 +157,7 @@ pub(super) fn list(connection: &Connection, filter: &Filter) -> rusqlite::Result
 pub(super) fn queues(connection: &Connection) -> rusqlite::Result<Vec<QueueView>> {
     let mut statement =
         connection.prepare_cached("SELECT queue, name, paused, policy FROM queues ORDER BY name")?;
+    let mut version = connection.prepare_cached(super::policies::LAST_VERSION)?;
     let mut counts = connection.prepare_cached("SELECT state, tasks FROM counts WHERE queue = ?1")?;
     let mut next = connection.prepare_cached(
         "SELECT MIN((SELECT t.due_ms FROM tasks t WHERE t.lane = l.lane AND t.state = 0 ORDER BY t.due_ms LIMIT 1))
@@ -175,6 +176,7 @@ pub(super) fn queues(connection: &Connection) -> rusqlite::Result<Vec<QueueView>
             counts: states,
             next_due_at_ms: next.query_row([number], |row| row.get(0))?,
             policy: json(row, 3)?.unwrap_or_default(),
+            version: version.query_row([number], |row| row.get::<_, i64>(0))?.unsigned_abs(),
         })
     })?;
     rows.collect()

@@ -99,8 +99,11 @@ impl Fleet {
             Ok(()) => Signal::Success,
             Err(trouble) => Signal::of(trouble.class(), told.hint_ms),
         };
-        let agent = Name::new(format!("agent-{}", told.agent)).ok();
-        let heard = Heard { signal, count: 1, agent, started_ms: millis(told.started_us) };
+        // Of what agents do themselves, it is told how it ended, and not who did it when.
+        let own = self.holds == Holds::Retries && !told.retry;
+        let agent = if own { None } else { Name::new(format!("agent-{}", told.agent)).ok() };
+        let started_ms = if own { 0 } else { millis(told.started_us) };
+        let heard = Heard { signal, count: 1, agent, started_ms };
         let advanced = self.gate.advance(now_ms);
         self.note(advanced);
         let change = self.gate.hear(&heard, now_ms, chance.random::<f64>());

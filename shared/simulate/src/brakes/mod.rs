@@ -34,6 +34,7 @@ pub(crate) struct Asking {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Told {
     pub(crate) agent: u32,
+    pub(crate) retry: bool,
     pub(crate) leave: Permission,
     pub(crate) result: Result,
     /// The `Retry-After` that it was answered with.

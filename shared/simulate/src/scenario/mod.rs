@@ -2,11 +2,12 @@
 
 mod parse;
 mod parts;
-mod reader;
+mod quantities;
 #[cfg(test)]
 mod tests;
 
 use redrive_shared::breaker::BreakerConfig;
+pub use redrive_shared::config::reader::Mistake as ScenarioError;
 use redrive_shared::gate::Settings;
 use redrive_shared::retry::RetryPolicy;
 
@@ -205,16 +206,4 @@ pub struct Cost {
     /// Each second that a task waits to run again: an agent that is held, memory, a user who looks on. 0 where a task is
     /// parked while it waits.
     pub per_wait_s_usd: f64,
-}
-
-/// What a scenario's file may not say, and where it stands.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{file}{}: {message}", line.map(|line| format!(":{line}")).unwrap_or_default())]
-pub struct ScenarioError {
-    /// The file's name, as given.
-    pub file: String,
-    /// The line, counted from 1, where there is one to blame.
-    pub line: Option<usize>,
-    /// What is wrong, and what to write instead.
-    pub message: String,
 }

@@ -1,11 +1,10 @@
 //! From text to a scenario.
 
 use redrive_shared::breaker::BreakerConfig;
-use toml::Table;
-use toml::de::DeTable;
+use redrive_shared::config::reader::{Document, Read, Reader, Source};
 
 use super::parts::{read_breaker, read_gate, read_retry};
-use super::reader::{Read, Reader, Source};
+use super::quantities::Quantities;
 use super::{
     Clients, Cost, Dependency, GateRules, Outage, RateLimit, Room, Scenario, ScenarioError, Stage, Variant,
     Workflow,
@@ -31,13 +30,8 @@ impl Scenario {
                 format!("a scenario has at most {FILE_MAX_BYTES} bytes; this one has {}", text.len());
             return Err(source.error(None, message));
         }
-        let syntax = |error: toml::de::Error| {
-            let line = error.span().map(|span| source.line_at(span.start));
-            source.error(line, format!("not valid TOML: {}", error.message()))
-        };
-        let values: Table = toml::from_str(text).map_err(syntax)?;
-        let spans = DeTable::parse(text).map_err(syntax)?;
-        read_scenario(Reader::new(source, &values, spans.get_ref()))
+        let document = Document::parse(source).map_err(|mut mistakes| mistakes.remove(0))?;
+        read_scenario(document.reader())
     }
 }
 

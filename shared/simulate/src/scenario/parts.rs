@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use redrive_shared::breaker::BreakerConfig;
+use redrive_shared::config::reader::{Read, Reader};
 use redrive_shared::gate::{Budget, Settings};
 use redrive_shared::retry::{ClassPolicy, MAX_ATTEMPTS, MAX_DEADLINE_MS, PolicyError, RetryPolicy, Strategy};
 use toml::{Table, Value};
 
-use super::reader::{Read, Reader};
 use super::{GateRules, Holds, Retry};
 use crate::dependency::Trouble;
 
@@ -155,21 +155,9 @@ fn read_like(default: &Value, key: &str, reader: &mut Reader<'_>) -> Read<Option
 
 /// The policy's check names fields by their path; the last part of it is the key here.
 fn policy_error(reader: &Reader<'_>, error: &PolicyError) -> super::ScenarioError {
-    let field = match error {
-        PolicyError::ZeroDelay { field }
-        | PolicyError::DelayTooLong { field, .. }
-        | PolicyError::MinAboveMax { low_field: field, .. }
-        | PolicyError::EmptySchedule { field }
-        | PolicyError::ScheduleTooLong { field, .. }
-        | PolicyError::AttemptsOutOfRange { field, .. }
-        | PolicyError::AttemptsAgainstRisk { field, .. }
-        | PolicyError::DurationOutOfRange { field, .. }
-        | PolicyError::CountOutOfRange { field, .. }
-        | PolicyError::ChainOfItself { field, .. }
-        | PolicyError::TwiceInChain { field, .. } => field,
-    };
+    let field = error.field();
     let key = field.rsplit('.').next().unwrap_or(field);
     let key = key.split('[').next().unwrap_or(key);
     let text = error.to_string();
-    reader.error(key, text.strip_prefix(field.as_str()).unwrap_or(&text).trim_start())
+    reader.error(key, text.strip_prefix(field).unwrap_or(&text).trim_start())
 }

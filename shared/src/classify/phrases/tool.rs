@@ -3,16 +3,15 @@
 /// A tool's report that it ran and failed.
 pub(in crate::classify) const REPORTED: &str = "\
      error executing tool; tool execution*failed; tool execution error; tool*execution failed; \
-     error calling tool; tool call failed; tool*failed with; failed to execute tool; \
-     error running tool; *toolexception; *toolerror; error in tool; *toolinvocation; tool*raised; \
-     mcp error -32603; mcp server*error; tool '*' failed; tool returned an error; tool*returned*error; \
-     error invoking tool; error while executing tool; tool use error; tool_use_error; plugin*failed; \
-     incorrect password error; password*pdf; pdf*password; pdf*encrypted; encrypted*pdf; pdf*decrypt; \
-     need to be decrypted; file has not been decrypted; *pdfread; *pdfium; *pdferror; *pdfsyntax; \
-     *pdfparse; invalid pdf; pdf*corrupt; corrupt*pdf; pdf*damaged; damaged*pdf; pdf header; \
-     eof marker not found; no /root object; pdf structure; pdf processing; pdf conversion; convert*pdf; \
-     pdf page; pdf*invalid; *tesseract; ocr failed; trailer*pdf; startxref; xref table; *poppler; \
-     pdftotext; page count";
+     error calling tool; tool call failed; tool*failed with; failed to execute tool; error running tool; \
+     *toolexception; *toolerror; error in tool; *toolinvocation; tool*raised; mcp error -32603; \
+     mcp server*error; tool '*' failed; tool returned an error; tool*returned*error; error invoking tool; \
+     error while executing tool; tool use error; tool_use_error; plugin*failed; incorrect password error; \
+     password*pdf; pdf*password; pdf*encrypted; encrypted*pdf; pdf*decrypt; need to be decrypted; \
+     file has not been decrypted; *pdfread; *pdfium; *pdferror; *pdfsyntax; *pdfparse; invalid pdf; \
+     pdf*corrupt; corrupt*pdf; pdf*damaged; damaged*pdf; pdf header; eof marker not found; \
+     no /root object; pdf structure; pdf processing; pdf conversion; convert*pdf; pdf page; pdf*invalid; \
+     *tesseract; ocr failed; trailer*pdf; startxref; xref table; *poppler; pdftotext; page count";
 
 /// How commands, browsers and files fail.
 pub(in crate::classify) const FAILED: &str = "\
@@ -29,31 +28,29 @@ pub(in crate::classify) const FAILED: &str = "\
 /// A tool's failure that passes by itself; the rest of them repeats with the same input.
 pub(in crate::classify) const PASSING_TOOL_ERROR: &str = "\
      try again; temporar; timed out; timeout; unavailable; browser*closed; target*closed; page crashed; \
-     connection; network; busy; execution context was destroyed; internal error; -32603; crashed; \
-     econn; overloaded; 500|; 502|; 503|; rate limit; intercept; not clickable; not interactable; \
-     stale element; detached; not attached";
+     connection; network; busy; execution context was destroyed; internal error; -32603; crashed; econn; \
+     overloaded; 500|; 502|; 503|; rate limit; intercept; not clickable; not interactable; stale element; \
+     detached; not attached";
 
 /// A request that has to change.
 pub(in crate::classify) const BAD_REQUEST: &str = "\
      invalid request; invalid_request; bad request; *badrequest; *invalidrequest; *validationexception; \
-     validation error; *validationerror; validation failed; is required; required field; \
-     missing required; must be one of; not of type; must be a; must be of type; unsupported parameter; \
-     unknown parameter; unrecognized request argument; invalid value; invalid type; invalid parameter; \
+     validation error; *validationerror; validation failed; is required; required field; missing required; \
+     must be one of; not of type; must be a; must be of type; unsupported parameter; unknown parameter; \
+     unrecognized request argument; invalid value; invalid type; invalid parameter; \
      unexpected keyword argument; unprocessable; *unprocessableentity; does not exist; syntax error; \
      *syntaxerror; *undefinedcolumn; *undefinedtable; no such column; no such table; unknown column; \
      violates*constraint; constraint failed; duplicate entry; duplicate key; *integrityerror; \
      *programmingerror; data too long; invalid input syntax; invalid argument; *invalidargument; \
      malformed; not found; *notfound; method not allowed; unsupported; not supported; wrongtype; \
-     schema*invalid; invalid schema; mcp error -32602; mcp error -32601; invalid params; \
-     method not found; operation not permitted; too short; too small; too many values; \
-     exceeds the maximum; invalid; cannot be empty; must not be empty; non-empty; unknown field; \
-     unexpected field; additional properties; out of supported range; type mismatch; not a valid; \
-     unrecognized; extra inputs are not permitted; did you mean; \
-     cannot {query field,be null,be blank,be disabled,be negative,specify both}; no matching; \
-     could not find a version; unimplemented; is out of range; value out of range; \
-     out of range {for,value}; unknown command; crossslot; noscript|; execabort; curl: (3); \
-     curl error 3|; constraint*violated; incorrect param; param incorrect; is mandatory; \
+     schema*invalid; invalid schema; mcp error -32602; mcp error -32601; invalid params; method not found; \
+     operation not permitted; too short; too small; too many values; exceeds the maximum; invalid; \
+     cannot be empty; must not be empty; non-empty; unknown field; unexpected field; \
+     additional properties; out of supported range; type mismatch; not a valid; unrecognized; \
+     extra inputs are not permitted; did you mean; cannot {query field,be null,be blank,be disabled,\
+     be negative,specify both}; no matching; could not find a version; unimplemented; is out of range; \
+     value out of range; out of range {for,value}; unknown command; crossslot; noscript|; execabort; \
+     curl: (3); curl error 3|; constraint*violated; incorrect param; param incorrect; is mandatory; \
      should be one of; must {have,contain,match,not be,alternate,be between}; should match; \
      cannot unmarshal; {image,file,attachment}~{exceeds,too large,larger than}; \
-     no such {field,option,property}; unexpected {key,property,parameter}; \
-     unknown {query,option,property}";
+     no such {field,option,property}; unexpected {key,property,parameter}; unknown {query,option,property}";

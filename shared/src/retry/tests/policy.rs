@@ -305,6 +305,56 @@ fn schedules_have_one_to_sixty_four_entries() {
 }
 
 #[test]
+fn everything_that_is_wrong_is_found_and_can_be_told_in_other_words() {
+    let text = r#"{"max_attempts": 0, "lease_ms": 1, "strategy": {"strategy": "full_jitter", "base_ms": 0, "max_ms": 50},
+        "overrides": {"timeout": {"max_attempts": 101, "strategy": {"strategy": "fixed", "delay_ms": 9999999999}}}}"#;
+    let policy: RetryPolicy = serde_json::from_str(text).unwrap();
+    let problems = policy.problems();
+    let fields: Vec<&str> = problems.iter().map(PolicyError::field).collect();
+    let expected = [
+        "strategy.base_ms",
+        "strategy.min_ms",
+        "max_attempts",
+        "lease_ms",
+        "overrides.timeout.strategy.delay_ms",
+        "overrides.timeout.max_attempts",
+    ];
+    assert_eq!(fields, expected);
+    assert_eq!(policy.validate(), Err(problems[0].clone()), "the first of them");
+    assert_eq!(problems[1].fields(), ("strategy.min_ms", Some("strategy.max_ms")));
+    let told = problems[1].clone().renamed(|field| field.replace("strategy.", "my ")).to_string();
+    assert!(told.starts_with("my min_ms is 100 ms, at most 50 ms (my max_ms) are allowed"), "{told}");
+}
+
+#[test]
+fn what_can_hardly_be_meant_is_allowed_and_found() {
+    let cases = [
+        (r#"{"strategy": {"strategy": "full_jitter", "max_ms": 500}}"#, Some("strategy.base_ms")),
+        (
+            r#"{"strategy": {"strategy": "exponential", "multiplier_ms": 400000}}"#,
+            Some("strategy.multiplier_ms"),
+        ),
+        (r#"{"strategy": {"strategy": "full_jitter", "base_ms": 300000}}"#, None),
+        (r#"{"lease_ms": 600001}"#, Some("lease_ms")),
+        (r#"{"lease_ms": 600000}"#, None),
+        // Short work under the lease that everybody has.
+        (r#"{"timeout_ms": 1000}"#, None),
+        (r#"{"overrides": {"timeout": {"max_attempts": 6}}}"#, Some("overrides.timeout.max_attempts")),
+        (r#"{"overrides": {"timeout": {"max_attempts": 5}}}"#, None),
+        // They count for themselves, and a class's default is not the queue's doing.
+        (r#"{"overrides": {"lock_timeout": {"max_attempts": 50}}}"#, None),
+        (r#"{"max_attempts": 1}"#, None),
+    ];
+    for (text, expected) in cases {
+        let policy: RetryPolicy = serde_json::from_str(text).unwrap();
+        assert_eq!(policy.validate(), Ok(()), "{text}");
+        let found = policy.contradictions();
+        assert_eq!(found.iter().map(PolicyError::field).next(), expected, "{text}");
+        assert!(found.len() < 2, "{text}: {found:?}");
+    }
+}
+
+#[test]
 fn the_schema_requires_nothing_and_tags_strategies() {
     let schema = serde_json::to_value(RetryPolicy::schema()).unwrap();
     assert!(schema.get("required").is_none(), "{schema}");

@@ -60,12 +60,32 @@ async fn an_isolated_agent_takes_nothing_until_it_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_agent_that_was_isolated_before_it_started_asks_for_nothing() {
+    let mut bench = Bench::start();
+    // The worker runs only when this test waits: its first heartbeat finds the command.
+    bench.link.command([command(1, "*", BreakerAction::Isolate)]);
+    let mut states = Vec::new();
+    let seen = bench.next(|event| match event {
+        Event::Heartbeat(beat) => {
+            states.push(beat.breakers["*"].state);
+            (states.len() == 4).then(|| states.clone())
+        }
+        Event::Claim(claim) => panic!("it asks for work: {claim:?}"),
+        _ => None,
+    });
+    let isolated = BreakerState::Isolated;
+    assert_eq!(seen.await, [BreakerState::Closed, isolated, isolated, isolated]);
+    assert_eq!(bench.stop().await.0.claimed, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_an_isolated_agent_was_given_and_has_not_begun_goes_back() {
     let mut bench = Bench::start();
-    // Its start does not arrive at first, and before it does the agent is isolated.
-    bench.link.fail_starts([Fault::Unreachable]);
-    bench.link.command([command(1, "*", BreakerAction::Isolate)]);
+    // Its start does not arrive for longer than a heartbeat takes, which brings the isolation.
+    bench.link.fail_starts((0..8).map(|_| Fault::Unreachable));
     bench.link.give([lease("t", "done")]);
+    bench.start_call().await;
+    bench.link.command([command(1, "*", BreakerAction::Isolate)]);
     let ended = bench.settlement().await;
     assert_eq!((ended.id.as_str(), label(&ended)), ("t", "release"), "no attempt is charged");
     bench.stop().await;
