@@ -53,7 +53,7 @@ async fn a_command_is_pending_until_the_agent_says_that_it_was_carried_out() {
     );
 
     let commands = heartbeat(&server, "planner", &json!({"*": snapshot("closed")})).await;
-    assert_eq!(commands, [given.json.clone()]);
+    assert_eq!(commands, std::slice::from_ref(&given.json));
     let mut closed = snapshot("closed");
     closed["command"] = given.json["number"].clone();
     let none = heartbeat(&server, "planner", &json!({"*": snapshot("closed"), "openai/a/gpt": closed})).await;

@@ -185,6 +185,9 @@ async fn first_attempts_are_reported_in_bulk() {
     let good =
         json!({"agent": "a", "reports": [{"dependency": "openai/main/gpt", "attempts": 100, "failures": 3}]});
     assert_eq!(server.post("/v1/reports", &good).await.status, 204);
+    let gates = server.get("/v1/gates").await.json;
+    let minute = &gates["gates"][0]["last_minute"];
+    assert_eq!((&minute["firsts"], &minute["successes"]), (&json!(100), &json!(97)), "{gates}");
     let bad = json!({"agent": "a", "reports": [{"dependency": "x", "attempts": 1, "failures": 3}]});
     assert_eq!(server.post("/v1/reports", &bad).await.code(), "invalid_value");
 }

@@ -70,7 +70,7 @@ async fn an_isolated_agent_takes_nothing_while_the_other_takes_all_until_it_is_c
     let (taken_by, told_by) = (Coordinator::on(&redis.url()).await, Coordinator::on(&redis.url()).await);
     let _first = worker(&told_by, "first", directory.path(), "sleep 0.05");
     let mut second = worker(&told_by, "second", directory.path(), "sleep 0.05");
-    let client = taken_by.client();
+    let client = told_by.client();
     agents_are_there(&client, 2).await;
     let both = done_by(&client, "both").await;
     assert!(both.iter().all(|count| *count > 0), "{both:?}");

@@ -1,5 +1,6 @@
 //! Gates as agents and operators meet them: real coordinators, over real sockets, on both stores.
 
+mod agreement;
 mod operators;
 mod several;
 mod storm;

@@ -10,7 +10,7 @@ use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, HEARTBEAT_INTERVAL_MS};
 use redrive_shared::task::TaskState;
 use redrive_shared::wire::{
     ClaimReply, ClaimRequest, ExtendReply, ExtendRequest, Heartbeat, HeartbeatReply, LeaseRef, LeaseResult,
-    Outcome, ReportsRequest, SettleReply, SettleRequest, SettleResult, Settlement,
+    Outcome, Report, ReportsRequest, SettleReply, SettleRequest, SettleResult, Settlement,
 };
 
 use super::judge;
@@ -153,7 +153,8 @@ impl Engine {
         }
         for report in &request.reports {
             record_reported(self.labels.label(&report.dependency), report);
-            self.gates.count_firsts(&report.dependency, report.attempts);
+            let Report { dependency, attempts, failures } = report;
+            self.gates.count_firsts(dependency, &request.agent, *attempts, *failures);
         }
         Ok(())
     }

@@ -21,16 +21,31 @@ pub struct Told(Vec<(Name, Heard)>);
 impl Told {
     /// One call to the dependency ended.
     pub fn add(&mut self, dependency: &Name, signal: Signal, agent: Option<&Name>, started_ms: i64) {
+        self.add_many(dependency, signal, 1, agent, started_ms);
+    }
+
+    /// So many calls to the dependency ended alike.
+    pub fn add_many(
+        &mut self,
+        dependency: &Name,
+        signal: Signal,
+        count: u32,
+        agent: Option<&Name>,
+        started_ms: i64,
+    ) {
+        if count == 0 {
+            return;
+        }
         if let Some((last, heard)) = self.0.last_mut()
             && last == dependency
             && heard.agent.as_ref() == agent
             && heard.signal == signal
             && heard.started_ms == started_ms
         {
-            heard.count += 1;
+            heard.count = heard.count.saturating_add(count);
             return;
         }
-        self.0.push((dependency.clone(), Heard { signal, count: 1, agent: agent.cloned(), started_ms }));
+        self.0.push((dependency.clone(), Heard { signal, count, agent: agent.cloned(), started_ms }));
     }
 
     /// Whether nothing was.

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem};
-use redrive_shared::gate::{Command, Settings, Standing};
+use redrive_shared::gate::{Command, Settings, Signal, Standing};
 use redrive_shared::id::Name;
 use redrive_shared::limits::GATES_MAX;
 use redrive_shared::wire::GateView;
@@ -90,11 +90,16 @@ impl Keeper {
         self.ring(book);
     }
 
-    /// Clients made calls themselves, for work that had not been tried before.
-    pub fn count_firsts(&self, dependency: &Name, attempts: u32) {
+    /// An agent made calls itself, for work that had not been tried before. Those that failed are heard of when they are
+    /// handed over. So must those be that worked: otherwise a dependency of which one call in twenty fails would seem to do
+    /// nothing else.
+    pub fn count_firsts(&self, dependency: &Name, agent: &Name, attempts: u32, failures: u32) {
         let now_ms = self.clock.now_ms();
+        let mut told = Told::default();
+        told.add_many(dependency, Signal::Success, attempts.saturating_sub(failures), Some(agent), 0);
         let mut book = self.lock();
         book.count_calls(dependency, attempts, 0, now_ms);
+        book.hear(told, now_ms);
         self.ring(book);
     }
 

@@ -52,7 +52,7 @@
 //!
 //! With the default of 3 that is 1 in 4,096 for p = 0.2, and what is wholly down trips a new breaker with its sixth call,
 //! 2c of them. A quiet agent's walk is cut to the last 8 outcomes: it trips at 7 failures among them, which chance makes
-//! once in 18,600 calls at p = 0.2, and an outage in 7. `docs/simulate.md` has the alternatives, measured.
+//! once in 18,100 calls at p = 0.2, and an outage in 7. `docs/simulate.md` has the alternatives, measured.
 //!
 //! # How a worker uses it
 //!

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use rand::{RngExt as _, SeedableRng as _};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -231,4 +232,30 @@ fn a_snapshot_survives_the_wire() {
     let text = serde_json::to_string(&snapshot).unwrap();
     assert_eq!(serde_json::from_str::<BreakerSnapshot>(&text).unwrap(), snapshot);
     assert!(text.contains(r#""state":"isolated""#), "{text}");
+}
+
+/// Agents begin at a dependency which fails 3 calls in 10, all of them in the sample. By the ruin problem (0.3 / 0.7)^6 of them
+/// ever open at a margin of 3: of 20,000, 124.
+#[test]
+fn a_margin_opens_a_new_breaker_by_chance_as_rarely_as_the_ruin_problem_says() {
+    const AGENTS: u32 = 20_000;
+    let mut rng = rand::rngs::StdRng::seed_from_u64(7);
+    let mut opened = 0_u32;
+    let fresh = Breaker::new(BreakerConfig { recent_outcomes: 0, ..BreakerConfig::default() }).unwrap();
+    for _ in 0..AGENTS {
+        let mut breaker = fresh.clone();
+        // A walk that is so far from the margin hardly ever comes back: one in 100,000,000.
+        let mut away = 0_i32;
+        while breaker.is_closed() && away < 16 {
+            let permit = breaker.acquire(0).unwrap();
+            let fails = rng.random_bool(0.3);
+            away += if fails { -1 } else { 1 };
+            let failure = Outcome::Failure { class: FailureClass::ServerError, duration_ms: 1 };
+            let outcome = if fails { failure } else { Outcome::Success { duration_ms: 1 } };
+            opened += u32::from(breaker.report(permit, outcome, 0, || 0.0).is_some());
+        }
+    }
+    let expected = f64::from(AGENTS) * (0.3_f64 / 0.7).powi(6);
+    // Four standard deviations of a count of rare events.
+    assert!((f64::from(opened) - expected).abs() < 4.0 * expected.sqrt(), "{opened} opened, not {expected}");
 }

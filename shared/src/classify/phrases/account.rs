@@ -26,7 +26,7 @@ pub(in crate::classify) const BUSINESS_SAYS_NO: &str = "\
      }{refunded,captured,paid,cancelled,canceled,shipped,processed,completed,closed,fulfilled,delivered,\
      submitted,approved,voided,redeemed,settled,archived,merged,published,reversed,returned}; \
      cannot {be cancelled,be canceled,be refunded,be voided,be captured,be shipped,cancel,refund,void,\
-     capture,publish over}; {recipient,mailbox,email account,email address,phone number,\
+     publish over}; {recipient,mailbox,email account,email address,phone number,\
      destination number}~{does not exist,not exist,unknown,rejected,unavailable,disabled,full}; \
      refused by~{issuer,bank}; exceeds the allowed {limit,amount}; \
      {refund,return,cancellation}~{period,window}";
@@ -55,14 +55,14 @@ pub(in crate::classify) const UNKNOWN_CALLER: &str = "\
      could not validate credentials; credentials*rejected; api key*disabled; api key*deactivated; \
      wrong api key; security token*invalid; security token*expired; oauth*expired; oauth*revoked; \
      jwt malformed; invalid jwt; sso session; unauthorised; invalid {api ,access ,auth ,authentication ,\
-     bearer ,refresh ,session ,oauth ,user ,id ,security ,jwt ,or expired ,}token|; \
-     token {is invalid,is not valid,was invalid,not recognized}; token~{is invalid,was invalid}; \
-     token invalid; {missing,no ,invalid,incorrect,wrong,bad,expired,revoked,malformed,unrecognized,\
-     rejected}~{api key,api-key,apikey,api_key,access key,secret key,client secret,credential,\
-     authorization,auth token,access token,bearer token,password}; {api key,api-key,apikey,api_key,\
-     access key,secret key,client secret,credential,authorization,auth token,access token,bearer token,\
-     password}~{missing,invalid,incorrect,wrong,expired,revoked,not valid,not found,rejected,disabled,\
-     deactivated,required,malformed,not set,not provided,leaked}; \
+     bearer ,refresh ,session ,oauth ,user ,id ,security ,jwt ,or expired ,refresh_,access_,id_,}token|; \
+     invalid~ token|; token {is invalid,is not valid,was invalid,not recognized}; \
+     token~{is invalid,was invalid}; token invalid; {missing,no ,invalid,incorrect,wrong,bad,expired,\
+     revoked,malformed,unrecognized,rejected}~{api key,api-key,apikey,api_key,access key,secret key,\
+     client secret,credential,authorization,auth token,access token,bearer token,password}; {api key,\
+     api-key,apikey,api_key,access key,secret key,client secret,credential,authorization,auth token,\
+     access token,bearer token,password}~{missing,invalid,incorrect,wrong,expired,revoked,not valid,\
+     not found,rejected,disabled,deactivated,required,malformed,not set,not provided,leaked}; \
      {could not,cannot,failed to,unable to}~authenticate; aadsts; secret~expired; \
      token {seems,looks,appears}~invalid; reauthenticat; re-authenticat; \
      credentials~{didn't work,don't match,do not match,mismatch}";

@@ -79,13 +79,13 @@ pub(in crate::classify) const WORKER_LOST: &str = "\
      spot itn; node shutdown; node was drained; allowed memory size; cannot allocate memory; core dumped; \
      worker*was killed; heartbeat*expired; could not renew lock; failed to renew lock; pod was deleted; \
      pod*was terminated; {worker,work-horse,workhorse,runner,executor,agent,node,child,subprocess,process,\
-     container,pod,job,task,instance,kernel,machine,replica,consumer,engine,model,prediction,\
-     execution}~{died,interrupted,was lost,got lost,is gone,disappeared,vanished,crashed,was killed,\
-     got killed,been killed,terminated unexpectedly,terminated abruptly,exited unexpectedly,\
-     exited abnormally,stopped unexpectedly,died unexpectedly,went away,went offline,lost communication,\
-     lost contact,stopped responding,was evicted,was preempted,was reclaimed,was interrupted}; \
-     (signal {6,9,11,15}); signal {9,11}|; *abandonedjob; {abandoned,orphaned} {job,task}; \
-     {job,task}~{abandoned,orphaned}; shutdown signal; without heartbeat; preempt; engine~dead; \
+     container,pod,job,task,instance,kernel,machine,replica,consumer,engine}~{died,was lost,got lost,\
+     is gone,disappeared,vanished,crashed,was killed,got killed,been killed,terminated unexpectedly,\
+     terminated abruptly,exited unexpectedly,exited abnormally,stopped unexpectedly,died unexpectedly,\
+     went away,went offline,lost communication,lost contact,stopped responding,was evicted,was preempted,\
+     was reclaimed,was interrupted}; (signal {6,9,11,15}); signal {9,11}|; *abandonedjob; \
+     {abandoned,orphaned} {job,task}; {job,task}~{abandoned,orphaned}; model~crashed; \
+     prediction~interrupted; shutdown signal; without heartbeat; preempt; engine~dead; \
      lost {contact,communication}; heartbeat not received; {task,job} lost; {lease,claim,reservation,\
      visibility timeout,receipt handle,lock}~{expired,has been lost,was lost,lost}; *locklost; \
      no longer {the owner,own,hold,holding}; ownership~lost; {group,partition,partitions}~rebalanced; \
