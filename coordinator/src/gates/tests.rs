@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use redrive_shared::gate::{Heard, SHUT_MS, Signal, State};
+use redrive_shared::gate::{Barred, Heard, SHUT_MS, Signal, State};
 use redrive_shared::task::{Ledger, Nonce, Priority};
 
 use super::book::Book;
@@ -334,4 +334,17 @@ fn heard_alike_is_told_as_one() {
     told.add(&dependency(), Signal::Failure, Some(&agent), 5);
     let heard: Vec<(Name, Heard)> = told.into_all().collect();
     assert_eq!(heard.iter().map(|(_, heard)| heard.count).collect::<Vec<_>>(), [3, 1]);
+}
+
+#[test]
+fn whoever_judges_failures_is_told_which_dependencies_are_barred() {
+    let mut book = Book::default();
+    assert_eq!(book.standing(), Standing::default());
+    hear(&mut book, "x", Signal::Limited { hint_ms: Some(60_000) }, T0);
+    book.order(&Name::new("tool/pdf").unwrap(), Order::Command(Command::Isolate), oneshot::channel().0, T0);
+    book.count_calls(&Name::new("tool/ocr").unwrap(), 1, 0, T0);
+    let standing = book.standing();
+    assert_eq!(standing.of(&dependency()), Some(Barred::Shut));
+    assert_eq!(standing.of("tool/pdf"), Some(Barred::Isolated));
+    assert!(standing.is_open("tool/ocr"));
 }
