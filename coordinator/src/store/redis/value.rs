@@ -233,7 +233,7 @@ impl Meta {
             queue: name(&self.queue)?,
             priority: priority_from(rank).ok_or(Unreadable::Field("priority"))?,
             dependency: self.primary()?,
-            group: self.group.as_ref().map(name).transpose()?,
+            group: self.group.as_deref().map(name).transpose()?,
             retry,
         })
     }
@@ -246,7 +246,7 @@ impl Meta {
 
     /// The upstream that it was enqueued with.
     pub fn primary(&self) -> Result<Option<Name>, Unreadable> {
-        self.dependency.as_ref().map(name).transpose()
+        self.dependency.as_deref().map(name).transpose()
     }
 
     /// The name of its queue.
@@ -255,8 +255,8 @@ impl Meta {
     }
 }
 
-fn name(text: &String) -> Result<Name, Unreadable> {
-    Name::new(text.as_str()).map_err(|_| Unreadable::Field("name"))
+fn name(text: &str) -> Result<Name, Unreadable> {
+    Name::new(text).map_err(|_| Unreadable::Field("name"))
 }
 
 impl Task {
@@ -325,7 +325,7 @@ impl Task {
             record,
             entries: stored.entries,
             among_retries: stored.among_retries,
-            stand_in: stored.stand_in.as_ref().map(name).transpose()?,
+            stand_in: stored.stand_in.as_deref().map(name).transpose()?,
             lease: None,
             ordinal: number(&header, 42, 8).cast_signed(),
             meta,
