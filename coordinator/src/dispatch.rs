@@ -13,6 +13,7 @@ use futures_util::future::Either;
 use futures_util::stream::FuturesUnordered;
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::gate::Signal;
 use redrive_shared::id::Name;
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::limits::WAITING_CLAIMS_MAX;
@@ -21,7 +22,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::alarm::Alarm;
-use crate::gates::Keeper;
+use crate::gates::{Keeper, Told, began_ms};
 use crate::store::{Claim, Claimed, Ending, Settle, Settled, Store};
 use crate::watch::Watchers;
 
@@ -295,7 +296,10 @@ impl Dispatcher {
                 self.deliver(wave, results).await;
             }
             // What may have been given counts as used: it comes back with time.
-            Err(error) => self.fail(wave, &Problem::from(error)),
+            Err(error) => {
+                self.gates.lost(&gates, &claims);
+                self.fail(wave, &Problem::from(error));
+            }
         }
     }
 
@@ -412,6 +416,7 @@ impl Dispatcher {
 
     /// Leases whose worker went away before they reached it: handed back at once, instead of waiting for their end.
     async fn hand_back(&self, leases: Vec<Lease>) {
+        let began: Vec<i64> = leases.iter().map(|lease| began_ms(lease.epoch)).collect();
         let batch = leases
             .into_iter()
             .map(|lease| {
@@ -421,11 +426,17 @@ impl Dispatcher {
             .collect();
         match self.store.settle(batch).await {
             Ok(settled) => {
-                for outcome in settled {
-                    if let Settled::Applied { due_ms, queue, .. } = outcome {
+                let mut told = Told::default();
+                for (began_ms, outcome) in began.into_iter().zip(settled) {
+                    if let Settled::Applied { due_ms, queue, dependency, agent, .. } = outcome {
+                        if let Some(dependency) = dependency {
+                            told.add(&dependency, Signal::NotMade, agent.as_ref(), began_ms);
+                            told.end(&dependency, began_ms);
+                        }
                         self.announce(&queue, due_ms);
                     }
                 }
+                self.gates.hear(told);
             }
             Err(error) => tracing::warn!(%error, "leases that nobody took run until their end"),
         }

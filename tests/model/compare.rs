@@ -225,8 +225,9 @@ impl Pair {
             assert_eq!(answer, Acted::Unknown);
             return;
         };
+        let ended = task.lease.map(|lease| lease.fence.epoch).filter(|_| cancel);
         let done = if cancel { task.cancel(now_us) } else { task.retry(now_us) };
-        let now = Acted::Now { state: task.state, due_ms: task.due_ms };
+        let now = Acted::Now { state: task.state, due_ms: task.due_ms, ended };
         assert_eq!(answer, if done { now } else { Acted::WrongState(task.state) });
     }
 

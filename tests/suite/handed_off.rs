@@ -177,7 +177,7 @@ pub async fn what_was_handed_off_can_be_sent_round_again(bed: Bed) {
     let second = bed.take_one().await;
     bed.finish(&second, Ending::HandedOff).await;
     let due_ms = bed.now_ms();
-    assert_eq!(bed.retry_one("t").await, Acted::Now { state: TaskState::Scheduled, due_ms });
+    assert_eq!(bed.retry_one("t").await, Acted::Now { state: TaskState::Scheduled, due_ms, ended: None });
     assert_eq!(bed.settle_one(&second, failed()).await, Settled::Stale(TaskState::Scheduled));
     let third = bed.take_one().await;
     assert_eq!((third.attempt, third.run, third.payload.get()), (1, 3, PAYLOAD), "its attempts are back");

@@ -87,7 +87,7 @@ pub async fn a_settled_failure_that_is_retried_gets_its_attempts_back(bed: Bed) 
     bed.advance(1_000);
     let now_ms = bed.now_ms();
     let answer = bed.retry(ids(&["t"]), Some("fixed it".into())).await.unwrap();
-    assert_eq!(answer, [Acted::Now { state: TaskState::Scheduled, due_ms: now_ms }]);
+    assert_eq!(answer, [Acted::Now { state: TaskState::Scheduled, due_ms: now_ms, ended: None }]);
     let view = bed.view("t").await;
     assert_eq!((view.ledger.failed, view.expires_at_ms), (0, None));
     let attempt = view.history.last().unwrap();
@@ -118,8 +118,11 @@ pub async fn a_waiting_task_that_is_retried_becomes_due(bed: Bed) {
     bed.put_all(vec![task("later").delay(600_000), task("now"), task("soon").delay(300_000)]).await;
     bed.advance(5);
     let due_ms = START_MS + 5;
-    assert_eq!(bed.retry_one("later").await, Acted::Now { state: TaskState::Scheduled, due_ms });
-    assert_eq!(bed.retry_one("now").await, Acted::Now { state: TaskState::Scheduled, due_ms: START_MS });
+    assert_eq!(bed.retry_one("later").await, Acted::Now { state: TaskState::Scheduled, due_ms, ended: None });
+    assert_eq!(
+        bed.retry_one("now").await,
+        Acted::Now { state: TaskState::Scheduled, due_ms: START_MS, ended: None }
+    );
     bed.assert_order(bed.take_ids(9).await, &["now", "later"]);
 }
 
@@ -136,7 +139,11 @@ pub async fn every_settled_failure_can_be_retried(bed: Bed) {
     one_of_each(&bed).await;
     for text in ["dead", "escalated", "cancelled"] {
         let due_ms = bed.now_ms();
-        assert_eq!(bed.retry_one(text).await, Acted::Now { state: TaskState::Scheduled, due_ms }, "{text}");
+        assert_eq!(
+            bed.retry_one(text).await,
+            Acted::Now { state: TaskState::Scheduled, due_ms, ended: None },
+            "{text}"
+        );
     }
     assert_eq!(bed.take(9).await.len(), 3);
     bed.assert_counts_are_right().await;

@@ -32,6 +32,7 @@ pub async fn a_lease_that_nobody_started_is_undelivered_and_never_poison(bed: Be
                 id: lease.id,
                 queue: name("default"),
                 dependency: None,
+                epoch: lease.epoch,
                 agent: Some(name("a")),
                 started: false,
                 retried: false,

@@ -24,6 +24,7 @@ Limits hold over the whole fleet and stay until they are set again. What is left
 
 Examples:
   redrive gates limit openai/main/gpt --requests-per-minute 600
+  redrive gates limit tool/pdf --max-in-flight 8
   redrive gates limit tool/pdf --retry-ratio 0.1 --retry-floor 0.5
   redrive gates limit tool/pdf                    No limits any more";
 
@@ -81,6 +82,9 @@ struct Limit {
     /// Tasks handed out in any minute, at most.
     #[arg(long, value_name = "N")]
     requests_per_minute: Option<u32>,
+    /// Tasks that are leased at once, at most.
+    #[arg(long, value_name = "N")]
+    max_in_flight: Option<u32>,
     /// Retries for each first attempt of the last 60 s [default: 0.2].
     #[arg(long, value_name = "SHARE")]
     retry_ratio: Option<f64>,
@@ -102,7 +106,7 @@ impl Limit {
             floor_per_s: self.retry_floor.unwrap_or(default.floor_per_s),
             min_firsts: self.retry_min_firsts.unwrap_or(default.min_firsts),
         });
-        Settings { requests_per_minute: self.requests_per_minute, budget }
+        Settings { requests_per_minute: self.requests_per_minute, max_in_flight: self.max_in_flight, budget }
     }
 }
 
@@ -140,9 +144,20 @@ async fn list(context: &Context) -> anyhow::Result<()> {
 }
 
 fn table(gates: &[GateView], now_ms: i64) -> Rows {
-    let headers =
-        ["DEPENDENCY", "GATE", "WHY", "SINCE", "OPENS", "RATE/S", "OK/MIN", "FAILED", "LIMITED", "LIMIT/MIN"];
-    let mut rows = Rows::new(headers).right([5, 6, 7, 8, 9]);
+    let headers = [
+        "DEPENDENCY",
+        "GATE",
+        "WHY",
+        "SINCE",
+        "OPENS",
+        "RATE/S",
+        "OK/MIN",
+        "FAILED",
+        "LIMITED",
+        "LIMIT/MIN",
+        "IN FLIGHT",
+    ];
+    let mut rows = Rows::new(headers).right([5, 6, 7, 8, 9, 10]);
     for gate in gates {
         rows.push([
             (&gate.dependency).into(),
@@ -155,9 +170,16 @@ fn table(gates: &[GateView], now_ms: i64) -> Rows {
             gate.last_minute.failures.into(),
             gate.last_minute.limited.into(),
             Entry::or_dash(gate.settings.requests_per_minute),
+            Entry::or_dash(in_flight(gate)),
         ]);
     }
     rows
+}
+
+/// How many are out, of how many that may be.
+fn in_flight(gate: &GateView) -> Option<String> {
+    let most = gate.settings.max_in_flight?;
+    Some(format!("{}/{most}", gate.in_flight.unwrap_or(0)))
 }
 
 /// The reason; of an isolation what is wrong, and for whom.

@@ -56,6 +56,8 @@ impl Reaper {
             metrics::counter!("redrive_deadline_passed_total").increment(1);
             self.engine.answered(id);
         }
+        // Before anyone is woken to claim more.
+        self.engine.tell_gates_of_reaped(&round.reaped);
         for task in &round.reaped {
             let kind = if task.started { "lost" } else { "undelivered" };
             metrics::counter!("redrive_leases_lost_total", "queue" => task.queue.to_string(), "kind" => kind)

@@ -85,6 +85,7 @@ impl Engine {
             TaskAction::Retry => self.store.retry(request.ids, request.reason).await,
         };
         let outcomes = outcomes.map_err(unavailable)?;
+        self.tell_gates_of_cancelled(&ids, &outcomes).await;
         if action == TaskAction::Retry {
             self.dispatcher.wake_all();
         }

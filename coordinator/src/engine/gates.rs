@@ -1,14 +1,17 @@
 //! Gates: what operators see of them and do to them, and what the engine tells them.
 
+use std::collections::HashMap;
+
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::gate::{Command, SettingsError, Signal};
+use redrive_shared::id::TaskId;
 use redrive_shared::limits::GATE_SHUT_MAX_MS;
 use redrive_shared::wire::{GateAction, GateRequest, GateView, GatesReply};
 
 use super::{Engine, Result};
-use crate::gates::{Order, Told};
+use crate::gates::{Order, Told, began_ms};
 use crate::metrics::record_gates;
-use crate::store::{Ending, Settled};
+use crate::store::{Acted, Ending, Reaped, Settled};
 
 impl Engine {
     /// Every gate.
@@ -19,6 +22,49 @@ impl Engine {
     /// Shows the gates as metrics.
     pub(crate) fn record_gates(&self) {
         record_gates(&self.labels, &self.gates.views());
+    }
+
+    /// Leases ended by time.
+    pub(crate) fn tell_gates_of_reaped(&self, reaped: &[Reaped]) {
+        let mut told = Told::default();
+        for task in reaped {
+            if let Some(dependency) = &task.dependency {
+                told.add(dependency, Signal::NotMade, task.agent.as_ref(), began_ms(task.epoch));
+                told.end(dependency, began_ms(task.epoch));
+            }
+        }
+        self.gates.hear(told);
+    }
+
+    /// Leases ended since their tasks were called off. Of which dependencies, these tasks say themselves: few are called off
+    /// while they are leased.
+    pub(super) async fn tell_gates_of_cancelled(&self, ids: &[TaskId], outcomes: &[Acted]) {
+        let began: HashMap<&TaskId, i64> = ids
+            .iter()
+            .zip(outcomes)
+            .filter_map(|(id, outcome)| match outcome {
+                Acted::Now { ended: Some(epoch), .. } => Some((id, began_ms(*epoch))),
+                _ => None,
+            })
+            .collect();
+        if began.is_empty() {
+            return;
+        }
+        match self.store.status(began.keys().copied().cloned().collect()).await {
+            Ok(tasks) => {
+                let mut told = Told::default();
+                for task in tasks {
+                    if let (Some(dependency), Some(began_ms)) = (&task.dependency, began.get(&task.id)) {
+                        told.add(dependency, Signal::NotMade, None, *began_ms);
+                        told.end(dependency, *began_ms);
+                    }
+                }
+                self.gates.hear(told);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "gates count tasks that were called off until their time is over")
+            }
+        }
     }
 
     /// Changes a gate; returns it as it is then.
@@ -81,9 +127,14 @@ pub(super) fn signal(ending: &Ending) -> Option<Signal> {
     }
 }
 
-/// Adds a settlement to what the gates are told. A lease's epoch is the time at which it was given, in µs.
+/// Adds a settlement to what the gates are told.
 pub(super) fn tell(told: &mut Told, signal: Option<Signal>, epoch: i64, settled: &Settled) {
-    if let (Some(signal), Settled::Applied { dependency: Some(dependency), agent, .. }) = (signal, settled) {
-        told.add(dependency, signal, agent.as_ref(), epoch.div_euclid(1_000));
+    let Settled::Applied { dependency: Some(dependency), agent, .. } = settled else { return };
+    if let Some(signal) = signal {
+        told.add(dependency, signal, agent.as_ref(), began_ms(epoch));
+    }
+    // Where nobody is known, the lease was over before, by being handed off.
+    if agent.is_some() {
+        told.end(dependency, began_ms(epoch));
     }
 }

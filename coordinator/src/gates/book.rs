@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::Order;
 use super::entry::{Entry, Event, Told};
-use crate::store::{Claim, Claimed, GateSwap, GateSwapped, Gates, Restriction, StoreError};
+use crate::store::{Claim, Claimed, GateCell, GateSwap, GateSwapped, Gates, Restriction, StoreError};
 
 /// How often gates are looked for that can be forgotten, in ms.
 const FORGET_EVERY_MS: i64 = 60_000;
@@ -75,11 +75,10 @@ impl Book {
         claimed: &[Claimed],
         now_ms: i64,
     ) {
-        let mut used: HashMap<&Name, (u32, u32)> = HashMap::new();
+        let mut used: HashMap<&Name, Vec<&Lease>> = HashMap::new();
         for lease in claimed.iter().filter(|one| !one.replayed).flat_map(|one| &one.leases) {
             let Some(dependency) = &lease.dependency else { continue };
-            let (firsts, retries) = used.entry(dependency).or_default();
-            *if is_retry(lease) { retries } else { firsts } += 1;
+            used.entry(dependency).or_default().push(lease);
         }
         for restriction in restrictions {
             let dependency = &restriction.dependency;
@@ -89,17 +88,33 @@ impl Book {
             let used = used.remove(dependency).unwrap_or_default();
             self.with(dependency, now_ms, |entry| {
                 let held_back = u32::try_from(held_back).unwrap_or(u32::MAX);
-                entry.claimed(restriction.any, used, held_back, now_ms);
+                entry.claimed(restriction.any, &used, held_back, now_ms);
             });
         }
         for (dependency, used) in used {
-            self.with(dependency, now_ms, |entry| entry.claimed(None, used, 0, now_ms));
+            self.with(dependency, now_ms, |entry| entry.claimed(None, &used, 0, now_ms));
         }
     }
 
-    /// How calls ended.
+    /// A claim under these restrictions failed, but may have been given what they let through: such leases end unstarted by
+    /// then.
+    pub fn lost(&mut self, restrictions: &[Restriction], ends_ms: i64, now_ms: i64) {
+        for Restriction { dependency, any, .. } in restrictions {
+            if let Some(given) = any.filter(|given| *given > 0) {
+                self.with(dependency, now_ms, |entry| entry.begin(given, now_ms, ends_ms, now_ms));
+            }
+        }
+    }
+
+    /// How calls ended, and which leases did.
     pub fn hear(&mut self, told: Told, now_ms: i64) {
-        for (dependency, heard) in told.into_all() {
+        for (dependency, started_ms, count) in told.ended {
+            if self.entries.get(&dependency).is_some_and(Entry::limits_in_flight) {
+                let event = Event::End { count, started_ms, at_ms: now_ms };
+                self.with(&dependency, now_ms, |entry| entry.add(event, now_ms));
+            }
+        }
+        for (dependency, heard) in told.heard {
             let event = Event::Heard { heard, at_ms: now_ms, jitter: rand::random::<f64>() };
             self.with(&dependency, now_ms, |entry| entry.add(event, now_ms));
         }
@@ -262,13 +277,9 @@ impl Book {
         match swapped {
             // It was forgotten.
             GateSwapped::Now(0) => {}
-            GateSwapped::Now(version) => {
-                self.with(&dependency, now_ms, |entry| {
-                    changes.extend(
-                        entry.written(version, now_ms).into_iter().map(|change| (dependency.clone(), change)),
-                    );
-                });
-                self.answer(&dependency, &Ok(()));
+            GateSwapped::Now(version) => self.is_written(&dependency, version, now_ms, changes),
+            GateSwapped::Changed(Some(cell)) if self.has_written(&cell) => {
+                self.is_written(&dependency, cell.version, now_ms, changes);
             }
             GateSwapped::NoRoom => {
                 self.with(&dependency, now_ms, Entry::refused);
@@ -280,6 +291,24 @@ impl Book {
                 self.with(&dependency, now_ms, |entry| entry.overtaken(gate, version, now_ms));
             }
         }
+    }
+
+    fn has_written(&self, cell: &GateCell) -> bool {
+        self.entries.get(&cell.dependency).is_some_and(|entry| entry.has_written(&cell.value))
+    }
+
+    fn is_written(
+        &mut self,
+        dependency: &Name,
+        version: i64,
+        now_ms: i64,
+        changes: &mut Vec<(Name, Change)>,
+    ) {
+        self.with(dependency, now_ms, |entry| {
+            let changed = entry.written(version, now_ms).into_iter();
+            changes.extend(changed.map(|change| (dependency.clone(), change)));
+        });
+        self.answer(dependency, &Ok(()));
     }
 
     fn answer(&mut self, dependency: &Name, result: &Result<(), StoreError>) {
@@ -337,11 +366,6 @@ impl Book {
 /// Whether it may hold something back.
 fn restricts(gate: &Gate, now_ms: i64) -> bool {
     gate.room() != Room::Free || gate.retry_room(now_ms).is_some()
-}
-
-/// Whether the task has been tried before.
-fn is_retry(lease: &Lease) -> bool {
-    lease.ledger.failed > 0 || lease.ledger.lost > 0
 }
 
 /// A gate as the store has it. One that this release cannot read counts as new: a brake that is off for a moment is better

@@ -2,6 +2,7 @@
 
 use redrive_shared::gate::{Change, Command, Gate, Heard, Room, Settings, Signal, State};
 use redrive_shared::id::Name;
+use redrive_shared::task::Lease;
 
 /// How long what was heard may wait to be written, in ms, where it changes nothing for anybody.
 const WRITE_WITHIN_MS: i64 = 2_000;
@@ -14,9 +15,13 @@ const PENDING_MAX: usize = 1_000;
 /// The shortest time between two looks at a gate that lets nothing through, in ms.
 const LOOK_MIN_MS: i64 = 5;
 
-/// How calls of a batch ended, gathered by dependency and agent.
+/// How calls of a batch ended, gathered by dependency and agent, and which leases are over.
 #[derive(Debug, Default)]
-pub struct Told(Vec<(Name, Heard)>);
+pub struct Told {
+    pub(super) heard: Vec<(Name, Heard)>,
+    /// When they began, and how many.
+    pub(super) ended: Vec<(Name, i64, u32)>,
+}
 
 impl Told {
     /// One call to the dependency ended.
@@ -36,7 +41,7 @@ impl Told {
         if count == 0 {
             return;
         }
-        if let Some((last, heard)) = self.0.last_mut()
+        if let Some((last, heard)) = self.heard.last_mut()
             && last == dependency
             && heard.agent.as_ref() == agent
             && heard.signal == signal
@@ -45,29 +50,67 @@ impl Told {
             heard.count = heard.count.saturating_add(count);
             return;
         }
-        self.0.push((dependency.clone(), Heard { signal, count, agent: agent.cloned(), started_ms }));
+        self.heard.push((dependency.clone(), Heard { signal, count, agent: agent.cloned(), started_ms }));
+    }
+
+    /// A lease on a task of the dependency is over, whatever is known of its call.
+    pub fn end(&mut self, dependency: &Name, started_ms: i64) {
+        match self.ended.last_mut() {
+            Some((last, last_ms, count)) if last == dependency && *last_ms == started_ms => *count += 1,
+            _ => self.ended.push((dependency.clone(), started_ms, 1)),
+        }
     }
 
     /// Whether nothing was.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// What was, in order.
-    pub fn into_all(self) -> impl Iterator<Item = (Name, Heard)> {
-        self.0.into_iter()
+        self.heard.is_empty() && self.ended.is_empty()
     }
 }
 
 /// What happened to a gate.
 #[derive(Debug, Clone)]
 pub(super) enum Event {
-    Heard { heard: Heard, at_ms: i64, jitter: f64 },
-    Calls { firsts: u32, retries: u32, at_ms: i64 },
+    Heard {
+        heard: Heard,
+        at_ms: i64,
+        jitter: f64,
+    },
+    Calls {
+        firsts: u32,
+        retries: u32,
+        at_ms: i64,
+    },
     Command(Command, i64),
     Set(Settings),
     Take(u32),
     GiveBack(u32),
+    /// Leases began.
+    Begin {
+        count: u32,
+        started_ms: i64,
+        until_ms: i64,
+        at_ms: i64,
+    },
+    /// Leases are over.
+    End {
+        count: u32,
+        started_ms: i64,
+        at_ms: i64,
+    },
+    /// What was taken is worth nothing.
+    Waste(u32),
+}
+
+impl Event {
+    /// Whether more may pass after it, though the state is the same.
+    const fn makes_room(&self) -> bool {
+        matches!(self, Self::End { .. } | Self::GiveBack(_) | Self::Waste(_) | Self::Set(_))
+    }
+
+    /// Whether others must know it soon, where it is limited how many are out.
+    const fn is_of_limit(&self) -> bool {
+        matches!(self, Self::Begin { .. } | Self::End { .. } | Self::GiveBack(_) | Self::Waste(_))
+    }
 }
 
 /// A gate, and what of it is ours.
@@ -81,6 +124,8 @@ pub(super) struct Entry {
     pending: Vec<Event>,
     /// Under way: what is written, what it becomes, and how many that takes.
     sending: Option<Sending>,
+    /// When it is sent again as it was: nobody knows whether it was written.
+    resend_at_ms: Option<i64>,
     /// Taken and not used.
     stock: u32,
     stock_ms: i64,
@@ -95,6 +140,9 @@ pub(super) struct Entry {
 
 #[derive(Debug)]
 struct Sending {
+    draft: Draft,
+    /// It may have been written already.
+    doubtful: bool,
     events: Vec<Event>,
     gate: Gate,
     granted: u32,
@@ -102,6 +150,7 @@ struct Sending {
 }
 
 /// What is to be written of one gate.
+#[derive(Debug, Clone)]
 pub(super) struct Draft {
     pub seen: i64,
     pub value: String,
@@ -129,11 +178,23 @@ impl Entry {
         (any, self.gate.retry_room(now_ms).filter(|room| *room < most))
     }
 
+    /// Whether it is limited how many are out.
+    pub fn limits_in_flight(&self) -> bool {
+        self.gate.settings().max_in_flight.is_some()
+    }
+
     /// What a claim was given of it, and how many more would have been taken.
-    pub fn claimed(&mut self, given: Option<u32>, used: (u32, u32), held_back: u32, now_ms: i64) {
-        let (firsts, retries) = used;
+    pub fn claimed(&mut self, given: Option<u32>, leases: &[&Lease], held_back: u32, now_ms: i64) {
+        let count = |some: usize| u32::try_from(some).unwrap_or(u32::MAX);
+        let retries = count(leases.iter().filter(|lease| lease.ledger.was_tried()).count());
+        let firsts = count(leases.len()) - retries;
         if firsts + retries > 0 {
             self.add(Event::Calls { firsts, retries, at_ms: now_ms }, now_ms);
+        }
+        if self.limits_in_flight() {
+            for lease in leases {
+                self.begin(1, began_ms(lease.epoch), over_by_ms(lease), now_ms);
+            }
         }
         if let Some(given) = given {
             self.stock = self.stock.saturating_add(given.saturating_sub(firsts + retries));
@@ -144,31 +205,48 @@ impl Entry {
         }
     }
 
+    /// Leases began, as far as anybody knows; they count at most until `until_ms`.
+    pub fn begin(&mut self, count: u32, started_ms: i64, until_ms: i64, now_ms: i64) {
+        if self.limits_in_flight() {
+            self.add(Event::Begin { count, started_ms, until_ms, at_ms: now_ms }, now_ms);
+        }
+    }
+
     /// Something happened: here it holds at once.
     pub fn add(&mut self, event: Event, now_ms: i64) {
         self.gate.advance(now_ms);
         let change = apply(&mut self.gate, &event, now_ms);
-        if change.is_some() {
-            // What was taken of another state is worth nothing.
-            self.stock = 0;
-        }
         let short = self.gate.retry_room(now_ms).is_some_and(|room| room == 0);
         let within_ms = match (&event, change, self.gate.state()) {
             (Event::Command(..) | Event::Set(_) | Event::Take(_), ..) | (_, Some(_), _) => 0,
+            (event, ..) if event.is_of_limit() && self.limits_in_flight() => 0,
             (_, None, State::Canary | State::Ramp) => BUDGET_WITHIN_MS,
             _ if short => BUDGET_WITHIN_MS,
             _ => WRITE_WITHIN_MS,
         };
         self.write_by(now_ms + within_ms);
-        if self.wanted > 0 && change.is_some() {
+        if self.wanted > 0 && (change.is_some() || event.makes_room()) {
             self.look_at_ms = Some(now_ms);
         }
         self.keep(event);
+        if change.is_some() {
+            self.waste(now_ms);
+        }
+    }
+
+    /// What was taken of another state is worth nothing.
+    fn waste(&mut self, now_ms: i64) {
+        let unused = std::mem::take(&mut self.stock);
+        if unused > 0 && self.limits_in_flight() {
+            self.add(Event::Waste(unused), now_ms);
+        }
     }
 
     fn keep(&mut self, event: Event) {
         let calm = matches!(self.gate.state(), State::Open | State::Ramp);
-        let room = self.pending.len() < PENDING_MAX || matches!(event, Event::Command(..) | Event::Set(_));
+        // What began was taken before: there is no more of it than that.
+        let always = matches!(event, Event::Command(..) | Event::Set(_) | Event::Begin { .. });
+        let room = always || self.pending.len() < PENDING_MAX;
         match (self.pending.last_mut(), &event) {
             (Some(Event::Heard { heard: last, at_ms, .. }), Event::Heard { heard, at_ms: now_ms, .. })
                 if calm && last.signal == heard.signal && last.agent == heard.agent =>
@@ -185,6 +263,21 @@ impl Entry {
                 *retries = retries.saturating_add(*again);
                 *at_ms = *now_ms;
             }
+            (
+                Some(Event::Begin { count, started_ms, until_ms, at_ms }),
+                Event::Begin { count: more, started_ms: also_ms, until_ms: later_ms, at_ms: now_ms },
+            ) if started_ms == also_ms => {
+                *count = count.saturating_add(*more);
+                *until_ms = (*until_ms).max(*later_ms);
+                *at_ms = *now_ms;
+            }
+            (
+                Some(Event::End { count, started_ms, at_ms }),
+                Event::End { count: more, started_ms: also_ms, at_ms: now_ms },
+            ) if started_ms == also_ms => {
+                *count = count.saturating_add(*more);
+                *at_ms = *now_ms;
+            }
             _ if room => self.pending.push(event),
             _ => {}
         }
@@ -196,7 +289,7 @@ impl Entry {
 
     /// When there is something to do for it.
     pub fn next_ms(&self) -> i64 {
-        let write_ms = self.write_at_ms.filter(|_| self.sending.is_none());
+        let write_ms = if self.sending.is_some() { self.resend_at_ms } else { self.write_at_ms };
         let stock_ms = (self.stock > 0).then_some(self.stock_ms + STOCK_KEPT_MS);
         [write_ms, self.look_at_ms, stock_ms].into_iter().flatten().min().unwrap_or(i64::MAX)
     }
@@ -244,25 +337,35 @@ impl Entry {
     /// What is to be written now, if it is time.
     pub fn begin_write(&mut self, now_us: i64) -> Option<Draft> {
         let now_ms = now_us.div_euclid(1_000);
-        if self.sending.is_some() || self.write_at_ms.is_none_or(|at_ms| at_ms > now_ms) {
+        if let Some(sending) = &self.sending {
+            let again = self.resend_at_ms.take_if(|at_ms| *at_ms <= now_ms);
+            return again.map(|_| sending.draft.clone());
+        }
+        if self.write_at_ms.is_none_or(|at_ms| at_ms > now_ms) {
             return None;
         }
         self.write_at_ms = None;
         let events = std::mem::take(&mut self.pending);
-        let mut sending = Sending { events, gate: self.base.clone(), granted: 0, changes: Vec::new() };
-        sending.changes.extend(sending.gate.advance(now_ms));
-        for event in &sending.events {
+        let (mut gate, mut granted, mut changes) = (self.base.clone(), 0, Vec::new());
+        changes.extend(gate.advance(now_ms));
+        let was_full = gate.is_full(now_ms);
+        for event in &events {
             match event {
-                Event::Take(wanted) => sending.granted += sending.gate.take(*wanted, now_us),
-                event => sending.changes.extend(apply(&mut sending.gate, event, now_ms)),
+                Event::Take(wanted) => granted += gate.take(*wanted, now_us),
+                event => changes.extend(apply(&mut gate, event, now_ms)),
             }
         }
-        let tell = !sending.changes.is_empty()
-            || sending.events.iter().any(|event| matches!(event, Event::Set(_) | Event::Command(..)));
+        // Others may have somebody who waits for the end of a lease that is heard of here.
+        let has_room = was_full && !gate.is_full(now_ms);
+        let tell = has_room
+            || !changes.is_empty()
+            || events.iter().any(|event| matches!(event, Event::Set(_) | Event::Command(..)));
         // It consists of numbers and names: were it ever not to serialise, nothing would be written.
-        let value = serde_json::to_string(&sending.gate).ok()?;
-        self.sending = Some(sending);
-        Some(Draft { seen: self.version, value, tell })
+        let value = serde_json::to_string(&gate).ok()?;
+        let draft = Draft { seen: self.version, value, tell };
+        self.sending =
+            Some(Sending { draft: draft.clone(), doubtful: false, events, gate, granted, changes });
+        Some(draft)
     }
 
     /// It was written: returns what changed.
@@ -276,6 +379,8 @@ impl Entry {
             if self.gate.room() == Room::Limited {
                 self.stock = self.stock.saturating_add(sending.granted);
                 self.stock_ms = now_ms;
+            } else if self.limits_in_flight() && sending.granted > 0 {
+                self.add(Event::Waste(sending.granted), now_ms);
             }
         }
         self.look(now_ms);
@@ -290,10 +395,18 @@ impl Entry {
         self.write_by(now_ms);
     }
 
-    /// It may or may not have been written: as if it had not; the version tells.
+    /// It may or may not have been written: the same is sent again, and what is there then tells.
     pub fn failed(&mut self, again_ms: i64) {
-        self.put_back();
+        if let Some(sending) = &mut self.sending {
+            sending.doubtful = true;
+        }
+        self.resend_at_ms = Some(again_ms);
         self.write_by(again_ms);
+    }
+
+    /// Whether it was written in spite of a failure, if this is what is there.
+    pub fn has_written(&self, value: &str) -> bool {
+        self.sending.as_ref().is_some_and(|sending| sending.doubtful && sending.draft.value == value)
     }
 
     /// It cannot be written: what was to be is known here only.
@@ -329,7 +442,7 @@ impl Entry {
             apply(&mut self.gate, event, now_ms);
         }
         if self.gate.state() != before {
-            self.stock = 0;
+            self.waste(now_ms);
         }
     }
 
@@ -337,7 +450,20 @@ impl Entry {
         if self.write_at_ms.is_some() {
             self.write_at_ms = Some(i64::MIN);
         }
+        if self.resend_at_ms.is_some() {
+            self.resend_at_ms = Some(i64::MIN);
+        }
     }
+}
+
+/// When a lease began, by its epoch: that is a time in µs.
+pub fn began_ms(epoch: i64) -> i64 {
+    epoch.div_euclid(1_000)
+}
+
+/// When a lease is over at the latest: it is started before its end, and may then take its time.
+fn over_by_ms(lease: &Lease) -> i64 {
+    lease.lease_until_ms.saturating_add_unsigned(lease.timeout_ms)
 }
 
 fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Change> {
@@ -354,6 +480,18 @@ fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Change> {
         }
         Event::GiveBack(unused) => {
             gate.give_back(*unused);
+            None
+        }
+        Event::Begin { count, started_ms, until_ms, at_ms } => {
+            gate.begin(*count, *started_ms, *until_ms, *at_ms);
+            None
+        }
+        Event::End { count, started_ms, at_ms } => {
+            gate.end(*count, *started_ms, *at_ms);
+            None
+        }
+        Event::Waste(unused) => {
+            gate.waste(*unused);
             None
         }
         // Nothing is taken before that is written.

@@ -17,13 +17,13 @@ use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::gate::{Command, Settings, Signal, Standing};
 use redrive_shared::id::Name;
-use redrive_shared::limits::GATES_MAX;
+use redrive_shared::limits::{GATES_MAX, LEASE_DEFAULT_MS};
 use redrive_shared::wire::GateView;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use self::book::Book;
-pub use self::entry::Told;
+pub use self::entry::{Told, began_ms};
 use crate::alarm::Alarm;
 use crate::dispatch::Dispatcher;
 use crate::metrics::BoundedLabels;
@@ -79,7 +79,17 @@ impl Keeper {
         self.ring(book);
     }
 
-    /// How calls ended.
+    /// A claim under these restrictions failed: nobody knows what it was given.
+    pub fn lost(&self, restrictions: &[Restriction], claims: &[Claim]) {
+        let now_ms = self.clock.now_ms();
+        let lease_ms = claims.iter().map(|claim| claim.lease_ms.unwrap_or(LEASE_DEFAULT_MS)).max();
+        let ends_ms = now_ms.saturating_add_unsigned(lease_ms.unwrap_or(LEASE_DEFAULT_MS));
+        let mut book = self.lock();
+        book.lost(restrictions, ends_ms, now_ms);
+        self.ring(book);
+    }
+
+    /// How calls ended, and which leases did.
     pub fn hear(&self, told: Told) {
         if told.is_empty() {
             return;

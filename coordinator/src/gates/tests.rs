@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use redrive_shared::gate::{Barred, Heard, SHUT_MS, Signal, State};
+use redrive_shared::gate::{Barred, SHUT_MS, Settings, Signal, Standing, State, TAKEN_MS};
 use redrive_shared::task::{Ledger, Nonce, Priority};
 
 use super::book::Book;
@@ -332,8 +332,134 @@ fn heard_alike_is_told_as_one() {
         told.add(&dependency(), Signal::Success, Some(&agent), 5);
     }
     told.add(&dependency(), Signal::Failure, Some(&agent), 5);
-    let heard: Vec<(Name, Heard)> = told.into_all().collect();
-    assert_eq!(heard.iter().map(|(_, heard)| heard.count).collect::<Vec<_>>(), [3, 1]);
+    assert_eq!(told.heard.iter().map(|(_, heard)| heard.count).collect::<Vec<_>>(), [3, 1]);
+}
+
+fn limited_to(max: u32, shelf: &mut Shelf, now_ms: i64) -> (Book, Book) {
+    let (mut a, mut b) = (Book::default(), Book::default());
+    let (written, _done) = oneshot::channel();
+    let settings = Settings { max_in_flight: Some(max), ..Settings::default() };
+    assert!(a.order(&dependency(), Order::Set(settings), written, now_ms));
+    write(&mut a, shelf, now_ms);
+    b.learn(shelf.all(), now_ms);
+    (a, b)
+}
+
+/// A lease that was given then.
+fn lease_at(began_ms: i64) -> redrive_shared::task::Lease {
+    redrive_shared::task::Lease { epoch: began_ms * 1_000, lease_until_ms: began_ms + 30_000, ..lease(0) }
+}
+
+/// Claims what it may of ten; returns how many it got.
+fn claim_some(book: &mut Book, shelf: &mut Shelf, now_ms: i64) -> u32 {
+    claim_with(book, 10, &[], true, now_ms);
+    write(book, shelf, now_ms);
+    let restrictions = book.restrict(10, now_ms);
+    let given = restrictions[0].any.unwrap();
+    let leases = (0..given).map(|_| lease_at(now_ms)).collect();
+    let claimed = Claimed { leases, ..Claimed::default() };
+    book.claimed(&restrictions, &[claim(10)], &[claimed], now_ms);
+    write(book, shelf, now_ms);
+    given
+}
+
+fn end(book: &mut Book, began_ms: i64, now_ms: i64) {
+    let mut told = Told::default();
+    told.end(&dependency(), began_ms);
+    book.hear(told, now_ms);
+}
+
+fn in_flight(book: &Book, now_ms: i64) -> Option<u32> {
+    book.view(&dependency(), now_ms).in_flight
+}
+
+#[test]
+fn two_share_how_many_may_be_out() {
+    let mut shelf = Shelf::default();
+    let (mut a, mut b) = limited_to(3, &mut shelf, T0);
+    assert_eq!(claim_some(&mut a, &mut shelf, T0), 3);
+    assert_eq!(claim_some(&mut b, &mut shelf, T0 + 1), 0, "it finds out when it asks");
+    assert_eq!(in_flight(&b, T0 + 1), Some(3));
+    // The end of one is heard by whoever did not give it, and by the other at once.
+    end(&mut b, T0, T0 + 500);
+    assert!(b.next_ms() <= T0 + 500, "somebody waits");
+    assert_eq!(write(&mut b, &mut shelf, T0 + 500), [dependency()]);
+    assert_eq!(only(&b.restrict(10, T0 + 500)).0, Some(1));
+    a.learn(shelf.all(), T0 + 501);
+    assert_eq!(claim_some(&mut a, &mut shelf, T0 + 502), 0);
+    assert_eq!(in_flight(&a, T0 + 502), Some(3));
+}
+
+#[test]
+fn an_end_is_announced_where_nobody_waits_and_lets_others_through() {
+    let mut shelf = Shelf::default();
+    let (mut a, mut b) = limited_to(1, &mut shelf, T0);
+    assert_eq!(claim_some(&mut a, &mut shelf, T0), 1);
+    b.learn(shelf.all(), T0 + 1);
+    assert_eq!(claim_some(&mut b, &mut shelf, T0 + 1), 0);
+    // Everything that gave way before has been let through, and nobody waits at the first one.
+    end(&mut a, T0, T0 + 2);
+    let swaps = a.begin_write((T0 + 2) * 1_000);
+    assert!(swaps.iter().all(|swap| swap.tell), "{swaps:?}");
+    a.written(Ok(shelf.swap(swaps)), T0 + 2, T0 + 2);
+    b.learn(shelf.all(), T0 + 3);
+    assert_eq!(write(&mut b, &mut shelf, T0 + 3), [dependency()]);
+}
+
+#[test]
+fn what_dies_with_a_coordinator_comes_back() {
+    let mut shelf = Shelf::default();
+    let (mut a, mut b) = limited_to(2, &mut shelf, T0);
+    // It takes both, claims, and is gone before it has told of that.
+    claim_with(&mut a, 10, &[], true, T0);
+    write(&mut a, &mut shelf, T0);
+    drop(a);
+    b.learn(shelf.all(), T0);
+    assert_eq!(claim_some(&mut b, &mut shelf, T0 + TAKEN_MS - 1), 0);
+    assert!(b.next_ms() <= T0 + TAKEN_MS + 1_000, "it looks again by itself");
+    assert_eq!(claim_some(&mut b, &mut shelf, T0 + TAKEN_MS + 1_000), 2);
+}
+
+#[test]
+fn a_claim_whose_answer_is_lost_counts_until_its_leases_end() {
+    let mut shelf = Shelf::default();
+    let (mut a, _) = limited_to(2, &mut shelf, T0);
+    claim_with(&mut a, 10, &[], true, T0);
+    write(&mut a, &mut shelf, T0);
+    let restrictions = a.restrict(10, T0);
+    assert_eq!(only(&restrictions).0, Some(2));
+    a.lost(&restrictions, T0 + 60_000, T0);
+    write(&mut a, &mut shelf, T0);
+    assert_eq!(claim_some(&mut a, &mut shelf, T0 + 59_999), 0);
+    assert_eq!(claim_some(&mut a, &mut shelf, T0 + 60_000), 2);
+}
+
+#[test]
+fn what_was_written_though_the_answer_was_lost_is_not_counted_twice() {
+    let mut shelf = Shelf::default();
+    let (mut a, _) = limited_to(5, &mut shelf, T0);
+    claim_with(&mut a, 2, &[], true, T0);
+    for (now_ms, lost) in [(T0, true), (T0 + 500, false)] {
+        let swaps = a.begin_write(now_ms * 1_000);
+        assert_eq!(swaps.len(), 1);
+        let swapped = shelf.swap(swaps);
+        let result = if lost { Err(StoreError::Unavailable("gone".into())) } else { Ok(swapped) };
+        a.written(result, now_ms, now_ms + 500);
+    }
+    assert_eq!(only(&a.restrict(2, T0 + 500)).0, Some(2));
+    assert_eq!(in_flight(&a, T0 + 500), Some(2), "and not four");
+}
+
+#[test]
+fn what_was_taken_and_is_worth_nothing_any_more_is_not_out() {
+    let mut shelf = Shelf::default();
+    let (mut a, _) = limited_to(3, &mut shelf, T0);
+    claim_with(&mut a, 10, &[], true, T0);
+    write(&mut a, &mut shelf, T0);
+    assert_eq!(in_flight(&a, T0), Some(3));
+    hear(&mut a, "x", hint(10_000), T0 + 1);
+    write(&mut a, &mut shelf, T0 + 1);
+    assert_eq!((state(&a, T0 + 1), in_flight(&a, T0 + 1)), (State::Shut, Some(0)));
 }
 
 #[test]

@@ -260,6 +260,8 @@ pub struct Reaped {
     pub queue: Name,
     /// The upstream that the attempt went to.
     pub dependency: Option<Name>,
+    /// The epoch of the lease.
+    pub epoch: i64,
     /// Whose it was.
     pub agent: Option<Name>,
     /// Whether the worker had started it.
@@ -301,6 +303,8 @@ pub enum Acted {
         state: TaskState,
         /// When it runs, if it does.
         due_ms: i64,
+        /// The epoch of the lease that this ended, if there was one.
+        ended: Option<i64>,
     },
     /// Its state does not allow it.
     WrongState(TaskState),

@@ -2,7 +2,7 @@
 
 use super::evidence::{Evidence, head};
 use super::lexicon::{Codes, Heard, Named, Phrases, Topic};
-use super::{allowance, codes, status, stream};
+use super::{allowance, codes, stream};
 use crate::failure::FailureClass;
 
 /// How much of a message is taken apart into words: the name of an exception stands at its start.
@@ -47,8 +47,8 @@ pub(super) fn decide(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Optio
 
 /// A gateway that could not reach its upstream, or not in time, says so in a status of its own for every cause.
 fn behind_gateway(evidence: &Evidence) -> Option<FailureClass> {
-    let vague = evidence.status.is_some_and(status::is_vague);
-    let class = evidence.heard.class(Phrases::Transport).filter(|_| vague)?;
+    let gateway = matches!(evidence.status, Some(500 | 502));
+    let class = evidence.heard.class(Phrases::Transport).filter(|_| gateway)?;
     matches!(class, FailureClass::Network | FailureClass::Timeout).then_some(class)
 }
 

@@ -6,7 +6,7 @@
 //! tables, `codes` and `phrases`, and in `allowance`, which tells a rate from a window from an empty purse;
 //! `lexicon` compiles them, so that a text is read once for all of them.
 //!
-//! Work is bounded by constants in `evidence`, `scan` and `rules`; no input makes it panic.
+//! Work is bounded by constants in `evidence`, `scan`, `spoken` and `rules`; no input makes it panic.
 
 mod allowance;
 mod codes;

@@ -29,9 +29,13 @@
 //! agents or of the only one, and no success for a minute isolate the dependency until a person opens it: one agent's
 //! mistyped key does not stop the fleet. There is one [`Alarm`] for all of its tasks.
 //!
+//! **In flight.** Where it is limited how many tasks are out at once, what is taken counts until it was given back or its lease
+//! has ended ([`Gate::begin`], [`Gate::end`]); what nobody tells of stops to count by itself.
+//!
 //! **Budget.** Retries are bounded to a share of first attempts ([`Budget`]), once there are enough of those to tell.
 
 mod hear;
+mod in_flight;
 mod pace;
 mod phase;
 mod ramp;
@@ -44,12 +48,14 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 pub use self::hear::{Heard, Signal};
+use self::in_flight::InFlight;
+pub use self::in_flight::TAKEN_MS;
 use self::pace::{Pace, Rate};
 use self::phase::Phase;
 pub use self::phase::{Alarm, Change, Reason, State};
 pub use self::sample::Tally;
 use self::sample::{SAMPLE_MS, Sample};
-pub use self::settings::{Budget, REQUESTS_PER_MINUTE_MAX, Settings, SettingsError};
+pub use self::settings::{Budget, MAX_IN_FLIGHT_MAX, REQUESTS_PER_MINUTE_MAX, Settings, SettingsError};
 pub use self::standing::{Barred, Standing};
 use crate::failure::FailureClass;
 use crate::id::Name;
@@ -113,6 +119,9 @@ pub struct Gate {
     /// Of the limit that is set.
     #[serde(default)]
     pace: Pace,
+    /// Where that is limited.
+    #[serde(default, skip_serializing_if = "InFlight::is_empty")]
+    in_flight: InFlight,
     /// Of a ramp.
     #[serde(default)]
     ramp_pace: Pace,
@@ -146,6 +155,7 @@ impl Default for Gate {
             sample: Sample::default(),
             strain: 0,
             pace: Pace::default(),
+            in_flight: InFlight::default(),
             ramp_pace: Pace::default(),
             full_per_s: None,
             trips: 0,
@@ -219,7 +229,7 @@ impl Gate {
     /// How many tasks may pass.
     pub fn room(&self) -> Room {
         match self.phase {
-            Phase::Open if self.settings.requests_per_minute.is_none() => Room::Free,
+            Phase::Open if !self.settings.is_counted() => Room::Free,
             Phase::Open | Phase::Canary { .. } | Phase::Ramp { .. } => Room::Limited,
             Phase::Shut { .. } | Phase::Isolated => Room::Shut,
         }
@@ -240,10 +250,20 @@ impl Gate {
     /// Lets up to `wanted` through; returns how many. What is not used is to be given back.
     pub fn take(&mut self, wanted: u32, now_us: i64) -> u32 {
         let now_ms = now_us.div_euclid(1_000);
+        let wanted = wanted.min(self.in_flight_room(now_ms));
         let wanted = match self.limit() {
             Some(rate) => self.pace.take(wanted, rate, now_us),
             None => wanted,
         };
+        let granted = self.take_of_phase(wanted, now_us);
+        if self.settings.max_in_flight.is_some() {
+            self.in_flight.take(granted, now_ms);
+        }
+        granted
+    }
+
+    fn take_of_phase(&mut self, wanted: u32, now_us: i64) -> u32 {
+        let now_ms = now_us.div_euclid(1_000);
         match self.phase {
             Phase::Open => wanted,
             Phase::Shut { .. } | Phase::Isolated => 0,
@@ -261,6 +281,7 @@ impl Gate {
 
     /// Takes back what was taken and not used.
     pub fn give_back(&mut self, unused: u32) {
+        self.in_flight.give_back(unused);
         if let Some(rate) = self.limit() {
             self.pace.give_back(unused, rate);
         }
@@ -283,7 +304,9 @@ impl Gate {
                 self.ramp_rate(now_ms).map_or(i64::MIN, |rate| div_up(self.ramp_pace.next_us(rate)))
             }
         };
-        Some(limit_ms.max(phase_ms)).filter(|at_ms| *at_ms != i64::MIN)
+        // The end of a lease may bring it earlier: that is an event.
+        let full_ms = self.in_flight.next_ms(now_ms).filter(|_| self.is_full(now_ms)).unwrap_or(i64::MIN);
+        Some(limit_ms.max(phase_ms).max(full_ms)).filter(|at_ms| *at_ms != i64::MIN)
     }
 
     /// When the budget lets more retries through (ms), at the latest.
@@ -291,9 +314,12 @@ impl Gate {
         self.retry_room(now_ms).filter(|room| *room == 0).and_then(|_| self.sample.next_ms(now_ms))
     }
 
-    /// Sets limits. What was let through stays counted.
+    /// Sets limits. What was let through stays counted; how many are out is counted from when that is limited.
     pub fn set(&mut self, settings: Settings) {
         self.settings = settings;
+        if self.settings.max_in_flight.is_none() {
+            self.in_flight = InFlight::default();
+        }
     }
 
     /// Does what an operator says.
@@ -321,7 +347,9 @@ impl Gate {
                 Some(change)
             }
             Command::Reset => {
-                *self = Self { settings: self.settings.clone(), pace: self.pace, ..Self::default() };
+                let in_flight = std::mem::take(&mut self.in_flight);
+                *self =
+                    Self { settings: self.settings.clone(), pace: self.pace, in_flight, ..Self::default() };
                 self.since_ms = now_ms;
                 (from != State::Open).then_some(Change { from, to: State::Open, reason: Reason::Operator })
             }

@@ -6,6 +6,9 @@ use utoipa::ToSchema;
 /// Highest rate that can be set.
 pub const REQUESTS_PER_MINUTE_MAX: u32 = 10_000_000;
 
+/// Most tasks at once that can be set.
+pub const MAX_IN_FLIGHT_MAX: u32 = 1_000_000;
+
 /// Limits of one dependency, over the whole fleet. Left out: no limit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -14,6 +17,9 @@ pub struct Settings {
     /// Tasks that may be handed out in any minute, 1 to 10,000,000. At most a second's worth of them at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<u32>,
+    /// Tasks that may be leased at once, 1 to 1,000,000. Leases that were given before it was set do not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u32>,
     /// The retry budget; left out: the default one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
@@ -53,6 +59,11 @@ pub struct SettingsError {
 }
 
 impl Settings {
+    /// Whether what passes has to be counted.
+    pub(super) const fn is_counted(&self) -> bool {
+        self.requests_per_minute.is_some() || self.max_in_flight.is_some()
+    }
+
     /// Checks every number.
     ///
     /// # Errors
@@ -61,6 +72,10 @@ impl Settings {
         if let Some(per_minute) = self.requests_per_minute {
             let good = (1..=REQUESTS_PER_MINUTE_MAX).contains(&per_minute);
             check("requests_per_minute", per_minute, good, "1 to 10000000, or left out for no limit")?;
+        }
+        if let Some(most) = self.max_in_flight {
+            let good = (1..=MAX_IN_FLIGHT_MAX).contains(&most);
+            check("max_in_flight", most, good, "1 to 1000000, or left out for no limit")?;
         }
         let Some(budget) = self.budget else { return Ok(()) };
         check("budget.ratio", budget.ratio, (0.0..=10.0).contains(&budget.ratio), "0 to 10")?;

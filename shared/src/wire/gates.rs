@@ -28,6 +28,9 @@ pub struct GateView {
     /// Retries that the budget has left for the last minute; missing while it only watches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries_left: Option<u32>,
+    /// Tasks that are out, where `max_in_flight` is set: leased, or about to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<u32>,
     /// What a person has to mend, while it is isolated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarm: Option<Alarm>,
@@ -51,6 +54,7 @@ impl GateView {
             until_ms: gate.next_ms(now_ms).filter(|_| shut),
             rate_per_s: gate.rate_per_s(now_ms),
             retries_left: gate.retry_room(now_ms),
+            in_flight: gate.in_flight(now_ms),
             alarm: gate.alarm().cloned(),
             last_minute: gate.tally(now_ms),
             settings: gate.settings().clone(),

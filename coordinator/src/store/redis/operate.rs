@@ -109,7 +109,9 @@ impl Inner {
             return Ok((Acted::WrongState(state), None));
         }
         let (state, due_ms) = (after.record.state, after.record.due_ms);
-        let answer = Acted::Now { state, due_ms };
+        let was_leased = task.record.state == TaskState::Leased && after.record.epoch != task.record.epoch;
+        let ended = task.lease.as_ref().filter(|_| was_leased).map(|lease| lease.fence.epoch);
+        let answer = Acted::Now { state, due_ms, ended };
         if after.record.epoch == task.record.epoch {
             return Ok((answer, None));
         }

@@ -198,7 +198,17 @@ impl Inner {
                 reap.look_again(deadline_ms);
             }
             let (queue, dependency) = (change.queue.clone(), change.dependency.clone());
-            lost.push(Reaped { id, queue, dependency, agent: holder, started, retried, state, due_ms });
+            lost.push(Reaped {
+                id,
+                queue,
+                dependency,
+                epoch,
+                agent: holder,
+                started,
+                retried,
+                state,
+                due_ms,
+            });
             changes.push(change);
         }
         for (reaped, changed) in lost.into_iter().zip(self.apply(changes).await?) {

@@ -122,7 +122,7 @@ pub(super) fn miss_deadline(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<
 
 fn lose(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<Reaped> {
     let before = Before::of(&task.record);
-    let (started, holder) = (task.record.started, task.agent.clone());
+    let (started, holder, epoch) = (task.record.started, task.agent.clone(), task.record.epoch);
     let policy = tx.policy(task.lane)?;
     let lost = task.record.lose(&policy, tx.now_us, tx.rng);
     // The query selects leased tasks only, within this transaction.
@@ -135,6 +135,7 @@ fn lose(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<Reaped> {
         id: TaskId::new(task.id.as_str()).map_err(|error| corrupt(24, error))?,
         queue,
         dependency,
+        epoch,
         agent: holder.and_then(|agent| Name::new(agent).ok()),
         started,
         retried: before.was_tried,

@@ -62,7 +62,8 @@ fn act(
         tx.write_history(&mut task, &Line { note: Some(why), ..line })?;
         tx.save(&mut task, &before)?;
     }
-    Ok(Acted::Now { state, due_ms })
+    let ended = (before.state == TaskState::Leased && task.record.epoch != epoch).then_some(epoch);
+    Ok(Acted::Now { state, due_ms, ended })
 }
 
 pub(super) fn forget(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Result<usize> {

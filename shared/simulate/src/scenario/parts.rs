@@ -109,7 +109,7 @@ pub(super) fn read_gate(mut reader: Reader<'_>) -> Read<GateRules> {
     let requests_per_minute = requests_per_minute.map(|most| most as u32);
     let mut inner = reader.table("budget")?;
     let budget = inner.as_mut().map(read_budget).transpose()?;
-    let settings = Settings { requests_per_minute, budget };
+    let settings = Settings { requests_per_minute, budget, ..Settings::default() };
     settings.validate().map_err(|error| {
         let message = format!("is {}, but must be {}", error.value, error.must);
         match (error.field.strip_prefix("budget."), &inner) {

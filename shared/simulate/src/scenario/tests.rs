@@ -108,11 +108,11 @@ fn every_key_is_read() {
     assert_eq!(at_once.retry.policy.strategy, Strategy::Fixed { delay_ms: 0 });
     assert!(at_once.retry.unlimited && at_once.breaker.is_none());
     let budget = Budget { ratio: 0.1, min_firsts: 50, ..Budget::default() };
-    let settings = Settings { requests_per_minute: Some(6_000), budget: Some(budget) };
+    let settings = Settings { requests_per_minute: Some(6_000), budget: Some(budget), ..Settings::default() };
     assert_eq!(jittered.gate, Some(GateRules { holds: Holds::Retries, settings }));
     assert_eq!((&at_once.gate, at_once.resume, jittered.resume), (&None, false, true));
     let budget = Budget { floor_per_s: 3.0, ..Budget::default() };
-    let settings = Settings { requests_per_minute: None, budget: Some(budget) };
+    let settings = Settings { requests_per_minute: None, budget: Some(budget), ..Settings::default() };
     assert_eq!(own.gate, Some(GateRules { holds: Holds::Everything, settings }), "nothing is mixed in");
 }
 
