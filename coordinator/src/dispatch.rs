@@ -57,8 +57,8 @@ struct Line {
     waiters: VecDeque<Waiter>,
     /// From when on it is worth trying.
     try_at_ms: i64,
-    /// Dependencies whose gates held something back from it when it was tried last.
-    held_back: Vec<Name>,
+    /// Dependencies whose gates held something back from it, until they let more through.
+    held_back: HashSet<Name>,
     /// Waves under way that have waiters of it: until they are back it is kept, to remember what is announced meanwhile.
     under_way: usize,
 }
@@ -205,6 +205,7 @@ impl Dispatcher {
 
     /// The gates of these dependencies let more through: lines from which they held something back try again.
     pub fn let_through(&self, dependencies: &[Name]) {
+        let dependencies: HashSet<&Name> = dependencies.iter().collect();
         let mut concerned = false;
         for line in self.lock().lines.values_mut() {
             if line.held_back.iter().any(|name| dependencies.contains(name)) {
@@ -287,6 +288,9 @@ impl Dispatcher {
 
     /// Claims for a wave.
     async fn serve(&self, wave: Vec<(Interest, Waiter)>) {
+        if let Err(error) = self.gates.ready().await {
+            return self.fail(wave, &Problem::from(error));
+        }
         let claims: Vec<Claim> = wave.iter().map(|(_, waiter)| waiter.claim.clone()).collect();
         let gates = self.gates.restrict(claims.iter().map(|claim| claim.max).sum());
         match self.store.claim(claims.clone(), &gates).await {
@@ -311,7 +315,7 @@ impl Dispatcher {
         let mut lines = self.lock();
         for ((interest, _), claimed) in wave.iter().zip(results) {
             if let Some(line) = lines.lines.get_mut(interest) {
-                line.held_back.clone_from(&claimed.held_back);
+                line.held_back.extend(claimed.held_back.iter().cloned());
             }
         }
     }

@@ -36,6 +36,11 @@ impl BoundedLabels {
         Self { known: Mutex::default(), most }
     }
 
+    /// Those that there are.
+    fn known(&self) -> Vec<Arc<str>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
     /// The label of a name.
     pub fn label(&self, name: &str) -> Arc<str> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,13 +96,25 @@ pub(crate) fn record_calls(labels: &BoundedLabels, dependency: Option<&str>, cal
 }
 
 /// Gates by dependency, read when someone looks: their state as its place in [`State::ALL`], 0 open to 4 isolated. Of
-/// dependencies that share a label the one that lets least through is shown.
+/// dependencies that share a label the one that lets least through is shown. One that was forgotten lets everything through.
+/// And how many of their tasks are out, where that is limited: of those that share a label, together.
 pub fn record_gates(labels: &BoundedLabels, gates: &[GateView]) {
-    let mut worst: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+    let mut worst: BTreeMap<Arc<str>, usize> = labels.known().into_iter().map(|label| (label, 0)).collect();
     for gate in gates {
         let number = State::ALL.iter().position(|state| *state == gate.state).unwrap_or(0);
         let shown = worst.entry(labels.label(&gate.dependency)).or_default();
         *shown = number.max(*shown);
+    }
+    let mut out: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+    for gate in gates {
+        if let Some(in_flight) = gate.in_flight {
+            let shown = out.entry(labels.label(&gate.dependency)).or_default();
+            *shown = shown.saturating_add(in_flight);
+        }
+    }
+    for (label, in_flight) in out {
+        metrics::gauge!("redrive_gate_in_flight", "dependency" => label.to_string())
+            .set(f64::from(in_flight));
     }
     for (label, number) in worst {
         metrics::gauge!("redrive_gate_state", "dependency" => label.to_string()).set(number as f64);

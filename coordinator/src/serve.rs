@@ -80,6 +80,7 @@ pub async fn run(
     let store = open(&config).await?;
     let clock = store.clock().unwrap_or_else(|| Arc::new(SystemClock));
     let engine = Engine::new(store, clock, config.create_queues, config.gates, shutdown.clone());
+    engine.learn_gates().await;
     let mut duties = start_duties(&engine, metrics.as_ref(), &shutdown);
     if config.amqp.url.is_some() {
         let amqp = Amqp::new(Arc::clone(&engine), config.amqp.clone(), shutdown.clone());

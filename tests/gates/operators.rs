@@ -21,6 +21,9 @@ async fn what_is_wrong_with_a_request_is_said_and_changes_nothing() {
         (json!({"dependency": "d", "action": "set"}), "invalid_value", "no limits"),
         (set(json!({"requests_per_minute": 0})), "invalid_value", "1 to 10000000"),
         (set(json!({"requests_per_minute": -1})), "invalid_value", "-1"),
+        (set(json!({"max_in_flight": 0})), "invalid_value", "1 to 1000000"),
+        (set(json!({"max_in_flight": 1_000_001})), "invalid_value", "1000001"),
+        (set(json!({"max_in_flight": 1.5})), "invalid_value", "1.5"),
         (set(json!({"budget": {"ratio": -0.5}})), "invalid_value", "0 to 10"),
         (set(json!({"requests_per_hour": 5})), "unknown_field", "requests_per_minute"),
         (json!({"dependency": "d", "action": "open", "why": "x"}), "unknown_field", "why"),
@@ -58,6 +61,10 @@ async fn operators_see_and_move_gates_from_the_command_line() {
     let (_, text) = gates(&["list", "--json"]).await;
     let listed: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(listed["gates"].as_array().map(Vec::len), Some(2));
+    let (code, text) = gates(&["limit", "tool/pdf", "--max-in-flight", "8"]).await;
+    assert!(code == Some(0) && text.contains("IN FLIGHT") && text.contains("0/8"), "{text}");
+    let (code, text) = gates(&["limit", "tool/pdf", "--max-in-flight", "0"]).await;
+    assert!(code == Some(1) && text.contains("1 to 1000000"), "{text}");
     let (code, text) = gates(&["limit", "tool/pdf", "--retry-ratio", "99"]).await;
     assert!(code == Some(1) && text.contains("0 to 10"), "{text}");
     let (code, text) = gates(&["shut", "tool/pdf", "--for", "-5m"]).await;

@@ -103,6 +103,11 @@ impl Engine {
         &self.dispatcher
     }
 
+    /// Learns the gates that there are, before anything is handed out.
+    pub(crate) async fn learn_gates(&self) {
+        self.gates.prepare().await;
+    }
+
     /// Keeps the gates until shutdown.
     pub(crate) async fn keep_gates(&self, shutdown: CancellationToken) {
         self.gates.run(&self.dispatcher, shutdown).await;

@@ -20,6 +20,15 @@ const WRITE_MAX: usize = 1_000;
 
 type Written = oneshot::Sender<Result<(), StoreError>>;
 
+/// Why an order cannot be carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// There are as many gates as may be.
+    TooMany,
+    /// What is in the store is of a newer release.
+    Unreadable,
+}
+
 /// The book.
 #[derive(Debug, Default)]
 pub(super) struct Book {
@@ -80,14 +89,19 @@ impl Book {
             let Some(dependency) = &lease.dependency else { continue };
             used.entry(dependency).or_default().push(lease);
         }
+        let mut held_back: HashMap<&Name, usize> = HashMap::new();
+        for (claim, one) in claims.iter().zip(claimed) {
+            for dependency in &one.held_back {
+                *held_back.entry(dependency).or_default() += claim.max.saturating_sub(one.leases.len());
+            }
+        }
         for restriction in restrictions {
             let dependency = &restriction.dependency;
-            let held_back = claims.iter().zip(claimed).filter(|(_, one)| one.held_back.contains(dependency));
-            let held_back =
-                held_back.map(|(claim, one)| claim.max.saturating_sub(one.leases.len())).sum::<usize>();
+            let held_back = held_back.get(dependency).copied().unwrap_or(0);
             let used = used.remove(dependency).unwrap_or_default();
             self.with(dependency, now_ms, |entry| {
                 let held_back = u32::try_from(held_back).unwrap_or(u32::MAX);
+                entry.pay_back(restriction.retries);
                 entry.claimed(restriction.any, &used, held_back, now_ms);
             });
         }
@@ -99,10 +113,19 @@ impl Book {
     /// A claim under these restrictions failed, but may have been given what they let through: such leases end unstarted by
     /// then.
     pub fn lost(&mut self, restrictions: &[Restriction], ends_ms: i64, now_ms: i64) {
-        for Restriction { dependency, any, .. } in restrictions {
+        for Restriction { dependency, any, retries } in restrictions {
+            self.with(dependency, now_ms, |entry| entry.pay_back(*retries));
             if let Some(given) = any.filter(|given| *given > 0) {
                 self.with(dependency, now_ms, |entry| entry.begin(given, now_ms, ends_ms, now_ms));
             }
+        }
+    }
+
+    /// Nothing that is out stops to count before then.
+    pub fn spare(&mut self, until_ms: i64, now_ms: i64) {
+        let limited = self.entries.iter().filter(|(_, entry)| entry.limits_in_flight());
+        for dependency in limited.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.with(&dependency, now_ms, |entry| entry.add(Event::Spare(until_ms), now_ms));
         }
     }
 
@@ -120,29 +143,41 @@ impl Book {
         }
     }
 
-    /// Calls were made.
-    pub fn count_calls(&mut self, dependency: &Name, firsts: u32, retries: u32, now_ms: i64) {
-        let event = Event::Calls { firsts, retries, at_ms: now_ms };
+    /// Agents made first calls themselves.
+    pub fn count_reported(&mut self, dependency: &Name, firsts: u32, now_ms: i64) {
+        let event = Event::Reported { firsts, at_ms: now_ms };
         self.with(dependency, now_ms, |entry| entry.add(event, now_ms));
     }
 
-    /// An operator orders something. False: there are too many gates.
-    pub fn order(&mut self, dependency: &Name, order: Order, written: Written, now_ms: i64) -> bool {
+    /// An operator orders something.
+    pub fn order(
+        &mut self,
+        dependency: &Name,
+        order: Order,
+        written: Written,
+        now_ms: i64,
+    ) -> Result<(), Refusal> {
+        if self.entries.get(dependency).is_some_and(Entry::is_unreadable) {
+            return Err(Refusal::Unreadable);
+        }
         let event = match order {
             Order::Command(command) => Event::Command(command, now_ms),
             Order::Set(settings) => Event::Set(settings),
         };
-        let known = self.with(dependency, now_ms, |entry| entry.add(event, now_ms));
-        if known && !self.closed {
+        if !self.with(dependency, now_ms, |entry| entry.add(event, now_ms)) {
+            return Err(Refusal::TooMany);
+        }
+        if !self.closed {
             self.orders.push((dependency.clone(), written));
         }
-        known
+        Ok(())
     }
 
     /// Does something with a gate, which is made if it is not there; false where there are too many of them.
     fn with(&mut self, dependency: &Name, now_ms: i64, does: impl FnOnce(&mut Entry)) -> bool {
         if !self.entries.contains_key(dependency) {
             if self.entries.len() >= GATES_MAX {
+                metrics::counter!("redrive_gates_refused_total").increment(1);
                 return false;
             }
             self.entries.insert(dependency.clone(), Entry::default());
@@ -191,7 +226,10 @@ impl Book {
                 continue;
             }
             let gate = read(&cell.dependency, &cell.value);
-            self.with(&cell.dependency, now_ms, |entry| entry.learn(gate, cell.version, now_ms));
+            self.with(&cell.dependency, now_ms, |entry| match gate {
+                Some(gate) => entry.learn(gate, cell.version, now_ms),
+                None => entry.cannot_read(cell.version),
+            });
         }
         for dependency in gone {
             self.with(&dependency, now_ms, |entry| entry.learn(Gate::default(), 0, now_ms));
@@ -286,9 +324,18 @@ impl Book {
                 self.answer(&dependency, &Err(StoreError::Full("there are too many gates".into())));
             }
             GateSwapped::Changed(cell) => {
-                let (gate, version) =
-                    cell.map_or_else(Default::default, |cell| (read(&dependency, &cell.value), cell.version));
-                self.with(&dependency, now_ms, |entry| entry.overtaken(gate, version, now_ms));
+                let (gate, version) = cell.map_or_else(
+                    || (Some(Gate::default()), 0),
+                    |cell| (read(&dependency, &cell.value), cell.version),
+                );
+                if gate.is_none() {
+                    let error = StoreError::Corrupt("it is of a newer release, and left as it is".into());
+                    self.answer(&dependency, &Err(error));
+                }
+                self.with(&dependency, now_ms, |entry| match gate {
+                    Some(gate) => entry.overtaken(gate, version, now_ms),
+                    None => entry.cannot_read(version),
+                });
             }
         }
     }
@@ -331,7 +378,8 @@ impl Book {
             }
         }
         let next_ms = self.entries.values().map(Entry::next_ms).min().unwrap_or(i64::MAX);
-        self.entries_next_ms = Some(next_ms.max(now_ms));
+        // Later than now: whatever an entry may want, the keeper does not run in a circle.
+        self.entries_next_ms = Some(next_ms.max(now_ms + 1));
         names
     }
 
@@ -368,11 +416,10 @@ fn restricts(gate: &Gate, now_ms: i64) -> bool {
     gate.room() != Room::Free || gate.retry_room(now_ms).is_some()
 }
 
-/// A gate as the store has it. One that this release cannot read counts as new: a brake that is off for a moment is better
-/// than work that nobody can release.
-fn read(dependency: &Name, value: &str) -> Gate {
-    serde_json::from_str(value).unwrap_or_else(|error| {
-        tracing::warn!(%dependency, %error, "the gate in the store cannot be read; it counts as new");
-        Gate::default()
-    })
+/// A gate as the store has it. One that this release cannot read holds nothing back here, and is left as it is.
+fn read(dependency: &Name, value: &str) -> Option<Gate> {
+    let unreadable = |error| {
+        tracing::warn!(%dependency, %error, "the gate in the store cannot be read: a newer release wrote it, or it is damaged");
+    };
+    serde_json::from_str(value).map_err(unreadable).ok()
 }

@@ -2,6 +2,7 @@
 
 use redrive_shared::gate::{Change, Command, Gate, Heard, Room, Settings, Signal, State};
 use redrive_shared::id::Name;
+use redrive_shared::limits::RESTART_GRACE_MS;
 use redrive_shared::task::Lease;
 
 /// How long what was heard may wait to be written, in ms, where it changes nothing for anybody.
@@ -80,6 +81,11 @@ pub(super) enum Event {
         retries: u32,
         at_ms: i64,
     },
+    /// First calls that agents made themselves.
+    Reported {
+        firsts: u32,
+        at_ms: i64,
+    },
     Command(Command, i64),
     Set(Settings),
     Take(u32),
@@ -99,6 +105,8 @@ pub(super) enum Event {
     },
     /// What was taken is worth nothing.
     Waste(u32),
+    /// Nothing that is out stops to count before then.
+    Spare(i64),
 }
 
 impl Event {
@@ -109,7 +117,10 @@ impl Event {
 
     /// Whether others must know it soon, where it is limited how many are out.
     const fn is_of_limit(&self) -> bool {
-        matches!(self, Self::Begin { .. } | Self::End { .. } | Self::GiveBack(_) | Self::Waste(_))
+        matches!(
+            self,
+            Self::Begin { .. } | Self::End { .. } | Self::GiveBack(_) | Self::Waste(_) | Self::Spare(_)
+        )
     }
 }
 
@@ -129,9 +140,14 @@ pub(super) struct Entry {
     /// Taken and not used.
     stock: u32,
     stock_ms: i64,
-    /// Tasks that claims wait for here.
+    /// Retries that claims under way may get of the budget.
+    lent: u32,
+    /// How many more tasks claims that wait would take.
     wanted: u32,
-    asked: bool,
+    /// What waits are retries, and the budget is what holds them back.
+    over_budget: bool,
+    /// What is in the store cannot be read by this release: it is left as it is.
+    unreadable: bool,
     write_at_ms: Option<i64>,
     look_at_ms: Option<i64>,
     /// It lets more through than those who wait know.
@@ -164,7 +180,11 @@ impl Entry {
 
     /// Whether nothing of it is known only here.
     pub fn is_settled(&self) -> bool {
-        self.pending.is_empty() && self.sending.is_none() && self.stock == 0 && self.wanted == 0
+        self.pending.is_empty()
+            && self.sending.is_none()
+            && self.stock == 0
+            && self.wanted == 0
+            && !self.unreadable
     }
 
     /// What it lets through of up to `most` tasks, and of the retries among them; what was taken goes with that.
@@ -175,7 +195,15 @@ impl Entry {
             Room::Limited => Some(std::mem::take(&mut self.stock)),
             Room::Shut => Some(0),
         };
-        (any, self.gate.retry_room(now_ms).filter(|room| *room < most))
+        let left = self.gate.retry_room(now_ms).map(|room| room.saturating_sub(self.lent));
+        let retries = left.filter(|left| *left < most);
+        self.lent = self.lent.saturating_add(retries.unwrap_or(0));
+        (any, retries)
+    }
+
+    /// A claim that could have had so many retries is back.
+    pub fn pay_back(&mut self, retries: Option<u32>) {
+        self.lent = self.lent.saturating_sub(retries.unwrap_or(0));
     }
 
     /// Whether it is limited how many are out.
@@ -200,9 +228,11 @@ impl Entry {
             self.stock = self.stock.saturating_add(given.saturating_sub(firsts + retries));
         }
         if held_back > 0 {
+            // It could have had more than it took.
+            self.over_budget = given.is_none_or(|given| given > firsts + retries);
             self.wanted = self.wanted.max(held_back);
-            self.look(now_ms);
         }
+        self.look(now_ms);
     }
 
     /// Leases began, as far as anybody knows; they count at most until `until_ms`.
@@ -221,6 +251,7 @@ impl Entry {
             (Event::Command(..) | Event::Set(_) | Event::Take(_), ..) | (_, Some(_), _) => 0,
             (event, ..) if event.is_of_limit() && self.limits_in_flight() => 0,
             (_, None, State::Canary | State::Ramp) => BUDGET_WITHIN_MS,
+            (Event::Calls { retries, .. }, ..) if *retries > 0 && self.lent > 0 => BUDGET_WITHIN_MS,
             _ if short => BUDGET_WITHIN_MS,
             _ => WRITE_WITHIN_MS,
         };
@@ -244,12 +275,16 @@ impl Entry {
 
     fn keep(&mut self, event: Event) {
         let calm = matches!(self.gate.state(), State::Open | State::Ramp);
-        // What began was taken before: there is no more of it than that.
-        let always = matches!(event, Event::Command(..) | Event::Set(_) | Event::Begin { .. });
+        // What began or comes back was taken before, and one take is asked for at a time: there is no more of it than that.
+        let always = !matches!(event, Event::Heard { .. } | Event::Calls { .. } | Event::Reported { .. });
         let room = always || self.pending.len() < PENDING_MAX;
         match (self.pending.last_mut(), &event) {
             (Some(Event::Heard { heard: last, at_ms, .. }), Event::Heard { heard, at_ms: now_ms, .. })
-                if calm && last.signal == heard.signal && last.agent == heard.agent =>
+                if calm
+                    && last.signal == heard.signal
+                    && last.agent == heard.agent
+                    && self.gate.is_fresh_call(last.started_ms)
+                        == self.gate.is_fresh_call(heard.started_ms) =>
             {
                 last.count = last.count.saturating_add(heard.count);
                 last.started_ms = last.started_ms.min(heard.started_ms);
@@ -289,6 +324,9 @@ impl Entry {
 
     /// When there is something to do for it.
     pub fn next_ms(&self) -> i64 {
+        if self.lets_through {
+            return i64::MIN;
+        }
         let write_ms = if self.sending.is_some() { self.resend_at_ms } else { self.write_at_ms };
         let stock_ms = (self.stock > 0).then_some(self.stock_ms + STOCK_KEPT_MS);
         [write_ms, self.look_at_ms, stock_ms].into_iter().flatten().min().unwrap_or(i64::MAX)
@@ -297,6 +335,10 @@ impl Entry {
     /// Looks whether it lets more through, if somebody waits for that, and gives back what lies unused.
     pub fn look(&mut self, now_ms: i64) {
         self.gate.advance(now_ms);
+        if self.gate.room() != Room::Limited {
+            // It opened or shut by time: what was taken before is worth nothing.
+            self.waste(now_ms);
+        }
         if self.stock > 0 && now_ms >= self.stock_ms + STOCK_KEPT_MS && self.wanted == 0 {
             let unused = std::mem::take(&mut self.stock);
             self.add(Event::GiveBack(unused), now_ms);
@@ -311,14 +353,14 @@ impl Entry {
                 Some(next_ms) => next_ms,
                 None => return self.let_through(),
             },
-            Room::Limited if self.stock > 0 => return self.let_through(),
-            Room::Limited if self.asked => return,
+            Room::Limited if self.stock > 0 => match self.gate.next_retry_ms(now_ms) {
+                Some(next_ms) if self.over_budget => next_ms,
+                _ => return self.let_through(),
+            },
+            Room::Limited if self.has_asked() => return,
             Room::Limited => match self.gate.next_ms(now_ms) {
                 Some(next_ms) if next_ms > now_ms => next_ms,
-                _ => {
-                    self.asked = true;
-                    return self.add(Event::Take(self.wanted), now_ms);
-                }
+                _ => return self.add(Event::Take(self.wanted), now_ms),
             },
             Room::Shut => match self.gate.next_ms(now_ms) {
                 Some(next_ms) => next_ms,
@@ -329,8 +371,15 @@ impl Entry {
         self.look_at_ms = Some(next_ms.max(now_ms + LOOK_MIN_MS));
     }
 
+    /// Whether it has asked for more already, and does not know yet what it gets.
+    fn has_asked(&self) -> bool {
+        let sending = self.sending.iter().flat_map(|sending| &sending.events);
+        sending.chain(&self.pending).any(|event| matches!(event, Event::Take(_)))
+    }
+
     fn let_through(&mut self) {
         self.wanted = 0;
+        self.over_budget = false;
         self.lets_through = true;
     }
 
@@ -345,6 +394,11 @@ impl Entry {
             return None;
         }
         self.write_at_ms = None;
+        if self.unreadable {
+            self.pending.clear();
+            self.gate = Gate::default();
+            return None;
+        }
         let events = std::mem::take(&mut self.pending);
         let (mut gate, mut granted, mut changes) = (self.base.clone(), 0, Vec::new());
         changes.extend(gate.advance(now_ms));
@@ -375,7 +429,6 @@ impl Entry {
         self.version = version;
         self.again(now_ms);
         if sending.events.iter().any(|event| matches!(event, Event::Take(_))) {
-            self.asked = false;
             if self.gate.room() == Room::Limited {
                 self.stock = self.stock.saturating_add(sending.granted);
                 self.stock_ms = now_ms;
@@ -409,10 +462,23 @@ impl Entry {
         self.sending.as_ref().is_some_and(|sending| sending.doubtful && sending.draft.value == value)
     }
 
-    /// It cannot be written: what was to be is known here only.
+    /// There is no room for it in the store: a gate that only this coordinator has could neither be opened by others nor let
+    /// anything through one by one. So there is none.
     pub fn refused(&mut self) {
         self.sending = None;
-        self.asked = false;
+        self.pending.clear();
+        (self.base, self.gate, self.stock) = (Gate::default(), Gate::default(), 0);
+        self.let_through();
+    }
+
+    /// What is in the store is of a newer release. Nothing is held back here, and nothing is written over it.
+    pub fn cannot_read(&mut self, version: i64) {
+        let (lets_through, unreadable) = (true, true);
+        *self = Self { version, unreadable, lets_through, ..Self::default() };
+    }
+
+    pub fn is_unreadable(&self) -> bool {
+        self.unreadable
     }
 
     fn put_back(&mut self) {
@@ -428,7 +494,7 @@ impl Entry {
         if self.sending.is_some() || version == self.version {
             return;
         }
-        (self.base, self.version) = (gate, version);
+        (self.base, self.version, self.unreadable) = (gate, version, false);
         self.again(now_ms);
         self.look(now_ms);
     }
@@ -461,9 +527,10 @@ pub fn began_ms(epoch: i64) -> i64 {
     epoch.div_euclid(1_000)
 }
 
-/// When a lease is over at the latest: it is started before its end, and may then take its time.
+/// When a lease is over at the latest: it is started before its end, may then take its time, and is spared for a while where
+/// the store could not be reached.
 fn over_by_ms(lease: &Lease) -> i64 {
-    lease.lease_until_ms.saturating_add_unsigned(lease.timeout_ms)
+    lease.lease_until_ms.saturating_add_unsigned(lease.timeout_ms).saturating_add_unsigned(RESTART_GRACE_MS)
 }
 
 fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Change> {
@@ -471,6 +538,10 @@ fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Change> {
         Event::Heard { heard, at_ms, jitter } => gate.hear(heard, *at_ms, *jitter),
         Event::Calls { firsts, retries, at_ms } => {
             gate.count_calls(*firsts, *retries, *at_ms);
+            None
+        }
+        Event::Reported { firsts, at_ms } => {
+            gate.count_reported(*firsts, *at_ms);
             None
         }
         Event::Command(command, at_ms) => gate.command(*command, *at_ms),
@@ -492,6 +563,10 @@ fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Change> {
         }
         Event::Waste(unused) => {
             gate.waste(*unused);
+            None
+        }
+        Event::Spare(until_ms) => {
+            gate.spare(*until_ms);
             None
         }
         // Nothing is taken before that is written.

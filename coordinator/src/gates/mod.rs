@@ -11,18 +11,19 @@
 mod book;
 mod entry;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::gate::{Command, Settings, Signal, Standing};
 use redrive_shared::id::Name;
-use redrive_shared::limits::{GATES_MAX, LEASE_DEFAULT_MS};
+use redrive_shared::limits::{GATES_MAX, LEASE_DEFAULT_MS, RESTART_GRACE_MS};
 use redrive_shared::wire::GateView;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use self::book::Book;
+use self::book::{Book, Refusal};
 pub use self::entry::{Told, began_ms};
 use crate::alarm::Alarm;
 use crate::dispatch::Dispatcher;
@@ -33,6 +34,9 @@ use crate::store::{Claim, Claimed, Restriction, Store, StoreError};
 const LOOK_EVERY_MS: i64 = 1_000;
 /// How long to wait after the store failed.
 const RETRY_AFTER_FAILURE_MS: i64 = 500;
+/// How much longer leases are counted than they are spared after a coordinator's start, in ms: they are ended one batch after
+/// the other.
+const SPARED_MORE_MS: u64 = 2_000;
 
 /// The keeper.
 pub struct Keeper {
@@ -43,6 +47,8 @@ pub struct Keeper {
     labels: Arc<BoundedLabels>,
     /// Whether claims are restricted.
     holds_back: bool,
+    /// Whether the store was read.
+    known: AtomicBool,
     book: Mutex<Book>,
 }
 
@@ -54,7 +60,31 @@ impl Keeper {
         labels: Arc<BoundedLabels>,
         holds_back: bool,
     ) -> Self {
-        Self { store, clock, alarm: Alarm::default(), labels, holds_back, book: Mutex::default() }
+        let (alarm, known) = (Alarm::default(), AtomicBool::new(false));
+        Self { store, clock, alarm, labels, holds_back, known, book: Mutex::default() }
+    }
+
+    /// Knows the gates from here on: a coordinator that has just begun hands out nothing before it does.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        if !self.holds_back || self.known.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let gates = self.store.gates(0).await?;
+        let now_ms = self.clock.now_ms();
+        let mut book = self.lock();
+        if let Some(gates) = gates {
+            book.learn(gates, now_ms);
+        }
+        // Leases from before outlive their time by so much: see `Store::reap`.
+        let spared_ms = now_ms.saturating_add_unsigned(RESTART_GRACE_MS + SPARED_MORE_MS);
+        if !self.known.swap(true, Ordering::AcqRel) {
+            book.spare(spared_ms, now_ms);
+        }
+        self.ring(book);
+        Ok(())
     }
 
     /// What the gates let through of up to `most` tasks. Give the answer to [`Keeper::claimed`], whatever comes of the claim.
@@ -108,7 +138,7 @@ impl Keeper {
         let mut told = Told::default();
         told.add_many(dependency, Signal::Success, attempts.saturating_sub(failures), Some(agent), 0);
         let mut book = self.lock();
-        book.count_calls(dependency, attempts, 0, now_ms);
+        book.count_reported(dependency, attempts, now_ms);
         book.hear(told, now_ms);
         self.ring(book);
     }
@@ -119,11 +149,20 @@ impl Keeper {
         {
             let now_ms = self.clock.now_ms();
             let mut book = self.lock();
-            if !book.order(dependency, order, written, now_ms) {
-                return Err(Problem::new(
-                    ErrorCode::LimitReached,
-                    format!("{GATES_MAX} dependencies have gates already; none was made for `{dependency}`"),
-                ));
+            match book.order(dependency, order, written, now_ms) {
+                Ok(()) => {}
+                Err(Refusal::TooMany) => {
+                    let detail = format!(
+                        "{GATES_MAX} dependencies have gates already; none was made for `{dependency}`"
+                    );
+                    return Err(Problem::new(ErrorCode::LimitReached, detail));
+                }
+                Err(Refusal::Unreadable) => {
+                    let detail = format!(
+                        "the gate of `{dependency}` cannot be read by this release; ask a coordinator of the newer one"
+                    );
+                    return Err(Problem::new(ErrorCode::Internal, detail));
+                }
             }
             self.ring(book);
         }
@@ -145,6 +184,12 @@ impl Keeper {
         self.lock().view(dependency, now_ms)
     }
 
+    /// Learns what there is, before anything is handed out.
+    pub async fn prepare(&self) {
+        self.lock().look_at(i64::MIN);
+        self.read(self.store.hints().is_some()).await;
+    }
+
     /// Others changed gates.
     pub fn look(&self) {
         self.lock().look_at(i64::MIN);
@@ -153,6 +198,9 @@ impl Keeper {
 
     /// Writes and looks until shutdown; then once more, so that what was heard last is not lost.
     pub async fn run(&self, dispatcher: &Dispatcher, shutdown: CancellationToken) {
+        if let Err(error) = self.ready().await {
+            tracing::warn!(%error, "cannot read the gates yet");
+        }
         self.look();
         let shared = self.store.hints().is_some();
         while shutdown.run_until_cancelled(self.alarm.wait(&*self.clock)).await.is_some() {
@@ -180,7 +228,7 @@ impl Keeper {
             Ok(Some(gates)) => self.lock().learn(gates, self.clock.now_ms()),
             Ok(None) => {}
             Err(error) => {
-                tracing::debug!(%error, "cannot read the gates");
+                tracing::warn!(%error, "cannot read the gates");
                 self.lock().look_at(now_ms + RETRY_AFTER_FAILURE_MS);
             }
         }

@@ -266,7 +266,7 @@ fn a_store_that_fails_loses_nothing_of_what_was_heard() {
 fn an_order_is_answered_when_it_is_written() {
     let (mut shelf, mut book) = (Shelf::default(), Book::default());
     let (written, mut done) = oneshot::channel();
-    assert!(book.order(&dependency(), Order::Command(Command::Isolate), written, T0));
+    assert_eq!(book.order(&dependency(), Order::Command(Command::Isolate), written, T0), Ok(()));
     assert!(done.try_recv().is_err());
     write(&mut book, &mut shelf, T0);
     assert!(done.try_recv().unwrap().is_ok());
@@ -276,7 +276,8 @@ fn an_order_is_answered_when_it_is_written() {
 #[test]
 fn retries_are_held_back_by_the_budget_and_first_attempts_are_not() {
     let mut book = Book::default();
-    book.count_calls(&dependency(), 1_000, 195, T0);
+    book.count_reported(&dependency(), 1_000, T0);
+    claim_with(&mut book, 195, &[1; 195], false, T0);
     assert!(book.restrict(4, T0).is_empty(), "five are left, and four wanted");
     assert_eq!(only(&claim_with(&mut book, 50, &[0, 0, 1, 1, 1, 1, 1], true, T0)), (None, Some(5)));
     assert_eq!(only(&book.restrict(1, T0)), (None, Some(0)));
@@ -299,12 +300,13 @@ fn too_many_dependencies_get_no_gates_and_no_harm() {
     let mut book = Book::default();
     for place in 0..=GATES_MAX {
         let name = Name::new(format!("tool/{place}")).unwrap();
-        book.count_calls(&name, 1, 0, T0);
+        book.count_reported(&name, 1, T0);
     }
     assert_eq!(book.views(T0).len(), GATES_MAX);
     let (written, _done) = oneshot::channel();
     let late = Name::new(format!("tool/{GATES_MAX}")).unwrap();
-    assert!(!book.order(&late, Order::Command(Command::Isolate), written, T0));
+    let refused = book.order(&late, Order::Command(Command::Isolate), written, T0);
+    assert_eq!(refused, Err(Refusal::TooMany));
 }
 
 #[test]
@@ -339,7 +341,7 @@ fn limited_to(max: u32, shelf: &mut Shelf, now_ms: i64) -> (Book, Book) {
     let (mut a, mut b) = (Book::default(), Book::default());
     let (written, _done) = oneshot::channel();
     let settings = Settings { max_in_flight: Some(max), ..Settings::default() };
-    assert!(a.order(&dependency(), Order::Set(settings), written, now_ms));
+    assert_eq!(a.order(&dependency(), Order::Set(settings), written, now_ms), Ok(()));
     write(&mut a, shelf, now_ms);
     b.learn(shelf.all(), now_ms);
     (a, b)
@@ -421,6 +423,22 @@ fn what_dies_with_a_coordinator_comes_back() {
 }
 
 #[test]
+fn a_coordinator_that_begins_counts_what_counted_when_the_last_one_went() {
+    let mut shelf = Shelf::default();
+    let (mut a, _) = limited_to(2, &mut shelf, T0);
+    assert_eq!(claim_some(&mut a, &mut shelf, T0), 2);
+    let (mut later, now_ms) = (Book::default(), T0 + 3_600_000);
+    later.learn(shelf.all(), now_ms);
+    later.spare(now_ms + 12_000, now_ms);
+    assert_eq!(in_flight(&later, now_ms), Some(2));
+    // It ends one of them, and of the other nothing is ever heard.
+    end(&mut later, T0, now_ms + 10_000);
+    assert_eq!(claim_some(&mut later, &mut shelf, now_ms + 10_001), 1);
+    assert_eq!(claim_some(&mut later, &mut shelf, now_ms + 11_999), 0);
+    assert_eq!(claim_some(&mut later, &mut shelf, now_ms + 12_000), 1);
+}
+
+#[test]
 fn a_claim_whose_answer_is_lost_counts_until_its_leases_end() {
     let mut shelf = Shelf::default();
     let (mut a, _) = limited_to(2, &mut shelf, T0);
@@ -463,12 +481,136 @@ fn what_was_taken_and_is_worth_nothing_any_more_is_not_out() {
 }
 
 #[test]
+fn a_store_that_takes_nothing_for_long_costs_no_gate_its_turn() {
+    let (mut shelf, mut book) = (Shelf::default(), Book::default());
+    let settings = Settings { requests_per_minute: Some(6_000), ..Settings::default() };
+    let (written, _done) = oneshot::channel();
+    book.order(&dependency(), Order::Set(settings), written, T0).unwrap();
+    write(&mut book, &mut shelf, T0);
+    // What is heard meanwhile is more than is kept.
+    let sent = book.begin_write(T0 * 1_000);
+    assert!(sent.is_empty());
+    hear(&mut book, "x", Signal::Success, T0);
+    let mut under_way = book.begin_write((T0 + 2_000) * 1_000);
+    for step in 0..3_000 {
+        let signal = if step % 2 == 0 { Signal::Success } else { Signal::Limited { hint_ms: None } };
+        hear(&mut book, if step % 3 == 0 { "x" } else { "y" }, signal, T0 + 2_000);
+    }
+    claim_with(&mut book, 10, &[], true, T0 + 2_000);
+    let error = StoreError::Unavailable("gone".into());
+    assert!(book.written(Err(error), T0 + 2_000, T0 + 2_500).is_empty());
+    under_way.clear();
+    let mut passed = 0;
+    for step in 0..100 {
+        let now_ms = T0 + 3_000 + step * 100;
+        write(&mut book, &mut shelf, now_ms);
+        let restrictions = book.restrict(10, now_ms);
+        let given = restrictions.first().and_then(|one| one.any).unwrap_or(10);
+        let leases = (0..given.min(10)).map(|_| lease(0)).collect();
+        let claimed = Claimed { leases, held_back: vec![dependency()], ..Claimed::default() };
+        book.claimed(&restrictions, &[claim(10)], &[claimed], now_ms);
+        passed += given.min(10);
+    }
+    assert!(passed > 0, "it asks again");
+}
+
+#[test]
+fn what_there_is_no_room_for_in_the_store_holds_nothing_back() {
+    let mut book = Book::default();
+    hear(&mut book, "x", hint(60_000), T0);
+    claim_with(&mut book, 10, &[], true, T0);
+    let swaps = book.begin_write(T0 * 1_000);
+    assert_eq!(swaps.len(), 1);
+    book.written(Ok(vec![GateSwapped::NoRoom]), T0, T0 + 500);
+    assert_eq!(book.take_let_through(T0), [dependency()]);
+    assert!(book.restrict(10, T0).is_empty());
+}
+
+#[test]
+fn a_gate_of_a_newer_release_is_left_as_it_is_and_holds_nothing_back_here() {
+    let (mut shelf, mut book) = (Shelf::default(), Book::default());
+    hear(&mut book, "x", hint(60_000), T0);
+    claim_with(&mut book, 10, &[], true, T0);
+    write(&mut book, &mut shelf, T0);
+    let newer = r#"{"phase":{"phase":"half_shut"},"since_ms":0}"#.to_owned();
+    let cell = GateCell { dependency: dependency(), version: 99, value: newer.clone() };
+    shelf.cells.insert(dependency(), cell);
+    shelf.change = 99;
+    book.learn(shelf.all(), T0 + 1);
+    assert_eq!(book.take_let_through(T0 + 1), [dependency()]);
+    assert!(book.restrict(10, T0 + 1).is_empty());
+    let (written, _done) = oneshot::channel();
+    let refused = book.order(&dependency(), Order::Command(Command::Isolate), written, T0 + 1);
+    assert_eq!(refused, Err(Refusal::Unreadable));
+    hear(&mut book, "x", hint(60_000), T0 + 2);
+    for later in [T0 + 2, T0 + 5_000, T0 + 700_000] {
+        write(&mut book, &mut shelf, later);
+    }
+    assert_eq!(shelf.cells.get(&dependency()).map(|cell| &cell.value), Some(&newer));
+    // The newer one writes what this one understands.
+    let cell = GateCell {
+        version: 100,
+        value: serde_json::to_string(&shut(T0 + 700_000)).unwrap(),
+        dependency: dependency(),
+    };
+    shelf.cells.insert(dependency(), cell);
+    shelf.change = 100;
+    book.learn(shelf.all(), T0 + 700_001);
+    assert_eq!(only(&book.restrict(10, T0 + 700_001)).0, Some(0));
+}
+
+fn shut(now_ms: i64) -> redrive_shared::gate::Gate {
+    let mut gate = redrive_shared::gate::Gate::default();
+    gate.command(Command::Shut(60_000), now_ms);
+    gate
+}
+
+#[test]
+fn what_is_left_over_when_a_ramp_is_over_keeps_nobody_awake() {
+    let (mut shelf, mut book) = (Shelf::default(), Book::default());
+    hear(&mut book, "x", hint(1_000), T0);
+    claim_with(&mut book, 10, &[], true, T0);
+    let mut now_ms = T0 + 1_100;
+    write(&mut book, &mut shelf, now_ms);
+    claim_with(&mut book, 10, &[1], true, now_ms);
+    hear(&mut book, "x", Signal::Success, now_ms + 1);
+    // A hundred first attempts a minute: the budget counts, and what waits are retries.
+    book.count_reported(&dependency(), 200, now_ms + 1);
+    let (mut rounds, mut at_once) = (0, 0);
+    while now_ms < T0 + 400_000 {
+        write(&mut book, &mut shelf, now_ms);
+        if rounds % 10 == 0 {
+            claim_with(&mut book, 500, &[], true, now_ms);
+            book.count_reported(&dependency(), 20, now_ms);
+        }
+        rounds += 1;
+        let next_ms = book.next_ms();
+        at_once = if next_ms > now_ms { 0 } else { at_once + 1 };
+        assert!(at_once < 5, "it runs in a circle at {}", now_ms - T0);
+        now_ms = next_ms.clamp(now_ms, now_ms + 1_000);
+        assert!(rounds < 20_000, "it looks all the time: {}", now_ms - T0);
+    }
+}
+
+#[test]
+fn claims_at_the_same_time_share_what_the_budget_has_left() {
+    let mut book = Book::default();
+    book.count_reported(&dependency(), 1_000, T0);
+    let first = book.restrict(500, T0);
+    let second = book.restrict(500, T0);
+    assert_eq!((only(&first), only(&second)), ((None, Some(200)), (None, Some(0))));
+    book.claimed(&first, &[claim(500)], &[Claimed::default()], T0);
+    book.claimed(&second, &[claim(500)], &[Claimed::default()], T0);
+    assert_eq!(only(&book.restrict(500, T0)), (None, Some(200)), "none was used");
+}
+
+#[test]
 fn whoever_judges_failures_is_told_which_dependencies_are_barred() {
     let mut book = Book::default();
     assert_eq!(book.standing(), Standing::default());
     hear(&mut book, "x", Signal::Limited { hint_ms: Some(60_000) }, T0);
-    book.order(&Name::new("tool/pdf").unwrap(), Order::Command(Command::Isolate), oneshot::channel().0, T0);
-    book.count_calls(&Name::new("tool/ocr").unwrap(), 1, 0, T0);
+    book.order(&Name::new("tool/pdf").unwrap(), Order::Command(Command::Isolate), oneshot::channel().0, T0)
+        .unwrap();
     let standing = book.standing();
     assert_eq!(standing.of(&dependency()), Some(Barred::Shut));
     assert_eq!(standing.of("tool/pdf"), Some(Barred::Isolated));

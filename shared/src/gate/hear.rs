@@ -82,8 +82,14 @@ pub struct Heard {
 impl Gate {
     /// Hears how calls ended. `jitter` is from [0, 1): gates that shut together do not open together.
     pub fn hear(&mut self, heard: &Heard, now_ms: i64, jitter: f64) -> Option<Change> {
-        self.remember(heard, now_ms);
+        self.mind_the_clock(now_ms);
         let fresh = heard.started_ms >= self.since_ms;
+        // What was under way when the gate changed was judged with that: only a hint says something new.
+        let stale = !fresh && heard.started_ms > 0;
+        if stale && matches!(heard.signal, Signal::Failure | Signal::Blocked(_)) {
+            return None;
+        }
+        self.remember(heard, now_ms);
         match heard.signal {
             Signal::Success => self.worked(fresh, now_ms),
             Signal::Failure => self.failed(fresh, now_ms, jitter),
@@ -102,6 +108,9 @@ impl Gate {
         let count = heard.count;
         let tally = match heard.signal {
             Signal::Success => Tally { successes: count, ..Tally::default() },
+            Signal::Failure | Signal::Blocked(_) if heard.started_ms == 0 => {
+                Tally { handed_over: count, ..Tally::default() }
+            }
             Signal::Failure | Signal::Blocked(_) => Tally { failures: count, ..Tally::default() },
             Signal::Limited { .. } => Tally { limited: count, ..Tally::default() },
             Signal::NotMade => return,
@@ -228,7 +237,10 @@ impl Gate {
 
     /// Whether the last minute's outcomes speak against the dependency.
     fn fails_everywhere(&self, now_ms: i64) -> bool {
-        let Tally { successes, failures, .. } = self.sample.sum(now_ms);
+        let Tally { successes, mut failures, reported, handed_over, .. } = self.sample.sum(now_ms);
+        if reported > 0 {
+            failures = failures.saturating_add(handed_over);
+        }
         let most = successes.saturating_add(failures) >= OUTCOMES_MIN
             && failures >= successes.saturating_add(FAILURES_MARGIN);
         most || self.strain.min(failures) >= STRAIN_MAX

@@ -77,6 +77,13 @@ impl InFlight {
         self.early.retain(|(_, count, until_ms)| *until_ms > now_ms && *count > 0);
     }
 
+    /// The clock was set back by so much. When leases began stays as it was told: their ends are told by the same.
+    pub fn set_back(&mut self, by_ms: i64) {
+        self.taken.iter_mut().for_each(|(until_ms, _)| *until_ms -= by_ms);
+        self.leases.iter_mut().for_each(|leases| leases.until_ms -= by_ms);
+        self.early.iter_mut().for_each(|(_, _, until_ms)| *until_ms -= by_ms);
+    }
+
     pub fn take(&mut self, count: u32, now_ms: i64) {
         self.forget(now_ms);
         if count == 0 {
@@ -142,6 +149,14 @@ impl InFlight {
         leases.count = leases.count.saturating_add(next.count);
     }
 
+    /// Nothing stops to count before then.
+    pub fn spare(&mut self, until_ms: i64) {
+        let taken = self.taken.iter_mut().map(|(known_ms, _)| known_ms);
+        for known_ms in taken.chain(self.leases.iter_mut().map(|leases| &mut leases.until_ms)) {
+            *known_ms = until_ms.max(*known_ms);
+        }
+    }
+
     /// Leases that began then are over.
     pub fn end(&mut self, count: u32, started_ms: i64, now_ms: i64) {
         self.forget(now_ms);
@@ -191,6 +206,12 @@ impl Gate {
         if self.settings.max_in_flight.is_some() {
             self.in_flight.end(count, started_ms, now_ms);
         }
+    }
+
+    /// Nothing that is counted stops to count by itself before then, also what would have by now: coordinators were away, and
+    /// leases go on until one of them ends them.
+    pub fn spare(&mut self, until_ms: i64) {
+        self.in_flight.spare(until_ms);
     }
 
     /// What was taken is worth nothing, since the gate has changed: nobody is out because of it.
@@ -250,6 +271,18 @@ mod tests {
         assert!(gate.is_full(T0 + 9), "it is still taken");
         gate.begin(1, T0 + 5, T0 + 600_000, T0 + 10);
         assert_eq!(gate.in_flight(T0 + 10), Some(0));
+    }
+
+    #[test]
+    fn what_counted_when_the_last_coordinator_went_counts_until_the_next_one_has_looked() {
+        let mut gate = gate(2);
+        assert_eq!(take(&mut gate, 2, T0), 2);
+        gate.begin(1, T0, T0 + 60_000, T0);
+        let later_ms = T0 + 3_600_000;
+        assert_eq!(gate.in_flight(later_ms), Some(0));
+        gate.spare(later_ms + 10_000);
+        assert_eq!(take(&mut gate, 2, later_ms + 9_999), 0);
+        assert_eq!(take(&mut gate, 2, later_ms + 10_000), 2);
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod pace;
 mod phase;
 mod ramp;
 mod sample;
+mod set_back;
 mod settings;
 mod standing;
 
@@ -76,6 +77,8 @@ pub const RAMP_MS: i64 = 60_000;
 pub const UNKNOWN_PER_S: f64 = 10.0;
 /// After so long without a failure that shut it, the next one counts as the first again, in ms.
 const TRIPS_RESET_MS: i64 = 600_000;
+/// A canary that nobody wanted for so long says that nobody calls the dependency any more, in ms.
+const DESERTED_MS: i64 = 6 * 3_600_000;
 
 /// How many may pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +146,9 @@ pub struct Gate {
     agents: Vec<(Name, i64)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     alarm: Option<Alarm>,
+    /// The latest time that it was told.
+    #[serde(default)]
+    seen_ms: i64,
 }
 
 impl Default for Gate {
@@ -164,6 +170,7 @@ impl Default for Gate {
             blocked: VecDeque::new(),
             agents: Vec::new(),
             alarm: None,
+            seen_ms: 0,
         }
     }
 }
@@ -194,16 +201,28 @@ impl Gate {
         self.alarm.as_ref()
     }
 
-    /// Whether nothing would be lost by forgetting it.
+    /// Whether nothing would be lost by forgetting it: it lets everything through and has for a while, or waits for a canary
+    /// that nobody has wanted for hours.
     pub fn is_fresh(&self, now_ms: i64) -> bool {
-        self.phase == Phase::Open
+        let quiet_ms = |since_ms: i64| now_ms.saturating_sub(since_ms);
+        let last_ms = self.tripped_ms.max(self.worked_ms);
+        let remembered = self.blocked.iter().map(|(_, _, at_ms)| *at_ms);
+        let last_ms = remembered.chain(self.agents.iter().map(|(_, at_ms)| *at_ms)).fold(last_ms, i64::max);
+        let deserted = matches!(self.phase, Phase::Canary { .. }) && quiet_ms(self.since_ms) > DESERTED_MS;
+        (self.phase == Phase::Open || deserted)
             && self.settings == Settings::default()
             && self.sample.is_empty(now_ms)
-            && now_ms.saturating_sub(self.tripped_ms.max(self.worked_ms)) > TRIPS_RESET_MS
+            && quiet_ms(last_ms) > TRIPS_RESET_MS
+    }
+
+    /// Whether a call that began then was made in the state that the gate is in.
+    pub fn is_fresh_call(&self, started_ms: i64) -> bool {
+        started_ms >= self.since_ms
     }
 
     /// Does what time alone does.
     pub fn advance(&mut self, now_ms: i64) -> Option<Change> {
+        self.mind_the_clock(now_ms);
         match self.phase {
             Phase::Shut { until_ms } if now_ms >= until_ms => {
                 let after_hint = self.reason == Some(Reason::Hint);
@@ -221,9 +240,16 @@ impl Gate {
         }
     }
 
-    /// Counts calls that were made, by Redrive or, as they report, by its clients.
+    /// Counts calls that were handed out.
     pub fn count_calls(&mut self, firsts: u32, retries: u32, now_ms: i64) {
+        self.mind_the_clock(now_ms);
         self.sample.add(Tally { firsts, retries, ..Tally::default() }, now_ms);
+    }
+
+    /// Counts first calls that agents made themselves, as they report.
+    pub fn count_reported(&mut self, firsts: u32, now_ms: i64) {
+        self.mind_the_clock(now_ms);
+        self.sample.add(Tally { firsts, reported: firsts, ..Tally::default() }, now_ms);
     }
 
     /// How many tasks may pass.
@@ -244,12 +270,15 @@ impl Gate {
         }
         let seconds = SAMPLE_MS as f64 / 1_000.0;
         let allowed = (f64::from(firsts) * budget.ratio).max(budget.floor_per_s * seconds);
-        Some((allowed as u32).saturating_sub(retries))
+        // A floor of less than one a minute is one a minute.
+        let least = u32::from(budget.floor_per_s > 0.0);
+        Some((allowed as u32).max(least).saturating_sub(retries))
     }
 
     /// Lets up to `wanted` through; returns how many. What is not used is to be given back.
     pub fn take(&mut self, wanted: u32, now_us: i64) -> u32 {
         let now_ms = now_us.div_euclid(1_000);
+        self.mind_the_clock(now_ms);
         let wanted = wanted.min(self.in_flight_room(now_ms));
         let wanted = match self.limit() {
             Some(rate) => self.pace.take(wanted, rate, now_us),
@@ -324,6 +353,7 @@ impl Gate {
 
     /// Does what an operator says.
     pub fn command(&mut self, command: Command, now_ms: i64) -> Option<Change> {
+        self.mind_the_clock(now_ms);
         let from = self.state();
         match command {
             Command::Open if from == State::Open || from == State::Ramp => None,

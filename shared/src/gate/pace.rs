@@ -21,7 +21,7 @@ impl Rate {
     }
 
     fn step_us(self) -> i64 {
-        (SECOND_US / self.per_s.max(1e-9)) as i64
+        (SECOND_US / self.per_s.max(1e-9)).ceil() as i64
     }
 
     fn slack_us(self) -> i64 {
@@ -46,6 +46,11 @@ impl Pace {
         let granted = wanted.min(room);
         self.caught_up_us = from_us.saturating_add(step_us.saturating_mul(i64::from(granted)));
         granted
+    }
+
+    /// The clock was set back by so much.
+    pub fn set_back(&mut self, by_ms: i64) {
+        self.caught_up_us = self.caught_up_us.saturating_sub(by_ms.saturating_mul(1_000));
     }
 
     /// Takes back what was not used.

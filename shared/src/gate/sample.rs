@@ -29,6 +29,13 @@ pub struct Tally {
     /// Calls for work that had failed before.
     #[serde(skip_serializing_if = "is_zero")]
     pub retries: u32,
+    /// Of the first calls, those that agents made themselves and reported.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub reported: u32,
+    /// Failures of calls that agents made themselves and handed over. They speak against the dependency only beside the
+    /// successes of such calls, so where those are reported.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub handed_over: u32,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -43,6 +50,8 @@ impl Tally {
         self.limited = self.limited.saturating_add(other.limited);
         self.firsts = self.firsts.saturating_add(other.firsts);
         self.retries = self.retries.saturating_add(other.retries);
+        self.reported = self.reported.saturating_add(other.reported);
+        self.handed_over = self.handed_over.saturating_add(other.handed_over);
     }
 }
 
@@ -75,13 +84,14 @@ impl Sample {
         total(self.live(now_ms).filter(|(from_ms, _)| *from_ms > now_ms - 2 * BUCKET_MS))
     }
 
-    /// The most calls a second that were taken, over the whole of one bucket: those that worked, or those that were made and
-    /// neither failed nor were refused so far, since calls may take long. None where there were none.
+    /// The most calls a second that were taken, over the whole of one bucket: those that worked, or those that were handed
+    /// out and neither failed nor were refused so far, since calls may take long. What agents report counts not: it is added
+    /// up over a time that nobody knows. None where there were none.
     pub fn best_rate(&self, now_ms: i64) -> Option<f64> {
         let rates = self.live(now_ms).map(|(from_ms, bucket)| {
-            let made = bucket.firsts.saturating_add(bucket.retries);
-            let taken =
-                made.saturating_sub(bucket.failures.saturating_add(bucket.limited)).max(bucket.successes);
+            let made = bucket.firsts.saturating_add(bucket.retries).saturating_sub(bucket.reported);
+            let worked = bucket.successes.saturating_sub(bucket.reported);
+            let taken = made.saturating_sub(bucket.failures.saturating_add(bucket.limited)).max(worked);
             let elapsed_ms = now_ms.saturating_sub(*from_ms).clamp(RATE_OVER_MS, BUCKET_MS);
             f64::from(taken) * 1_000.0 / elapsed_ms as f64
         });
@@ -96,8 +106,14 @@ impl Sample {
     /// Forgets how calls ended, and keeps how many were made.
     pub fn forget_outcomes(&mut self) {
         for (_, bucket) in &mut self.buckets {
-            *bucket = Tally { firsts: bucket.firsts, retries: bucket.retries, ..Tally::default() };
+            let Tally { firsts, retries, reported, .. } = *bucket;
+            *bucket = Tally { firsts, retries, reported, ..Tally::default() };
         }
+    }
+
+    /// The clock was set back by so much.
+    pub fn set_back(&mut self, by_ms: i64) {
+        self.buckets.iter_mut().for_each(|(from_ms, _)| *from_ms -= by_ms);
     }
 
     pub fn is_empty(&self, now_ms: i64) -> bool {

@@ -26,7 +26,8 @@ impl Inner {
         for (field, value) in pairs(&all)? {
             match text(field)? {
                 LAST_CHANGE => gates.change = last_change(value)?,
-                dependency => gates.cells.push(cell(dependency, text(value)?.split_once(' '))?),
+                // One that is damaged does not hide the others.
+                dependency => gates.cells.extend(cell(dependency, text(value)?.split_once(' '))),
             }
         }
         Ok(Some(gates))
@@ -60,7 +61,7 @@ fn swapped(dependency: &Name, answer: &[Value]) -> Result<GateSwapped> {
         _ if answer.len() == 1 => Ok(GateSwapped::Changed(None)),
         _ => {
             let there = Some((text(at(answer, 1)?)?, text(at(answer, 2)?)?));
-            Ok(GateSwapped::Changed(Some(cell(dependency, there)?)))
+            Ok(cell(dependency, there).map_or(GateSwapped::NoRoom, |cell| GateSwapped::Changed(Some(cell))))
         }
     }
 }
@@ -73,7 +74,8 @@ fn last_change(value: &Value) -> Result<i64> {
     change.ok_or_else(|| StoreError::Corrupt("the last change of gates cannot be read".into()))
 }
 
-fn cell(dependency: &str, version_and_value: Option<(&str, &str)>) -> Result<GateCell> {
+/// None: it is damaged.
+fn cell(dependency: &str, version_and_value: Option<(&str, &str)>) -> Option<GateCell> {
     let read = || {
         let (version, value) = version_and_value?;
         Some(GateCell {
@@ -82,5 +84,9 @@ fn cell(dependency: &str, version_and_value: Option<(&str, &str)>) -> Result<Gat
             value: value.to_owned(),
         })
     };
-    read().ok_or_else(|| StoreError::Corrupt(format!("the gate of {dependency} cannot be read")))
+    let cell = read();
+    if cell.is_none() {
+        tracing::warn!(dependency, "the gate in the store is damaged, and passed over");
+    }
+    cell
 }

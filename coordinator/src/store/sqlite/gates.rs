@@ -25,10 +25,12 @@ pub(super) fn gates(connection: &Connection, seen: i64) -> rusqlite::Result<Opti
 }
 
 pub(super) fn swap(tx: &Tx<'_>, batch: Vec<GateSwap>) -> rusqlite::Result<Vec<GateSwapped>> {
-    batch.into_iter().map(|swap| swap_one(tx, swap)).collect()
+    // Counted once where it matters: it is a look at all of them.
+    let mut there = None;
+    batch.into_iter().map(|swap| swap_one(tx, swap, &mut there)).collect()
 }
 
-fn swap_one(tx: &Tx<'_>, swap: GateSwap) -> rusqlite::Result<GateSwapped> {
+fn swap_one(tx: &Tx<'_>, swap: GateSwap, gates: &mut Option<usize>) -> rusqlite::Result<GateSwapped> {
     let there = cell(tx.connection, &swap.dependency)?;
     if there.as_ref().map_or(0, |cell| cell.version) != swap.seen {
         return Ok(GateSwapped::Changed(there));
@@ -36,14 +38,26 @@ fn swap_one(tx: &Tx<'_>, swap: GateSwap) -> rusqlite::Result<GateSwapped> {
     let Some(value) = swap.value else {
         if there.is_some() {
             next_change(tx)?;
+            *gates = gates.map(|gates| gates - 1);
             tx.connection
                 .prepare_cached("DELETE FROM gates WHERE dependency = ?1")?
                 .execute([swap.dependency.as_str()])?;
         }
         return Ok(GateSwapped::Now(0));
     };
-    if value.len() > GATE_MAX_BYTES || there.is_none() && count(tx.connection)? >= GATES_MAX {
+    if value.len() > GATE_MAX_BYTES {
         return Ok(GateSwapped::NoRoom);
+    }
+    if there.is_none() {
+        let count = match *gates {
+            Some(count) => count,
+            None => count(tx.connection)?,
+        };
+        if count >= GATES_MAX {
+            *gates = Some(count);
+            return Ok(GateSwapped::NoRoom);
+        }
+        *gates = Some(count + 1);
     }
     let version = next_change(tx)?;
     put(tx.connection, &swap.dependency, version, &value)?;

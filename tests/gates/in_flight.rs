@@ -1,0 +1,261 @@
+//! How many tasks of a dependency are out at once, where that is limited: over several workers and coordinators, while some of
+//! them die.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use redrive_shared::gate::Settings;
+use redrive_shared::retry::RetryPolicy;
+use redrive_shared::task::{Lease, TaskState, TaskView};
+use redrive_shared::wire::{
+    ClaimRequest, GateAction, GateRequest, Outcome, SettleRequest, Settlement, TaskAction, TaskActionRequest,
+};
+use redrive_worker::client::Client;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::{DEPENDENCY, claim, done, enqueue, gate, settle};
+use crate::support::process::Coordinator;
+use crate::support::redis::RedisServer;
+use crate::support::wait::eventually;
+use crate::support::{id, name};
+
+const MOST: u32 = 3;
+const WORKERS: usize = 10;
+const TASKS: usize = 120;
+/// Leases, and what an attempt may take after them: what is lost with a coordinator counts for as long as both.
+const LEASE_MS: u64 = 2_000;
+/// Longer than everything that comes back by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn limit_to(client: &Client, most: u32) {
+    let settings = Settings { max_in_flight: Some(most), ..Settings::default() };
+    let request = GateRequest::new(name(DEPENDENCY), GateAction::Set);
+    client.change_gate(&GateRequest { settings: Some(settings), ..request }).await.expect("done");
+}
+
+/// Short attempts, so that what nobody hears of any more is soon over.
+async fn short_attempts(client: &Client) {
+    let policy = RetryPolicy { timeout_ms: LEASE_MS, lease_ms: LEASE_MS, ..RetryPolicy::default() };
+    client.put_queue(&name("default"), &policy.into()).await.expect("done");
+}
+
+async fn out(client: &Client) -> Option<u32> {
+    gate(client, DEPENDENCY).await.and_then(|gate| gate.in_flight)
+}
+
+async fn all_are_back(client: &Client) {
+    let back = async || (out(client).await == Some(0)).then_some(());
+    eventually("nothing is out", PATIENCE, back).await;
+}
+
+/// What ten workers see of each other.
+#[derive(Default)]
+struct Crew {
+    running: AtomicUsize,
+    most: AtomicUsize,
+    done: AtomicUsize,
+    stop: AtomicBool,
+}
+
+fn of_worker(number: usize, max: u32, wait_ms: u64) -> ClaimRequest {
+    ClaimRequest {
+        agent: name(&format!("w{number}")),
+        boot_id: None,
+        request_id: None,
+        queues: vec![name("default")],
+        max,
+        wait_ms,
+        lease_ms: Some(LEASE_MS),
+        avoid: Vec::new(),
+    }
+}
+
+/// Works until there is nothing more to do, at whatever coordinator answers; one task in eight it forgets, as a worker does that
+/// is killed.
+async fn work(crew: Arc<Crew>, clients: Vec<Client>, number: usize) {
+    let mut turn = number;
+    while !crew.stop.load(Ordering::Relaxed) {
+        turn += 1;
+        let request = of_worker(number, 2, 500);
+        let client = &clients[turn % clients.len()];
+        let Ok(reply) = client.claim(&request).await else {
+            sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        for lease in reply.leases {
+            if (turn + number).is_multiple_of(8) && lease.run == 1 {
+                continue;
+            }
+            finish(&crew, &clients, turn, &lease).await;
+        }
+    }
+}
+
+/// Does one task, and tells another coordinator than the one that gave it.
+async fn finish(crew: &Crew, clients: &[Client], turn: usize, lease: &Lease) {
+    let running = crew.running.fetch_add(1, Ordering::SeqCst) + 1;
+    crew.most.fetch_max(running, Ordering::SeqCst);
+    sleep(Duration::from_millis(10 + (turn as u64 * 7) % 40)).await;
+    crew.running.fetch_sub(1, Ordering::SeqCst);
+    let settlement =
+        Settlement { id: lease.id.clone(), epoch: lease.epoch, nonce: lease.nonce, outcome: done() };
+    for again in 1..=20 {
+        let client = &clients[(turn + again) % clients.len()];
+        match client.settle(&SettleRequest { settlements: vec![settlement.clone()] }).await {
+            Ok(reply) => {
+                crew.done.fetch_add(usize::from(reply.results[0].error.is_none()), Ordering::SeqCst);
+                return;
+            }
+            Err(_) => sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// Lets ten workers do everything, while `meanwhile` happens; then looks at what the store has noted.
+async fn work_through(clients: Vec<Client>, meanwhile: impl Future<Output = ()>) {
+    let crew = Arc::new(Crew::default());
+    let mut workers = JoinSet::new();
+    for number in 0..WORKERS {
+        workers.spawn(work(Arc::clone(&crew), clients.clone(), number));
+    }
+    meanwhile.await;
+    let finished = async || (crew.done.load(Ordering::SeqCst) >= TASKS).then_some(());
+    eventually("every task is done", PATIENCE, finished).await;
+    crew.stop.store(true, Ordering::Relaxed);
+    while let Some(worker) = workers.join_next().await {
+        worker.expect("no panic");
+    }
+    assert!(crew.most.load(Ordering::SeqCst) <= MOST as usize, "{:?} ran at once", crew.most);
+}
+
+/// When each lease of every task began and ended, as the store has noted it.
+async fn leased(client: &Client) -> Vec<(i64, i64)> {
+    let mut leased = Vec::new();
+    for number in 0..TASKS {
+        let task: TaskView = client.task(&id(&format!("t-{number}")), None).await.expect("there");
+        assert_eq!(task.state, TaskState::Succeeded, "{task:?}");
+        leased.extend(
+            task.history.iter().filter(|one| one.run > 0).map(|one| (one.started_at_ms, one.ended_at_ms)),
+        );
+    }
+    assert!(leased.len() >= TASKS);
+    leased
+}
+
+/// Most leases at once.
+fn most_at_once(leased: &[(i64, i64)]) -> i32 {
+    // In the millisecond in which one ends and another begins, the end came first. A coordinator notes ends by its estimate of
+    // the store's clock, which may be a little ahead.
+    let ends = leased.iter().map(|(from_ms, until_ms)| ((until_ms - 2).max(*from_ms), -1));
+    let mut changes: Vec<(i64, i32)> = leased.iter().map(|(from_ms, _)| (*from_ms, 1)).chain(ends).collect();
+    changes.sort_unstable();
+    let (mut now, mut most) = (0, 0);
+    for (_, change) in changes {
+        now += change;
+        most = most.max(now);
+    }
+    most
+}
+
+async fn never_more_than_three(clients: Vec<Client>, meanwhile: impl Future<Output = ()>) {
+    let client = clients[clients.len() - 1].clone();
+    short_attempts(&client).await;
+    limit_to(&client, MOST).await;
+    enqueue(&client, "t", TASKS, DEPENDENCY).await;
+    work_through(clients, meanwhile).await;
+    let most = most_at_once(&leased(&client).await);
+    assert!((2..=MOST as i32).contains(&most), "{most} were leased at once");
+    all_are_back(&client).await;
+    enqueue(&client, "more", 10, DEPENDENCY).await;
+    assert_eq!(claim(&client, "w", 10, 10_000).await.len(), MOST as usize, "the limit is whole again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_are_leased_at_once_than_may_be_whoever_dies_shared() {
+    let redis = RedisServer::start().await;
+    let url = redis.url();
+    let (mut a, b, c) = tokio::join!(Coordinator::on(&url), Coordinator::on(&url), Coordinator::on(&url));
+    let clients = vec![a.client(), b.client(), c.client()];
+    never_more_than_three(clients, async {
+        sleep(Duration::from_millis(1_200)).await;
+        a.kill().await;
+        sleep(Duration::from_millis(500)).await;
+        a.restart().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_are_leased_at_once_than_may_be_whoever_dies_embedded() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut coordinator = Coordinator::start(data.path()).await;
+    let client = coordinator.client();
+    never_more_than_three(vec![client], async {
+        sleep(Duration::from_millis(1_200)).await;
+        coordinator.kill().await;
+        sleep(Duration::from_millis(200)).await;
+        coordinator.restart().await;
+    })
+    .await;
+}
+
+/// Every way in which a lease ends makes room for another, at once or with its time.
+async fn every_end_makes_room(client: &Client) {
+    limit_to(client, 1).await;
+    enqueue(client, "e", 8, DEPENDENCY).await;
+    let next = async |why: &str| {
+        let mut leases = claim(client, "w", 5, 10_000).await;
+        assert_eq!((leases.len(), out(client).await), (1, Some(1)), "{why}");
+        assert_eq!(claim(client, "other", 5, 0).await.len(), 0, "{why}");
+        leases.remove(0)
+    };
+    let lease = next("the first").await;
+    settle(client, &lease, done()).await;
+    let lease = next("one is done").await;
+    settle(client, &lease, Outcome::Release {}).await;
+    let lease = next("one was released").await;
+    settle(client, &lease, Outcome::Snooze { delay_ms: 60_000 }).await;
+    let lease = next("one was put off").await;
+    settle(client, &lease, super::unauthorized()).await;
+    let lease = next("one has failed").await;
+    let ids = vec![lease.id.clone()];
+    client.act(TaskAction::Cancel, &TaskActionRequest { ids, reason: None }).await.expect("done");
+    let short = ClaimRequest { lease_ms: Some(1_000), ..of_worker(0, 5, 10_000) };
+    assert_eq!(client.claim(&short).await.expect("an answer").leases.len(), 1, "one was called off");
+    next("one was lost").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_end_of_a_lease_makes_room_embedded() {
+    let data = tempfile::tempdir().expect("a directory");
+    let coordinator = Coordinator::start(data.path()).await;
+    every_end_makes_room(&coordinator.client()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_end_of_a_lease_makes_room_shared() {
+    let redis = RedisServer::start().await;
+    let coordinator = Coordinator::on(&redis.url()).await;
+    every_end_makes_room(&coordinator.client()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_waits_at_one_coordinator_gets_what_ends_at_another() {
+    let redis = RedisServer::start().await;
+    let url = redis.url();
+    let (a, b) = tokio::join!(Coordinator::on(&url), Coordinator::on(&url));
+    let (one, a, b) = (&a, a.client(), b.client());
+    limit_to(&a, 1).await;
+    enqueue(&a, "e", 3, DEPENDENCY).await;
+    let lease = claim(&a, "w", 5, 10_000).await.remove(0);
+    assert_eq!(one.metric(&format!("redrive_gate_in_flight{{dependency=\"{DEPENDENCY}\"}}")).await, 1);
+    let known = async || (out(&b).await == Some(1)).then_some(());
+    eventually("the other knows", PATIENCE, known).await;
+    let waiting = tokio::spawn(async move { claim(&b, "w", 5, 20_000).await });
+    sleep(Duration::from_millis(300)).await;
+    assert!(!waiting.is_finished());
+    settle(&a, &lease, done()).await;
+    assert_eq!(waiting.await.expect("no panic").len(), 1);
+}
