@@ -2,6 +2,8 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use redrive_shared::config::parse_duration_ms;
+use redrive_shared::cost::Cost;
+use redrive_shared::limits::COST_MAX_USD;
 use redrive_shared::task::{Priority, TaskState};
 use serde::de::DeserializeOwned;
 
@@ -70,6 +72,15 @@ fn read<T>(flag: &str, given: &str, parse: fn(&str) -> Result<T, String>) -> any
             if text.trim_start().starts_with('{') { "" } else { "; write JSON, @FILE, or - for stdin" };
         Usage::new(format!("{flag}: {error}{hint}")).into()
     })
+}
+
+/// An amount in US dollars, as a bound on what a task may cost.
+pub fn cost(text: &str) -> Result<Cost, String> {
+    let cost = text.parse::<f64>().ok().and_then(|usd| Cost::try_from(usd).ok());
+    match cost {
+        Some(cost) if !cost.is_zero() && cost <= Cost::MAX => Ok(cost),
+        _ => Err(format!("{text} must be US dollars, more than 0 and at most {COST_MAX_USD}, such as 2.50")),
+    }
 }
 
 #[cfg(test)]

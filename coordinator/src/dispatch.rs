@@ -423,10 +423,9 @@ impl Dispatcher {
         let began: Vec<i64> = leases.iter().map(|lease| began_ms(lease.epoch)).collect();
         let batch = leases
             .into_iter()
-            .map(|lease| Settle {
-                id: lease.id,
-                fence: Fence { epoch: lease.epoch, nonce: lease.nonce },
-                ending: Ending::Released,
+            .map(|lease| {
+                let fence = Fence { epoch: lease.epoch, nonce: lease.nonce };
+                Settle::new(lease.id, fence, Ending::Released)
             })
             .collect();
         match self.store.settle(batch).await {

@@ -11,6 +11,7 @@ use redrive_shared::task::Lease;
 use redrive_shared::wire::{GateView, QueueView, Report};
 
 pub use self::breakers::breakers_text;
+use crate::engine::Calls;
 
 const SECONDS_BUCKETS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0];
@@ -77,6 +78,21 @@ pub fn record_reported(dependency: Arc<str>, report: &Report) {
         .increment(failures);
     metrics::counter!("redrive_first_attempts_total", "dependency" => name, "outcome" => "succeeded")
         .increment(u64::from(report.attempts) - failures);
+}
+
+/// Calls went to a dependency: attempts of which somebody told, those that were the first of their task, and what they cost.
+/// The first by the second is the amplification: what retries make of each task.
+pub(crate) fn record_calls(labels: &BoundedLabels, dependency: Option<&str>, calls: Calls) {
+    let label =
+        dependency.map_or_else(|| Arc::from("(none)"), |dependency| labels.label(dependency)).to_string();
+    metrics::counter!("redrive_attempts_total", "dependency" => label.clone())
+        .increment(calls.attempts.into());
+    metrics::counter!("redrive_attempted_tasks_total", "dependency" => label.clone())
+        .increment(calls.tasks.into());
+    if !calls.cost.is_zero() {
+        metrics::counter!("redrive_cost_microdollars_total", "dependency" => label)
+            .increment(calls.cost.micros());
+    }
 }
 
 /// Gates by dependency, read when someone looks: their state as its place in [`State::ALL`], 0 open to 4 isolated. Of

@@ -7,6 +7,7 @@ pub mod breaker;
 pub mod classify;
 pub mod clock;
 pub mod config;
+pub mod cost;
 pub mod error;
 pub mod failure;
 pub mod gate;

@@ -20,17 +20,25 @@
 //! is told under the fence that it left with.
 //!
 //! **Charging.** A failure charges `failed`; a lease that had started and was lost charges `lost`; one that never started
-//! charges `undelivered`; snoozes and releases charge nothing that counts. Three losses are poison.
+//! charges `undelivered`; snoozes and releases charge nothing that counts against attempts. Three losses are poison, and
+//! every other kind of charge has a bound of its own, at which a person is asked.
+//!
+//! **Routes.** A task goes on at the next dependency of its chain when the policy says so
+//! ([`RetryPolicy::fallbacks`]), and never back, but for a person's `retry_now`.
 
 mod class_counts;
+mod judge;
 
 use rand::{Rng, RngExt};
 
 pub use self::class_counts::ClassCounts;
 
-use crate::failure::FailureClass;
+use self::judge::Loss;
+use crate::cost::Cost;
+use crate::gate::Standing;
+use crate::id::Name;
 use crate::limits::{RELEASE_SPREAD_MS, UNDELIVERED_DELAY_MS};
-use crate::retry::{Decision, DelayReason, EndReason, Failure, RetryPolicy};
+use crate::retry::{EndReason, RetryPolicy};
 use crate::task::{AttemptEnd, FailureRecord, Ledger, Nonce, TaskState};
 
 /// The nonce of an epoch that is no lease's: a fence made up from what everyone can see of a task never fits.
@@ -63,6 +71,12 @@ pub struct Record {
     pub previous_delay_ms: Option<u64>,
     /// The caller's own bound on attempts.
     pub max_attempts: Option<u32>,
+    /// The caller's own bound on what it may cost.
+    pub max_cost: Option<Cost>,
+    /// Position on the fallback chain of its dependency: 0 = that dependency itself.
+    pub route: u32,
+    /// Failures charged since that route was taken.
+    pub failed_on_route: u32,
     /// When it is too late.
     pub deadline_ms: i64,
     /// When its id may be forgotten; set in settled states.
@@ -98,6 +112,41 @@ pub enum Ended<'a> {
     Released,
     /// Given back to where it came from: nobody reports here unless it fails again.
     HandedOff,
+}
+
+/// One attempt, as its worker tells of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt<'a> {
+    /// How it ended.
+    pub ended: Ended<'a>,
+    /// What it cost.
+    pub cost: Cost,
+    /// Whether it ended inside a tool transaction, which no other route must go on with.
+    pub in_transaction: bool,
+}
+
+impl<'a> From<Ended<'a>> for Attempt<'a> {
+    fn from(ended: Ended<'a>) -> Self {
+        Self { ended, cost: Cost::default(), in_transaction: false }
+    }
+}
+
+/// By what a task is judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// Its queue's policy.
+    pub policy: &'a RetryPolicy,
+    /// The dependency that it was enqueued with, whatever its route.
+    pub primary: Option<&'a Name>,
+    /// Which dependencies let nothing through.
+    pub standing: &'a Standing,
+}
+
+impl<'a> From<&'a RetryPolicy> for Terms<'a> {
+    /// Of a task without a dependency.
+    fn from(policy: &'a RetryPolicy) -> Self {
+        Self { policy, primary: None, standing: Standing::OPEN }
+    }
 }
 
 /// What a transition did, for the task's history and the caller's answer.
@@ -136,6 +185,10 @@ pub struct Start<'a> {
     pub failure: Option<&'a FailureRecord>,
     /// The caller's own bound on attempts.
     pub max_attempts: Option<u32>,
+    /// The caller's own bound on what it may cost.
+    pub max_cost: Option<Cost>,
+    /// Where on its dependency's fallback chain it begins, and failed.
+    pub route: u32,
     /// Earliest start from now.
     pub delay_ms: u64,
     /// Time from now until it is too late; the policy's when missing.
@@ -144,12 +197,14 @@ pub struct Start<'a> {
 
 impl Record {
     /// A new task. The failure that it came with is judged like any other, with the caller's attempts counted.
-    pub fn enqueue(
+    pub fn enqueue<'a>(
         start: &Start<'_>,
-        policy: &RetryPolicy,
+        terms: impl Into<Terms<'a>>,
         now_us: i64,
         rng: &mut impl Rng,
     ) -> (Self, Option<Verdict>) {
+        let terms = terms.into();
+        let policy = terms.policy;
         let now_ms = now_us.div_euclid(1_000);
         let mut record = Self {
             state: TaskState::Scheduled,
@@ -164,6 +219,9 @@ impl Record {
             class_failures: ClassCounts::default(),
             previous_delay_ms: None,
             max_attempts: start.max_attempts,
+            max_cost: start.max_cost,
+            route: start.route,
+            failed_on_route: start.attempts_made,
             deadline_ms: now_ms.saturating_add_unsigned(
                 // The policy's time begins when the task may first run: a long delay must not use it up.
                 start.deadline_ms.unwrap_or(start.delay_ms.saturating_add(policy.deadline_ms)),
@@ -181,7 +239,8 @@ impl Record {
         };
         // The failure at hand is one of the attempts made, not one more.
         record.ledger.failed = start.attempts_made.saturating_sub(1);
-        let mut verdict = record.fail(failure, policy, now_ms, rng);
+        record.failed_on_route = record.ledger.failed;
+        let mut verdict = record.fail(&Loss::of(failure, false), AttemptEnd::Failed, terms, now_ms, rng);
         verdict.end = AttemptEnd::Reported;
         if record.state == TaskState::Scheduled {
             record.due_ms = record.due_ms.max(now_ms.saturating_add_unsigned(start.delay_ms));
@@ -236,24 +295,29 @@ impl Record {
     }
 
     /// Ends the attempt under a lease, or once more what that lease handed off.
-    pub fn settle(
+    pub fn settle<'a>(
         &mut self,
         fence: Fence,
-        ended: Ended<'_>,
-        policy: &RetryPolicy,
+        attempt: impl Into<Attempt<'a>>,
+        terms: impl Into<Terms<'a>>,
         now_ms: i64,
         rng: &mut impl Rng,
     ) -> Result<Verdict, Refused> {
+        let (Attempt { ended, cost, in_transaction }, terms) = (attempt.into(), terms.into());
+        let policy = terms.policy;
         match self.check(fence) {
             Err(Refused::Repeated(TaskState::HandedOff)) if ended != Ended::HandedOff => {}
             checked => checked?,
         }
+        self.ledger.cost_usd = self.ledger.cost_usd.plus(cost);
         Ok(match ended {
             Ended::Done => {
                 self.settle_in(TaskState::Succeeded, policy, now_ms);
                 self.verdict(AttemptEnd::Succeeded, None, "done")
             }
-            Ended::Failed(failure) => self.fail(failure, policy, now_ms, rng),
+            Ended::Failed(failure) => {
+                self.fail(&Loss::of(failure, in_transaction), AttemptEnd::Failed, terms, now_ms, rng)
+            }
             Ended::FailedForGood(failure) => {
                 self.charge(failure.class, policy);
                 self.settle_in(TaskState::Dead, policy, now_ms);
@@ -266,15 +330,22 @@ impl Record {
             }
             Ended::Snoozed { delay_ms } => {
                 self.ledger.deferred = self.ledger.deferred.saturating_add(1);
-                if now_ms.saturating_add_unsigned(delay_ms) > self.deadline_ms {
+                let too_often = self.ledger.deferred >= policy.deferrals_allowed();
+                let too_late = now_ms.saturating_add_unsigned(delay_ms) > self.deadline_ms;
+                if too_often || too_late {
+                    let reason = if too_late { EndReason::PastDeadline } else { EndReason::Deferrals };
                     self.settle_in(TaskState::Escalated, policy, now_ms);
-                    return Ok(self.verdict(AttemptEnd::Snoozed, None, end_words(EndReason::PastDeadline)));
+                    return Ok(self.verdict(AttemptEnd::Snoozed, None, end_words(reason)));
                 }
                 self.schedule(delay_ms, now_ms);
                 self.verdict(AttemptEnd::Snoozed, Some(delay_ms), "put off by its handler")
             }
             Ended::Released => {
                 self.ledger.released = self.ledger.released.saturating_add(1);
+                if self.ledger.released >= policy.releases_allowed() {
+                    self.settle_in(TaskState::Escalated, policy, now_ms);
+                    return Ok(self.verdict(AttemptEnd::Released, None, end_words(EndReason::Releases)));
+                }
                 let delay_ms = rng.random_range(0..=RELEASE_SPREAD_MS);
                 self.schedule(delay_ms, now_ms);
                 self.verdict(AttemptEnd::Released, Some(delay_ms), "handed back untouched")
@@ -305,9 +376,7 @@ impl Record {
             let why = "leased, and nobody started it";
             return Ok(self.verdict(AttemptEnd::Undelivered, Some(delay_ms), why));
         }
-        let seen = self.charge(FailureClass::WorkerLost, policy);
-        let loss = Loss { class: FailureClass::WorkerLost, retryable: true, hint_ms: None, seen };
-        Ok(self.decide(&loss, AttemptEnd::Lost, policy, now_ms, rng))
+        Ok(self.fail(&Loss::WORKER, AttemptEnd::Lost, policy.into(), now_ms, rng))
     }
 
     /// Calls it off. Repeating it changes nothing.
@@ -327,7 +396,8 @@ impl Record {
         }
     }
 
-    /// Runs it again now: a settled failure gets its attempts back, a waiting task becomes due.
+    /// Runs it again now: a settled failure gets its attempts back and begins on its own dependency, a waiting task becomes
+    /// due where it is. What it cost stays counted.
     pub fn retry_now(&mut self, policy: &RetryPolicy, now_us: i64) -> Result<(), Refused> {
         let now_ms = now_us.div_euclid(1_000);
         match self.state {
@@ -335,8 +405,9 @@ impl Record {
                 self.due_ms = self.due_ms.min(now_ms);
             }
             TaskState::Dead | TaskState::Escalated | TaskState::Cancelled | TaskState::HandedOff => {
-                self.ledger.failed = 0;
-                self.ledger.lost = 0;
+                let Ledger { undelivered, cost_usd, .. } = self.ledger;
+                self.ledger = Ledger { undelivered, cost_usd, ..Ledger::default() };
+                (self.route, self.failed_on_route) = (0, 0);
                 self.class_failures = ClassCounts::default();
                 self.previous_delay_ms = None;
                 self.deadline_ms = self.deadline_ms.max(now_ms.saturating_add_unsigned(policy.deadline_ms));
@@ -356,74 +427,6 @@ impl Record {
             return Err(Refused::Repeated(self.state));
         }
         Ok(())
-    }
-
-    fn fail(
-        &mut self,
-        failure: &FailureRecord,
-        policy: &RetryPolicy,
-        now_ms: i64,
-        rng: &mut impl Rng,
-    ) -> Verdict {
-        let seen = self.charge(failure.class, policy);
-        let loss = Loss {
-            class: failure.class,
-            retryable: failure.retryable,
-            hint_ms: failure.retry_after_ms,
-            seen,
-        };
-        self.decide(&loss, AttemptEnd::Failed, policy, now_ms, rng)
-    }
-
-    fn decide(
-        &mut self,
-        loss: &Loss,
-        end: AttemptEnd,
-        policy: &RetryPolicy,
-        now_ms: i64,
-        rng: &mut impl Rng,
-    ) -> Verdict {
-        let input = Failure {
-            class: loss.class,
-            retryable: loss.retryable,
-            failed: self.ledger.failed,
-            failed_in_class: loss.seen,
-            max_attempts: self.max_attempts,
-            previous_delay_ms: self.previous_delay_ms,
-            hint_ms: loss.hint_ms,
-            now_ms,
-            deadline_ms: self.deadline_ms,
-        };
-        match policy.decide(&input, rng) {
-            Decision::Retry { due_ms, delay_ms, reason } => {
-                self.schedule(delay_ms, now_ms);
-                self.due_ms = due_ms;
-                self.previous_delay_ms = Some(delay_ms);
-                self.verdict(end, Some(delay_ms), retry_words(end, reason))
-            }
-            Decision::Dead { reason } => {
-                self.settle_in(TaskState::Dead, policy, now_ms);
-                self.verdict(end, None, end_words(reason))
-            }
-            Decision::Escalate { reason } => {
-                self.settle_in(TaskState::Escalated, policy, now_ms);
-                self.verdict(end, None, end_words(reason))
-            }
-        }
-    }
-
-    /// Counts a failure; returns how many of its class the task has had. Classes with a counter of their own (a lock that
-    /// was not had in time) charge no attempt. A vanished worker is one kind of loss, whether its lease ran out or it said
-    /// itself that its process was killed: both count towards poison.
-    fn charge(&mut self, class: FailureClass, policy: &RetryPolicy) -> u32 {
-        if class == FailureClass::WorkerLost {
-            self.ledger.lost = self.ledger.lost.saturating_add(1);
-            return self.ledger.lost;
-        }
-        if !policy.rule(class).own_counter {
-            self.ledger.failed = self.ledger.failed.saturating_add(1);
-        }
-        self.class_failures.add(class)
     }
 
     /// The new epoch is nobody's lease until a claim gives it a nonce.
@@ -456,23 +459,6 @@ impl Record {
     }
 }
 
-/// One failure or loss, as far as a decision needs it.
-struct Loss {
-    class: FailureClass,
-    retryable: bool,
-    hint_ms: Option<u64>,
-    /// How many of this class the task has had.
-    seen: u32,
-}
-
-const fn retry_words(end: AttemptEnd, reason: DelayReason) -> &'static str {
-    match (end, reason) {
-        (AttemptEnd::Lost, _) => "its worker vanished",
-        (_, DelayReason::Policy) => "backoff",
-        (_, DelayReason::Hint) => "the server's hint",
-    }
-}
-
 const fn end_words(reason: EndReason) -> &'static str {
     match reason {
         EndReason::Unretryable => "no retry can mend it",
@@ -480,6 +466,10 @@ const fn end_words(reason: EndReason) -> &'static str {
         EndReason::ClassExhausted => "failures of this class are used up",
         EndReason::Poison => "poison: whoever ran it vanished or was killed",
         EndReason::PastDeadline => "the retry would come after its deadline",
+        EndReason::LockWaits => "it waited for locks as often as it may",
+        EndReason::Deferrals => "it was put off as often as it may",
+        EndReason::Releases => "it was handed back as often as it may",
+        EndReason::Cost => "what it cost reached its bound",
     }
 }
 

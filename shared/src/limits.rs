@@ -68,6 +68,16 @@ pub const ATTEMPTS_MAX: u32 = 100;
 pub const LEASE_MIN_MS: u64 = 1_000;
 /// See [`LEASE_MIN_MS`]. Long enough for consumers that hold no connection to us and cannot extend.
 pub const LEASE_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Most dollars that one attempt may cost, and that a task's own bound may be: more is a typing error.
+pub const COST_MAX_USD: u32 = 10_000;
+/// Times one task is put off (snoozed, or held at an isolated dependency) before a person is asked, where its policy says
+/// nothing: a task that looks again every 10 s for a whole day stays below.
+pub const DEFERRALS_DEFAULT: u32 = 10_000;
+/// Times one task is handed back untouched before a person is asked, where its policy says nothing. It is due again within
+/// a second, and a worker whose breaker is open hands back, so an outage of minutes costs hundreds.
+pub const RELEASES_DEFAULT: u32 = 1_000;
+/// Widest spread of a task that waits behind the gate of an isolated dependency: it is due as soon as that opens.
+pub const GATE_SPREAD_MS: u64 = 1_000;
 /// Highest fallback route.
 pub const ROUTE_MAX: u32 = 31;
 

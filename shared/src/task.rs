@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::cost::Cost;
 use crate::failure::FailureClass;
 use crate::id::{Name, TaskId};
 
@@ -152,7 +153,9 @@ impl TryFrom<String> for Nonce {
     }
 }
 
-/// What a task has been through, by kind. Only `failed` counts against `max_attempts`, and only `lost` leads to poison.
+/// What a task has been through, by kind, each with a bound of its own. Only `failed` counts against `max_attempts`, and only
+/// `lost` leads to poison; a person is asked when one of the others reaches its bound. `undelivered` has none: it says
+/// something about the way to the workers, not about the task.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Ledger {
     /// Failures charged to the task, those before it was enqueued included.
@@ -161,10 +164,16 @@ pub struct Ledger {
     pub lost: u32,
     /// Leases that nobody started.
     pub undelivered: u32,
-    /// Times put off without a failure (snooze; later: gate, budget, lock).
+    /// Times put off uncharged: by its handler (snooze), or since its dependency is isolated.
     pub deferred: u32,
     /// Times handed back by a worker that drained or whose breaker was open.
     pub released: u32,
+    /// Times a lock was not had in time.
+    #[serde(default)]
+    pub lock_waits: u32,
+    /// What its attempts cost, as far as workers said.
+    #[serde(default, skip_serializing_if = "Cost::is_zero")]
+    pub cost_usd: Cost,
 }
 
 impl Ledger {
@@ -227,6 +236,9 @@ pub struct AttemptRecord {
     /// Position in the fallback chain: 0 = primary.
     #[serde(default)]
     pub route: u32,
+    /// The dependency of that route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependency: Option<Name>,
     /// When the lease was given.
     pub started_at_ms: i64,
     /// When it ended.
@@ -236,6 +248,9 @@ pub struct AttemptRecord {
     /// What failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureRecord>,
+    /// What it cost, if its worker said so.
+    #[serde(default, skip_serializing_if = "Cost::is_zero")]
+    pub cost_usd: Cost,
     /// The delay chosen before the next attempt, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
@@ -269,7 +284,7 @@ pub struct Lease {
     /// The caller's JSON, byte for byte.
     #[schema(value_type = Object)]
     pub payload: Box<RawValue>,
-    /// The upstream that it needs.
+    /// The upstream that it needs on its route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dependency: Option<Name>,
     /// Tenant or fairness key.
@@ -313,9 +328,15 @@ pub struct TaskView {
     pub queue: Name,
     /// What to run.
     pub task_type: Name,
-    /// The upstream that it needs.
+    /// The upstream that it needs on its route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dependency: Option<Name>,
+    /// The upstream that it was enqueued with, where another stands in for it now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<Name>,
+    /// Position in the fallback chain: 0 = primary.
+    #[serde(default)]
+    pub route: u32,
     /// Tenant or fairness key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Name>,
@@ -341,6 +362,9 @@ pub struct TaskView {
     pub max_attempts: u32,
     /// What it has been through.
     pub ledger: Ledger,
+    /// What it may cost before a failure sends it to a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_cost_usd: Option<Cost>,
     /// Why it is where it is, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,

@@ -77,6 +77,8 @@ async fn bad_tasks_are_refused_one_by_one_and_say_where() {
         (json!({"payload": large}), 413, "payload_too_large", "tasks[0].payload"),
         (json!({"delay_ms": 1_000_000_000_000_u64}), 422, "invalid_value", "tasks[0].delay_ms"),
         (json!({"max_attempts": 0}), 422, "invalid_value", "tasks[0].max_attempts"),
+        (json!({"max_cost_usd": 0}), 422, "invalid_value", "tasks[0].max_cost_usd"),
+        (json!({"max_cost_usd": 10_000.01}), 422, "invalid_value", "tasks[0].max_cost_usd"),
         (json!({"deadline_ms": 0}), 422, "invalid_value", "tasks[0].deadline_ms"),
         (json!({"delay_ms": 10, "deadline_ms": 5}), 422, "invalid_value", "tasks[0].delay_ms"),
         (
@@ -140,6 +142,15 @@ async fn bad_claims_extensions_and_settlements_are_refused() {
     assert_eq!(stale.json["results"][0]["error"]["code"], "stale_epoch");
     let unknown = server.post("/v1/settlements", &settle("never-seen")).await;
     assert_eq!(unknown.json["results"][0]["error"]["code"], "unknown_task");
+    let mut dear = settle("kept");
+    dear["settlements"][0]["outcome"]["done"]["cost_usd"] = json!(10_001);
+    let refused = server.post("/v1/settlements", &dear).await.json["results"][0]["error"].clone();
+    assert_eq!(
+        (&refused["code"], &refused["at"]),
+        (&"invalid_value".into(), &"settlements[0].outcome.cost_usd".into())
+    );
+    dear["settlements"][0]["outcome"]["done"]["cost_usd"] = json!(-1);
+    assert_eq!(server.post("/v1/settlements", &dear).await.status, 422);
     let nonce =
         json!({"settlements": [{"id": "kept", "epoch": 1, "nonce": "xyz", "outcome": {"release": {}}}]});
     expect(&server.post("/v1/settlements", &nonce).await, 422, "invalid_value");
@@ -159,6 +170,8 @@ async fn bad_policies_are_refused_and_the_old_one_stays() {
         (strategy(json!({"strategy": "full_jitter", "min_ms": 500, "max_ms": 100})), "invalid_policy"),
         (strategy(json!({"strategy": "fixed", "delay_ms": 1_000_000_000_000_000_000_u64})), "invalid_policy"),
         (json!({"policy": {"max_attempts": 0}}), "invalid_policy"),
+        (json!({"policy": {"fallbacks": {"a": ["b", "a"]}}}), "invalid_policy"),
+        (json!({"policy": {"overrides": {"worker_lost": {"fallback_after": 1}}}}), "invalid_policy"),
         (json!({"policy": {"max_atempts": 3}}), "unknown_field"),
         (json!({"policy": {"overrides": {"no_such_class": {}}}}), "invalid_value"),
     ];

@@ -5,5 +5,6 @@ mod breakers;
 mod classify;
 mod dev;
 mod queues;
+mod routes;
 mod simulate;
 mod work;

@@ -152,7 +152,7 @@ async fn a_worker_that_ignores_the_end_of_its_lease_is_refused() {
         id: lease.id,
         epoch: lease.epoch,
         nonce: lease.nonce,
-        outcome: Outcome::Dead { failure: FailureSignal::default() },
+        outcome: Outcome::dead(FailureSignal::default()),
     });
     let reply = client.settle(&SettleRequest { settlements: settlements.collect() }).await.unwrap();
     assert!(reply.results.iter().all(|result| {

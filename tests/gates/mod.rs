@@ -58,18 +58,18 @@ fn limited(retry_after_s: u32) -> Outcome {
         headers: [("retry-after".to_owned(), retry_after_s.to_string())].into(),
         ..FailureSignal::default()
     };
-    Outcome::Retry { failure }
+    Outcome::retry(failure)
 }
 
 fn unauthorized() -> Outcome {
     let body = r#"{"error":{"type":"authentication_error","message":"invalid x-api-key"}}"#;
     let failure =
         FailureSignal { http_status: Some(401), body: Some(body.to_owned()), ..FailureSignal::default() };
-    Outcome::Retry { failure }
+    Outcome::retry(failure)
 }
 
-const fn done() -> Outcome {
-    Outcome::Done { result: None }
+fn done() -> Outcome {
+    Outcome::done(None)
 }
 
 async fn gate(client: &Client, dependency: &str) -> Option<GateView> {

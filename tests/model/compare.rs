@@ -145,11 +145,8 @@ impl Pair {
 
     async fn settle(&mut self, settlements: &[(Shown, Ending)]) {
         let items: Vec<_> = settlements.iter().map(|(shown, ending)| (self.show(*shown), *ending)).collect();
-        let batch = items.iter().map(|((task, fence), ending)| Settle {
-            id: id(IDS[*task]),
-            fence: *fence,
-            ending: store_ending(*ending),
-        });
+        let settle = |task: usize, fence, ending| Settle::new(id(IDS[task]), fence, store_ending(ending));
+        let batch = items.iter().map(|((task, fence), ending)| settle(*task, *fence, *ending));
         let answers = self.bed.settle(batch.collect()).await.unwrap();
         let now_ms = self.bed.now_ms();
         for (((task, fence), ending), answer) in items.into_iter().zip(answers) {

@@ -67,7 +67,7 @@ pub struct Counted {
 pub fn judge(failure: Failure, counted: Counted, rules: Rules, now_ms: i64) -> Allowed {
     use FailureClass as Class;
     if !failure.retryable {
-        let person = matches!(failure.class, Class::Auth);
+        let person = matches!(failure.class, Class::Auth | Class::LockTimeout);
         return Allowed::state(if person { TaskState::Escalated } else { TaskState::Dead });
     }
     let used_up = match failure.class {
@@ -77,7 +77,8 @@ pub fn judge(failure: Failure, counted: Counted, rules: Rules, now_ms: i64) -> A
         _ => counted.failed >= counted.attempts_allowed,
     };
     if used_up {
-        return Allowed::state(TaskState::Dead);
+        let person = failure.class == Class::LockTimeout;
+        return Allowed::state(if person { TaskState::Escalated } else { TaskState::Dead });
     }
     let doubled = |base_ms: u64, times: u32| base_ms << times.saturating_sub(1).min(20);
     let (least_ms, most_ms) = match failure.class {

@@ -224,8 +224,8 @@ impl Task {
             TaskState::Leased | TaskState::Succeeded => return false,
             TaskState::Scheduled => self.due_ms = self.due_ms.min(now_ms),
             TaskState::Dead | TaskState::Escalated | TaskState::Cancelled | TaskState::HandedOff => {
-                self.ledger.failed = 0;
-                self.ledger.lost = 0;
+                let undelivered = self.ledger.undelivered;
+                self.ledger = Ledger { undelivered, ..Ledger::default() };
                 self.of_class.clear();
                 self.deadline_ms = self.deadline_ms.max(now_ms + self.rules().deadline_ms);
                 self.due_ms = now_ms;
@@ -263,7 +263,7 @@ impl Task {
         *self.of_class.entry(class).or_default() += 1;
         match class {
             FailureClass::WorkerLost => self.ledger.lost += 1,
-            FailureClass::LockTimeout => {}
+            FailureClass::LockTimeout => self.ledger.lock_waits += 1,
             _ => self.ledger.failed += 1,
         }
     }

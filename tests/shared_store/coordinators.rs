@@ -44,7 +44,7 @@ fn claim(agent: &str, max: u32, wait_ms: u64, lease_ms: u64) -> ClaimRequest {
 }
 
 fn done(lease: &Lease) -> SettleRequest {
-    let outcome = Outcome::Done { result: None };
+    let outcome = Outcome::done(None);
     let (epoch, nonce) = (lease.epoch, lease.nonce);
     SettleRequest { settlements: vec![Settlement { id: lease.id.clone(), epoch, nonce, outcome }] }
 }
@@ -165,9 +165,7 @@ async fn what_is_done_to_a_queue_at_one_coordinator_is_in_force_at_all() {
             id: lease.id.clone(),
             epoch: lease.epoch,
             nonce: lease.nonce,
-            outcome: Outcome::Retry {
-                failure: serde_json::from_str(r#"{"http_status": 500}"#).expect("a failure"),
-            },
+            outcome: Outcome::retry(serde_json::from_str(r#"{"http_status": 500}"#).expect("a failure")),
         }],
     };
     let before = lease.due_at_ms;

@@ -121,7 +121,7 @@ impl Front {
                 id: lease.id,
                 epoch: lease.epoch,
                 nonce: lease.nonce,
-                outcome: Outcome::Done { result: None },
+                outcome: Outcome::done(None),
             });
             let reply = self.client.settle(&SettleRequest { settlements: settlements.collect() }).await;
             assert!(reply.expect("an answer").results.iter().all(|one| one.error.is_none()));

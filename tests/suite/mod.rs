@@ -17,6 +17,7 @@ mod reap;
 mod reopen;
 mod repeat;
 mod restricted;
+mod routes;
 mod settle;
 mod takeover;
 mod together;
@@ -146,6 +147,20 @@ macro_rules! with_behaviours {
                 what_was_handed_off_can_be_called_off,
                 what_was_handed_off_can_be_sent_round_again,
                 of_a_claim_some_are_handed_off_and_others_not,
+            }
+            routes {
+                a_task_goes_on_in_the_lane_of_its_route,
+                a_settlement_tells_where_its_attempt_went,
+                a_failure_that_a_task_comes_with_sends_it_elsewhere,
+                a_task_may_begin_on_a_later_route,
+                routes_behind_shut_gates_are_skipped,
+                a_tool_transaction_stays_on_its_route,
+                what_is_isolated_waits_uncharged,
+                whatever_is_no_failure_keeps_the_route,
+                a_person_who_retries_begins_with_the_own_dependency,
+                a_chain_that_changes_moves_nobody_before_the_next_turn,
+                costs_are_kept_of_each_attempt_and_bound_the_whole,
+                every_kind_of_charge_is_shown_and_bounded,
             }
             takeover {
                 a_lease_taken_over_is_started_and_shown_as_its_takers,

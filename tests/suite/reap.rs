@@ -35,6 +35,7 @@ pub async fn a_lease_that_nobody_started_is_undelivered_and_never_poison(bed: Be
                 epoch: lease.epoch,
                 agent: Some(name("a")),
                 started: false,
+                retried: false,
                 state: TaskState::Scheduled,
                 due_ms
             }]

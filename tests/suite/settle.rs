@@ -252,7 +252,7 @@ pub async fn a_stale_or_forged_fence_changes_nothing(bed: Bed) {
         Fence { epoch: 0, nonce: Nonce(0) },
     ];
     for fence in forged {
-        let settle = Settle { id: id("t"), fence, ending: Ending::Done(None) };
+        let settle = Settle::new(id("t"), fence, Ending::Done(None));
         assert_eq!(bed.settle(vec![settle]).await.unwrap(), [Settled::Stale(TaskState::Leased)]);
     }
     assert_eq!(serde_json::to_string(&bed.view("t").await).unwrap(), before);
@@ -264,7 +264,7 @@ pub async fn a_task_that_was_never_leased_cannot_be_settled(bed: Bed) {
     // What anyone can see of a task must not be enough to claim that it was settled.
     for nonce in [Nonce(0), Nonce(7)] {
         let fence = Fence { epoch: bed.view("t").await.epoch, nonce };
-        let settle = Settle { id: id("t"), fence, ending: Ending::Done(None) };
+        let settle = Settle::new(id("t"), fence, Ending::Done(None));
         assert_eq!(bed.settle(vec![settle]).await.unwrap(), [Settled::Stale(TaskState::Scheduled)]);
     }
 }

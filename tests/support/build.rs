@@ -2,6 +2,7 @@
 
 use redrive_coordinator::store::{Claim, Ending, Enqueue, Settle};
 use redrive_shared::failure::FailureClass;
+use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::retry::{RetryPolicy, Strategy};
@@ -37,6 +38,7 @@ pub fn task(text: &str) -> Enqueue {
         payload: raw("{}"),
         failure: None,
         spec: NewTask::default(),
+        standing: Standing::default(),
     }
 }
 
@@ -146,7 +148,7 @@ pub fn fence(lease: &Lease) -> Fence {
 }
 
 pub fn settle_of(lease: &Lease, ending: Ending) -> Settle {
-    Settle { id: lease.id.clone(), fence: fence(lease), ending }
+    Settle::new(lease.id.clone(), fence(lease), ending)
 }
 
 pub fn lease_ref(lease: &Lease) -> LeaseRef {

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 /// impl Handler for Shout {
 ///     async fn run(&self, task: &Lease, _ctx: &TaskContext) -> Outcome {
 ///         let text = task.payload.get().to_uppercase();
-///         Outcome::Done { result: serde_json::value::RawValue::from_string(text).ok() }
+///         Outcome::done(serde_json::value::RawValue::from_string(text).ok())
 ///     }
 /// }
 /// ```

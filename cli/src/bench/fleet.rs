@@ -204,8 +204,8 @@ pub(super) struct Outcomes {
 
 impl Outcomes {
     pub fn new(first_fails: bool) -> anyhow::Result<Self> {
-        let failed = to_raw_value(&Outcome::Retry { failure: failure() })?;
-        Ok(Self { first_fails, failed, succeeded: to_raw_value(&Outcome::Done { result: None })? })
+        let failed = to_raw_value(&Outcome::retry(failure()))?;
+        Ok(Self { first_fails, failed, succeeded: to_raw_value(&Outcome::done(None))? })
     }
 
     fn fails(&self, lease: &Held) -> bool {

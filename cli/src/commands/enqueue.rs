@@ -4,6 +4,7 @@ mod stream;
 
 use std::time::Duration;
 
+use redrive_shared::cost::Cost;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::limits::ATTEMPTS_MAX;
 use redrive_shared::task::{Priority, TaskState};
@@ -24,8 +25,8 @@ With --failure, the task is work that has already failed: the failure is classif
 server in it decides when the task runs first. The same id with the same payload is one task, however often it is sent.
 
 With --jsonl, each line is a task: `id`, `queue`, `task_type`, `payload`, `dependency`, `group`, `priority`, `delay_ms`,
-`deadline_ms`, `max_attempts`, `attempts_made`, `failure`, `labels`. A bad line is reported with its number, the others go
-on, and the exit code is 1.
+`deadline_ms`, `max_attempts`, `max_cost_usd`, `attempts_made`, `failure`, `labels`. A bad line is reported with its
+number, the others go on, and the exit code is 1.
 
 Examples:
   redrive enqueue --queue reports --payload '{\"page\": 7}'
@@ -85,6 +86,9 @@ struct Single {
     #[arg(long, value_name = "N", allow_negative_numbers = true,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(ATTEMPTS_MAX)))]
     max_attempts: Option<u32>,
+    /// US dollars at which a failure goes to a person instead of a retry.
+    #[arg(long, value_name = "USD", value_parser = arguments::cost, allow_negative_numbers = true)]
+    max_cost_usd: Option<Cost>,
     /// Attempts that were made already.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     attempts_made: Option<u32>,
@@ -117,6 +121,7 @@ impl Single {
             delay_ms: self.delay,
             deadline_ms: self.deadline,
             max_attempts: self.max_attempts,
+            max_cost_usd: self.max_cost_usd,
             attempts_made: self.attempts_made,
             failure: self.failure.map(|given| arguments::object("--failure", &given)).transpose()?,
             labels: self.labels.into_iter().collect(),
@@ -256,6 +261,8 @@ mod tests {
             (&["--delay", "-5s"], "is negative"),
             (&["--priority", "-1"], "[possible values: high, normal, low]"),
             (&["--max-attempts", "-1"], "is not in 1..=100"),
+            (&["--max-cost-usd", "-1"], "more than 0"),
+            (&["--max-cost-usd", "10001"], "at most 10000"),
             (&["--queue", "a b"], "contains ' '"),
             (&["--label", "team"], "write team=VALUE"),
             (&["--jsonl", "--payload", "{}"], "cannot be used with"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use redrive_shared::failure::FailureClass;
-use redrive_shared::retry::{ClassPolicy, ClassRule, RetryPolicy};
+use redrive_shared::retry::{ClassPolicy, ClassRule, Fallback, RetryPolicy};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -53,9 +53,19 @@ fn row(path: &str, setting: &Setting, values: &Value, none: &str) -> Row {
 /// told from one that says nothing.
 fn class_rows(policy: &RetryPolicy, class: FailureClass) -> serde_json::Result<Vec<Row>> {
     let path = format!("classes.{class}.");
-    let rule = serde_json::to_value(as_policy(policy.rule(class)))?;
+    let rule = policy.rule(class);
+    let fallback = match rule.fallback {
+        Fallback::Never | Fallback::AfterFailures(_) => "never",
+        Fallback::LongHint => "a hint over 1m",
+        Fallback::Once => "1, and once only",
+    };
+    let rule = serde_json::to_value(as_policy(rule))?;
     let own = serde_json::to_value(policy.overrides.get(&class))?;
-    let defaults = BTreeMap::from([("max_attempts", "the task's"), ("retryable", "as classified")]);
+    let defaults = BTreeMap::from([
+        ("max_attempts", "the task's"),
+        ("retryable", "as classified"),
+        ("fallback_after", fallback),
+    ]);
     let mut rows: Vec<Row> = CLASS
         .iter()
         .map(|setting| row(&path, setting, &rule, defaults.get(setting.key).copied().unwrap_or(NONE)))
@@ -74,7 +84,7 @@ fn class_rows(policy: &RetryPolicy, class: FailureClass) -> serde_json::Result<V
 
 /// What a class has by default, in the order of [`CLASS`], and its strategy last.
 #[cfg(test)]
-pub(super) fn default_rule(class: FailureClass) -> serde_json::Result<[String; 5]> {
+pub(super) fn default_rule(class: FailureClass) -> serde_json::Result<[String; 6]> {
     let rows = class_rows(&RetryPolicy::default(), class)?;
     let value = |(_, value): Row| value.trim_end_matches(" (default)").to_owned();
     let values: Vec<String> = rows.into_iter().map(value).collect();
@@ -83,14 +93,25 @@ pub(super) fn default_rule(class: FailureClass) -> serde_json::Result<[String; 5
 
 /// The rule as the policy of a class that says everything itself.
 fn as_policy(rule: ClassRule) -> ClassPolicy {
-    let ClassRule { strategy, max_attempts, own_counter: _, retryable, when_unretryable, when_exhausted } =
-        rule;
+    let ClassRule {
+        strategy,
+        max_attempts,
+        own_counter: _,
+        retryable,
+        when_unretryable,
+        when_exhausted,
+        fallback,
+    } = rule;
     ClassPolicy {
         strategy,
         max_attempts,
         retryable,
         when_unretryable: Some(when_unretryable),
         when_exhausted: Some(when_exhausted),
+        fallback_after: match fallback {
+            Fallback::AfterFailures(failures) => Some(failures),
+            Fallback::Never | Fallback::LongHint | Fallback::Once => None,
+        },
     }
 }
 

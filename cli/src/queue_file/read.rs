@@ -226,7 +226,18 @@ fn explained(table: &Reader<'_>, given: &Value, errors: Vec<PolicyError>) -> Vec
 
 /// `overrides.timeout.strategy.delays_ms[1]` as a JSON pointer, without the index.
 fn pointer(field: &str) -> String {
-    format!("/{}", field.split('[').next().unwrap_or(field).replace('.', "/"))
+    parts(field.split('[').next().unwrap_or(field))
+        .iter()
+        .flat_map(|part| ["/".to_owned(), part.replace('/', "~1")])
+        .collect()
+}
+
+/// The parts of a path. What names a chain is a dependency, which may have dots of its own.
+fn parts(path: &str) -> Vec<&str> {
+    match path.split_once('.') {
+        Some(("fallbacks", primary)) => vec!["fallbacks", primary],
+        _ => path.split('.').collect(),
+    }
 }
 
 /// Where a field of the policy may stand in a queue's table.
@@ -245,7 +256,7 @@ impl<'a> Place<'a> {
             "overrides" => "classes",
             part => all().find(|setting| setting.field == part).map_or(part, |setting| setting.key),
         };
-        Self { keys: path.split('.').map(key).collect(), index }
+        Self { keys: parts(path).into_iter().map(key).collect(), index }
     }
 
     /// The same with the strategy's settings beside its name.

@@ -4,10 +4,12 @@ use std::ops::RangeInclusive;
 
 use redrive_shared::config::format_duration_ms;
 use redrive_shared::config::reader::{Read, Reader};
-use redrive_shared::retry::MAX_ATTEMPTS;
-use serde_json::Value;
+use redrive_shared::id::Name;
+use redrive_shared::retry::{MAX_ATTEMPTS, MAX_DEFERRALS};
+use serde_json::{Map, Value};
 
 const ATTEMPTS: RangeInclusive<u64> = 1..=MAX_ATTEMPTS as u64;
+const CHARGES: RangeInclusive<u64> = 1..=MAX_DEFERRALS as u64;
 const ENDINGS: Kind = Kind::Word(&["dead", "escalate"]);
 
 /// What a queue has, beside its `strategy` and its `classes`. Bounds that are not here are checked by the policy itself.
@@ -18,6 +20,9 @@ pub const QUEUE: &[Setting] = &[
     Setting { key: "retention", field: "retention_ms", kind: Kind::Duration },
     Setting { key: "timeout", field: "timeout_ms", kind: Kind::Duration },
     Setting { key: "lease", field: "lease_ms", kind: Kind::Duration },
+    Setting { key: "max_deferrals", field: "max_deferrals", kind: Kind::Count(CHARGES) },
+    Setting { key: "max_releases", field: "max_releases", kind: Kind::Count(CHARGES) },
+    Setting { key: "fallbacks", field: "fallbacks", kind: Kind::Chains },
 ];
 
 /// What a failure class of a queue has, beside its `strategy`.
@@ -26,6 +31,7 @@ pub const CLASS: &[Setting] = &[
     Setting { key: "retryable", field: "retryable", kind: Kind::Flag },
     Setting { key: "when_unretryable", field: "when_unretryable", kind: ENDINGS },
     Setting { key: "when_exhausted", field: "when_exhausted", kind: ENDINGS },
+    Setting { key: "fallback_after", field: "fallback_after", kind: Kind::Count(0..=MAX_ATTEMPTS as u64) },
 ];
 
 /// What strategies have: each has some of them.
@@ -64,6 +70,8 @@ pub enum Kind {
     Flag,
     /// One of some words.
     Word(&'static [&'static str]),
+    /// A table of names, each with a list of names.
+    Chains,
 }
 
 impl Setting {
@@ -75,6 +83,10 @@ impl Setting {
             Kind::Count(bounds) => table.whole(self.key, bounds.clone())?.map(Value::from),
             Kind::Flag => table.flag(self.key)?.map(Value::from),
             Kind::Word(words) => table.word(self.key, words)?.map(Value::from),
+            Kind::Chains => match table.table(self.key)? {
+                Some(chains) => Some(read_chains(chains)?),
+                None => None,
+            },
         })
     }
 
@@ -84,6 +96,10 @@ impl Setting {
         match (&self.kind, value) {
             (Kind::Duration, value) => of(value),
             (Kind::Durations, Value::Array(items)) => items.iter().map(of).collect::<Vec<_>>().join(", "),
+            (Kind::Chains, Value::Object(chains)) => {
+                let chain = |(primary, chain): (&String, &Value)| format!("{primary} → {}", names(chain));
+                chains.iter().map(chain).collect::<Vec<_>>().join("; ")
+            }
             (_, Value::String(text)) => text.clone(),
             (_, value) => value.to_string(),
         }
@@ -96,8 +112,36 @@ impl Setting {
             (Kind::Durations, Value::Array(_)) => {
                 format!("[\"{}\"]", self.plain(value).replace(", ", "\", \""))
             }
+            (Kind::Chains, Value::Object(chains)) => {
+                // A list of words is written alike in JSON and in TOML.
+                let chain = |(primary, chain): (&String, &Value)| format!("\"{primary}\" = {chain}");
+                format!("{{ {} }}", chains.iter().map(chain).collect::<Vec<_>>().join(", "))
+            }
             // Words, numbers and flags are written alike in JSON and in TOML.
             (_, value) => value.to_string(),
         }
     }
+}
+
+fn read_chains(mut chains: Reader<'_>) -> Read<Value> {
+    let is_name = |text: &str| Name::new(text).is_ok();
+    let mut given = Map::new();
+    for primary in chains.keys().collect::<Vec<_>>() {
+        let items = chains.value(primary).and_then(|value| value.as_array());
+        let items: Option<Vec<&str>> =
+            items.and_then(|items| items.iter().map(|item| item.as_str()).collect());
+        match items.filter(|items| is_name(primary) && items.iter().all(|item| is_name(item))) {
+            Some(items) => drop(given.insert(primary.to_owned(), items.into())),
+            None => {
+                let expected =
+                    "a dependency and the list of those that stand in for it, such as [\"openai/main/gpt\"]";
+                return chains.refuse(primary, expected);
+            }
+        }
+    }
+    Ok(given.into())
+}
+
+fn names(chain: &Value) -> String {
+    chain.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
 }

@@ -22,6 +22,9 @@ deadline = "2h"
 retention = "7d"
 timeout = "90s"
 lease = "1m"
+max_deferrals = 7
+max_releases = 8
+fallbacks = { "llm/a.1" = ["llm/b", "c"] }
 strategy = "equal_jitter"
 base = "2s"
 min = "0s"
@@ -63,6 +66,7 @@ fn every_setting_is_read() {
     let read = policies(WHOLE);
     let names: Vec<&str> = read.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["default", "mail/out", "reports"]);
+    let name = |text: &str| Name::new(text).unwrap();
     let expected = RetryPolicy {
         risk: Some(Risk::Low),
         max_attempts: 4,
@@ -72,6 +76,9 @@ fn every_setting_is_read() {
         lease_ms: 60_000,
         strategy: Strategy::EqualJitter { base_ms: 2_000, min_ms: 0, max_ms: 600_000 },
         overrides: <_>::default(),
+        fallbacks: [(name("llm/a.1"), vec![name("llm/b"), name("c")])].into(),
+        max_deferrals: Some(7),
+        max_releases: Some(8),
     };
     assert_eq!(read[0].1, expected);
     assert_eq!(read[1].1.strategy, Strategy::Fixed { delay_ms: 60_000 });
@@ -82,6 +89,7 @@ fn every_setting_is_read() {
         retryable: Some(false),
         when_unretryable: Some(Ending::Escalate),
         when_exhausted: Some(Ending::Escalate),
+        fallback_after: None,
     };
     assert_eq!(read[2].1.overrides[&FailureClass::Timeout], timeout);
     let conflict = Strategy::ExponentialJitter { base_ms: 1_000, jitter_ms: 100, max_ms: 300_000 };
@@ -317,11 +325,11 @@ fn the_example_is_read_and_says_the_defaults_where_it_says_so() {
 
 #[test]
 fn the_page_shows_what_classes_and_strategies_have_by_default() {
-    let mut table = "| class | retried | attempts of this class | strategy | cannot be retried | used up |\n\
-                     |---|---|---|---|---|---|\n"
+    let mut table = "| class | retried | attempts of this class | strategy | cannot be retried | used up | next route |\n\
+                     |---|---|---|---|---|---|---|\n"
         .to_owned();
     for class in FailureClass::ALL {
-        let [attempts, retryable, unretryable, exhausted, strategy] = default_rule(class).unwrap();
+        let [attempts, retryable, unretryable, exhausted, fallback, strategy] = default_rule(class).unwrap();
         let signal = FailureSignal { class: Some(class), ..FailureSignal::default() };
         let retried = match (retryable.as_str(), classify(&signal, None, 0).retryable) {
             ("true", _) => "always",
@@ -330,7 +338,7 @@ fn the_page_shows_what_classes_and_strategies_have_by_default() {
             other => panic!("no word for {other:?}"),
         };
         table.push_str(&format!(
-            "| `{class}` | {retried} | {attempts} | {strategy} | {unretryable} | {exhausted} |\n"
+            "| `{class}` | {retried} | {attempts} | {strategy} | {unretryable} | {exhausted} | {fallback} |\n"
         ));
     }
     assert!(PAGE.contains(&table), "docs/policies.md needs this table:\n{table}");
@@ -342,6 +350,43 @@ fn the_page_shows_what_classes_and_strategies_have_by_default() {
             its.map(|(setting, value)| format!("`{}` {}", setting.key, setting.plain(value))).collect();
         let row = PAGE.lines().find(|line| line.starts_with(&format!("| `{name}` | "))).expect(name);
         assert!(row.contains(&its.join(", ")), "docs/policies.md: {row}: {its:?}");
+    }
+}
+
+#[test]
+fn chains_are_read_checked_written_and_told() {
+    let text = "[queues.a]\nmax_releases = 9\n[queues.a.fallbacks]\n\"llm/x-4.1\" = [\"llm/y\", \"z\"]\nb = [\"c\"]\n\
+                [queues.a.classes.timeout]\nfallback_after = 1\n";
+    let read = policies(text);
+    let chain: Vec<&str> = read[0].1.fallbacks["llm/x-4.1"].iter().map(|name| name.as_str()).collect();
+    assert_eq!((chain, read[0].1.max_releases), (vec!["llm/y", "z"], Some(9)));
+    let told: Vec<(String, String)> = changes(&RetryPolicy::default(), &read[0].1)
+        .unwrap()
+        .into_iter()
+        .map(|change| (change.setting, change.new))
+        .collect();
+    let told: Vec<(&str, &str)> =
+        told.iter().map(|(setting, new)| (setting.as_str(), new.as_str())).collect();
+    let expected = [
+        ("max_releases", "9"),
+        ("fallbacks", "b → c; llm/x-4.1 → llm/y, z"),
+        ("classes.timeout.fallback_after", "1"),
+    ];
+    assert_eq!(told, expected);
+    for (line, said) in [
+        ("\"llm/x\" = [\"llm/x\"]", "a cycle"),
+        ("\"x-4.1\" = [\"b\", \"c\", \"b\"]", "twice"),
+        ("\"x\" = []", "1 to 31"),
+        ("\"x\" = \"b\"", "the list of those"),
+        ("\"x\" = [\"b c\"]", "the list of those"),
+        ("\"x y\" = [\"b\"]", "the list of those"),
+    ] {
+        let found = parse("f", &format!("[queues.a.fallbacks]\n{line}\n")).unwrap_err();
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert!(
+            found.len() == 1 && found[0].starts_with("f:2: ") && found[0].contains(said),
+            "{line}: {found:?}"
+        );
     }
 }
 

@@ -168,7 +168,7 @@ pub(super) fn comes_back(delivery: &Delivery, death: &Death) -> Option<Settlemen
     let epoch = header(properties, message::EPOCH)?.parse().ok()?;
     let nonce = Nonce::try_from(header(properties, message::NONCE)?).ok()?;
     let failure = failure(death, header(properties, message::ERROR));
-    Some(Settlement { id, epoch, nonce, outcome: Outcome::Retry { failure } })
+    Some(Settlement { id, epoch, nonce, outcome: Outcome::retry(failure) })
 }
 
 fn refused(place: &str, detail: &str) -> Problem {

@@ -150,10 +150,10 @@ fn signal(class: FailureClass, text: String) -> FailureSignal {
 
 /// It may work later, when the exchange or a binding is there again.
 fn failed(why: String) -> Outcome {
-    Outcome::Retry { failure: signal(FailureClass::ServerError, why) }
+    Outcome::retry(signal(FailureClass::ServerError, why))
 }
 
 /// No retry makes a message of it.
 fn no_message(why: String) -> Outcome {
-    Outcome::Escalate { failure: signal(FailureClass::InvalidRequest, why) }
+    Outcome::escalate(signal(FailureClass::InvalidRequest, why))
 }

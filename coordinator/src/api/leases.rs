@@ -53,8 +53,11 @@ fn write(json: &mut Vec<u8>, lease: &Lease) -> serde_json::Result<()> {
     write_options!(json, dependency, group);
     write_fields!(json, priority, route, attempt, run, max_attempts, timeout_ms, deadline_at_ms);
     json.extend_from_slice(b"\"ledger\":{");
-    let Ledger { failed, lost, undelivered, deferred, released } = ledger;
-    write_fields!(json, failed, lost, undelivered, deferred, released);
+    let Ledger { failed, lost, undelivered, deferred, released, lock_waits, cost_usd } = ledger;
+    write_fields!(json, failed, lost, undelivered, deferred, released, lock_waits);
+    if !cost_usd.is_zero() {
+        write_fields!(json, cost_usd);
+    }
     close(json, b'}');
     json.push(b',');
     write_options!(json, last_failure, traceparent);
@@ -76,6 +79,7 @@ fn close(json: &mut Vec<u8>, bracket: u8) {
 
 #[cfg(test)]
 mod tests {
+    use redrive_shared::cost::Cost;
     use redrive_shared::failure::FailureClass;
     use redrive_shared::id::{Name, TaskId};
     use redrive_shared::task::{FailureRecord, Nonce, Priority};
@@ -105,7 +109,14 @@ mod tests {
             max_attempts: 5,
             timeout_ms: 6,
             deadline_at_ms: 7,
-            ledger: Ledger { failed: 1, lost: 2, undelivered: 3, deferred: 4, released: 5 },
+            ledger: Ledger {
+                failed: 1,
+                lost: 2,
+                undelivered: 3,
+                deferred: 4,
+                released: 5,
+                ..Ledger::default()
+            },
             last_failure: None,
             traceparent: None,
             labels: [].into(),
@@ -117,6 +128,7 @@ mod tests {
             type_version: Some(7),
             dependency: Some(Name::new("provider/account/model").unwrap()),
             group: Some(Name::new("tenant").unwrap()),
+            ledger: Ledger { lock_waits: 6, cost_usd: Cost::from_micros(1_250), ..plain().ledger },
             last_failure: Some(FailureRecord {
                 class: FailureClass::ServerError,
                 retryable: true,

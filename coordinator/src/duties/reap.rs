@@ -62,8 +62,8 @@ impl Reaper {
             let kind = if task.started { "lost" } else { "undelivered" };
             metrics::counter!("redrive_leases_lost_total", "queue" => task.queue.to_string(), "kind" => kind)
                 .increment(1);
-            if let (true, Some(agent)) = (task.started, &task.agent) {
-                self.engine.lost(agent);
+            if task.started {
+                self.engine.lost(task);
             }
             self.engine.moved(&task.id, &task.queue, task.state, task.due_ms);
         }

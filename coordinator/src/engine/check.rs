@@ -2,13 +2,14 @@
 
 use std::fmt::Display;
 
+use redrive_shared::cost::Cost;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::failure::FailureSignal;
 use redrive_shared::id::Name;
 use redrive_shared::limits::{
-    ATTEMPTS_MAX, BATCH_MAX_ITEMS, CLAIM_AVOID_MAX, CLAIM_QUEUES_MAX, DELAY_MAX_MS, HEARTBEAT_BREAKERS_MAX,
-    LABEL_VALUE_MAX_BYTES, LABELS_MAX, LEASE_MAX_MS, LEASE_MIN_MS, MESSAGE_MAX_BYTES, NAME_MAX_BYTES,
-    PAYLOAD_MAX_BYTES, REASON_MAX_BYTES, RESULT_MAX_BYTES, ROUTE_MAX, SIGNAL_HEADERS_MAX,
+    ATTEMPTS_MAX, BATCH_MAX_ITEMS, CLAIM_AVOID_MAX, CLAIM_QUEUES_MAX, COST_MAX_USD, DELAY_MAX_MS,
+    HEARTBEAT_BREAKERS_MAX, LABEL_VALUE_MAX_BYTES, LABELS_MAX, LEASE_MAX_MS, LEASE_MIN_MS, MESSAGE_MAX_BYTES,
+    NAME_MAX_BYTES, PAYLOAD_MAX_BYTES, REASON_MAX_BYTES, RESULT_MAX_BYTES, ROUTE_MAX, SIGNAL_HEADERS_MAX,
     SIGNAL_TEXT_MAX_BYTES, WAIT_MAX_MS,
 };
 use redrive_shared::wire::{ClaimRequest, Heartbeat, NewTask, Outcome};
@@ -75,6 +76,12 @@ pub(super) fn new_task(task: &NewTask) -> Result<()> {
     }
     if let Some(max_attempts) = task.max_attempts {
         within("max_attempts", max_attempts.into(), 1, ATTEMPTS_MAX.into(), "")?;
+    }
+    if task.max_cost_usd.is_some_and(|most| most.is_zero() || most > Cost::MAX) {
+        let detail = format!(
+            "`max_cost_usd` must be more than 0 and at most {COST_MAX_USD}, in US dollars; leave it out for no bound"
+        );
+        return Err(invalid("max_cost_usd", detail));
     }
     if let Some(attempts_made) = task.attempts_made {
         within("attempts_made", attempts_made.into(), 0, ATTEMPTS_MAX.into(), "")?;
@@ -179,8 +186,15 @@ pub(super) fn heartbeat(beat: &Heartbeat) -> Result<()> {
 }
 
 pub(super) fn outcome(outcome: &Outcome) -> Result<()> {
+    if outcome.cost() > Cost::MAX {
+        let detail = format!(
+            "the attempt's `cost_usd` is {}; at most {COST_MAX_USD} is taken: give US dollars",
+            outcome.cost().usd()
+        );
+        return Err(invalid("outcome.cost_usd", detail));
+    }
     match outcome {
-        Outcome::Done { result: Some(result) } if result.get().len() > RESULT_MAX_BYTES => {
+        Outcome::Done { result: Some(result), .. } if result.get().len() > RESULT_MAX_BYTES => {
             let bytes = result.get().len();
             let detail = format!(
                 "the result has {bytes} bytes and at most {RESULT_MAX_BYTES} are taken; put it into object storage and \
@@ -189,10 +203,10 @@ pub(super) fn outcome(outcome: &Outcome) -> Result<()> {
             Err(Problem::new(ErrorCode::PayloadTooLarge, detail).at("outcome.done.result"))
         }
         Outcome::Snooze { delay_ms } => within("outcome.snooze.delay_ms", *delay_ms, 0, DELAY_MAX_MS, " ms"),
-        Outcome::Retry { failure: signal }
-        | Outcome::Dead { failure: signal }
-        | Outcome::Escalate { failure: signal } => failure("outcome.failure", signal),
-        Outcome::Done { result: Some(result) } => whole_text("outcome.done.result", result),
-        Outcome::Done { result: None } | Outcome::Release {} => Ok(()),
+        Outcome::Retry { failure: signal, .. }
+        | Outcome::Dead { failure: signal, .. }
+        | Outcome::Escalate { failure: signal, .. } => failure("outcome.failure", signal),
+        Outcome::Done { result: Some(result), .. } => whole_text("outcome.done.result", result),
+        Outcome::Done { result: None, .. } | Outcome::Release {} => Ok(()),
     }
 }

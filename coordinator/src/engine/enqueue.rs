@@ -1,5 +1,6 @@
 //! Work comes in.
 
+use redrive_shared::cost::Cost;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::gate::Signal;
 use redrive_shared::id::{Name, TaskId};
@@ -7,7 +8,7 @@ use redrive_shared::wire::{EnqueueReply, EnqueueRequest, EnqueueResult, EnqueueS
 use serde_json::value::RawValue;
 
 use super::judge::judge;
-use super::told::Told;
+use super::told::{Calls, Told};
 use super::work::unreadable;
 use super::{Engine, Result, check, unavailable};
 use crate::store::DEFAULT_QUEUE;
@@ -36,6 +37,8 @@ impl Engine {
                 batch.iter().map(|task| (task.id.clone(), task.queue.clone())).collect();
             let mut told = Told::default();
             let failures: Vec<Option<(Name, Signal)>> = batch.iter().map(failure_of).collect();
+            let made: Vec<(Option<Name>, u32)> =
+                batch.iter().map(|task| (task.spec.dependency.clone(), task.attempts_made())).collect();
             for task in &batch {
                 if let Some(failure) = &task.failure {
                     told.count(
@@ -55,6 +58,11 @@ impl Engine {
                 }
             }
             self.gates.hear(gates);
+            for ((dependency, attempts), outcome) in made.into_iter().zip(&outcomes) {
+                if attempts > 0 && matches!(outcome, Enqueued::Created { .. }) {
+                    told.called(dependency, Calls { attempts, tasks: 1, cost: Cost::default() });
+                }
+            }
             for ((place, (id, queue)), outcome) in places.into_iter().zip(named).zip(outcomes) {
                 results[place] = Some(self.enqueued(id, &queue, outcome, place, &mut told).await);
             }
@@ -77,6 +85,7 @@ impl Engine {
         self.require_queues(std::iter::once(&queue)).await?;
         let failure =
             task.failure.take().map(|signal| judge(&signal, task.dependency.as_deref(), self.clock.now_ms()));
+        let standing = failure.as_ref().map(|_| self.standing()).unwrap_or_default();
         Ok(Enqueue {
             id: task.id.take().unwrap_or_else(TaskId::generate),
             task_type: task.task_type.take().unwrap_or_else(|| queue.clone()),
@@ -84,6 +93,7 @@ impl Engine {
             queue,
             failure,
             spec: task,
+            standing,
         })
     }
 
@@ -140,6 +150,8 @@ impl Engine {
 /// What the failure that a task came with tells the gate of its dependency.
 fn failure_of(task: &Enqueue) -> Option<(Name, Signal)> {
     let (failure, dependency) = (task.failure.as_ref()?, task.spec.dependency.as_ref()?);
+    // On a later route another one failed, which only its queue's policy names.
+    (task.spec.route == 0).then_some(())?;
     Some((dependency.clone(), Signal::of(failure.class, failure.retry_after_ms)))
 }
 

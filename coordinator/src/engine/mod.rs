@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem, suggest};
+use redrive_shared::gate::Standing;
 use redrive_shared::id::Name;
 use redrive_shared::limits::{AGENT_LABELS_MAX, DEPENDENCY_LABELS_MAX};
 use redrive_shared::task::TaskState;
@@ -27,11 +28,12 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::check::is_traceparent;
 use self::presence::Presence;
 pub use self::presence::Present;
+pub(crate) use self::told::Calls;
 use crate::alarm::Alarm;
 use crate::dispatch::Dispatcher;
 use crate::gates::Keeper;
 use crate::metrics::BoundedLabels;
-use crate::store::{Store, StoreError};
+use crate::store::{Reaped, Store, StoreError};
 use crate::watch::Watchers;
 
 /// What verbs answer with.
@@ -126,6 +128,11 @@ impl Engine {
         &*self.clock
     }
 
+    /// Which dependencies let nothing through now: failures are judged by it.
+    fn standing(&self) -> Standing {
+        self.gates.standing()
+    }
+
     /// A task came into a state: workers may have something to do, and producers may have their answer.
     pub(crate) fn moved(&self, id: &str, queue: &Name, state: TaskState, due_ms: i64) {
         if state == TaskState::Scheduled {
@@ -146,12 +153,16 @@ impl Engine {
             self.watchers.settled(id);
         }
         self.freed.notify_waiters();
-        told.record();
+        told.record(&self.labels);
     }
 
     /// A worker vanished in the middle of a task.
-    pub(crate) fn lost(&self, agent: &Name) {
-        crate::metrics::record_lost(self.agent_labels.label(agent));
+    pub(crate) fn lost(&self, task: &Reaped) {
+        if let Some(agent) = &task.agent {
+            crate::metrics::record_lost(self.agent_labels.label(agent));
+        }
+        let calls = Calls { attempts: 1, tasks: u32::from(!task.retried), ..Calls::default() };
+        crate::metrics::record_calls(&self.labels, task.dependency.as_deref(), calls);
     }
 
     /// A task has its answer.

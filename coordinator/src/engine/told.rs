@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use redrive_shared::cost::Cost;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::task::TaskState;
+
+use crate::metrics::{BoundedLabels, record_calls};
 
 /// What is to be told when a batch is done.
 #[derive(Debug, Default)]
@@ -13,6 +16,19 @@ pub(super) struct Told {
     /// Tasks that have their answer.
     pub answered: Vec<TaskId>,
     counts: BTreeMap<(&'static str, Name, &'static str, &'static str), u64>,
+    /// By the dependency that they went to.
+    calls: BTreeMap<Option<Name>, Calls>,
+}
+
+/// Calls that were made, as far as somebody told of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Calls {
+    /// How many.
+    pub attempts: u32,
+    /// How many of them were the first of their task.
+    pub tasks: u32,
+    /// What they cost.
+    pub cost: Cost,
 }
 
 impl Told {
@@ -34,8 +50,19 @@ impl Told {
         *self.counts.entry((counter, queue.clone(), label, value)).or_default() += 1;
     }
 
+    /// Calls were made.
+    pub fn called(&mut self, dependency: Option<Name>, calls: Calls) {
+        let all = self.calls.entry(dependency).or_default();
+        all.attempts = all.attempts.saturating_add(calls.attempts);
+        all.tasks = all.tasks.saturating_add(calls.tasks);
+        all.cost = all.cost.plus(calls.cost);
+    }
+
     /// Adds what was counted to the metrics.
-    pub fn record(&self) {
+    pub fn record(&self, labels: &BoundedLabels) {
+        for (dependency, calls) in &self.calls {
+            record_calls(labels, dependency.as_deref(), *calls);
+        }
         for ((counter, queue, label, value), count) in &self.counts {
             metrics::counter!(*counter, "queue" => queue.to_string(), *label => *value).increment(*count);
         }

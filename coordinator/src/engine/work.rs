@@ -1,8 +1,9 @@
 //! Work goes out and comes back: claims, extensions, settlements, heartbeats, reports.
 
+use redrive_shared::cost::Cost;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::failure::FailureClass;
-use redrive_shared::gate::Signal;
+use redrive_shared::gate::{Signal, Standing};
 use redrive_shared::id::TaskId;
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, HEARTBEAT_INTERVAL_MS};
@@ -13,7 +14,7 @@ use redrive_shared::wire::{
 };
 
 use super::judge;
-use super::told::Told;
+use super::told::{Calls, Told};
 use super::{Engine, Result, check, gates, unavailable};
 use crate::metrics::{record_claimed, record_reported};
 use crate::store::{Claim, Ending, Extend, Extended, Settle, Settled};
@@ -67,11 +68,11 @@ impl Engine {
         let mut results: Vec<Option<SettleResult>> = vec![None; request.settlements.len()];
         let count = request.settlements.len();
         let (mut batch, mut places) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let mut judge = judge::Batch::at(now_ms);
+        let (mut judge, standing) = (judge::Batch::at(now_ms), self.standing());
         for (place, settlement) in request.settlements.into_iter().enumerate() {
             match check::outcome(&settlement.outcome) {
                 Ok(()) => {
-                    batch.push(judged(settlement, &mut judge));
+                    batch.push(judged(settlement, &mut judge, standing.clone()));
                     places.push(place);
                 }
                 Err(problem) => {
@@ -90,10 +91,9 @@ impl Engine {
 
     /// Notes that tasks were given back to where they came from.
     pub(crate) async fn hand_off(&self, leases: &[LeaseRef]) -> Result<Vec<SettleResult>> {
-        let batch = leases.iter().map(|lease| Settle {
-            id: lease.id.clone(),
-            fence: Fence { epoch: lease.epoch, nonce: lease.nonce },
-            ending: Ending::HandedOff,
+        let batch = leases.iter().map(|lease| {
+            let fence = Fence { epoch: lease.epoch, nonce: lease.nonce };
+            Settle::new(lease.id.clone(), fence, Ending::HandedOff)
         });
         self.settle_judged(batch.collect()).await
     }
@@ -106,6 +106,7 @@ impl Engine {
         let mut results = Vec::with_capacity(sent.len());
         for (sent, outcome) in sent.into_iter().zip(outcomes) {
             gates::tell(&mut gates, sent.signal, sent.epoch, &outcome);
+            called(&sent, &outcome, &mut told);
             results.push(settled(sent.id, sent.labels, outcome, &mut told));
         }
         // Before anyone is woken to claim more.
@@ -165,6 +166,9 @@ struct Sent {
     epoch: i64,
     labels: Labels,
     signal: Option<Signal>,
+    /// Whether it was a call, and what that cost.
+    called: bool,
+    cost: Cost,
 }
 
 impl Sent {
@@ -175,6 +179,8 @@ impl Sent {
             epoch: settle.fence.epoch,
             labels: Labels::of(ending),
             signal: gates::signal(ending),
+            called: was_called(ending),
+            cost: settle.cost,
         }
     }
 }
@@ -189,6 +195,25 @@ struct Labels {
 impl Labels {
     fn of(ending: &Ending) -> Self {
         Self { outcome: outcome_name(ending), class: ending.failure().map(|failure| failure.class) }
+    }
+}
+
+/// Whether an attempt counts as a call: whatever a handler did to the end, well or badly. What was put off, handed back or in
+/// want of a lock was none; of what was handed off, nobody knows yet.
+fn was_called(ending: &Ending) -> bool {
+    match ending {
+        Ending::Done(_) => true,
+        Ending::Failed(failure) | Ending::FailedForGood(failure) | Ending::NeedsPerson(failure) => {
+            failure.class != FailureClass::LockTimeout
+        }
+        Ending::Snoozed { .. } | Ending::Released | Ending::HandedOff => false,
+    }
+}
+
+fn called(sent: &Sent, outcome: &Settled, told: &mut Told) {
+    if let (true, Settled::Applied { dependency, retried, .. }) = (sent.called, outcome) {
+        let calls = Calls { attempts: 1, tasks: u32::from(!retried), cost: sent.cost };
+        told.called(dependency.clone(), calls);
     }
 }
 
@@ -230,16 +255,19 @@ const fn outcome_name(ending: &Ending) -> &'static str {
     }
 }
 
-fn judged(settlement: Settlement, judge: &mut judge::Batch) -> Settle {
+fn judged(settlement: Settlement, judge: &mut judge::Batch, standing: Standing) -> Settle {
+    let cost = settlement.outcome.cost();
+    let in_transaction = matches!(settlement.outcome, Outcome::Retry { in_transaction: true, .. });
     let ending = match settlement.outcome {
-        Outcome::Done { result } => Ending::Done(result),
-        Outcome::Retry { failure } => Ending::Failed(judge.judge(failure)),
-        Outcome::Dead { failure } => Ending::FailedForGood(judge.judge(failure)),
-        Outcome::Escalate { failure } => Ending::NeedsPerson(judge.judge(failure)),
+        Outcome::Done { result, .. } => Ending::Done(result),
+        Outcome::Retry { failure, .. } => Ending::Failed(judge.judge(failure)),
+        Outcome::Dead { failure, .. } => Ending::FailedForGood(judge.judge(failure)),
+        Outcome::Escalate { failure, .. } => Ending::NeedsPerson(judge.judge(failure)),
         Outcome::Snooze { delay_ms } => Ending::Snoozed { delay_ms },
         Outcome::Release {} => Ending::Released,
     };
-    Settle { id: settlement.id, fence: Fence { epoch: settlement.epoch, nonce: settlement.nonce }, ending }
+    let fence = Fence { epoch: settlement.epoch, nonce: settlement.nonce };
+    Settle { cost, in_transaction, standing, ..Settle::new(settlement.id, fence, ending) }
 }
 
 fn extended(id: TaskId, outcome: Extended) -> LeaseResult {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use redrive_shared::gate::{Change, Gate, Room};
+use redrive_shared::gate::{Barred, Change, Gate, Room, Standing, State};
 use redrive_shared::id::Name;
 use redrive_shared::limits::GATES_MAX;
 use redrive_shared::task::Lease;
@@ -62,6 +62,19 @@ impl Book {
             restricts(&entry.gate, now_ms)
         });
         restrictions
+    }
+
+    /// The dependencies that are let nothing through to.
+    pub fn standing(&self) -> Standing {
+        let held_back = self.restricting.iter().filter_map(|name| Some((name, self.entries.get(name)?)));
+        Standing::new(held_back.filter_map(|(name, entry)| {
+            let barred = match entry.gate.state() {
+                State::Shut => Barred::Shut,
+                State::Isolated => Barred::Isolated,
+                State::Open | State::Canary | State::Ramp => return None,
+            };
+            Some((name.clone(), barred))
+        }))
     }
 
     /// What came of a claim under these restrictions.

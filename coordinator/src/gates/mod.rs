@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem};
-use redrive_shared::gate::{Command, Settings, Signal};
+use redrive_shared::gate::{Command, Settings, Signal, Standing};
 use redrive_shared::id::Name;
 use redrive_shared::limits::{GATES_MAX, LEASE_DEFAULT_MS, RESTART_GRACE_MS};
 use redrive_shared::wire::GateView;
@@ -95,6 +95,11 @@ impl Keeper {
         }
         let now_ms = self.clock.now_ms();
         self.lock().restrict(u32::try_from(most).unwrap_or(u32::MAX), now_ms)
+    }
+
+    /// Which dependencies are let nothing through to, for those who judge failures. Cheap where there are none.
+    pub fn standing(&self) -> Standing {
+        if self.holds_back { self.lock().standing() } else { Standing::default() }
     }
 
     /// What was claimed under these restrictions, and what was held back.

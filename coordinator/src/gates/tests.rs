@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use redrive_shared::gate::{SHUT_MS, Settings, Signal, State, TAKEN_MS};
+use redrive_shared::gate::{Barred, SHUT_MS, Settings, Signal, Standing, State, TAKEN_MS};
 use redrive_shared::task::{Ledger, Nonce, Priority};
 
 use super::book::Book;

@@ -5,6 +5,7 @@
 //! of its item; [`StoreError`] is for a store that cannot do its work, and after it the outcome is unknown: every verb
 //! can be repeated safely.
 
+mod arriving;
 mod commands;
 pub mod doctor;
 mod error;
@@ -20,14 +21,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use redrive_shared::classify::at_dependency;
 use redrive_shared::clock::Clock;
+use redrive_shared::cost::Cost;
+use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::lifecycle::{Ended, Fence, Start};
+use redrive_shared::lifecycle::{Attempt, Ended, Fence};
 use redrive_shared::retry::RetryPolicy;
-use redrive_shared::task::{FailureRecord, Lane, Lease, Ledger, TaskState, TaskView};
-use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, NewTask, PolicyVersion, QueueView};
+use redrive_shared::task::{FailureRecord, Lease, TaskState, TaskView};
+use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView};
 use serde_json::value::RawValue;
 use tokio::sync::broadcast;
 
+pub use self::arriving::{Enqueue, Enqueued};
 pub use self::commands::CommandBreaker;
 pub use self::error::{Result, StoreError};
 pub use self::gates::{GateCell, GateSwap, GateSwapped, Gates, Restriction};
@@ -55,74 +59,6 @@ pub enum Hint {
 /// The opening of a run's presence connection, as the store knows it: no two of a run are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival(i64);
-
-/// A task to put on the queue, checked and judged.
-#[derive(Debug, Clone)]
-pub struct Enqueue {
-    /// Its id.
-    pub id: TaskId,
-    /// Its queue, which must exist.
-    pub queue: Name,
-    /// What to run.
-    pub task_type: Name,
-    /// Its payload.
-    pub payload: Box<RawValue>,
-    /// The failure that it came with.
-    pub failure: Option<FailureRecord>,
-    /// The rest, as the caller gave it. Its `id`, `queue`, `task_type`, `payload` and `failure` are not looked at.
-    pub spec: NewTask,
-}
-
-impl Enqueue {
-    /// As the lifecycle takes it. A failure that is told without a number of attempts was one.
-    fn start(&self) -> Start<'_> {
-        Start {
-            attempts_made: self.spec.attempts_made.unwrap_or(u32::from(self.failure.is_some())),
-            failure: self.failure.as_ref(),
-            max_attempts: self.spec.max_attempts,
-            delay_ms: self.spec.delay_ms.unwrap_or(0),
-            deadline_ms: self.spec.deadline_ms,
-        }
-    }
-
-    /// Where it waits with this ledger.
-    fn lane(&self, ledger: &Ledger) -> Lane {
-        let mut lane = Lane {
-            queue: self.queue.clone(),
-            priority: self.spec.priority,
-            dependency: self.spec.dependency.clone(),
-            group: self.spec.group.clone(),
-            retry: false,
-        };
-        lane.follow(ledger);
-        lane
-    }
-}
-
-/// What became of a task to enqueue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Enqueued {
-    /// It is there now.
-    Created {
-        /// Its state: a failure that no retry can mend settles it at once.
-        state: TaskState,
-        /// When it runs.
-        due_ms: i64,
-    },
-    /// It was there before, with the same contents.
-    Duplicate {
-        /// Its state.
-        state: TaskState,
-        /// When it runs.
-        due_ms: i64,
-    },
-    /// That id belongs to other contents.
-    IdReused,
-    /// That id belongs to a task that this release cannot read; nothing has changed.
-    Unreadable,
-    /// No such queue.
-    UnknownQueue,
-}
 
 /// A worker's wish for work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -261,6 +197,25 @@ pub struct Settle {
     pub fence: Fence,
     /// How the attempt ended.
     pub ending: Ending,
+    /// What it cost.
+    pub cost: Cost,
+    /// Whether a failure was in the middle of a tool transaction, which no other route must go on with.
+    pub in_transaction: bool,
+    /// Which dependencies let nothing through, for the judgement of a failure.
+    pub standing: Standing,
+}
+
+impl Settle {
+    /// An attempt that cost nothing and was in no transaction, while every dependency lets work through.
+    pub fn new(id: TaskId, fence: Fence, ending: Ending) -> Self {
+        let (cost, in_transaction, standing) = (Cost::default(), false, Standing::default());
+        Self { id, fence, ending, cost, in_transaction, standing }
+    }
+
+    /// As the lifecycle takes it, with its ending as the store sees it.
+    fn attempt<'a>(&self, ending: &'a Ending) -> Attempt<'a> {
+        Attempt { ended: ending.ended(), cost: self.cost, in_transaction: self.in_transaction }
+    }
 }
 
 /// What became of a settlement.
@@ -274,7 +229,7 @@ pub enum Settled {
         due_ms: i64,
         /// The queue, for metrics.
         queue: Name,
-        /// The upstream that it needs.
+        /// The upstream that the attempt went to.
         dependency: Option<Name>,
         /// Who held the lease; of what was handed off before, nobody is known.
         agent: Option<Name>,
@@ -303,7 +258,7 @@ pub struct Reaped {
     pub id: TaskId,
     /// Its queue.
     pub queue: Name,
-    /// The upstream that it needs.
+    /// The upstream that the attempt went to.
     pub dependency: Option<Name>,
     /// The epoch of the lease.
     pub epoch: i64,
@@ -311,6 +266,8 @@ pub struct Reaped {
     pub agent: Option<Name>,
     /// Whether the worker had started it.
     pub started: bool,
+    /// Whether the attempt that ended was a retry: the task had failed or been lost before it.
+    pub retried: bool,
     /// The state after it.
     pub state: TaskState,
     /// When it runs again, if it does.

@@ -11,11 +11,12 @@ use serde_json::value::RawValue;
 
 use super::commands::Commands;
 
-/// What a worker gets of a task that never changes, beside its lane.
+/// What a worker gets of a task that its record and its lane do not say.
 pub(super) struct Contents {
     pub task_type: Name,
     pub type_version: Option<u32>,
     pub payload: Box<RawValue>,
+    /// As its chain has it now.
     pub route: u32,
     pub traceparent: Option<String>,
     pub labels: BTreeMap<String, String>,

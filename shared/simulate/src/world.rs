@@ -2,7 +2,7 @@
 
 use rand::RngExt;
 use redrive_shared::breaker::Breaker;
-use redrive_shared::retry::{Decision, Failure, MAX_ATTEMPTS};
+use redrive_shared::retry::{Decision, Failure, MAX_ATTEMPTS, OnRoute};
 
 use crate::agenda::Agenda;
 use crate::arrivals::Arrivals;
@@ -294,6 +294,8 @@ impl<'a> World<'a> {
             hint_ms,
             now_ms: millis(now_us),
             deadline_ms: millis(this.began_us).saturating_add_unsigned(retry.policy.deadline_ms),
+            // Its dependencies stand alone.
+            on: OnRoute::default(),
         };
         match retry.policy.decide(&failure, &mut self.chance) {
             Decision::Retry { delay_ms, .. } => {

@@ -42,6 +42,7 @@ mod ramp;
 mod sample;
 mod set_back;
 mod settings;
+mod standing;
 
 use std::collections::VecDeque;
 
@@ -56,6 +57,7 @@ pub use self::phase::{Alarm, Change, Reason, State};
 pub use self::sample::Tally;
 use self::sample::{SAMPLE_MS, Sample};
 pub use self::settings::{Budget, MAX_IN_FLIGHT_MAX, REQUESTS_PER_MINUTE_MAX, Settings, SettingsError};
+pub use self::standing::{Barred, Standing};
 use crate::failure::FailureClass;
 use crate::id::Name;
 

@@ -7,14 +7,17 @@ use crate::failure::FailureClass;
 pub struct ClassCounts(Vec<(FailureClass, u32)>);
 
 impl ClassCounts {
-    /// Counts one more and returns how many of that class there are now.
-    pub fn add(&mut self, class: FailureClass) -> u32 {
-        if let Some((_, count)) = self.0.iter_mut().find(|(known, _)| *known == class) {
-            *count = count.saturating_add(1);
-            return *count;
+    /// Counts one more.
+    pub fn add(&mut self, class: FailureClass) {
+        match self.0.iter_mut().find(|(known, _)| *known == class) {
+            Some((_, count)) => *count = count.saturating_add(1),
+            None => self.0.push((class, 1)),
         }
-        self.0.push((class, 1));
-        1
+    }
+
+    /// How many of a class were counted.
+    pub fn of(&self, class: FailureClass) -> u32 {
+        self.iter().find(|(known, _)| *known == class).map_or(0, |(_, count)| count)
     }
 
     /// The pairs, in order of first appearance.

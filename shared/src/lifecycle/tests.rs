@@ -1,14 +1,17 @@
 //! Tests of the state machine: its table, its charges, and what holds for every sequence of events.
 
+mod bounds;
 mod charges;
 mod handed_off;
 mod properties;
+mod routes;
 mod table;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::*;
+use crate::failure::FailureClass;
 use crate::retry::Strategy;
 
 const NOW_MS: i64 = 1_760_000_000_000;
@@ -35,7 +38,15 @@ fn failure(class: FailureClass) -> FailureRecord {
 }
 
 fn start() -> Start<'static> {
-    Start { attempts_made: 0, failure: None, max_attempts: None, delay_ms: 0, deadline_ms: None }
+    Start {
+        attempts_made: 0,
+        failure: None,
+        max_attempts: None,
+        max_cost: None,
+        route: 0,
+        delay_ms: 0,
+        deadline_ms: None,
+    }
 }
 
 fn enqueued(start: &Start<'_>) -> Record {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{MINUTE_MS, SECOND_MS, Strategy};
+use super::{Fallback, MINUTE_MS, SECOND_MS, Strategy};
 use crate::failure::FailureClass;
 
 /// Where a task goes that is not retried.
@@ -23,8 +23,8 @@ pub struct ClassPolicy {
     /// The backoff after a failure of this class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
-    /// How many failures of this class one task may have, 1 to 100: the one that reaches the number ends the task.
-    /// "2 retries" is therefore 3, and 1 means no retry.
+    /// How many failures of this class one task may have on one route, 1 to 100: the one that reaches the number ends the
+    /// task. "2 retries" is therefore 3, and 1 means no retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
     /// Whether a failure of this class is retried at all, whatever the classifier said of it.
@@ -36,6 +36,10 @@ pub struct ClassPolicy {
     /// Where the task goes when its attempts, or those of this class, are used up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when_exhausted: Option<Ending>,
+    /// After how many failures on one route the next one is taken, 0 to 100: 0 never, 1 at once. It only matters to tasks
+    /// whose dependency has a chain in `fallbacks`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback_after: Option<u32>,
 }
 
 /// The rule in force for one failure class.
@@ -43,7 +47,7 @@ pub struct ClassPolicy {
 pub struct ClassRule {
     /// The backoff; `None`: the policy's own.
     pub strategy: Option<Strategy>,
-    /// How many failures of this class one task may have; `None`: only the task's total counts.
+    /// How many failures of this class one task may have on one route; `None`: only the task's total counts.
     pub max_attempts: Option<u32>,
     /// Whether the class has a counter of its own: its failures use up none of the task's attempts, and its backoff
     /// counts only them. True for `worker_lost` (the ledger's `lost`) and `lock_timeout` (a kind of deferral).
@@ -54,6 +58,8 @@ pub struct ClassRule {
     pub when_unretryable: Ending,
     /// Where the task goes when its attempts, or those of this class, are used up.
     pub when_exhausted: Ending,
+    /// When a failure takes the next route.
+    pub fallback: Fallback,
 }
 
 impl ClassRule {
@@ -66,12 +72,20 @@ impl ClassRule {
             retryable: None,
             when_unretryable: ending,
             when_exhausted: ending,
+            fallback: Fallback::Never,
         }
     }
 
     /// This rule with what a policy says about the class put over it.
     pub(super) fn overridden_by(self, policy: &ClassPolicy) -> Self {
-        let ClassPolicy { strategy, max_attempts, retryable, when_unretryable, when_exhausted } = policy;
+        let ClassPolicy {
+            strategy,
+            max_attempts,
+            retryable,
+            when_unretryable,
+            when_exhausted,
+            fallback_after,
+        } = policy;
         Self {
             strategy: strategy.clone().or(self.strategy),
             max_attempts: max_attempts.or(self.max_attempts),
@@ -79,6 +93,11 @@ impl ClassRule {
             retryable: retryable.or(self.retryable),
             when_unretryable: when_unretryable.unwrap_or(self.when_unretryable),
             when_exhausted: when_exhausted.unwrap_or(self.when_exhausted),
+            fallback: match fallback_after {
+                None => self.fallback,
+                Some(0) => Fallback::Never,
+                Some(failures) => Fallback::AfterFailures(*failures),
+            },
         }
     }
 }
@@ -90,27 +109,43 @@ pub fn class_default(class: FailureClass) -> ClassRule {
     let dead = ClassRule::ending(Ending::Dead);
     let escalate = ClassRule::ending(Ending::Escalate);
     match class {
-        FailureClass::RateLimited | FailureClass::Overloaded => {
-            ClassRule { strategy: Some(from_five_seconds()), ..dead }
+        FailureClass::RateLimited => {
+            ClassRule { strategy: Some(from_five_seconds()), fallback: Fallback::LongHint, ..dead }
         }
-        FailureClass::ServerError | FailureClass::Network => dead,
-        FailureClass::Timeout | FailureClass::PartialResponse => {
-            ClassRule { max_attempts: Some(after_retries(2)), ..dead }
+        FailureClass::Overloaded => {
+            ClassRule { strategy: Some(from_five_seconds()), fallback: Fallback::AfterFailures(2), ..dead }
         }
+        FailureClass::ServerError => ClassRule { fallback: Fallback::AfterFailures(3), ..dead },
+        FailureClass::Network => dead,
+        FailureClass::Timeout => ClassRule {
+            max_attempts: Some(after_retries(2)),
+            fallback: Fallback::AfterFailures(after_retries(2)),
+            ..dead
+        },
+        FailureClass::PartialResponse => ClassRule { max_attempts: Some(after_retries(2)), ..dead },
         // Waits until a credential, a payment or a new model: repeating the call brings none of them.
-        FailureClass::QuotaExhausted
-        | FailureClass::Auth
-        | FailureClass::Permission
-        | FailureClass::ModelUnavailable
-        | FailureClass::ContentPolicy
-        | FailureClass::Refusal
-        | FailureClass::BusinessRule => escalate,
-        // The reset normally comes as a hint. Without one, the window is minutes to days long and the task is fine.
-        FailureClass::QuotaWindow => {
-            ClassRule { strategy: Some(slow_equal_jitter()), when_unretryable: Ending::Escalate, ..dead }
+        FailureClass::QuotaExhausted | FailureClass::Auth | FailureClass::ModelUnavailable => {
+            ClassRule { fallback: AT_ONCE, ..escalate }
         }
-        FailureClass::ContextOverflow | FailureClass::InvalidRequest => dead,
-        FailureClass::BadOutput => ClassRule { max_attempts: Some(after_retries(1)), ..dead },
+        // Another model may do it; a third one that declines as well says something about the request.
+        FailureClass::Refusal => ClassRule { fallback: Fallback::Once, ..escalate },
+        // What one filter refuses is not to be tried on the next one unasked.
+        FailureClass::Permission | FailureClass::ContentPolicy | FailureClass::BusinessRule => escalate,
+        // The reset normally comes as a hint. Without one, the window is minutes to days long and the task is fine.
+        FailureClass::QuotaWindow => ClassRule {
+            strategy: Some(slow_equal_jitter()),
+            when_unretryable: Ending::Escalate,
+            fallback: AT_ONCE,
+            ..dead
+        },
+        // A larger window may do.
+        FailureClass::ContextOverflow => ClassRule { fallback: AT_ONCE, ..dead },
+        FailureClass::InvalidRequest => dead,
+        FailureClass::BadOutput => ClassRule {
+            max_attempts: Some(after_retries(1)),
+            fallback: Fallback::AfterFailures(after_retries(1)),
+            ..dead
+        },
         FailureClass::Conflict => {
             ClassRule { strategy: Some(short_jitter()), max_attempts: Some(after_retries(3)), ..dead }
         }
@@ -125,16 +160,19 @@ pub fn class_default(class: FailureClass) -> ClassRule {
             strategy: Some(short_jitter()),
             max_attempts: Some(MAX_LOCK_TIMEOUTS),
             own_counter: true,
-            ..dead
+            ..escalate
         },
         FailureClass::Unknown => ClassRule { max_attempts: Some(after_retries(2)), ..escalate },
     }
 }
 
+/// Repeating the call on this route is pointless.
+const AT_ONCE: Fallback = Fallback::AfterFailures(1);
+
 /// Losses after which a task is poison: it probably is what kills its workers.
 const MAX_LOSSES: u32 = 3;
 
-/// Lock time-outs after which a task ends. Each one has already waited its turn in the lock's queue, so twenty mean a
+/// Lock time-outs after which a person is asked. Each one has already waited its turn in the lock's queue, so twenty mean a
 /// holder that does not let go.
 const MAX_LOCK_TIMEOUTS: u32 = 20;
 

@@ -6,14 +6,15 @@ use utoipa::ToSchema;
 
 use super::strategy::uniform;
 use super::{
-    ClassRule, Ending, HINT_JITTER_BASE_MS, HINT_JITTER_DIVISOR, MAX_ATTEMPTS, MAX_HINT_JITTER_MS,
+    ClassRule, Ending, HINT_JITTER_BASE_MS, HINT_JITTER_DIVISOR, MAX_ATTEMPTS, MAX_HINT_JITTER_MS, OnRoute,
     RetryPolicy, Risk,
 };
 use crate::failure::FailureClass;
+use crate::limits::GATE_SPREAD_MS;
 
 /// A failure that has been classified and counted: all that a decision depends on, besides the policy and chance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failure {
+pub struct Failure<'a> {
     /// What kind of failure it was.
     pub class: FailureClass,
     /// The classifier's verdict; a policy's `retryable` for the class wins over it.
@@ -32,6 +33,8 @@ pub struct Failure {
     pub now_ms: i64,
     /// The last instant at which a retry may be due, in milliseconds since the Unix epoch.
     pub deadline_ms: i64,
+    /// Where the task is on its fallback chain.
+    pub on: OnRoute<'a>,
 }
 
 /// What becomes of the task.
@@ -67,6 +70,13 @@ pub enum DelayReason {
     Policy,
     /// The server's hint, at least as long as the strategy's delay.
     Hint,
+    /// Nothing: another dependency stands in, at once. What the one that failed asked for does not bind it.
+    Fallback {
+        /// The route that is taken.
+        route: u32,
+    },
+    /// The dependency is isolated: it waits behind the gate for the person who mends it, and nothing is charged.
+    Gate,
 }
 
 /// Why a task is not retried.
@@ -83,6 +93,14 @@ pub enum EndReason {
     Poison,
     /// The retry would have been due after the deadline.
     PastDeadline,
+    /// It waited for locks as often as it may.
+    LockWaits,
+    /// It was put off as often as it may.
+    Deferrals,
+    /// It was handed back as often as it may.
+    Releases,
+    /// What it cost reached its bound.
+    Cost,
 }
 
 impl Decision {
@@ -97,28 +115,39 @@ impl Decision {
 impl RetryPolicy {
     /// Decides what becomes of a task after a failure. In this order:
     ///
-    /// 1. Unretryable: the class's `when_unretryable`.
-    /// 2. Attempts used up, the class's or the task's: the class's `when_exhausted`.
-    /// 3. Otherwise a retry, due at `now + delay`; with a hint, at
+    /// 1. The class's rule takes the next route, there is one whose gate lets work through, and an attempt is left: a retry
+    ///    there, at once.
+    /// 2. A credential or a quota failed, and the dependency is isolated for that: it waits behind the gate.
+    /// 3. Unretryable: the class's `when_unretryable`.
+    /// 4. Attempts used up, the class's or the task's: the class's `when_exhausted`.
+    /// 5. Otherwise a retry, due at `now + delay`; with a hint, at
     ///    `now + max(hint, delay) + U(0, min(1 s + 0.1·hint, 30 s))`, so never before the hint. All who were told the
     ///    same instant would otherwise return in it. 0.1·hint is rounded down to whole milliseconds.
-    /// 4. Due after the deadline: escalate. The task is neither dropped nor called back early to fit.
-    pub fn decide<R: Rng + ?Sized>(&self, failure: &Failure, rng: &mut R) -> Decision {
+    /// 6. Due after the deadline: escalate. The task is neither dropped nor called back early to fit.
+    pub fn decide<R: Rng + ?Sized>(&self, failure: &Failure<'_>, rng: &mut R) -> Decision {
         let rule = self.rule(failure.class);
+        if let Some(route) = self.next_route(failure, &rule) {
+            return retry_after(0, DelayReason::Fallback { route }, failure);
+        }
+        if self.waits_for_person(failure) {
+            return retry_after(uniform(0, GATE_SPREAD_MS, rng), DelayReason::Gate, failure);
+        }
         if !rule.retryable.unwrap_or(failure.retryable) {
             return Decision::end(rule.when_unretryable, EndReason::Unretryable);
         }
         if let Some(reason) = self.used_up(failure, &rule) {
             return Decision::end(rule.when_exhausted, reason);
         }
-        let attempt = if rule.own_counter { failure.failed_in_class } else { failure.failed };
+        let attempt = match failure.on.route {
+            _ if rule.own_counter => failure.failed_in_class,
+            0 => failure.failed,
+            // Another server: what the ones before it went through is not its own.
+            _ => failure.on.failed,
+        };
         let strategy = rule.strategy.as_ref().unwrap_or(&self.strategy);
         let policy_ms = strategy.delay_ms(attempt, failure.previous_delay_ms, rng);
         let (delay_ms, reason) = with_hint(policy_ms, failure.hint_ms, rng);
-        match failure.now_ms.checked_add_unsigned(delay_ms) {
-            Some(due_ms) if due_ms <= failure.deadline_ms => Decision::Retry { due_ms, delay_ms, reason },
-            Some(_) | None => Decision::Escalate { reason: EndReason::PastDeadline },
-        }
+        retry_after(delay_ms, reason, failure)
     }
 
     /// The attempts that a task has, given its own wish.
@@ -130,15 +159,26 @@ impl RetryPolicy {
     }
 
     /// Why no attempt is left, if none is. The class's reason is the more telling one and comes first.
-    fn used_up(&self, failure: &Failure, rule: &ClassRule) -> Option<EndReason> {
+    fn used_up(&self, failure: &Failure<'_>, rule: &ClassRule) -> Option<EndReason> {
         if rule.max_attempts.is_some_and(|allowed| failure.failed_in_class >= allowed) {
-            let poison = failure.class == FailureClass::WorkerLost;
-            return Some(if poison { EndReason::Poison } else { EndReason::ClassExhausted });
+            return Some(match failure.class {
+                FailureClass::WorkerLost => EndReason::Poison,
+                FailureClass::LockTimeout => EndReason::LockWaits,
+                _ => EndReason::ClassExhausted,
+            });
         }
         // A loss or a lock time-out charges no attempt, so it cannot use one up.
         let charged = !rule.own_counter;
         (charged && failure.failed >= self.attempts_allowed(failure.max_attempts))
             .then_some(EndReason::Exhausted)
+    }
+}
+
+/// A retry after so long, if that is not too late.
+fn retry_after(delay_ms: u64, reason: DelayReason, failure: &Failure<'_>) -> Decision {
+    match failure.now_ms.checked_add_unsigned(delay_ms) {
+        Some(due_ms) if due_ms <= failure.deadline_ms => Decision::Retry { due_ms, delay_ms, reason },
+        Some(_) | None => Decision::Escalate { reason: EndReason::PastDeadline },
     }
 }
 

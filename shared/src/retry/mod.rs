@@ -13,6 +13,7 @@
 //! * [`Strategy`]: the backoff formulas, each with its source.
 //! * [`class_default`]: what each failure class gets where a policy says nothing (an exhaustive match).
 //! * [`RetryPolicy`]: a queue's settings; [`RetryPolicy::validate`] checks them on the way in.
+//! * [`Fallback`]: when another dependency stands in for the one that failed.
 //! * [`RetryPolicy::decide`]: the decision.
 //!
 //! All time arithmetic is in whole milliseconds. `U(a, b)` is a uniform draw from the integers `a..=b`, both ends
@@ -21,6 +22,7 @@
 
 mod class;
 mod decide;
+mod fallback;
 mod policy;
 mod strategy;
 #[cfg(test)]
@@ -29,6 +31,7 @@ mod validate;
 
 pub use class::{ClassPolicy, ClassRule, Ending, class_default};
 pub use decide::{Decision, DelayReason, EndReason, Failure};
+pub use fallback::{Fallback, OnRoute};
 pub use policy::{RetryPolicy, Risk};
 pub use strategy::Strategy;
 pub use validate::PolicyError;
@@ -65,6 +68,18 @@ pub const MAX_LEASE_MS: u64 = crate::limits::LEASE_MAX_MS;
 
 /// The shortest retention, in milliseconds, that a policy gets by default: 24 h.
 pub const DEFAULT_RETENTION_FLOOR_MS: u64 = DAY_MS;
+
+/// Most dependencies that stand in for one.
+pub const MAX_CHAIN_LEN: usize = crate::limits::ROUTE_MAX as usize;
+
+/// Most chains of one policy, which every decision about its tasks carries with it.
+pub const MAX_CHAINS: usize = 256;
+
+/// A hint that is longer than this takes the next route where there is one, in milliseconds: shorter waits are worth it.
+pub const LONG_HINT_MS: u64 = MINUTE_MS;
+
+/// Most deferrals and releases that a policy may allow one task.
+pub const MAX_DEFERRALS: u32 = 1_000_000;
 
 /// The fixed part of the largest jitter that is put on top of a server's hint, in milliseconds.
 pub const HINT_JITTER_BASE_MS: u64 = SECOND_MS;

@@ -10,6 +10,8 @@ use super::{
     ClassPolicy, ClassRule, DAY_MS, DEFAULT_RETENTION_FLOOR_MS, MINUTE_MS, SECOND_MS, Strategy, class_default,
 };
 use crate::failure::FailureClass;
+use crate::id::Name;
+use crate::limits::{DEFERRALS_DEFAULT, RELEASES_DEFAULT};
 
 const DEFAULT_MAX_ATTEMPTS: u32 = 5;
 const DEFAULT_DEADLINE_MS: u64 = DAY_MS;
@@ -74,11 +76,23 @@ pub struct RetryPolicy {
     pub timeout_ms: u64,
     /// Milliseconds that a lease lives without being extended, 1 s to 24 h. Default 30 s.
     pub lease_ms: u64,
+    /// How often one task may be put off (snoozed, or held at an isolated dependency) before a person is asked, 1 to
+    /// 1,000,000. Default 10,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_deferrals: Option<u32>,
+    /// How often one task may be handed back untouched before a person is asked, 1 to 1,000,000. Default 1,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_releases: Option<u32>,
     /// The backoff for classes that have none of their own, neither in `overrides` nor by default.
     pub strategy: Strategy,
     /// What this policy does differently for single failure classes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub overrides: BTreeMap<FailureClass, ClassPolicy>,
+    /// Who stands in for a dependency, in order: at most 31 each, and 256 chains. Chains do not nest: a task follows the one
+    /// of the dependency that it was enqueued with.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, Vec<String>>)]
+    pub fallbacks: BTreeMap<Name, Vec<Name>>,
 }
 
 impl Default for RetryPolicy {
@@ -96,6 +110,16 @@ impl RetryPolicy {
             None => default,
         }
     }
+
+    /// How often one task may be put off.
+    pub fn deferrals_allowed(&self) -> u32 {
+        self.max_deferrals.unwrap_or(DEFERRALS_DEFAULT)
+    }
+
+    /// How often one task may be handed back untouched.
+    pub fn releases_allowed(&self) -> u32 {
+        self.max_releases.unwrap_or(RELEASES_DEFAULT)
+    }
 }
 
 /// A policy as it was written: what was left out can still be told from what was set.
@@ -110,6 +134,9 @@ struct Given {
     lease_ms: Option<u64>,
     strategy: Strategy,
     overrides: BTreeMap<FailureClass, ClassPolicy>,
+    fallbacks: BTreeMap<Name, Vec<Name>>,
+    max_deferrals: Option<u32>,
+    max_releases: Option<u32>,
 }
 
 impl From<Given> for RetryPolicy {
@@ -126,6 +153,9 @@ impl From<Given> for RetryPolicy {
             lease_ms: given.lease_ms.unwrap_or(DEFAULT_LEASE_MS),
             strategy: given.strategy,
             overrides: given.overrides,
+            fallbacks: given.fallbacks,
+            max_deferrals: given.max_deferrals,
+            max_releases: given.max_releases,
         }
     }
 }

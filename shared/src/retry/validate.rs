@@ -1,9 +1,14 @@
 //! The checks of a policy's values, done once, on the way in.
 
+use std::ops::RangeInclusive;
+
 use super::{
-    MAX_ATTEMPTS, MAX_DEADLINE_MS, MAX_DELAY_MS, MAX_LEASE_MS, MAX_RETENTION_MS, MAX_SCHEDULE_LEN,
-    MAX_TIMEOUT_MS, MIN_LEASE_MS, RetryPolicy, Risk, Strategy,
+    MAX_ATTEMPTS, MAX_CHAIN_LEN, MAX_CHAINS, MAX_DEADLINE_MS, MAX_DEFERRALS, MAX_DELAY_MS, MAX_LEASE_MS,
+    MAX_RETENTION_MS, MAX_SCHEDULE_LEN, MAX_TIMEOUT_MS, MIN_LEASE_MS, RetryPolicy, Risk, Strategy,
+    class_default,
 };
+use crate::failure::FailureClass;
+use crate::id::Name;
 
 /// A value that a retry policy may not have. Fields are named by their path, such as
 /// `overrides.timeout.strategy.base_ms`.
@@ -127,6 +132,41 @@ pub enum PolicyError {
         /// What to do instead.
         instead: &'static str,
     },
+    /// A count outside its bounds.
+    #[error("{field} is {value}, {min} to {max} are allowed: {instead}")]
+    CountOutOfRange {
+        /// The field's path.
+        field: String,
+        /// The value.
+        value: usize,
+        /// The lower bound.
+        min: usize,
+        /// The upper bound.
+        max: usize,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// A chain leads back to where it begins.
+    #[error(
+        "{field} names `{dependency}` itself, a cycle: a dependency cannot stand in for itself; take it out of its chain"
+    )]
+    ChainOfItself {
+        /// The chain's path.
+        field: String,
+        /// The dependency.
+        dependency: Name,
+    },
+    /// A chain has a dependency twice.
+    #[error(
+        "{field} names `{dependency}` twice: routes are taken forwards only, so the second time would never be better; \
+         take one out"
+    )]
+    TwiceInChain {
+        /// The chain's path.
+        field: String,
+        /// The dependency.
+        dependency: Name,
+    },
 }
 
 impl PolicyError {
@@ -145,7 +185,10 @@ impl PolicyError {
             | Self::ScheduleTooLong { field, .. }
             | Self::AttemptsOutOfRange { field, .. }
             | Self::AttemptsAgainstRisk { field, .. }
-            | Self::DurationOutOfRange { field, .. } => (field, None),
+            | Self::DurationOutOfRange { field, .. }
+            | Self::CountOutOfRange { field, .. }
+            | Self::ChainOfItself { field, .. }
+            | Self::TwiceInChain { field, .. } => (field, None),
             Self::MinAboveMax { low_field, high_field, .. } => (low_field, Some(high_field)),
             Self::ClassAboveTotal { field, total_field, .. } => (field, Some(total_field)),
         }
@@ -161,7 +204,10 @@ impl PolicyError {
             | Self::ScheduleTooLong { field, .. }
             | Self::AttemptsOutOfRange { field, .. }
             | Self::AttemptsAgainstRisk { field, .. }
-            | Self::DurationOutOfRange { field, .. } => *field = name(field),
+            | Self::DurationOutOfRange { field, .. }
+            | Self::CountOutOfRange { field, .. }
+            | Self::ChainOfItself { field, .. }
+            | Self::TwiceInChain { field, .. } => *field = name(field),
             Self::MinAboveMax { low_field: field, high_field: other, .. }
             | Self::ClassAboveTotal { field, total_field: other, .. } => {
                 (*field, *other) = (name(field), name(other));
@@ -191,6 +237,8 @@ impl RetryPolicy {
             check_risk(risk, self.max_attempts, &mut found);
         }
         self.check_durations(&mut found);
+        self.check_counts(&mut found);
+        self.check_chains(&mut found);
         for (class, policy) in &self.overrides {
             if let Some(strategy) = &policy.strategy {
                 check_strategy(&format!("overrides.{class}.strategy"), strategy, &mut found);
@@ -198,8 +246,42 @@ impl RetryPolicy {
             if let Some(max_attempts) = policy.max_attempts {
                 check_attempts(&format!("overrides.{class}.max_attempts"), max_attempts, &mut found);
             }
+            if let Some(failures) = policy.fallback_after {
+                check_fallback(*class, failures, &mut found);
+            }
         }
         found
+    }
+
+    fn check_counts(&self, found: &mut Vec<PolicyError>) {
+        let rows = [
+            ("max_deferrals", self.max_deferrals, "leave it out for 10,000"),
+            ("max_releases", self.max_releases, "leave it out for 1,000"),
+        ];
+        for (field, value, instead) in rows {
+            if let Some(value) = value {
+                within(field, value as usize, 1..=MAX_DEFERRALS as usize, instead, found);
+            }
+        }
+    }
+
+    /// Chains do not nest, so that a member is a key of another chain, even of one that names this key, leads nowhere.
+    fn check_chains(&self, found: &mut Vec<PolicyError>) {
+        let instead = "split the work over several queues";
+        within("fallbacks", self.fallbacks.len(), 0..=MAX_CHAINS, instead, found);
+        for (primary, chain) in &self.fallbacks {
+            let field = format!("fallbacks.{primary}");
+            let instead = "name those that stand in for it, in order, or leave the chain out";
+            within(&field, chain.len(), 1..=MAX_CHAIN_LEN, instead, found);
+            for (place, dependency) in chain.iter().enumerate() {
+                let (field, dependency) = (field.clone(), dependency.clone());
+                if dependency == *primary {
+                    found.push(PolicyError::ChainOfItself { field, dependency });
+                } else if chain[..place].contains(&dependency) {
+                    found.push(PolicyError::TwiceInChain { field, dependency });
+                }
+            }
+        }
     }
 
     /// What is within all bounds, works, and can hardly be meant: a backoff that begins above its own ceiling, a lease
@@ -264,6 +346,27 @@ impl RetryPolicy {
             }
         }
     }
+}
+
+fn within(
+    field: &str,
+    value: usize,
+    bounds: RangeInclusive<usize>,
+    instead: &'static str,
+    found: &mut Vec<PolicyError>,
+) {
+    if !bounds.contains(&value) {
+        let (field, min, max) = (field.to_owned(), *bounds.start(), *bounds.end());
+        found.push(PolicyError::CountOutOfRange { field, value, min, max, instead });
+    }
+}
+
+fn check_fallback(class: FailureClass, failures: u32, found: &mut Vec<PolicyError>) {
+    let (max, instead) = match class_default(class).own_counter {
+        true => (0, "a vanished worker or a lock says nothing about the dependency; leave it out"),
+        false => (MAX_ATTEMPTS as usize, "0 takes no other route, 1 takes it at once"),
+    };
+    within(&format!("overrides.{class}.fallback_after"), failures as usize, 0..=max, instead, found);
 }
 
 /// What of a strategy is refused.

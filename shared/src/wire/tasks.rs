@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::cost::Cost;
 use crate::error::Problem;
 use crate::failure::FailureSignal;
 use crate::id::{Name, TaskId};
@@ -49,13 +50,18 @@ pub struct NewTask {
     /// Failures until it is dead; the queue's policy decides when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
+    /// What it may cost, in US dollars, more than 0 and at most 10,000: a failure that leaves it there, by what outcomes
+    /// report, goes to a person instead of a retry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_cost_usd: Option<Cost>,
     /// Attempts that the caller has already made; counted against `max_attempts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts_made: Option<u32>,
     /// What the caller saw fail, raw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureSignal>,
-    /// Position in the fallback chain: 0 = primary.
+    /// Where in the dependency's fallback chain it begins, and where it failed if it did: 0 = the dependency itself. Without a
+    /// chain the number is handed through.
     #[serde(default)]
     pub route: u32,
     /// W3C trace context of the call that failed.

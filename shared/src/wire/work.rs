@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::cost::Cost;
 use crate::error::Problem;
 use crate::failure::FailureSignal;
 use crate::id::{Name, TaskId};
@@ -103,11 +104,21 @@ pub enum Outcome {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(value_type = Option<Object>)]
         result: Option<Box<RawValue>>,
+        /// What the attempt cost, in US dollars, 0 to 10,000.
+        #[serde(default, skip_serializing_if = "Cost::is_zero")]
+        cost_usd: Cost,
     },
     /// It failed: classify it, and the policy decides.
     Retry {
         /// What was seen.
         failure: FailureSignal,
+        /// Whether it failed in the middle of a tool transaction: then the task stays on its route, since another model would
+        /// not know what is half done.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        in_transaction: bool,
+        /// What the attempt cost, in US dollars, 0 to 10,000.
+        #[serde(default, skip_serializing_if = "Cost::is_zero")]
+        cost_usd: Cost,
     },
     /// Not now; no attempt is charged.
     Snooze {
@@ -118,14 +129,53 @@ pub enum Outcome {
     Dead {
         /// What was seen.
         failure: FailureSignal,
+        /// What the attempt cost, in US dollars, 0 to 10,000.
+        #[serde(default, skip_serializing_if = "Cost::is_zero")]
+        cost_usd: Cost,
     },
     /// It failed and a person must decide.
     Escalate {
         /// What was seen.
         failure: FailureSignal,
+        /// What the attempt cost, in US dollars, 0 to 10,000.
+        #[serde(default, skip_serializing_if = "Cost::is_zero")]
+        cost_usd: Cost,
     },
     /// Handed back untouched; no attempt is charged, and it is due again within a second.
     Release {},
+}
+
+impl Outcome {
+    /// The work is done, for nothing.
+    pub fn done(result: Option<Box<RawValue>>) -> Self {
+        Self::Done { result, cost_usd: Cost::default() }
+    }
+
+    /// It failed, outside any transaction and for nothing; the policy decides.
+    pub fn retry(failure: FailureSignal) -> Self {
+        Self::Retry { failure, in_transaction: false, cost_usd: Cost::default() }
+    }
+
+    /// It failed for nothing, and no retry can help.
+    pub fn dead(failure: FailureSignal) -> Self {
+        Self::Dead { failure, cost_usd: Cost::default() }
+    }
+
+    /// It failed for nothing, and a person must decide.
+    pub fn escalate(failure: FailureSignal) -> Self {
+        Self::Escalate { failure, cost_usd: Cost::default() }
+    }
+
+    /// What the attempt cost.
+    pub fn cost(&self) -> Cost {
+        match self {
+            Self::Done { cost_usd, .. }
+            | Self::Retry { cost_usd, .. }
+            | Self::Dead { cost_usd, .. }
+            | Self::Escalate { cost_usd, .. } => *cost_usd,
+            Self::Snooze { .. } | Self::Release {} => Cost::default(),
+        }
+    }
 }
 
 /// How the attempt under one lease ended.

@@ -127,7 +127,7 @@ async fn pull(client: &Client, id: &str) {
         avoid: Vec::new(),
     };
     let lease = client.claim(&request).await.unwrap().leases.remove(0);
-    let (outcome, epoch, nonce) = (Outcome::Done { result: None }, lease.epoch, lease.nonce);
+    let (outcome, epoch, nonce) = (Outcome::done(None), lease.epoch, lease.nonce);
     let settlements = vec![Settlement { id: lease.id, epoch, nonce, outcome }];
     assert!(client.settle(&SettleRequest { settlements }).await.unwrap().results[0].error.is_none());
     until_succeeded(client, &ids[0]).await;

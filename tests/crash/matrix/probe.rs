@@ -49,7 +49,7 @@ pub fn settlement(lease: &Lease, outcome: Outcome) -> Settlement {
 }
 
 fn done(leases: &[Lease]) -> SettleRequest {
-    let settlements = leases.iter().map(|lease| settlement(lease, Outcome::Done { result: None }));
+    let settlements = leases.iter().map(|lease| settlement(lease, Outcome::done(None)));
     SettleRequest { settlements: settlements.collect() }
 }
 
@@ -112,7 +112,7 @@ impl Rude {
         if tokio::time::timeout(PATIENCE, outlived).await.is_err() {
             return Err(format!("{} is not done by another, {PATIENCE:?} after its lease", lease.id));
         }
-        let late = settlement(&lease, Outcome::Dead { failure: FailureSignal::default() });
+        let late = settlement(&lease, Outcome::dead(FailureSignal::default()));
         let result = settle_until_answered(&client, late).await;
         match &result.error {
             Some(problem) if problem.code == ErrorCode::StaleEpoch => Ok(()),

@@ -184,7 +184,7 @@ impl Scene {
             _ => None,
         };
         // What is sent to the victim moments before its end; its fate is then unknown, and it is said again.
-        let settlement = lease.map(|lease| settlement(&lease, Outcome::Done { result: None }));
+        let settlement = lease.map(|lease| settlement(&lease, Outcome::done(None)));
         let (sent_tasks, sent_settlement) = (tasks.clone(), settlement.clone());
         let sending = match kind {
             Kind::KilledAfterEnqueue => Some(tokio::spawn(async move {

@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 
 use redrive_shared::classify::classify;
+use redrive_shared::cost::Cost;
 use redrive_shared::failure::{FailureClass, FailureSignal};
 use redrive_shared::limits::SIGNAL_TEXT_MAX_BYTES;
 use redrive_shared::wire::Outcome;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// What the output was.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// An object with exactly one of the keys that say how the attempt ended, alone or as the last line.
+    /// An object with exactly one of the keys that say how the attempt ended, and what may go with it, alone or as the last
+    /// line.
     Told(Outcome),
     /// Any other output: the result, if nothing else speaks against it.
     Plain(Option<Box<RawValue>>),
@@ -41,6 +44,9 @@ pub(super) fn read(output: &[u8]) -> Answer {
 
 /// The keys of an answer.
 const KEYS: [&str; 5] = ["result", "snooze_ms", "failure", "dead", "escalate"];
+/// What may go with one of them.
+const COST: &str = "cost_usd";
+const IN_TRANSACTION: &str = "in_transaction";
 
 /// The outcome that an object with exactly one known key tells; `None` for any other text.
 fn told(text: &str) -> Option<Outcome> {
@@ -51,7 +57,8 @@ fn told(text: &str) -> Option<Outcome> {
     let speaks = |(key, value): &(&String, &&RawValue)| KEYS.contains(&key.as_str()) && value.get() != "null";
     let mut known = fields.iter().filter(speaks);
     let (key, value) = known.next()?;
-    if fields.len() > 1 {
+    let beside = |key: &&String| matches!(key.as_str(), COST | IN_TRANSACTION);
+    if fields.len() - fields.keys().filter(beside).count() > 1 {
         // Output that merely has a `result` among other things is a result itself.
         if key == "result" && known.next().is_none() {
             return None;
@@ -60,15 +67,34 @@ fn told(text: &str) -> Option<Outcome> {
         let keys: Vec<&str> = fields.keys().map(String::as_str).collect();
         return Some(broken(format!("the handler's answer has the keys {keys:?}; it must have exactly one")));
     }
+    let (cost, within) = (fields.get(COST), fields.get(IN_TRANSACTION));
+    if within.is_some() && key != "failure" || cost.is_some() && key == "snooze_ms" {
+        // A result is a result, whatever stands beside it.
+        let odd = if within.is_some() { IN_TRANSACTION } else { COST };
+        return (key != "result").then(|| broken(format!("{odd:?} does not go with the handler's {key:?}")));
+    }
+    let (cost_usd, in_transaction) = match (beside_it::<Cost>(cost), beside_it::<bool>(within)) {
+        (Ok(cost_usd), Ok(in_transaction)) => (cost_usd, in_transaction),
+        // The work is done, and would be paid for twice.
+        _ if key == "result" => return None,
+        (Err(error), _) => return Some(unreadable(COST, &error)),
+        (_, Err(error)) => return Some(unreadable(IN_TRANSACTION, &error)),
+    };
     let outcome = match key.as_str() {
-        "result" => Ok(Outcome::Done { result: Some((*value).to_owned()) }),
+        "result" => Ok(Outcome::Done { result: Some((*value).to_owned()), cost_usd }),
         "snooze_ms" => serde_json::from_str(value.get()).map(|delay_ms| Outcome::Snooze { delay_ms }),
-        "failure" => signal(value).map(|failure| Outcome::Retry { failure }),
-        "dead" => signal(value).map(|failure| Outcome::Dead { failure }),
-        "escalate" => signal(value).map(|failure| Outcome::Escalate { failure }),
+        "failure" => signal(value).map(|failure| Outcome::Retry { failure, in_transaction, cost_usd }),
+        "dead" => signal(value).map(|failure| Outcome::Dead { failure, cost_usd }),
+        "escalate" => signal(value).map(|failure| Outcome::Escalate { failure, cost_usd }),
         _ => return None,
     };
     Some(outcome.unwrap_or_else(|error| unreadable(key, &error)))
+}
+
+/// The value that goes with an answer, or nothing of it.
+fn beside_it<T: DeserializeOwned + Default>(value: Option<&&RawValue>) -> serde_json::Result<T> {
+    let given = value.map(|value| serde_json::from_str::<Option<T>>(value.get())).transpose()?;
+    Ok(given.flatten().unwrap_or_default())
 }
 
 /// A signal, or its text alone: `{"failure": "no such page"}` is what people write first.
@@ -87,7 +113,7 @@ fn unreadable(key: &str, error: &serde_json::Error) -> Outcome {
 
 fn broken(what: String) -> Outcome {
     let class = Some(FailureClass::BadOutput);
-    Outcome::Retry { failure: FailureSignal { class, exception: Some(what), ..FailureSignal::default() } }
+    Outcome::retry(FailureSignal { class, exception: Some(what), ..FailureSignal::default() })
 }
 
 /// The parts of a model's answer that say whether it is one.
@@ -163,8 +189,33 @@ mod tests {
     #[test]
     fn an_answer_may_come_after_other_lines() {
         let said = outcome("calling the model…\n{\"failure\": {\"http_status\": 429}}\n");
-        assert!(matches!(said, Outcome::Retry { failure } if failure.http_status == Some(429)));
+        assert!(matches!(said, Outcome::Retry { failure, .. } if failure.http_status == Some(429)));
         assert!(plain("{\"failure\": 1}\nafterthought").is_some());
+    }
+
+    #[test]
+    fn cost_and_transaction_go_with_an_answer() {
+        let said = outcome(r#"{"cost_usd": 0.25, "failure": {"http_status": 500}, "in_transaction": true}"#);
+        let Outcome::Retry { in_transaction: true, cost_usd, .. } = said else { panic!("{said:?}") };
+        assert_eq!(cost_usd, Cost::from_micros(250_000));
+        for (text, micros) in
+            [(r#"{"result": 1, "cost_usd": 2}"#, 2_000_000), (r#"{"dead": "no", "cost_usd": null}"#, 0)]
+        {
+            assert_eq!(outcome(text).cost().micros(), micros, "{text}");
+        }
+        // Work that is done is not done again for what stands beside it.
+        for odd in [r#"{"result": 1, "cost_usd": -1}"#, r#"{"result": 1, "in_transaction": true}"#] {
+            assert_eq!(plain(odd).as_deref(), Some(odd));
+        }
+        for odd in [
+            r#"{"failure": {}, "cost_usd": "much"}"#,
+            r#"{"failure": {}, "in_transaction": 1}"#,
+            r#"{"dead": {}, "in_transaction": true}"#,
+            r#"{"snooze_ms": 5, "cost_usd": 1}"#,
+        ] {
+            let Outcome::Retry { failure, .. } = outcome(odd) else { panic!("{odd}") };
+            assert_eq!(failure.class, Some(FailureClass::BadOutput), "{odd}");
+        }
     }
 
     #[test]
@@ -174,23 +225,25 @@ mod tests {
             r#"{"failure": {}, "usage": 3}"#,
             r#"{"snooze_ms": 1, "dead": {}}"#,
         ] {
-            let Outcome::Retry { failure } = outcome(both) else { panic!("{both}") };
+            let Outcome::Retry { failure, .. } = outcome(both) else { panic!("{both}") };
             assert_eq!(failure.class, Some(FailureClass::BadOutput));
         }
     }
 
     #[test]
     fn one_key_says_how_it_ended() {
-        let Outcome::Done { result: Some(result) } = outcome(r#"{"result": {"a":  1}}"#) else {
+        let Outcome::Done { result: Some(result), .. } = outcome(r#"{"result": {"a":  1}}"#) else {
             panic!("done")
         };
         assert_eq!(result.get(), r#"{"a":  1}"#);
         assert!(matches!(outcome(r#"{"snooze_ms": 1500}"#), Outcome::Snooze { delay_ms: 1_500 }));
-        let Outcome::Retry { failure } = outcome(r#"{"failure": {"http_status": 429}}"#) else {
+        let Outcome::Retry { failure, .. } = outcome(r#"{"failure": {"http_status": 429}}"#) else {
             panic!("retry")
         };
         assert_eq!(failure.http_status, Some(429));
-        let Outcome::Dead { failure } = outcome(r#"{"dead": "no such customer"}"#) else { panic!("dead") };
+        let Outcome::Dead { failure, .. } = outcome(r#"{"dead": "no such customer"}"#) else {
+            panic!("dead")
+        };
         assert_eq!(failure.exception.as_deref(), Some("no such customer"));
         assert!(matches!(outcome(r#"{"escalate": {}}"#), Outcome::Escalate { .. }));
     }
@@ -198,7 +251,7 @@ mod tests {
     #[test]
     fn a_broken_answer_fails_and_says_how() {
         for broken in [r#"{"failure": {"htp_status": 429}}"#, r#"{"snooze_ms": -1}"#, r#"{"dead": 3}"#] {
-            let Outcome::Retry { failure } = outcome(broken) else { panic!("{broken}") };
+            let Outcome::Retry { failure, .. } = outcome(broken) else { panic!("{broken}") };
             assert_eq!(failure.class, Some(FailureClass::BadOutput));
             assert!(failure.exception.unwrap().contains("cannot be read"));
         }

@@ -80,6 +80,9 @@ impl HttpHandler {
         request = request
             .header("idempotency-key", task.id.as_bytes())
             .header("x-redrive-task", task.id.as_bytes());
+        if let Some(dependency) = &task.dependency {
+            request = request.header("x-redrive-dependency", dependency.as_str());
+        }
         if let Some(traceparent) = &task.traceparent {
             request = request.header("traceparent", traceparent.as_bytes());
         }
@@ -158,10 +161,10 @@ async fn read(mut response: Response) -> Outcome {
 fn complete(bytes: &[u8], status: u16) -> Outcome {
     match answer::read(bytes) {
         Answer::Told(outcome) => outcome,
-        Answer::Plain(None) => Outcome::Done { result: None },
+        Answer::Plain(None) => Outcome::done(None),
         Answer::Plain(Some(result)) => match answer::hidden_failure(&result, status, SystemClock.now_ms()) {
             Some(failure) => retry(failure),
-            None => Outcome::Done { result: Some(result) },
+            None => Outcome::done(Some(result)),
         },
     }
 }
@@ -199,7 +202,7 @@ fn signal_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
 }
 
 fn retry(failure: FailureSignal) -> Outcome {
-    Outcome::Retry { failure }
+    Outcome::retry(failure)
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ async fn run(worker: &Worker, lease: &Lease, key: Key, stop: &Stop) -> Option<Ou
         let message = panic_message(panic.as_ref());
         tracing::error!(task = %lease.id, message, "the handler panicked");
         let exception = Some(format!("the handler panicked: {message}"));
-        Outcome::Retry { failure: FailureSignal { exception, ..FailureSignal::default() } }
+        Outcome::retry(FailureSignal { exception, ..FailureSignal::default() })
     }))
 }
 
@@ -126,12 +126,12 @@ fn resolve(stopped: Option<CancelReason>, returned: Option<Outcome>) -> Option<O
         None => returned,
         Some(CancelReason::LeaseLost | CancelReason::Cancelled) => None,
         Some(CancelReason::Timeout) => Some(match returned {
-            Some(Outcome::Retry { failure }) => {
+            Some(Outcome::Retry { failure, in_transaction, cost_usd }) => {
                 let class = failure.class.or(Some(FailureClass::Timeout));
-                Outcome::Retry { failure: FailureSignal { class, ..failure } }
+                Outcome::Retry { failure: FailureSignal { class, ..failure }, in_transaction, cost_usd }
             }
             // Handing it back would repeat the time-out for ever, at no charge.
-            Some(Outcome::Release {}) | None => Outcome::Retry { failure: timed_out() },
+            Some(Outcome::Release {}) | None => Outcome::retry(timed_out()),
             Some(
                 outcome @ (Outcome::Done { .. }
                 | Outcome::Snooze { .. }
@@ -170,7 +170,11 @@ fn for_breaker(
     let duration_ms = millis(took);
     match end {
         Some(Outcome::Done { .. }) => breaker::Outcome::Success { duration_ms },
-        Some(Outcome::Retry { failure } | Outcome::Dead { failure } | Outcome::Escalate { failure }) => {
+        Some(
+            Outcome::Retry { failure, .. }
+            | Outcome::Dead { failure, .. }
+            | Outcome::Escalate { failure, .. },
+        ) => {
             let class = classify(failure, dependency, now_ms).class;
             breaker::Outcome::Failure { class, duration_ms }
         }
@@ -192,7 +196,7 @@ mod tests {
     use super::*;
 
     fn failed() -> Option<Outcome> {
-        Some(Outcome::Retry { failure: FailureSignal::default() })
+        Some(Outcome::retry(FailureSignal::default()))
     }
 
     fn label(end: Option<Outcome>) -> &'static str {
@@ -201,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_a_stopped_handler_returns_counts_as_far_as_it_may() {
-        let done = || Some(Outcome::Done { result: None });
+        let done = || Some(Outcome::done(None));
         assert_eq!(label(resolve(None, done())), "done");
         for lost in [CancelReason::LeaseLost, CancelReason::Cancelled] {
             assert_eq!(label(resolve(Some(lost), done())), "nothing");
@@ -218,12 +222,12 @@ mod tests {
         let took = Duration::from_millis(7);
         let told = |end: Option<Outcome>| for_breaker(Some("llm/a"), end.as_ref(), took, 0);
         let of = |class| FailureSignal { class: Some(class), ..FailureSignal::default() };
-        assert_eq!(told(Some(Outcome::Done { result: None })), breaker::Outcome::Success { duration_ms: 7 });
+        assert_eq!(told(Some(Outcome::done(None))), breaker::Outcome::Success { duration_ms: 7 });
         for class in FailureClass::ALL {
             let failure = breaker::Outcome::Failure { class, duration_ms: 7 };
-            assert_eq!(told(Some(Outcome::Retry { failure: of(class) })), failure);
-            assert_eq!(told(Some(Outcome::Dead { failure: of(class) })), failure);
-            assert_eq!(told(Some(Outcome::Escalate { failure: of(class) })), failure);
+            assert_eq!(told(Some(Outcome::retry(of(class)))), failure);
+            assert_eq!(told(Some(Outcome::dead(of(class)))), failure);
+            assert_eq!(told(Some(Outcome::escalate(of(class)))), failure);
         }
         // Put off, handed back, called off, or lost: nothing was learnt.
         assert_eq!(told(Some(Outcome::Snooze { delay_ms: 1 })), breaker::Outcome::Ignored);
@@ -237,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_time_out_is_called_one_unless_the_handler_knows_better() {
-        let Some(Outcome::Retry { failure }) = resolve(Some(CancelReason::Timeout), failed()) else {
+        let Some(Outcome::Retry { failure, .. }) = resolve(Some(CancelReason::Timeout), failed()) else {
             panic!("a retry")
         };
         assert_eq!(failure.class, Some(FailureClass::Timeout));

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use redrive_shared::cost::Cost;
 use redrive_shared::failure::{FailureClass, FailureSignal};
 use redrive_shared::limits::{
     DELAY_MAX_MS, JSON_MAX_DEPTH, RESULT_MAX_BYTES, SIGNAL_HEADERS_MAX, SIGNAL_TEXT_MAX_BYTES,
@@ -18,14 +19,22 @@ const WORD_MAX_BYTES: usize = 1_024;
 /// The outcome as it can be sent.
 pub(super) fn normalise(outcome: Outcome) -> Outcome {
     match outcome {
-        Outcome::Done { result: Some(result) } => match refuse_result(result.get()) {
-            None => Outcome::Done { result: Some(result) },
-            Some(why) => Outcome::Retry { failure: bad_output(why) },
-        },
-        Outcome::Done { result: None } => Outcome::Done { result: None },
-        Outcome::Retry { failure } => Outcome::Retry { failure: bounded(failure) },
-        Outcome::Dead { failure } => Outcome::Dead { failure: bounded(failure) },
-        Outcome::Escalate { failure } => Outcome::Escalate { failure: bounded(failure) },
+        Outcome::Done { result, cost_usd } => {
+            let cost_usd = cost_usd.min(Cost::MAX);
+            match result.as_ref().and_then(|result| refuse_result(result.get())) {
+                None => Outcome::Done { result, cost_usd },
+                Some(why) => Outcome::Retry { failure: bad_output(why), in_transaction: false, cost_usd },
+            }
+        }
+        Outcome::Retry { failure, in_transaction, cost_usd } => {
+            Outcome::Retry { failure: bounded(failure), in_transaction, cost_usd: cost_usd.min(Cost::MAX) }
+        }
+        Outcome::Dead { failure, cost_usd } => {
+            Outcome::Dead { failure: bounded(failure), cost_usd: cost_usd.min(Cost::MAX) }
+        }
+        Outcome::Escalate { failure, cost_usd } => {
+            Outcome::Escalate { failure: bounded(failure), cost_usd: cost_usd.min(Cost::MAX) }
+        }
         Outcome::Snooze { delay_ms } => Outcome::Snooze { delay_ms: delay_ms.min(DELAY_MAX_MS) },
         Outcome::Release {} => Outcome::Release {},
     }
@@ -114,13 +123,13 @@ mod tests {
     use super::*;
 
     fn done(json: String) -> Outcome {
-        normalise(Outcome::Done { result: Some(RawValue::from_string(json).unwrap()) })
+        normalise(Outcome::done(Some(RawValue::from_string(json).unwrap())))
     }
 
     #[test]
     fn a_result_that_the_api_would_refuse_is_a_failure_that_says_why() {
         assert!(matches!(done("[[1]]".to_owned()), Outcome::Done { .. }));
-        let Outcome::Retry { failure } = done(format!("\"{}\"", "x".repeat(RESULT_MAX_BYTES))) else {
+        let Outcome::Retry { failure, .. } = done(format!("\"{}\"", "x".repeat(RESULT_MAX_BYTES))) else {
             panic!("a failure")
         };
         assert!(failure.exception.unwrap().contains("bytes; at most 262144"));
@@ -142,7 +151,7 @@ mod tests {
             body: Some("é".repeat(SIGNAL_TEXT_MAX_BYTES)),
             ..FailureSignal::default()
         };
-        let Outcome::Dead { failure } = normalise(Outcome::Dead { failure }) else {
+        let Outcome::Dead { failure, .. } = normalise(Outcome::dead(failure)) else {
             panic!("dead stays dead")
         };
         assert_eq!(failure.headers.len(), 1);

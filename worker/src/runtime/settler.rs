@@ -199,7 +199,7 @@ fn take_result(worker: &Worker, mut item: Item, error: Option<Problem>) -> Optio
     }
     tracing::error!(task = %item.settlement.id, %problem, "an outcome was refused");
     let failure = bad_output(format!("the coordinator refused the handler's outcome: {problem}"));
-    item.settlement.outcome = Outcome::Retry { failure };
+    item.settlement.outcome = Outcome::retry(failure);
     item.mark.bytes = json_bytes(&item.settlement) + 1;
     item.mark.replaced = true;
     Some(item)

@@ -11,6 +11,7 @@ use redrive_coordinator::store::redis::{RedisConfig, RedisStore};
 use redrive_coordinator::store::{Claim, Ending, Enqueue, Enqueued, Settle, Settled, Store};
 use redrive_shared::classify::classify;
 use redrive_shared::clock::{Clock, SystemClock};
+use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::task::{FailureRecord, Lease};
@@ -66,6 +67,7 @@ impl Straight {
             payload: RawValue::to_owned(&self.body),
             failure: failed.then(|| self.failure.clone()),
             spec: NewTask { delay_ms: Some(delay_ms), ..NewTask::default() },
+            standing: Standing::default(),
         });
         let outcomes = self.store.enqueue(batch.collect()).await?;
         if let Some(refused) = outcomes.iter().find(|outcome| !matches!(outcome, Enqueued::Created { .. })) {
@@ -100,7 +102,7 @@ impl Straight {
                 done += 1;
                 Ending::Done(None)
             };
-            Settle { id: lease.id, fence: Fence { epoch: lease.epoch, nonce: lease.nonce }, ending }
+            Settle::new(lease.id, Fence { epoch: lease.epoch, nonce: lease.nonce }, ending)
         });
         let outcomes = self.store.settle(batch.collect()).await?;
         let refused = outcomes.iter().find(|outcome| !matches!(outcome, Settled::Applied { .. }));

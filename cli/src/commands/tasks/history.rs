@@ -2,6 +2,8 @@
 
 use std::io;
 
+use redrive_shared::cost::Cost;
+use redrive_shared::id::Name;
 use redrive_shared::task::{AttemptEnd, AttemptRecord, FailureRecord, Ledger, TaskState, TaskView};
 
 use crate::context::Context;
@@ -46,7 +48,9 @@ fn facts(task: &TaskView, now_ms: i64) -> Vec<(&'static str, String)> {
         task.why.as_deref().map(|why| ("why", printable(why))),
         Some(("queue", format!("{}, priority {}", task.queue, task.priority.as_str()))),
         Some(("type", task.task_type.to_string())),
-        task.dependency.as_ref().map(|name| ("dependency", name.to_string())),
+        task.dependency
+            .as_ref()
+            .map(|name| ("dependency", dependency(name, task.primary.as_ref(), task.route))),
         task.group.as_ref().map(|name| ("group", name.to_string())),
         Some(("enqueued", when(task.enqueued_at_ms))),
         runs_next,
@@ -60,6 +64,11 @@ fn facts(task: &TaskView, now_ms: i64) -> Vec<(&'static str, String)> {
     rows.into_iter().flatten().collect()
 }
 
+fn dependency(name: &Name, primary: Option<&Name>, route: u32) -> String {
+    primary
+        .map_or_else(|| name.to_string(), |primary| format!("{name}, route {route}, in place of {primary}"))
+}
+
 /// Only the counters that are not zero.
 fn ledger(ledger: &Ledger, max_attempts: u32, runs: u32) -> String {
     let mut parts = vec![format!("{} of {max_attempts} failed", ledger.failed)];
@@ -68,11 +77,19 @@ fn ledger(ledger: &Ledger, max_attempts: u32, runs: u32) -> String {
         (ledger.undelivered, "undelivered"),
         (ledger.deferred, "put off"),
         (ledger.released, "handed back"),
+        (ledger.lock_waits, "lock waits"),
     ];
     parts
         .extend(others.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")));
+    if !ledger.cost_usd.is_zero() {
+        parts.push(dollars(ledger.cost_usd));
+    }
     parts.push(format!("{runs} {}", if runs == 1 { "run" } else { "runs" }));
     parts.join(", ")
+}
+
+fn dollars(cost: Cost) -> String {
+    format!("${}", cost.usd())
 }
 
 fn failure_line(failure: &FailureRecord) -> String {
@@ -95,6 +112,10 @@ fn attempt_lines(output: &Output, attempt: &AttemptRecord) -> io::Result<()> {
     }
     if attempt.route > 0 {
         head.push_str(&format!(", fallback route {}", attempt.route));
+        attempt.dependency.iter().for_each(|name| head.push_str(&format!(" ({name})")));
+    }
+    if !attempt.cost_usd.is_zero() {
+        head.push_str(&format!(", {}", dollars(attempt.cost_usd)));
     }
     output.line(head)?;
     if let Some(failure) = &attempt.failure {
@@ -132,8 +153,9 @@ mod tests {
     fn counters_that_are_zero_are_not_shown() {
         let none = Ledger { failed: 2, ..Ledger::default() };
         assert_eq!(ledger(&none, 5, 1), "2 of 5 failed, 1 run");
-        let some = Ledger { lost: 1, released: 3, ..none };
-        assert_eq!(ledger(&some, 5, 6), "2 of 5 failed, 1 lost, 3 handed back, 6 runs");
+        let cost_usd = Cost::from_micros(1_250_000);
+        let some = Ledger { lost: 1, released: 3, lock_waits: 2, cost_usd, ..none };
+        assert_eq!(ledger(&some, 5, 6), "2 of 5 failed, 1 lost, 3 handed back, 2 lock waits, $1.25, 6 runs");
     }
 
     #[test]

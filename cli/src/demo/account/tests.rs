@@ -1,4 +1,5 @@
 use redrive_shared::breaker::BreakerState;
+use redrive_shared::cost::Cost;
 use redrive_shared::task::{Ledger, Priority};
 use redrive_shared::wire::AgentStatus;
 
@@ -16,6 +17,8 @@ fn task(id: &str, state: TaskState, failed: u32, class: FailureClass) -> TaskVie
         queue: name("q"),
         task_type: name("q"),
         dependency: None,
+        primary: None,
+        route: 0,
         group: None,
         priority: Priority::Normal,
         enqueued_at_ms: 0,
@@ -27,6 +30,7 @@ fn task(id: &str, state: TaskState, failed: u32, class: FailureClass) -> TaskVie
         runs: 1,
         max_attempts: 5,
         ledger: Ledger { failed, ..Ledger::default() },
+        max_cost_usd: None,
         why: None,
         result: None,
         last_failure,
@@ -52,10 +56,12 @@ fn attempt(
         run,
         agent: (run > 0).then(|| name("planner")),
         route: 0,
+        dependency: None,
         started_at_ms: 1_000,
         ended_at_ms: 1_500,
         end,
         failure,
+        cost_usd: Cost::default(),
         delay_ms,
         why: Some(if delay_ms.is_some() { "backoff" } else { "its attempts are used up" }.to_owned()),
     }

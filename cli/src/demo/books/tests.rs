@@ -1,10 +1,23 @@
+use redrive_shared::cost::Cost;
 use redrive_shared::task::{FailureRecord, Ledger, Priority};
 
 use super::*;
 
 fn attempt(run: u32, end: AttemptEnd, started_at_ms: i64, ended_at_ms: i64) -> AttemptRecord {
     let (agent, failure, delay_ms, why) = (None, None, None, None);
-    AttemptRecord { run, agent, route: 0, started_at_ms, ended_at_ms, end, failure, delay_ms, why }
+    AttemptRecord {
+        run,
+        agent,
+        route: 0,
+        dependency: None,
+        started_at_ms,
+        ended_at_ms,
+        end,
+        failure,
+        cost_usd: Cost::default(),
+        delay_ms,
+        why,
+    }
 }
 
 fn failed(class: FailureClass, delay_ms: u64, attempt: AttemptRecord) -> AttemptRecord {
@@ -26,6 +39,8 @@ fn task(id: &str, state: TaskState, history: Vec<AttemptRecord>) -> TaskView {
         queue: "q".parse().unwrap(),
         task_type: "q".parse().unwrap(),
         dependency: None,
+        primary: None,
+        route: 0,
         group: None,
         priority: Priority::Normal,
         enqueued_at_ms: 1_000,
@@ -37,6 +52,7 @@ fn task(id: &str, state: TaskState, history: Vec<AttemptRecord>) -> TaskView {
         runs: 0,
         max_attempts: 5,
         ledger: Ledger { failed: u32::try_from(failures).unwrap(), ..Ledger::default() },
+        max_cost_usd: None,
         why: None,
         result: None,
         last_failure: None,

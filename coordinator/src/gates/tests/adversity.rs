@@ -125,3 +125,16 @@ fn claims_at_the_same_time_share_what_the_budget_has_left() {
     book.claimed(&second, &[claim(500)], &[Claimed::default()], T0);
     assert_eq!(only(&book.restrict(500, T0)), (None, Some(200)), "none was used");
 }
+
+#[test]
+fn whoever_judges_failures_is_told_which_dependencies_are_barred() {
+    let mut book = Book::default();
+    assert_eq!(book.standing(), Standing::default());
+    hear(&mut book, "x", Signal::Limited { hint_ms: Some(60_000) }, T0);
+    book.order(&Name::new("tool/pdf").unwrap(), Order::Command(Command::Isolate), oneshot::channel().0, T0)
+        .unwrap();
+    let standing = book.standing();
+    assert_eq!(standing.of(&dependency()), Some(Barred::Shut));
+    assert_eq!(standing.of("tool/pdf"), Some(Barred::Isolated));
+    assert!(standing.is_open("tool/ocr"));
+}

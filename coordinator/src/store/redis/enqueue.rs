@@ -1,6 +1,7 @@
 //! `enqueue`: tasks come onto their queues.
 
 use redis::Value;
+use redrive_shared::cost::Cost;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::Record;
 use redrive_shared::task::{AttemptRecord, TaskState};
@@ -136,19 +137,21 @@ impl Inner {
 }
 
 fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: i64) -> New {
-    let (record, verdict) = Record::enqueue(&task.start(), policy, now_us, &mut rand::rng());
-    let lane = task.lane(&record.ledger);
+    let (record, verdict) = Record::enqueue(&task.start(), task.terms(policy), now_us, &mut rand::rng());
+    let lane = task.lane(&record, policy);
     let hash = contents_hash(&task);
     let now_ms = now_us.div_euclid(1_000);
     let line = verdict.map(|verdict| {
         write_line(AttemptRecord {
             run: record.runs,
             agent: None,
-            route: task.spec.route,
+            route: policy.route_at(task.spec.dependency.as_ref(), task.spec.route),
+            dependency: task.failed_at(policy),
             started_at_ms: now_ms,
             ended_at_ms: now_ms,
             end: verdict.end,
             failure: task.failure.clone(),
+            cost_usd: Cost::default(),
             delay_ms: verdict.delay_ms,
             why: Some(verdict.why.to_owned()),
         })
@@ -160,6 +163,7 @@ fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: 
     let (expires_ms, epoch) = (record.expires_ms, record.epoch);
     let mut stored = Task::new(record, meta, u32::from(verdict.is_some()), payload.len());
     stored.among_retries = lane.retry && waits;
+    stored.stand_in = lane.dependency.clone().filter(|name| Some(name) != task.spec.dependency.as_ref());
     let mut value = stored.head(stored.body_bytes());
     stored.write_meta(&mut value);
     value.extend_from_slice(payload);

@@ -152,11 +152,12 @@ pub(super) fn lease(
     let (payload, history) = task.rest(value).map_err(|_| corrupt("value"))?;
     let payload = std::str::from_utf8(payload).map_err(|_| corrupt("payload"))?;
     let last_failure = lines(history).filter_map(std::result::Result::ok).find_map(|line| line.failure);
+    let primary = task.meta.primary().map_err(|_| corrupt("dependency"))?;
     let contents = Contents {
+        route: policy.route_at(primary.as_ref(), task.record.route),
         task_type: task.meta.task_type().map_err(|_| corrupt("type"))?,
         type_version: task.meta.type_version,
         payload: RawValue::from_string(payload.to_owned()).map_err(|_| corrupt("payload"))?,
-        route: task.meta.route,
         traceparent: task.meta.traceparent.clone(),
         labels: task.meta.labels.clone(),
     };

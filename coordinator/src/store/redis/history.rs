@@ -1,6 +1,7 @@
 //! A task's history: the last part of its value. A line is an attempt behind its length, the newest first.
 
 use prost::Message;
+use redrive_shared::cost::Cost;
 use redrive_shared::id::Name;
 use redrive_shared::task::{AttemptRecord, FailureRecord};
 
@@ -41,9 +42,14 @@ struct StoredAttempt {
     delay_ms: Option<u64>,
     #[prost(string, optional, tag = "9")]
     why: Option<String>,
+    /// Missing: what the task was enqueued with.
+    #[prost(string, optional, tag = "10")]
+    dependency: Option<String>,
+    #[prost(uint64, tag = "11")]
+    cost_micros: u64,
 }
 
-/// A line of history behind its length.
+/// A line of history behind its length. Its dependency is to be given only where it is not the task's own.
 pub(super) fn write_line(attempt: AttemptRecord) -> Vec<u8> {
     let failure = attempt.failure.map(|failure| StoredFailure {
         class: class_number(failure.class).into(),
@@ -63,6 +69,8 @@ pub(super) fn write_line(attempt: AttemptRecord) -> Vec<u8> {
         failure,
         delay_ms: attempt.delay_ms,
         why: attempt.why,
+        dependency: attempt.dependency.map(Into::into),
+        cost_micros: attempt.cost_usd.micros(),
     }
     .encode_length_delimited_to_vec()
 }
@@ -105,15 +113,19 @@ fn read_line(line: &[u8]) -> Result<AttemptRecord, Unreadable> {
         })
     });
     let agent = stored.agent.map(|agent| Name::new(agent).map_err(|_| Unreadable::Field("agent")));
+    let dependency =
+        stored.dependency.map(|name| Name::new(name).map_err(|_| Unreadable::Field("dependency")));
     let end = usize::try_from(stored.end).ok().and_then(|end| ENDINGS.get(end));
     Ok(AttemptRecord {
         run: stored.run,
         agent: agent.transpose()?,
         route: stored.route,
+        dependency: dependency.transpose()?,
         started_at_ms: stored.started_at_ms,
         ended_at_ms: stored.ended_at_ms,
         end: *end.ok_or(Unreadable::Field("ending"))?,
         failure: failure.transpose()?,
+        cost_usd: Cost::from_micros(stored.cost_micros),
         delay_ms: stored.delay_ms,
         why: stored.why,
     })

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use redrive_shared::id::TaskId;
-use redrive_shared::lifecycle::Refused;
+use redrive_shared::lifecycle::{Refused, Terms};
 use redrive_shared::task::TaskState;
 
 use super::Inner;
@@ -173,12 +173,16 @@ impl Inner {
         now_ms: i64,
     ) -> Result<std::result::Result<(super::Change, Settled), Settled>> {
         let mut ending = Cow::Borrowed(&item.ending);
-        if let (Some(dependency), Some(_)) = (task.meta.needs(), item.ending.failure()) {
+        let primary = task.meta.primary();
+        let primary = primary.map_err(|error| StoreError::Corrupt(format!("task {}: {error}", item.id)))?;
+        if let (Some(dependency), Some(_)) = (task.stand_in.as_ref().or(primary.as_ref()), ending.failure()) {
             ending.to_mut().at_dependency(dependency);
         }
         let before = task.record.clone();
         let policy = self.books.get().policy(task.meta.queue());
-        let settled = task.record.settle(item.fence, ending.ended(), &policy, now_ms, &mut rand::rng());
+        let terms = Terms { policy: &policy, primary: primary.as_ref(), standing: &item.standing };
+        let attempt = item.attempt(&ending);
+        let settled = task.record.settle(item.fence, attempt, terms, now_ms, &mut rand::rng());
         let verdict = match settled {
             Ok(verdict) => verdict,
             Err(refused) => return Ok(Err(refusal(refused, before.due_ms))),

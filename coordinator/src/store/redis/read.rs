@@ -61,7 +61,9 @@ impl Inner {
             .take(HISTORY_MAX_ENTRIES)
             .collect::<std::result::Result<_, _>>()
             .map_err(|error| corrupt(id, &error))?;
-        view.history = history.into_iter().rev().collect();
+        let own = view.primary.as_ref().or(view.dependency.as_ref());
+        let at = |line: AttemptRecord| AttemptRecord { dependency: line.dependency.or(own.cloned()), ..line };
+        view.history = history.into_iter().rev().map(at).collect();
         Ok(Some(view))
     }
 
@@ -69,6 +71,7 @@ impl Inner {
     fn view(&self, id: &TaskId, task: &Task, history: &[u8]) -> Result<TaskView> {
         let (lane, record) = (lane(task)?, &task.record);
         let policy = self.books.get().policy(&lane.queue);
+        let primary = task.meta.primary().map_err(|error| corrupt(id, &error))?;
         let mut newest = lines(history).filter_map(std::result::Result::ok).peekable();
         let why = newest.peek().and_then(|line| line.why.clone());
         Ok(TaskView {
@@ -77,6 +80,8 @@ impl Inner {
             queue: lane.queue,
             task_type: task.meta.task_type().map_err(|error| corrupt(id, &error))?,
             dependency: lane.dependency,
+            route: policy.route_at(primary.as_ref(), record.route),
+            primary: task.stand_in.as_ref().and(primary),
             group: lane.group,
             priority: lane.priority,
             enqueued_at_ms: task.ordinal.div_euclid(1_000),
@@ -88,6 +93,7 @@ impl Inner {
             runs: record.runs,
             max_attempts: policy.attempts_allowed(record.max_attempts),
             ledger: record.ledger,
+            max_cost_usd: record.max_cost,
             why,
             result: None,
             last_failure: newest.find_map(|line| line.failure),

@@ -183,16 +183,13 @@ impl Inner {
                 continue;
             };
             let (state, started, due_ms) = (after.record.state, before.started, after.record.due_ms);
+            let retried = before.ledger.was_tried();
             // Where it waits again, its deadline counts again.
             let deadline_ms = after.record.deadline_ms.saturating_add(1);
             let decided =
                 Decided { guard, before, verdict, failure: None, agent, note: None, result: None, now_ms };
-            let names = lane(&after).map(|lane| (lane.queue, lane.dependency));
             let change = self.change(&id, &mut after, None, decided).await;
-            let decided = names.and_then(|names| Ok((names, change?)));
-            let Some(((queue, dependency), change)) =
-                aside.pass_over(&id, || Some(Place::Lease(epoch)), decided)?
-            else {
+            let Some(change) = aside.pass_over(&id, || Some(Place::Lease(epoch)), change)? else {
                 continue;
             };
             if state == TaskState::Scheduled && deadline_ms <= now_ms {
@@ -200,7 +197,18 @@ impl Inner {
             } else if state == TaskState::Scheduled {
                 reap.look_again(deadline_ms);
             }
-            lost.push(Reaped { id, queue, dependency, epoch, agent: holder, started, state, due_ms });
+            let (queue, dependency) = (change.queue.clone(), change.dependency.clone());
+            lost.push(Reaped {
+                id,
+                queue,
+                dependency,
+                epoch,
+                agent: holder,
+                started,
+                retried,
+                state,
+                due_ms,
+            });
             changes.push(change);
         }
         for (reaped, changed) in lost.into_iter().zip(self.apply(changes).await?) {

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use redis::cmd;
+use redrive_shared::cost::Cost;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Record, Verdict};
 use redrive_shared::limits::HISTORY_MAX_ENTRIES;
@@ -51,7 +52,7 @@ pub(super) struct Change {
     after: String,
     /// Where it becomes due, for those who wait.
     pub queue: Name,
-    /// What it needs.
+    /// The upstream that its attempt went to.
     pub dependency: Option<Name>,
 }
 
@@ -139,17 +140,19 @@ impl Inner {
         let Decided { guard, before, verdict, failure, agent, note, result, now_ms } = decided;
         let mut lane = lane(task)?;
         let from = place(&lane, &before);
-        lane.follow(&task.record.ledger);
-        // What does not wait has no need of it.
-        task.among_retries = lane.retry && task.record.state == TaskState::Scheduled;
+        let (at, stood_in) = (lane.dependency.clone(), task.stand_in.clone());
+        let route = self.follow(&mut lane, task, &before)?;
+        let spent = task.record.ledger.cost_usd.micros().saturating_sub(before.ledger.cost_usd.micros());
         let line = write_line(AttemptRecord {
             run: before.runs,
             agent,
-            route: task.meta.route,
+            route,
+            dependency: stood_in,
             started_at_ms: if before.state == TaskState::Leased { before.leased_at_ms } else { now_ms },
             ended_at_ms: now_ms,
             end: verdict.end,
             failure: failure.cloned(),
+            cost_usd: Cost::from_micros(spent),
             delay_ms: verdict.delay_ms,
             why: Some(note.unwrap_or(verdict.why).to_owned()),
         });
@@ -193,8 +196,25 @@ impl Inner {
             before: counter_name(&lane.queue, before.state),
             after: counter_name(&lane.queue, task.record.state),
             queue: lane.queue,
-            dependency: lane.dependency,
+            dependency: at,
         })
+    }
+
+    /// Moves a task that is to wait into the lane of its route, and of retries where its ledger says so; returns the route
+    /// that its attempt was on.
+    fn follow(&self, lane: &mut Lane, task: &mut Task, before: &Record) -> Result<u32> {
+        let primary = task.meta.primary();
+        let primary = primary.map_err(|error| StoreError::Corrupt(format!("a task's lane: {error}")))?;
+        let policy = self.books.get().policy(task.meta.queue());
+        let waits = task.record.state == TaskState::Scheduled;
+        if waits {
+            lane.dependency = policy.dependency_at(primary.as_ref(), task.record.route).cloned();
+            task.stand_in = lane.dependency.clone().filter(|name| Some(name) != primary.as_ref());
+        }
+        lane.follow(&task.record.ledger);
+        // What does not wait has no need of it.
+        task.among_retries = lane.retry && waits;
+        Ok(policy.route_at(primary.as_ref(), before.route))
     }
 
     /// Everything after a task's record. None: it is not there any more, which the guard will find.

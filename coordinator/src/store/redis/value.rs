@@ -22,6 +22,8 @@
 use std::collections::BTreeMap;
 
 use prost::Message;
+use redrive_shared::cost::Cost;
+use redrive_shared::failure::FailureClass;
 use redrive_shared::id::Name;
 use redrive_shared::lifecycle::{Fence, Record};
 use redrive_shared::limits::HISTORY_MAX_ENTRIES;
@@ -43,14 +45,17 @@ pub const STORED: [(&str, &str); 6] = [
     ("header", "50 bytes: version, state, epoch, nonce, runs, due, deadline, lengths, ordinal"),
     (
         "record",
-        "ledger, failures by class, last delay, most attempts, deadline or expiry, entries of history, lane of retries",
+        "ledger, failures by class, last delay, most attempts, deadline or expiry, entries of history, lane of retries, route, cost",
     ),
     (
         "meta",
-        "hash of the contents, queue, rank, dependency, group, type and its version, route, trace context, labels",
+        "hash of the contents, queue, rank, dependency, group, type and its version, route, trace context, labels, most cost",
     ),
     ("slot", "the payload; of a succeeded task its result"),
-    ("history", "an entry an attempt: run, agent, route, start, end, ending, failure, delay, reason"),
+    (
+        "history",
+        "an entry an attempt: run, agent, route, start, end, ending, failure, delay, reason, stand-in, cost",
+    ),
     ("beside it", "its key, a member of its lane (id and due time), an entry of the shard's log"),
 ];
 
@@ -93,6 +98,18 @@ struct StoredRecord {
     /// lane where it is not set.
     #[prost(bool, tag = "11")]
     among_retries: bool,
+    /// See [`Task::stand_in`]. What follows is lost in the same way: the task is then on its own dependency's lane again, as
+    /// its release puts it there, and what it cost up to then is not counted.
+    #[prost(string, optional, tag = "12")]
+    stand_in: Option<String>,
+    /// Missing: the one that it began with.
+    #[prost(uint32, optional, tag = "13")]
+    route: Option<u32>,
+    /// Missing: as many as failed.
+    #[prost(uint32, optional, tag = "14")]
+    failed_on_route: Option<u32>,
+    #[prost(uint64, tag = "15")]
+    cost_micros: u64,
 }
 
 /// What never changes of a task, but for its payload.
@@ -114,11 +131,13 @@ pub(super) struct Meta {
     #[prost(uint32, optional, tag = "7")]
     pub type_version: Option<u32>,
     #[prost(uint32, tag = "8")]
-    pub route: u32,
+    route: u32,
     #[prost(string, optional, tag = "9")]
     pub traceparent: Option<String>,
     #[prost(btree_map = "string, string", tag = "10")]
     pub labels: BTreeMap<String, String>,
+    #[prost(uint64, optional, tag = "11")]
+    max_cost_micros: Option<u64>,
 }
 
 /// A lease as the store keeps it beside its task.
@@ -175,6 +194,9 @@ pub(super) struct Task {
     /// Whether it waits in a lane of retries. It is written with the task, since its ledger alone does not say so: what an
     /// older release scheduled waits elsewhere.
     pub among_retries: bool,
+    /// The dependency in whose lane it waits, or waited last, where that is not its own. It is written with the task too: the
+    /// policy that chose it may have changed since.
+    pub stand_in: Option<Name>,
     /// What its value began with as it was read; zeros of a new task.
     header: [u8; HEADER_BYTES],
     /// Who holds it.
@@ -193,25 +215,25 @@ impl Meta {
             hash: hash.to_vec(),
             queue: lane.queue.to_string(),
             rank: crate::store::format::rank(lane.priority).into(),
-            dependency: lane.dependency.as_ref().map(ToString::to_string),
+            dependency: task.spec.dependency.as_ref().map(ToString::to_string),
             group: lane.group.as_ref().map(ToString::to_string),
             task_type: if task.task_type == task.queue { String::new() } else { task.task_type.to_string() },
             type_version: task.spec.type_version,
             route: task.spec.route,
             traceparent: task.spec.traceparent.clone(),
             labels: task.spec.labels.clone(),
+            max_cost_micros: task.spec.max_cost_usd.map(Cost::micros),
         }
     }
 
-    /// Its lane, of retries or not.
+    /// The lane of its own dependency, of retries or not.
     fn lane(&self, retry: bool) -> Result<Lane, Unreadable> {
-        let name = |text: &String| Name::new(text.as_str()).map_err(|_| Unreadable::Field("name"));
         let rank = u8::try_from(self.rank).map_err(|_| Unreadable::Field("priority"))?;
         Ok(Lane {
             queue: name(&self.queue)?,
             priority: priority_from(rank).ok_or(Unreadable::Field("priority"))?,
-            dependency: self.dependency.as_ref().map(name).transpose()?,
-            group: self.group.as_ref().map(name).transpose()?,
+            dependency: self.primary()?,
+            group: self.group.as_deref().map(name).transpose()?,
             retry,
         })
     }
@@ -222,15 +244,19 @@ impl Meta {
         Name::new(text.as_str()).map_err(|_| Unreadable::Field("type"))
     }
 
-    /// The upstream that it needs.
-    pub fn needs(&self) -> Option<&str> {
-        self.dependency.as_deref()
+    /// The upstream that it was enqueued with.
+    pub fn primary(&self) -> Result<Option<Name>, Unreadable> {
+        self.dependency.as_deref().map(name).transpose()
     }
 
     /// The name of its queue.
     pub fn queue(&self) -> &str {
         &self.queue
     }
+}
+
+fn name(text: &str) -> Result<Name, Unreadable> {
+    Name::new(text).map_err(|_| Unreadable::Field("name"))
 }
 
 impl Task {
@@ -242,6 +268,7 @@ impl Task {
             header: [0; HEADER_BYTES],
             entries,
             among_retries: false,
+            stand_in: None,
             lease: None,
             ordinal: 0,
             meta,
@@ -265,6 +292,8 @@ impl Task {
         let meta_from = HEADER_BYTES + record_bytes;
         let stored = StoredRecord::decode(value.get(HEADER_BYTES..meta_from).ok_or(Unreadable::Short)?)?;
         let meta = value.get(meta_from..meta_from + meta_bytes).ok_or(Unreadable::Short)?;
+        let meta = Meta::decode(meta)?;
+        let class_failures = class_counts_from(&stored.class_failures);
         let record = Record {
             state: state_from(header[1]).ok_or(Unreadable::Field("state"))?,
             epoch: number(&header, 2, 8).cast_signed(),
@@ -281,19 +310,25 @@ impl Task {
                 undelivered: stored.undelivered,
                 deferred: stored.deferred,
                 released: stored.released,
+                lock_waits: class_failures.of(FailureClass::LockTimeout),
+                cost_usd: Cost::from_micros(stored.cost_micros),
             },
-            class_failures: class_counts_from(&stored.class_failures),
+            class_failures,
             previous_delay_ms: stored.previous_delay_ms,
             max_attempts: stored.max_attempts,
+            max_cost: meta.max_cost_micros.map(Cost::from_micros),
+            route: stored.route.unwrap_or(meta.route),
+            failed_on_route: stored.failed_on_route.unwrap_or(stored.failed),
             expires_ms: stored.expires_ms,
         };
         Ok(Self {
             record,
             entries: stored.entries,
             among_retries: stored.among_retries,
+            stand_in: stored.stand_in.as_deref().map(name).transpose()?,
             lease: None,
             ordinal: number(&header, 42, 8).cast_signed(),
-            meta: Meta::decode(meta)?,
+            meta,
             meta_bytes,
             slot_bytes: length(38, 4),
             header,
@@ -320,7 +355,8 @@ impl Task {
 
     /// The lane that it waits in, or was in when it last waited.
     pub fn lane(&self) -> Result<Lane, Unreadable> {
-        self.meta.lane(self.among_retries)
+        let lane = self.meta.lane(self.among_retries)?;
+        Ok(Lane { dependency: self.stand_in.clone().or(lane.dependency), ..lane })
     }
 
     /// Slot and history of a whole value.
@@ -348,6 +384,11 @@ impl Task {
             expires_ms: self.record.expires_ms,
             entries: self.entries,
             among_retries: self.among_retries,
+            stand_in: self.stand_in.as_ref().map(ToString::to_string),
+            route: Some(self.record.route).filter(|route| *route != self.meta.route),
+            failed_on_route: Some(self.record.failed_on_route)
+                .filter(|failed| *failed != self.record.ledger.failed),
+            cost_micros: self.record.ledger.cost_usd.micros(),
         };
         let record_bytes = stored.encoded_len();
         let mut bytes = Vec::with_capacity(HEADER_BYTES + record_bytes + room);

@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::leases::miss_deadline;
 use super::rows::{HOT_COLUMNS, Hot, corrupt, hot, is_unreadable, json, optional, parse, required, to_json};
-use super::tx::Tx;
+use super::tx::{Before, Tx};
 use crate::store::gates::Allowance;
 use crate::store::views::{self, Contents};
 use crate::store::{Claim, Claimed, Restriction};
@@ -112,7 +112,7 @@ fn visit(
         if !filling.takes(contents.payload.get().len()) {
             break;
         }
-        let before = task.record.state;
+        let before = Before::of(&task.record);
         let nonce = Nonce(tx.rng.random());
         let lease_ms = claim.lease_ms.unwrap_or(policy.lease_ms);
         match task.record.claim(lease_ms, nonce, &policy, tx.now_us) {
@@ -121,7 +121,7 @@ fn visit(
                 task.boot_id = claim.boot_id.as_ref().map(ToString::to_string);
                 match lease(tx, &task, contents, lease_ms) {
                     Ok(lease) => {
-                        tx.save_row(&task, before)?;
+                        tx.save_row(&task, before.state)?;
                         filling.given.push((task.seq, task.record.epoch));
                         filling.claimed.leases.push(lease);
                     }
@@ -132,8 +132,9 @@ fn visit(
             Ok(Some(verdict)) => {
                 task.agent = None;
                 let now_ms = tx.now_ms();
-                tx.write_history(&mut task, &verdict, None, now_ms, None)?;
-                tx.save_row(&task, before)?;
+                let line = tx.line(&task, &verdict, &before, now_ms)?;
+                tx.write_history(&mut task, &line)?;
+                tx.save_row(&task, before.state)?;
                 filling.claimed.too_late.push(TaskId::new(task.id).map_err(|error| corrupt(24, error))?);
             }
             // Selected as scheduled and due within this transaction.
@@ -151,9 +152,9 @@ fn contents(row: &Row<'_>) -> rusqlite::Result<Contents> {
         task_type: required(row, HOT_COLUMNS)?,
         type_version: optional(row, HOT_COLUMNS + 1)?,
         payload: parse(row.get_ref(HOT_COLUMNS + 2)?.as_str()?, HOT_COLUMNS + 2)?,
-        route: row.get(HOT_COLUMNS + 3)?,
-        traceparent: row.get(HOT_COLUMNS + 4)?,
-        labels: json(row, HOT_COLUMNS + 5)?.unwrap_or_default(),
+        route: row.get(25)?,
+        traceparent: row.get(HOT_COLUMNS + 3)?,
+        labels: json(row, HOT_COLUMNS + 4)?.unwrap_or_default(),
     })
 }
 
@@ -174,6 +175,7 @@ fn lease(tx: &Tx<'_>, task: &Hot, contents: Contents, lease_ms: u64) -> rusqlite
         None
     };
     let id = TaskId::new(task.id.as_str()).map_err(|error| corrupt(24, error))?;
+    let contents = Contents { route: policy.route_at(tx.primary(task)?, contents.route), ..contents };
     Ok(views::lease(id, &task.record, lane.clone(), contents, last_failure, &policy, lease_ms))
 }
 

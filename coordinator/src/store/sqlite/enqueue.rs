@@ -1,12 +1,13 @@
 //! `enqueue`: tasks come onto their queues.
 
+use redrive_shared::cost::Cost;
 use redrive_shared::lifecycle::{Record, Verdict};
 use redrive_shared::task::TaskState;
 use rusqlite::{OptionalExtension, params};
 
 use super::queues::Queue;
-use super::rows::{Hot, class_counts, state_from, state_number, to_json};
-use super::tx::Tx;
+use super::rows::{Hot, class_counts, failed_on_route, micros, state_from, state_number, to_json};
+use super::tx::{Line, Tx};
 use crate::store::format::contents_hash;
 use crate::store::{Enqueue, Enqueued};
 
@@ -20,7 +21,7 @@ fn enqueue_one(tx: &mut Tx<'_>, task: &Enqueue) -> rusqlite::Result<Enqueued> {
     if let Some(known) = compare(tx, task, &hash)? {
         return Ok(known);
     }
-    let (record, verdict) = Record::enqueue(&task.start(), &queue.policy, tx.now_us, tx.rng);
+    let (record, verdict) = Record::enqueue(&task.start(), task.terms(&queue.policy), tx.now_us, tx.rng);
     insert(tx, task, &queue, record, verdict, &hash)
 }
 
@@ -47,11 +48,41 @@ fn insert(
     verdict: Option<Verdict>,
     hash: &[u8],
 ) -> rusqlite::Result<Enqueued> {
-    let lane = tx.intern(&task.lane(&record.ledger), queue.number)?;
-    let now_ms = tx.now_ms();
+    let lane = task.lane(&record, &queue.policy);
+    let primary = task.spec.dependency.clone().filter(|name| Some(name) != lane.dependency.as_ref());
+    let (lane, enqueued_ms) = (tx.intern(&lane, queue.number)?, tx.now_ms());
+    let (id, agent, boot_id) = (task.id.to_string(), None, None);
+    let mut hot = Hot { seq: 0, lane, id, record, entries: 0, enqueued_ms, agent, boot_id, primary };
+    insert_row(tx, &hot, i64::from(verdict.is_some()))?;
+    hot.seq = tx.connection.last_insert_rowid();
+    insert_body(tx, hot.seq, task, hash)?;
+    if let Some(verdict) = verdict {
+        let line = Line {
+            verdict: &verdict,
+            failure: task.failure.as_ref(),
+            started_ms: enqueued_ms,
+            note: None,
+            route: queue.policy.route_at(task.spec.dependency.as_ref(), task.spec.route),
+            stand_in: task.failed_at(&queue.policy),
+            cost: Cost::default(),
+        };
+        tx.write_history(&mut hot, &line)?;
+    }
+    let (state, due_ms) = (hot.record.state, hot.record.due_ms);
+    if state == TaskState::Scheduled {
+        tx.memory.lanes.add_due(lane, due_ms);
+    }
+    tx.count(queue.number, state, 1);
+    tx.count_lane(lane, 1);
+    Ok(Enqueued::Created { state, due_ms })
+}
+
+/// Writes the hot row of a new task, with so many lines of history that follow.
+fn insert_row(tx: &Tx<'_>, task: &Hot, entries: i64) -> rusqlite::Result<()> {
+    let record = &task.record;
     tx.connection.prepare_cached(include_str!("sql/insert_task.sql"))?.execute(params![
-        task.id.as_str(),
-        lane,
+        task.id,
+        task.lane,
         state_number(record.state),
         record.epoch,
         record.nonce.0.cast_signed(),
@@ -70,31 +101,14 @@ fn insert(
         record.max_attempts,
         record.deadline_ms,
         record.expires_ms,
-        i64::from(verdict.is_some()),
-        now_ms,
+        entries,
+        task.enqueued_ms,
+        record.route,
+        failed_on_route(record),
+        task.primary.as_deref(),
+        record.max_cost.map(micros),
     ])?;
-    let seq = tx.connection.last_insert_rowid();
-    insert_body(tx, seq, task, hash)?;
-    let (state, due_ms) = (record.state, record.due_ms);
-    if let Some(verdict) = verdict {
-        let mut hot = Hot {
-            seq,
-            lane,
-            id: String::new(),
-            record,
-            entries: 0,
-            enqueued_ms: now_ms,
-            agent: None,
-            boot_id: None,
-        };
-        tx.write_history(&mut hot, &verdict, task.failure.as_ref(), now_ms, None)?;
-    }
-    if state == TaskState::Scheduled {
-        tx.memory.lanes.add_due(lane, due_ms);
-    }
-    tx.count(queue.number, state, 1);
-    tx.count_lane(lane, 1);
-    Ok(Enqueued::Created { state, due_ms })
+    Ok(())
 }
 
 fn insert_body(tx: &Tx<'_>, seq: i64, task: &Enqueue, hash: &[u8]) -> rusqlite::Result<()> {

@@ -1,13 +1,13 @@
 //! `extend`, `settle`, `reap`, and letting leases run out.
 
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::lifecycle::Refused;
+use redrive_shared::lifecycle::{Refused, Terms};
 use redrive_shared::limits::{AGENT_DEAD_AFTER_MS, RESTART_GRACE_MS};
 use redrive_shared::task::{Lane, TaskState};
 use rusqlite::{OptionalExtension, params};
 
 use super::rows::{Hot, corrupt, hot};
-use super::tx::{Before, Tx};
+use super::tx::{Before, Line, Tx};
 use crate::store::{Arrival, Ending, Extend, Extended, Reap, Reaped, Run, Settle, Settled};
 
 pub(super) fn extend(tx: &mut Tx<'_>, batch: &[Extend]) -> rusqlite::Result<Vec<Extended>> {
@@ -50,19 +50,22 @@ pub(super) fn settle(tx: &mut Tx<'_>, mut batch: Vec<Settle>) -> rusqlite::Resul
 
 fn settle_one(tx: &mut Tx<'_>, item: &mut Settle) -> rusqlite::Result<Settled> {
     let Some(mut task) = tx.load(&item.id)? else { return Ok(Settled::Unknown) };
-    if let Some(dependency) = &tx.lane(task.lane)?.dependency {
+    let Lane { queue, dependency, .. } = tx.lane(task.lane)?.clone();
+    if let Some(dependency) = &dependency {
         item.ending.at_dependency(dependency);
     }
     let before = Before::of(&task.record);
-    let policy = tx.policy(task.lane)?;
-    let now_ms = tx.now_ms();
-    match task.record.settle(item.fence, item.ending.ended(), &policy, now_ms, tx.rng) {
+    let (policy, now_ms) = (tx.policy(task.lane)?, tx.now_ms());
+    let primary = task.primary.as_ref().or(dependency.as_ref());
+    let terms = Terms { policy: &policy, primary, standing: &item.standing };
+    match task.record.settle(item.fence, item.attempt(&item.ending), terms, now_ms, tx.rng) {
         Ok(verdict) => {
             if before.state != TaskState::Leased {
                 // It was handed off: whoever did it next is not known here.
                 task.agent = None;
             }
-            tx.write_history(&mut task, &verdict, item.ending.failure(), before.started_ms(now_ms), None)?;
+            let line = tx.line(&task, &verdict, &before, before.started_ms(now_ms))?;
+            tx.write_history(&mut task, &Line { failure: item.ending.failure(), ..line })?;
             if let Ending::Done(Some(result)) = &item.ending {
                 tx.connection
                     .prepare_cached("INSERT OR REPLACE INTO results (seq, result) VALUES (?1, ?2)")?
@@ -72,7 +75,6 @@ fn settle_one(tx: &mut Tx<'_>, item: &mut Settle) -> rusqlite::Result<Settled> {
                 task.agent.as_deref().map(Name::new).transpose().map_err(|error| corrupt(22, error))?;
             tx.save(&mut task, &before)?;
             let (state, due_ms) = (task.record.state, task.record.due_ms);
-            let Lane { queue, dependency, .. } = tx.lane(task.lane)?.clone();
             Ok(Settled::Applied { state, due_ms, queue, dependency, agent, retried: before.was_tried })
         }
         Err(Refused::Repeated(state)) => Ok(Settled::Repeated { state, due_ms: task.record.due_ms }),
@@ -112,8 +114,8 @@ pub(super) fn miss_deadline(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<
     // The caller has looked, within this transaction.
     let verdict = missed.map_err(|_| rusqlite::Error::StatementChangedRows(0))?;
     task.agent = None;
-    let now_ms = tx.now_ms();
-    tx.write_history(&mut task, &verdict, None, now_ms, None)?;
+    let line = tx.line(&task, &verdict, &before, tx.now_ms())?;
+    tx.write_history(&mut task, &line)?;
     tx.save(&mut task, &before)?;
     TaskId::new(task.id).map_err(|error| corrupt(24, error))
 }
@@ -125,15 +127,18 @@ fn lose(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<Reaped> {
     let lost = task.record.lose(&policy, tx.now_us, tx.rng);
     // The query selects leased tasks only, within this transaction.
     let verdict = lost.map_err(|_| rusqlite::Error::StatementChangedRows(0))?;
-    tx.write_history(&mut task, &verdict, None, before.started_ms(tx.now_ms()), None)?;
+    let line = tx.line(&task, &verdict, &before, before.started_ms(tx.now_ms()))?;
+    tx.write_history(&mut task, &line)?;
+    let Lane { queue, dependency, .. } = tx.lane(task.lane)?.clone();
     tx.save(&mut task, &before)?;
     Ok(Reaped {
         id: TaskId::new(task.id.as_str()).map_err(|error| corrupt(24, error))?,
-        queue: tx.queue_name(task.lane)?,
-        dependency: tx.lane(task.lane)?.dependency.clone(),
+        queue,
+        dependency,
         epoch,
         agent: holder.and_then(|agent| Name::new(agent).ok()),
         started,
+        retried: before.was_tried,
         state: task.record.state,
         due_ms: task.record.due_ms,
     })

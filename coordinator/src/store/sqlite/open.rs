@@ -76,17 +76,20 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
     for table in LATER_TABLES {
         connection.execute_batch(table)?;
     }
-    add_gates(connection)
+    let gates = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'gates')";
+    add(connection, gates, include_str!("sql/add_gates.sql"))?;
+    let routes = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('tasks') WHERE name = 'primary_dependency')";
+    add(connection, routes, include_str!("sql/add_routes.sql"))
 }
 
-/// Adds what came after the version, and what an older release passes over if it is put back: so the version stays.
-fn add_gates(connection: &Connection) -> rusqlite::Result<()> {
-    let known = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'gates')";
-    if connection.query_row(known, [], |row| row.get(0))? {
+/// Adds what came after the version, unless it is known, and what an older release passes over if it is put back: so the
+/// version stays.
+fn add(connection: &Connection, is_known: &str, sql: &str) -> rusqlite::Result<()> {
+    if connection.query_row(is_known, [], |row| row.get(0))? {
         return Ok(());
     }
     connection.execute_batch("BEGIN IMMEDIATE")?;
-    connection.execute_batch(include_str!("sql/add_gates.sql"))?;
+    connection.execute_batch(sql)?;
     connection.execute_batch("COMMIT")
 }
 
@@ -150,5 +153,35 @@ pub(super) fn cannot_open(location: &Location, error: &rusqlite::Error) -> Store
             location.file.display()
         )),
         error => store_error(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rows::hot;
+    use super::*;
+
+    #[test]
+    fn tables_of_the_first_release_get_what_came_later_and_their_tasks_keep_their_route() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = Location { file: directory.path().join(DATABASE), durable: false };
+        let old = Connection::open(&location.file).unwrap();
+        old.execute_batch(include_str!("sql/schema.sql")).unwrap();
+        old.pragma_update(None, "user_version", SCHEMA_VERSION).unwrap();
+        old.execute_batch(
+            "INSERT INTO lanes (lane, queue, priority, dependency, tasks) VALUES (1, 1, 1, 'd', 1);
+             INSERT INTO tasks (id, lane, state, epoch, nonce, due_ms, lease_until_ms, started, leased_at_ms, runs, failed,
+               lost, undelivered, deferred, released, deadline_ms, entries, enqueued_ms)
+             VALUES ('t', 1, 0, 5, 0, 7, 0, 0, 0, 1, 3, 0, 0, 0, 0, 99, 0, 7);
+             INSERT INTO bodies (seq, task_type, payload_hash, route, payload) VALUES (1, 'q', x'00', 2, '{}');",
+        )
+        .unwrap();
+        drop(old);
+        for _ in 0..2 {
+            let connection = open_writer(&location).unwrap();
+            let task = connection.query_row(include_str!("sql/load_task.sql"), ["t"], hot).unwrap();
+            assert_eq!((task.record.route, task.record.failed_on_route), (2, 3));
+            assert!(task.primary.is_none() && task.record.ledger.cost_usd.is_zero());
+        }
     }
 }

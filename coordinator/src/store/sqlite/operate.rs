@@ -11,7 +11,7 @@ use rusqlite::params;
 use super::commands;
 use super::leases::extend;
 use super::rows::{Hot, required, state_from, to_json};
-use super::tx::{Before, Tx};
+use super::tx::{Before, Line, Tx};
 use crate::store::{Acted, Beaten, Extend};
 
 pub(super) fn cancel(tx: &mut Tx<'_>, ids: &[TaskId], reason: Option<&str>) -> rusqlite::Result<Vec<Acted>> {
@@ -58,7 +58,8 @@ fn act(
             // Whoever held it last has no part in this.
             task.agent = None;
         }
-        tx.write_history(&mut task, &verdict, None, started_ms, Some(why))?;
+        let line = tx.line(&task, &verdict, &before, started_ms)?;
+        tx.write_history(&mut task, &Line { note: Some(why), ..line })?;
         tx.save(&mut task, &before)?;
     }
     let ended = (before.state == TaskState::Leased && task.record.epoch != epoch).then_some(epoch);

@@ -8,7 +8,7 @@ use redrive_shared::wire::{AgentView, Heartbeat, QueueView};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{
-    HOT_COLUMNS, corrupt, hot, json, name, parse, priority_from, required, state_from, state_number,
+    HOT_COLUMNS, corrupt, cost, hot, json, name, parse, priority_from, required, state_from, state_number,
 };
 use crate::store::commands::Commands;
 use crate::store::{Filter, Listed, views};
@@ -26,7 +26,9 @@ pub(super) fn view(connection: &Connection, id: &str, detail: Detail) -> rusqlit
     let found = statement.query_row([id], |row| Ok((row.get::<_, i64>(0)?, task_view(row)?))).optional()?;
     let Some((seq, mut task)) = found else { return Ok(None) };
     match detail {
-        Detail::Whole => task.history = history(connection, seq)?,
+        Detail::Whole => {
+            task.history = history(connection, seq, task.primary.as_ref().or(task.dependency.as_ref()))?
+        }
         Detail::Line => task.payload = None,
     }
     Ok(Some(task))
@@ -37,12 +39,15 @@ fn task_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
     let task = hot(row)?;
     let policy: RetryPolicy = json(row, BODY + 4)?.unwrap_or_default();
     let leased = task.record.state == TaskState::Leased;
+    let dependency = name(row, BODY + 6)?;
     Ok(TaskView {
         id: TaskId::new(task.id).map_err(|error| corrupt(24, error))?,
         state: task.record.state,
         queue: required(row, BODY + 3)?,
         task_type: required(row, BODY)?,
-        dependency: name(row, BODY + 6)?,
+        route: policy.route_at(task.primary.as_ref().or(dependency.as_ref()), task.record.route),
+        dependency,
+        primary: task.primary,
         group: name(row, BODY + 7)?,
         priority: priority_from(row.get(BODY + 5)?)?,
         enqueued_at_ms: task.enqueued_ms,
@@ -54,6 +59,7 @@ fn task_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
         runs: task.record.runs,
         max_attempts: policy.attempts_allowed(task.record.max_attempts),
         ledger: task.record.ledger,
+        max_cost_usd: task.record.max_cost,
         why: row.get(BODY + 10)?,
         result: json(row, BODY + 8)?,
         last_failure: json(row, BODY + 9)?,
@@ -64,17 +70,23 @@ fn task_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
     })
 }
 
-fn history(connection: &Connection, seq: i64) -> rusqlite::Result<Vec<AttemptRecord>> {
+fn history(
+    connection: &Connection,
+    seq: i64,
+    primary: Option<&Name>,
+) -> rusqlite::Result<Vec<AttemptRecord>> {
     let mut statement = connection.prepare_cached(include_str!("sql/history.sql"))?;
     let rows = statement.query_map([seq], |row| {
         Ok(AttemptRecord {
             run: row.get(0)?,
             agent: name(row, 1)?,
             route: row.get(2)?,
+            dependency: name(row, 9)?.or_else(|| primary.cloned()),
             started_at_ms: row.get(3)?,
             ended_at_ms: row.get(4)?,
             end: parse(&format!("\"{}\"", row.get_ref(5)?.as_str()?), 5)?,
             failure: json(row, 6)?,
+            cost_usd: cost(row.get(10)?),
             delay_ms: row.get::<_, Option<i64>>(7)?.map(i64::cast_unsigned),
             why: row.get(8)?,
         })

@@ -1,5 +1,8 @@
 //! How records look in rows: the stored format, in one place.
 
+use redrive_shared::cost::Cost;
+use redrive_shared::failure::FailureClass;
+use redrive_shared::id::Name;
 use redrive_shared::lifecycle::{ClassCounts, Record};
 use redrive_shared::task::{AttemptEnd, Ledger, Nonce, Priority, TaskState};
 use rusqlite::Row;
@@ -20,12 +23,16 @@ pub(super) struct Hot {
     pub enqueued_ms: i64,
     pub agent: Option<String>,
     pub boot_id: Option<String>,
+    /// The dependency that it was enqueued with, where its lane is another's.
+    pub primary: Option<Name>,
 }
 
 /// Columns of a hot row, in the order that every `load_*.sql` selects them; a body's columns start after them.
-pub(super) const HOT_COLUMNS: usize = 25;
+pub(super) const HOT_COLUMNS: usize = 30;
 
 pub(super) fn hot(row: &Row<'_>) -> rusqlite::Result<Hot> {
+    let class_failures = format::class_counts_from(row.get_ref(15)?.as_blob_or_null()?.unwrap_or_default());
+    let failed = row.get(10)?;
     let record = Record {
         state: state_from(row.get(2)?)?,
         epoch: row.get(3)?,
@@ -36,15 +43,20 @@ pub(super) fn hot(row: &Row<'_>) -> rusqlite::Result<Hot> {
         leased_at_ms: row.get(8)?,
         runs: row.get(9)?,
         ledger: Ledger {
-            failed: row.get(10)?,
+            failed,
             lost: row.get(11)?,
             undelivered: row.get(12)?,
             deferred: row.get(13)?,
             released: row.get(14)?,
+            lock_waits: class_failures.of(FailureClass::LockTimeout),
+            cost_usd: cost(row.get(28)?),
         },
-        class_failures: format::class_counts_from(row.get_ref(15)?.as_blob_or_null()?.unwrap_or_default()),
+        class_failures,
         previous_delay_ms: row.get::<_, Option<i64>>(16)?.map(i64::cast_unsigned),
         max_attempts: row.get(17)?,
+        max_cost: row.get::<_, Option<i64>>(29)?.map(cost),
+        route: row.get(25)?,
+        failed_on_route: row.get::<_, Option<u32>>(26)?.unwrap_or(failed),
         deadline_ms: row.get(18)?,
         expires_ms: row.get(19)?,
     };
@@ -57,7 +69,23 @@ pub(super) fn hot(row: &Row<'_>) -> rusqlite::Result<Hot> {
         agent: row.get(22)?,
         boot_id: row.get(23)?,
         id: row.get(24)?,
+        primary: name(row, 27)?,
     })
+}
+
+/// An amount of a column.
+pub(super) fn cost(micros: i64) -> Cost {
+    Cost::from_micros(micros.max(0).unsigned_abs())
+}
+
+/// An amount for a column. More than fits is no sum of anything.
+pub(super) fn micros(cost: Cost) -> i64 {
+    i64::try_from(cost.micros()).unwrap_or(i64::MAX)
+}
+
+/// What is written of the failures on a task's route: nothing where all failures are.
+pub(super) fn failed_on_route(record: &Record) -> Option<u32> {
+    (record.failed_on_route != record.ledger.failed).then_some(record.failed_on_route)
 }
 
 /// The number of a state in the tables.

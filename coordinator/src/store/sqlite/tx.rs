@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rand::rngs::SmallRng;
+use redrive_shared::cost::Cost;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Record, Verdict};
 use redrive_shared::limits::HISTORY_MAX_ENTRIES;
@@ -13,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::lanes::LaneIndex;
 use super::queues::QueueBook;
-use super::rows::{Hot, class_counts, ending_name, hot, state_number, to_json};
+use super::rows::{Hot, class_counts, ending_name, failed_on_route, hot, micros, state_number, to_json};
 use crate::store::format::rank;
 
 /// How long a task that cannot be read is put off.
@@ -73,7 +74,7 @@ impl<'a> Tx<'a> {
         let from = task.lane;
         let waits = task.record.state == TaskState::Scheduled;
         if waits {
-            self.follow_ledger(task)?;
+            self.follow(task)?;
         }
         self.save_row(task, before.state)?;
         let stays = waits && task.lane == from && task.record.due_ms <= before.due_ms;
@@ -86,13 +87,20 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    /// Moves a task that is to wait into the lane where its ledger says. The one that it was in may also be from a release
-    /// that did not tell retries apart: nothing but this moves those.
-    fn follow_ledger(&mut self, task: &mut Hot) -> rusqlite::Result<()> {
-        let mut lane = self.lane(task.lane)?.clone();
-        let before = lane.retry;
+    /// Moves a task that is to wait into the lane of its route, and of retries where its ledger says so. The one that it was in
+    /// may also be from before its policy changed, or from a release that did not tell retries apart: nothing but this moves
+    /// those.
+    fn follow(&mut self, task: &mut Hot) -> rusqlite::Result<()> {
+        let before = self.lane(task.lane)?;
+        let (mut lane, policy) = (before.clone(), self.policy(task.lane)?);
+        let primary = task.primary.take().or(lane.dependency.take());
+        lane.dependency = policy.dependency_at(primary.as_ref(), task.record.route).cloned();
         lane.follow(&task.record.ledger);
-        if lane.retry != before {
+        let moves = lane != *before;
+        if lane.dependency != primary {
+            task.primary = primary;
+        }
+        if moves {
             let to = self.intern(&lane, self.queue(task.lane)?)?;
             self.count_lane(task.lane, -1);
             self.count_lane(to, 1);
@@ -129,6 +137,10 @@ impl<'a> Tx<'a> {
             task.agent,
             task.boot_id,
             task.lane,
+            record.route,
+            failed_on_route(record),
+            task.primary.as_deref(),
+            micros(record.ledger.cost_usd),
         ])?;
         drop(statement);
         let queue = self.queue(task.lane)?;
@@ -148,26 +160,23 @@ impl<'a> Tx<'a> {
     }
 
     /// Adds a line to a task's history, and drops the oldest beyond the bound.
-    pub fn write_history(
-        &self,
-        task: &mut Hot,
-        verdict: &Verdict,
-        failure: Option<&FailureRecord>,
-        started_ms: i64,
-        note: Option<&str>,
-    ) -> rusqlite::Result<()> {
+    pub fn write_history(&self, task: &mut Hot, line: &Line<'_>) -> rusqlite::Result<()> {
+        let verdict = line.verdict;
         let mut statement = self.connection.prepare_cached(include_str!("sql/insert_attempt.sql"))?;
         statement.execute(params![
             task.seq,
             task.entries,
             task.record.runs,
             task.agent,
-            started_ms,
+            line.route,
+            line.started_ms,
             self.now_ms(),
             ending_name(verdict.end),
-            failure.map(to_json).transpose()?,
+            line.failure.map(to_json).transpose()?,
             verdict.delay_ms.map(u64::cast_signed),
-            note.unwrap_or(verdict.why),
+            line.note.unwrap_or(verdict.why),
+            line.stand_in.as_deref(),
+            micros(line.cost),
         ])?;
         task.entries += 1;
         let kept = i64::try_from(HISTORY_MAX_ENTRIES).unwrap_or(i64::MAX);
@@ -177,6 +186,26 @@ impl<'a> Tx<'a> {
             statement.execute(params![task.seq, task.entries - kept])?;
         }
         Ok(())
+    }
+
+    /// What a transition's line says beside its verdict: where the task was before it, and what it has cost since.
+    pub fn line<'l>(
+        &self,
+        task: &Hot,
+        verdict: &'l Verdict,
+        before: &Before,
+        started_ms: i64,
+    ) -> rusqlite::Result<Line<'l>> {
+        let stand_in = task.primary.as_ref().and(self.lane(task.lane)?.dependency.clone());
+        let spent = task.record.ledger.cost_usd.micros().saturating_sub(before.cost.micros());
+        let (failure, note, cost) = (None, None, Cost::from_micros(spent));
+        let route = self.policy(task.lane)?.route_at(self.primary(task)?, before.route);
+        Ok(Line { verdict, failure, started_ms, note, route, stand_in, cost })
+    }
+
+    /// The dependency that a task was enqueued with.
+    pub fn primary<'t>(&'t self, task: &'t Hot) -> rusqlite::Result<Option<&'t Name>> {
+        Ok(task.primary.as_ref().or(self.lane(task.lane)?.dependency.as_ref()))
     }
 
     /// The policy of a lane's queue.
@@ -227,11 +256,6 @@ impl<'a> Tx<'a> {
     /// The lane of a task.
     pub fn lane(&self, lane: i64) -> rusqlite::Result<&Lane> {
         self.memory.lanes.lane(lane).ok_or(rusqlite::Error::QueryReturnedNoRows)
-    }
-
-    /// The name of a lane's queue.
-    pub fn queue_name(&self, lane: i64) -> rusqlite::Result<Name> {
-        Ok(self.lane(lane)?.queue.clone())
     }
 
     /// The number of a lane, made if need be.
@@ -305,19 +329,36 @@ pub(super) struct Counted {
     lanes: HashMap<i64, i64>,
 }
 
+/// A line of history that is to be written.
+pub(super) struct Line<'a> {
+    pub verdict: &'a Verdict,
+    pub failure: Option<&'a FailureRecord>,
+    pub started_ms: i64,
+    /// What is said in the place of the verdict's words.
+    pub note: Option<&'a str>,
+    /// Where the attempt was on its chain.
+    pub route: u32,
+    /// Whom it went to, where that is not whom the task was enqueued with.
+    pub stand_in: Option<Name>,
+    pub cost: Cost,
+}
+
 /// What a record was before its transition.
 pub(super) struct Before {
     pub state: TaskState,
     due_ms: i64,
     leased_at_ms: i64,
+    route: u32,
+    cost: Cost,
     /// Whether it had failed or been lost.
     pub was_tried: bool,
 }
 
 impl Before {
     pub fn of(record: &Record) -> Self {
-        let Record { state, due_ms, leased_at_ms, ref ledger, .. } = *record;
-        Self { state, due_ms, leased_at_ms, was_tried: ledger.was_tried() }
+        let Record { state, due_ms, leased_at_ms, route, ref ledger, .. } = *record;
+        let (cost, was_tried) = (ledger.cost_usd, ledger.was_tried());
+        Self { state, due_ms, leased_at_ms, route, cost, was_tried }
     }
 
     /// When the attempt that ends now began: a lease's start, or now where nobody held one.

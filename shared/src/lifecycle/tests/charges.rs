@@ -3,7 +3,7 @@
 use super::*;
 
 fn ledger(record: &Record) -> [u32; 5] {
-    let Ledger { failed, lost, undelivered, deferred, released } = record.ledger;
+    let Ledger { failed, lost, undelivered, deferred, released, .. } = record.ledger;
     [failed, lost, undelivered, deferred, released]
 }
 

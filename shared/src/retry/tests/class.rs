@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::failure::FailureClass;
-use crate::retry::{Decision, EndReason, Ending, Failure, RetryPolicy, Strategy, class_default};
+use crate::retry::{Decision, EndReason, Ending, Failure, OnRoute, RetryPolicy, Strategy, class_default};
 
 /// (class, where unretryable, where exhausted, failures of the class allowed on one task)
 const TABLE: [(FailureClass, Ending, Ending, Option<u32>); 22] = [
@@ -30,7 +30,7 @@ const TABLE: [(FailureClass, Ending, Ending, Option<u32>); 22] = [
     (FailureClass::ToolError, Ending::Dead, Ending::Dead, Some(4)),
     (FailureClass::BusinessRule, Ending::Escalate, Ending::Escalate, None),
     (FailureClass::WorkerLost, Ending::Dead, Ending::Dead, Some(3)),
-    (FailureClass::LockTimeout, Ending::Dead, Ending::Dead, Some(20)),
+    (FailureClass::LockTimeout, Ending::Escalate, Ending::Escalate, Some(20)),
     (FailureClass::Unknown, Ending::Escalate, Ending::Escalate, Some(3)),
 ];
 
@@ -52,6 +52,7 @@ fn decide(class: FailureClass, retryable: bool, failed: u32, failed_in_class: u3
         hint_ms: None,
         now_ms: 0,
         deadline_ms: 365 * 86_400_000,
+        on: OnRoute::default(),
     };
     RetryPolicy::default().decide(&failure, &mut StdRng::seed_from_u64(1))
 }
@@ -85,6 +86,7 @@ fn a_retryable_failure_is_retried_as_often_as_its_class_allows() {
         }
         let reason = match (class, allowed) {
             (FailureClass::WorkerLost, _) => EndReason::Poison,
+            (FailureClass::LockTimeout, _) => EndReason::LockWaits,
             (_, Some(_)) => EndReason::ClassExhausted,
             (_, None) => EndReason::Exhausted,
         };

@@ -6,14 +6,14 @@ use rand::rngs::StdRng;
 
 use crate::failure::FailureClass;
 use crate::retry::{
-    ClassPolicy, Decision, DelayReason, EndReason, Ending, Failure, MAX_DELAY_MS, RetryPolicy, Risk,
+    ClassPolicy, Decision, DelayReason, EndReason, Ending, Failure, MAX_DELAY_MS, OnRoute, RetryPolicy, Risk,
     Strategy, class_default,
 };
 
 const NOW_MS: i64 = 1_800_000_000_000;
 
 /// A first, retryable failure with a day left.
-fn first(class: FailureClass) -> Failure {
+fn first(class: FailureClass) -> Failure<'static> {
     Failure {
         class,
         retryable: true,
@@ -24,6 +24,7 @@ fn first(class: FailureClass) -> Failure {
         hint_ms: None,
         now_ms: NOW_MS,
         deadline_ms: NOW_MS + 86_400_000,
+        on: OnRoute::default(),
     }
 }
 
@@ -109,6 +110,7 @@ proptest! {
         let deadline_ms = now_ms.saturating_add(left_ms);
         let failure = Failure {
             class, retryable, failed, failed_in_class, max_attempts, previous_delay_ms, hint_ms, now_ms, deadline_ms,
+            on: OnRoute::default(),
         };
         let policy = RetryPolicy::default();
         let decision = policy.decide(&failure, &mut StdRng::seed_from_u64(seed));
@@ -123,6 +125,9 @@ proptest! {
             match reason {
                 DelayReason::Hint => prop_assert!(delay_ms <= hint_ms + most_jitter_ms),
                 DelayReason::Policy => prop_assert!(delay_ms <= MAX_DELAY_MS + most_jitter_ms),
+                DelayReason::Fallback { .. } | DelayReason::Gate => {
+                    prop_assert!(false, "it has no other route and no gate");
+                }
             }
         }
     }
@@ -239,6 +244,7 @@ fn overrides_decide_over_defaults_and_over_the_classifier() {
             retryable: Some(true),
             when_unretryable: Some(Ending::Escalate),
             when_exhausted: Some(Ending::Dead),
+            fallback_after: None,
         },
     );
     let refused = Failure { retryable: false, ..first(class) };

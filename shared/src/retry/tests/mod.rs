@@ -3,5 +3,6 @@
 mod class;
 mod decide;
 mod distribution;
+mod fallback;
 mod policy;
 mod strategy;

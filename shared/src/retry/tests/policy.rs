@@ -3,9 +3,14 @@
 use utoipa::PartialSchema;
 
 use crate::failure::FailureClass;
+use crate::id::Name;
 use crate::retry::{ClassPolicy, Ending, MAX_DELAY_MS, PolicyError, RetryPolicy, Risk, Strategy};
 
 const DAY_MS: u64 = 86_400_000;
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
 
 fn every_strategy() -> [Strategy; 7] {
     [
@@ -28,7 +33,13 @@ fn nothing_written_is_the_default_policy() {
     assert_eq!((policy.max_attempts, policy.risk), (5, None));
     assert_eq!((policy.deadline_ms, policy.retention_ms), (DAY_MS, 2 * DAY_MS));
     assert_eq!((policy.timeout_ms, policy.lease_ms), (600_000, 30_000));
-    assert!(policy.overrides.is_empty());
+    assert!(policy.overrides.is_empty() && policy.fallbacks.is_empty());
+    assert_eq!((policy.deferrals_allowed(), policy.releases_allowed()), (10_000, 1_000));
+    // What an older release does not know it refuses: it is written only where it is set.
+    let written = serde_json::to_value(&policy).unwrap();
+    for field in ["fallbacks", "max_deferrals", "max_releases"] {
+        assert!(written.get(field).is_none(), "{written}");
+    }
     assert_eq!(policy.validate(), Ok(()));
 }
 
@@ -82,6 +93,7 @@ fn policies_survive_json_and_toml() {
             retryable: Some(false),
             when_unretryable: Some(Ending::Dead),
             when_exhausted: Some(Ending::Escalate),
+            fallback_after: Some(2),
         };
         let policy = RetryPolicy {
             risk: Some(Risk::High),
@@ -92,6 +104,11 @@ fn policies_survive_json_and_toml() {
             lease_ms: 1_000,
             strategy,
             overrides: [(FailureClass::Timeout, timeout), (FailureClass::Unknown, unknown)].into(),
+            fallbacks: [("claude/a/opus", &["claude/a/sonnet", "openai/b/gpt"][..]), ("pdf", &["ocr"][..])]
+                .map(|(primary, chain)| (name(primary), chain.iter().map(|text| name(text)).collect()))
+                .into(),
+            max_deferrals: Some(4),
+            max_releases: Some(5),
         };
         assert_eq!(policy.validate(), Ok(()));
         let json = serde_json::to_string(&policy).unwrap();
@@ -188,6 +205,19 @@ fn the_message_names_field_value_bound_and_remedy() {
         (r#"{"retention_ms": 0}"#, ["retention_ms", "0 ms", "1 to 63072000000 ms", "twice the deadline"]),
         (r#"{"timeout_ms": 0}"#, ["timeout_ms", "0 ms", "1 to 604800000 ms", "10 min"]),
         (r#"{"timeout_ms": 604800001}"#, ["timeout_ms", "604800001", "604800000 ms", "split"]),
+        (r#"{"max_deferrals": 0}"#, ["max_deferrals", "0", "1 to 1000000", "10,000"]),
+        (r#"{"max_releases": 1000001}"#, ["max_releases", "1000001", "1 to 1000000", "1,000"]),
+        (
+            r#"{"overrides": {"timeout": {"fallback_after": 101}}}"#,
+            ["overrides.timeout.fallback_after", "101", "0 to 100", "1 takes it at once"],
+        ),
+        (
+            r#"{"overrides": {"worker_lost": {"fallback_after": 1}}}"#,
+            ["overrides.worker_lost.fallback_after", "1", "0 to 0", "leave it out"],
+        ),
+        (r#"{"fallbacks": {"a/b": []}}"#, ["fallbacks.a/b", "0", "1 to 31", "leave the chain out"]),
+        (r#"{"fallbacks": {"a/b": ["c", "a/b"]}}"#, ["fallbacks.a/b", "`a/b`", "a cycle", "take it out"]),
+        (r#"{"fallbacks": {"a": ["c", "d", "c"]}}"#, ["fallbacks.a", "`c`", "twice", "take one out"]),
         (r#"{"lease_ms": 999}"#, ["lease_ms", "999 ms", "1000 to 86400000 ms", "30 s"]),
         (r#"{"lease_ms": 86400001}"#, ["lease_ms", "86400001", "86400000 ms", "extend"]),
     ] {
@@ -335,4 +365,20 @@ fn the_schema_requires_nothing_and_tags_strategies() {
     for name in ["full_jitter", "exponential_jitter", "schedule", r#""strategy""#] {
         assert!(strategy.contains(name), "no {name} in {strategy}");
     }
+}
+
+#[test]
+fn chains_are_bounded_and_do_not_nest() {
+    let chain = |length: usize| (0..length).map(|place| name(&format!("d{place}"))).collect::<Vec<_>>();
+    let with = |fallbacks| RetryPolicy { fallbacks, ..RetryPolicy::default() };
+    assert_eq!(with([(name("p"), chain(31))].into()).validate(), Ok(()));
+    let too_long = with([(name("p"), chain(32))].into()).validate().unwrap_err();
+    assert!(too_long.to_string().contains("fallbacks.p is 32, 1 to 31"), "{too_long}");
+    let many = |count: usize| (0..count).map(|place| (name(&format!("p{place}")), chain(1))).collect();
+    assert_eq!(with(many(256)).validate(), Ok(()));
+    assert!(with(many(257)).validate().is_err());
+    // Each other's stand-ins: no cycle, since a task follows only the chain of its own dependency.
+    let mutual = with([(name("a"), vec![name("b")]), (name("b"), vec![name("a")])].into());
+    assert_eq!(mutual.validate(), Ok(()));
+    assert_eq!(mutual.dependency_at(Some(&name("a")), 9).map(Name::as_str), Some("b"));
 }

@@ -24,14 +24,14 @@ async fn outcome_of(bytes: impl Into<Vec<u8>>) -> Outcome {
 
 async fn failure_of(bytes: impl Into<Vec<u8>>) -> FailureSignal {
     match outcome_of(bytes).await {
-        Outcome::Retry { failure } => failure,
+        Outcome::Retry { failure, .. } => failure,
         other => panic!("{other:?}"),
     }
 }
 
 async fn result_of(body: &str) -> Option<String> {
     match outcome_of(response("200 OK", "", body)).await {
-        Outcome::Done { result } => result.map(|json| json.get().to_owned()),
+        Outcome::Done { result, .. } => result.map(|json| json.get().to_owned()),
         other => panic!("{other:?}"),
     }
 }
@@ -43,7 +43,7 @@ fn class_of(failure: &FailureSignal) -> FailureClass {
 #[tokio::test]
 async fn the_task_is_posted_with_the_headers_that_fence_it() {
     let mut server = TestServer::answering(response("200 OK", "", "")).await;
-    assert!(matches!(post(&server.url).await, Outcome::Done { result: None }));
+    assert!(matches!(post(&server.url).await, Outcome::Done { result: None, .. }));
     let request = server.request().await;
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     for header in [
@@ -54,6 +54,7 @@ async fn the_task_is_posted_with_the_headers_that_fence_it() {
         "x-redrive-attempt: 2",
         "x-redrive-epoch: 1700000000000001",
         "x-redrive-route: 1",
+        "x-redrive-dependency: stripe/acct/charges",
         "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     ] {
         assert!(head.contains(header), "{header} in {head}");
@@ -121,7 +122,7 @@ async fn bodies_are_bounded() {
 
 #[tokio::test]
 async fn nobody_there_is_a_network_failure() {
-    let Outcome::Retry { failure } = post(&nobody().await).await else { panic!("a retry") };
+    let Outcome::Retry { failure, .. } = post(&nobody().await).await else { panic!("a retry") };
     assert_eq!(class_of(&failure), FailureClass::Network, "{failure:?}");
     let broken = failure_of("HTTP/1.1 200").await;
     assert_eq!(broken.http_status, None);
@@ -140,7 +141,7 @@ async fn an_endpoint_that_does_not_answer_is_left_alone_in_time() {
             stop.now(reason);
         });
         match (reason, outcome) {
-            (CancelReason::Timeout, Outcome::Retry { failure }) => {
+            (CancelReason::Timeout, Outcome::Retry { failure, .. }) => {
                 assert_eq!(failure.class, Some(FailureClass::Timeout));
             }
             (CancelReason::Draining, Outcome::Release {}) => {}

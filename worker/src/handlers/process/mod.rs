@@ -44,6 +44,10 @@ impl ProcessHandler {
             .env("REDRIVE_QUEUE", task.queue.as_str())
             .env("REDRIVE_AGENT", ctx.agent().as_str())
             .env("REDRIVE_API_URL", ctx.api_url());
+        match &task.dependency {
+            Some(dependency) => command.env("REDRIVE_DEPENDENCY", dependency.as_str()),
+            None => command.env_remove("REDRIVE_DEPENDENCY"),
+        };
         match &task.traceparent {
             Some(traceparent) => command.env("TRACEPARENT", traceparent),
             // The worker's own would tie every task to one trace.
@@ -90,7 +94,7 @@ fn outcome(finished: &Finished, ctx: &TaskContext) -> Outcome {
             | Outcome::Release {}),
         ) => told,
         Answer::Told(done @ Outcome::Done { .. }) if finished.status.success() => done,
-        Answer::Plain(result) if finished.status.success() => Outcome::Done { result },
+        Answer::Plain(result) if finished.status.success() => Outcome::done(result),
         Answer::Told(Outcome::Done { .. }) | Answer::Plain(_) => by_exit(finished),
     }
 }
@@ -181,13 +185,13 @@ fn failed(finished: &Finished, class: Option<FailureClass>, what: String) -> Out
 }
 
 fn retry(failure: FailureSignal) -> Outcome {
-    Outcome::Retry { failure }
+    Outcome::retry(failure)
 }
 
 fn dead(finished: &Finished, class: Option<FailureClass>, what: &str) -> Outcome {
-    Outcome::Dead { failure: signal(finished, class, what) }
+    Outcome::dead(signal(finished, class, what))
 }
 
 fn escalate(finished: &Finished, class: Option<FailureClass>, what: &str) -> Outcome {
-    Outcome::Escalate { failure: signal(finished, class, what) }
+    Outcome::escalate(signal(finished, class, what))
 }

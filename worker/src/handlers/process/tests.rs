@@ -26,14 +26,14 @@ async fn run(command: &str) -> Outcome {
 
 async fn result(command: &str) -> Option<String> {
     match run(command).await {
-        Outcome::Done { result } => result.map(|json| json.get().to_owned()),
+        Outcome::Done { result, .. } => result.map(|json| json.get().to_owned()),
         other => panic!("{command}: {other:?}"),
     }
 }
 
 async fn failure_of(command: &str) -> FailureSignal {
     match run(command).await {
-        Outcome::Retry { failure } => failure,
+        Outcome::Retry { failure, .. } => failure,
         other => panic!("{command}: {other:?}"),
     }
 }
@@ -80,11 +80,11 @@ async fn the_document_comes_on_standard_input_and_the_rest_in_the_environment() 
     assert!(echoed.contains(r#""id":"order-17/charge""#) && echoed.contains(r#""payload":1"#), "{echoed}");
     let environment = result(
         r#"printf '%s|' "$REDRIVE_TASK_ID" "$REDRIVE_ATTEMPT" "$REDRIVE_EPOCH" "$REDRIVE_NONCE" "$REDRIVE_ROUTE" \
-           "$REDRIVE_QUEUE" "$REDRIVE_AGENT" "$REDRIVE_API_URL" "$TRACEPARENT""#,
+           "$REDRIVE_DEPENDENCY" "$REDRIVE_QUEUE" "$REDRIVE_AGENT" "$REDRIVE_API_URL" "$TRACEPARENT""#,
     );
     assert_eq!(
         environment.await.unwrap(),
-        "\"order-17/charge|2|1700000000000001|0000000000000007|1|default|agent-1|http://127.0.0.1:7878|\
+        "\"order-17/charge|2|1700000000000001|0000000000000007|1|stripe/acct/charges|default|agent-1|http://127.0.0.1:7878|\
          00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01|\""
     );
 }
@@ -104,17 +104,19 @@ async fn what_is_said_in_so_many_words_counts_whatever_the_exit_code() {
     assert!(matches!(run(r#"echo '{"snooze_ms": 10}'; exit 1"#).await, Outcome::Snooze { delay_ms: 10 }));
     assert!(matches!(run(r#"echo '{"dead": {}}'"#).await, Outcome::Dead { .. }));
     assert!(matches!(run(r#"echo '{"escalate": {}}'"#).await, Outcome::Escalate { .. }));
-    let Outcome::Retry { failure } = run(r#"echo '{"result": 1}'; exit 3"#).await else { panic!("a retry") };
+    let Outcome::Retry { failure, .. } = run(r#"echo '{"result": 1}'; exit 3"#).await else {
+        panic!("a retry")
+    };
     assert_eq!(failure.exit_code, Some(3), "a result counts only with exit code 0");
 }
 
 #[tokio::test]
 async fn exit_codes_have_their_usual_meaning() {
     for code in [64, 65] {
-        let Outcome::Dead { failure } = run(&format!("exit {code}")).await else { panic!("{code}") };
+        let Outcome::Dead { failure, .. } = run(&format!("exit {code}")).await else { panic!("{code}") };
         assert_eq!((failure.class, failure.exit_code), (Some(FailureClass::InvalidRequest), Some(code)));
     }
-    let Outcome::Escalate { failure } = run("exit 77").await else { panic!("77") };
+    let Outcome::Escalate { failure, .. } = run("exit 77").await else { panic!("77") };
     assert_eq!(failure.class, Some(FailureClass::Permission));
     assert!(matches!(run("exit 78").await, Outcome::Escalate { .. }));
     assert_eq!(failure_of("exit 124").await.class, Some(FailureClass::Timeout));
@@ -155,16 +157,20 @@ async fn too_much_output_ends_the_process() {
 #[tokio::test]
 async fn a_handler_need_not_read_its_input() {
     let payload = format!("\"{}\"", "x".repeat(200_000));
-    assert!(matches!(run_with("exit 0", &payload).await, Outcome::Done { result: None }));
-    assert!(matches!(run_with("exec 0<&-; exit 0", &payload).await, Outcome::Done { result: None }));
-    let Outcome::Done { result: Some(result) } = run_with("wc -c", &payload).await else { panic!("done") };
+    assert!(matches!(run_with("exit 0", &payload).await, Outcome::Done { result: None, .. }));
+    assert!(matches!(run_with("exec 0<&-; exit 0", &payload).await, Outcome::Done { result: None, .. }));
+    let Outcome::Done { result: Some(result), .. } = run_with("wc -c", &payload).await else {
+        panic!("done")
+    };
     assert!(result.get().parse::<usize>().unwrap() > 200_000);
 }
 
 #[tokio::test]
 async fn a_time_out_ends_the_whole_group() {
     let command = "echo partial; (trap '' TERM; echo up; exec sleep 1000) > FIFO & wait";
-    let Outcome::Retry { failure } = stopped(command, CancelReason::Timeout).await else { panic!("a retry") };
+    let Outcome::Retry { failure, .. } = stopped(command, CancelReason::Timeout).await else {
+        panic!("a retry")
+    };
     assert_eq!(failure.class, Some(FailureClass::Timeout));
     assert!(failure.exception.unwrap().contains("time-out of 9000 ms"));
 }
@@ -187,7 +193,7 @@ async fn an_exit_with_0_after_sigterm_is_no_result_unless_it_says_so() {
     let quiet = "trap 'exit 0' TERM; (echo up; exec sleep 1000) > FIFO & wait";
     assert!(matches!(stopped(quiet, CancelReason::Draining).await, Outcome::Release {}));
     let done = r#"trap 'echo "{\"result\": 5}"; exit 0' TERM; (echo up; exec sleep 1000) > FIFO & wait"#;
-    assert!(matches!(stopped(done, CancelReason::Draining).await, Outcome::Done { result: Some(_) }));
+    assert!(matches!(stopped(done, CancelReason::Draining).await, Outcome::Done { result: Some(_), .. }));
 }
 
 #[tokio::test]
@@ -198,7 +204,7 @@ async fn nothing_that_it_left_behind_outlives_it() {
     let handler = ProcessHandler::new(command);
     let (task, ctx) = (lease("1"), context(&Stop::default()));
     let (outcome, ()) = tokio::join!(handler.run(&task, &ctx), witness.watch(|| ()));
-    let Outcome::Done { result: Some(result) } = outcome else { panic!("{outcome:?}") };
+    let Outcome::Done { result: Some(result), .. } = outcome else { panic!("{outcome:?}") };
     assert_eq!(result.get(), "\"done\"");
 }
 

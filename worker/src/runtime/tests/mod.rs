@@ -36,13 +36,10 @@ struct Obedient {
 #[async_trait]
 impl Handler for Obedient {
     async fn run(&self, task: &Lease, ctx: &TaskContext) -> Outcome {
-        let failed =
-            |class| Outcome::Retry { failure: FailureSignal { class: Some(class), ..Default::default() } };
+        let failed = |class| Outcome::retry(FailureSignal { class: Some(class), ..Default::default() });
         match task.payload.get().trim_matches('"') {
-            "done" => Outcome::Done { result: None },
-            "large" => {
-                Outcome::Done { result: RawValue::from_string(format!("\"{}\"", "x".repeat(250_000))).ok() }
-            }
+            "done" => Outcome::done(None),
+            "large" => Outcome::done(RawValue::from_string(format!("\"{}\"", "x".repeat(250_000))).ok()),
             "fail" => failed(FailureClass::ServerError),
             "panic" => panic!("on demand"),
             "wait" => {
@@ -51,7 +48,7 @@ impl Handler for Obedient {
             }
             "gate" => {
                 self.gate.notified().await;
-                Outcome::Done { result: None }
+                Outcome::done(None)
             }
             "deaf" => {
                 let _record = RecordDrop(Arc::clone(&self.dropped));

@@ -68,7 +68,7 @@ async fn an_outcome_that_is_refused_becomes_a_failure_that_says_so() {
     bench.link.refuse_outcome("a", ErrorCode::PayloadTooLarge);
     bench.link.give([lease("a", "done")]);
     assert_eq!(label(&bench.settlement().await), "done");
-    let Outcome::Retry { failure } = bench.settlement().await.outcome else { panic!("a retry") };
+    let Outcome::Retry { failure, .. } = bench.settlement().await.outcome else { panic!("a retry") };
     assert!(failure.exception.unwrap().contains("payload_too_large"));
     let (summary, _) = bench.stop().await;
     assert_eq!(summary.unsettled, 0);

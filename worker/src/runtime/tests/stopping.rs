@@ -109,7 +109,7 @@ async fn a_handler_has_its_time_and_no_more() {
     for (id, seconds) in [("a", 60), ("b", 94)] {
         let settlement = bench.settlement().await;
         assert_eq!((settlement.id.as_str(), began.elapsed().as_secs()), (id, seconds));
-        let Outcome::Retry { failure } = settlement.outcome else { panic!("a retry") };
+        let Outcome::Retry { failure, .. } = settlement.outcome else { panic!("a retry") };
         assert_eq!(failure.exception.is_some(), id == "b");
     }
     bench.stop().await;

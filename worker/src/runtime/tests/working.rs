@@ -39,7 +39,7 @@ async fn no_more_is_claimed_than_there_are_free_slots() {
 async fn a_panic_is_a_failed_attempt_and_the_worker_goes_on() {
     let mut bench = Bench::start();
     bench.link.give([lease("a", "panic")]);
-    let Outcome::Retry { failure } = bench.settlement().await.outcome else { panic!("a retry") };
+    let Outcome::Retry { failure, .. } = bench.settlement().await.outcome else { panic!("a retry") };
     assert_eq!(failure.exception.as_deref(), Some("the handler panicked: on demand"));
     bench.link.give([lease("b", "done")]);
     assert_eq!(label(&bench.settlement().await), "done");

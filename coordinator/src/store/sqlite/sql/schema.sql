@@ -1,4 +1,4 @@
--- Version 1 of the embedded store (PRAGMA user_version). What was added to it since is in add_gates.sql.
+-- Version 1 of the embedded store (PRAGMA user_version). What was added to it since is in add_*.sql.
 --
 -- A task is a hot row that every transition rewrites (tasks) and a cold one that is written once (bodies): a batch of
 -- transitions then dirties few pages. What varies by task and is rarely read (history, results) has tables of its own.

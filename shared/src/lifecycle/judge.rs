@@ -1,0 +1,157 @@
+//! What a failure does to a task: it is charged, judged by the policy, and held against the task's own bounds.
+
+use rand::Rng;
+
+use super::{ClassCounts, Record, Terms, Verdict, end_words};
+use crate::failure::FailureClass;
+use crate::retry::{Decision, DelayReason, EndReason, Failure, Fallback, OnRoute, RetryPolicy};
+use crate::task::{AttemptEnd, FailureRecord, TaskState};
+
+/// One failure or loss, as far as a decision needs it.
+pub(super) struct Loss {
+    class: FailureClass,
+    retryable: bool,
+    hint_ms: Option<u64>,
+    in_transaction: bool,
+}
+
+impl Loss {
+    /// What was seen, and whether it was in the middle of a tool transaction.
+    pub fn of(failure: &FailureRecord, in_transaction: bool) -> Self {
+        Self {
+            class: failure.class,
+            retryable: failure.retryable,
+            hint_ms: failure.retry_after_ms,
+            in_transaction,
+        }
+    }
+
+    /// Its worker vanished.
+    pub const WORKER: Self =
+        Self { class: FailureClass::WorkerLost, retryable: true, hint_ms: None, in_transaction: false };
+}
+
+impl Record {
+    /// Charges a failure, and sends the task where the policy says.
+    pub(super) fn fail(
+        &mut self,
+        loss: &Loss,
+        end: AttemptEnd,
+        terms: Terms<'_>,
+        now_ms: i64,
+        rng: &mut impl Rng,
+    ) -> Verdict {
+        let policy = terms.policy;
+        let charged = u32::from(!policy.rule(loss.class).own_counter);
+        let seen = match loss.class {
+            FailureClass::WorkerLost => self.ledger.lost,
+            class => self.class_failures.of(class),
+        };
+        let input = Failure {
+            class: loss.class,
+            retryable: loss.retryable,
+            failed: self.ledger.failed.saturating_add(charged),
+            failed_in_class: seen.saturating_add(1),
+            max_attempts: self.max_attempts,
+            previous_delay_ms: self.previous_delay_ms,
+            hint_ms: loss.hint_ms,
+            now_ms,
+            deadline_ms: self.deadline_ms,
+            on: OnRoute {
+                primary: terms.primary,
+                route: self.route,
+                failed: self.failed_on_route.saturating_add(charged),
+                in_transaction: loss.in_transaction,
+                standing: terms.standing,
+            },
+        };
+        let decision = policy.decide(&input, rng);
+        match decision {
+            Decision::Retry { reason: DelayReason::Gate, .. } => {
+                self.ledger.deferred = self.ledger.deferred.saturating_add(1);
+            }
+            Decision::Retry { .. } | Decision::Dead { .. } | Decision::Escalate { .. } => {
+                self.charge(loss.class, policy);
+            }
+        }
+        let decision = self.bounded(decision, policy);
+        self.follow(decision, end, policy, now_ms)
+    }
+
+    /// Counts a failure. Classes with a counter of their own (a lock that was not had in time) charge no attempt. A vanished
+    /// worker is one kind of loss, whether its lease ran out or it said itself that its process was killed: both count
+    /// towards poison.
+    pub(super) fn charge(&mut self, class: FailureClass, policy: &RetryPolicy) {
+        if class == FailureClass::WorkerLost {
+            self.ledger.lost = self.ledger.lost.saturating_add(1);
+            return;
+        }
+        if class == FailureClass::LockTimeout {
+            self.ledger.lock_waits = self.ledger.lock_waits.saturating_add(1);
+        }
+        if !policy.rule(class).own_counter {
+            self.ledger.failed = self.ledger.failed.saturating_add(1);
+            self.failed_on_route = self.failed_on_route.saturating_add(1);
+        }
+        self.class_failures.add(class);
+    }
+
+    /// A retry that the task's own bounds rule out goes to a person.
+    fn bounded(&self, decision: Decision, policy: &RetryPolicy) -> Decision {
+        let Decision::Retry { reason, .. } = decision else { return decision };
+        if self.max_cost.is_some_and(|most| self.ledger.cost_usd >= most) {
+            return Decision::Escalate { reason: EndReason::Cost };
+        }
+        if reason == DelayReason::Gate && self.ledger.deferred >= policy.deferrals_allowed() {
+            return Decision::Escalate { reason: EndReason::Deferrals };
+        }
+        decision
+    }
+
+    fn follow(&mut self, decision: Decision, end: AttemptEnd, policy: &RetryPolicy, now_ms: i64) -> Verdict {
+        match decision {
+            Decision::Retry { due_ms, delay_ms, reason } => {
+                self.schedule(delay_ms, now_ms);
+                self.due_ms = due_ms;
+                match reason {
+                    DelayReason::Policy | DelayReason::Hint => self.previous_delay_ms = Some(delay_ms),
+                    DelayReason::Fallback { route } => self.take_route(route, policy),
+                    DelayReason::Gate => {}
+                }
+                self.verdict(end, Some(delay_ms), retry_words(end, reason))
+            }
+            Decision::Dead { reason } => {
+                self.settle_in(TaskState::Dead, policy, now_ms);
+                self.verdict(end, None, end_words(reason))
+            }
+            Decision::Escalate { reason } => {
+                self.settle_in(TaskState::Escalated, policy, now_ms);
+                self.verdict(end, None, end_words(reason))
+            }
+        }
+    }
+
+    /// Another dependency, which did nothing yet: backoff and the bounds of classes begin anew, the attempts of the task do
+    /// not. What says nothing about a dependency, or may be tried on another one only once, stays counted.
+    fn take_route(&mut self, route: u32, policy: &RetryPolicy) {
+        self.route = route;
+        self.failed_on_route = 0;
+        self.previous_delay_ms = None;
+        let stays = |class: FailureClass| {
+            let rule = policy.rule(class);
+            rule.own_counter || rule.fallback == Fallback::Once
+        };
+        let counts: ClassCounts = self.class_failures.iter().filter(|(class, _)| stays(*class)).collect();
+        self.class_failures = counts;
+    }
+}
+
+const fn retry_words(end: AttemptEnd, reason: DelayReason) -> &'static str {
+    match (end, reason) {
+        (AttemptEnd::Lost, _) => "its worker vanished",
+        (_, DelayReason::Policy) => "backoff",
+        (_, DelayReason::Hint) => "the server's hint",
+        (_, DelayReason::Fallback { .. }) => "fallback: another dependency stands in",
+        (_, DelayReason::Gate) => "its dependency is isolated: it waits behind the gate, uncharged",
+    }
+}

@@ -1,0 +1,93 @@
+//! Fallback chains with real processes: one model fails, and a handler that looks at its task's route works at another.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use redrive::upstream::Reply;
+use serde_json::{Value, json};
+
+use crate::support::process::{Coordinator, redrive};
+use crate::support::sink::{Sink, sink};
+
+const OPUS: &str = "anthropic/main/opus";
+const SONNET: &str = "anthropic/main/sonnet";
+
+/// Runs a client command that must work; returns what it printed as JSON.
+async fn run(coordinator: &Coordinator, arguments: &[&str]) -> Value {
+    let mut command = redrive();
+    command.args(["--json", "--url", &coordinator.url()]).args(arguments);
+    let output = command.output().await.unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+}
+
+async fn enqueue(coordinator: &Coordinator, id: &str, more: &[&str]) {
+    let task = ["enqueue", "--queue", "writing", "--id", id, "--dependency", OPUS];
+    let payload = ["--payload", r#"{"prompt": "hello"}"#];
+    run(coordinator, &[&task[..], &payload, more].concat()).await;
+}
+
+/// The counters of a dependency: attempts, and tasks that were tried there first.
+async fn counted(coordinator: &Coordinator, dependency: &str) -> (u64, u64) {
+    let of = |counter: &str| format!("{counter}{{dependency=\"{dependency}\"}}");
+    let attempts = coordinator.metric(&of("redrive_attempts_total")).await;
+    (attempts, coordinator.metric(&of("redrive_attempted_tasks_total")).await)
+}
+
+/// The documented example, with a server for each model.
+fn worker(coordinator: &Coordinator, opus: &Sink, sonnet: &Sink) -> tokio::process::Child {
+    let endpoints = json!({ OPUS: opus.url, SONNET: sonnet.url }).to_string();
+    let command = "python3 docs/examples/fallback_handler.py";
+    redrive()
+        .args(["--url", &coordinator.url(), "worker", "--agent", "writer", "--queues", "writing"])
+        .args(["--exec", command])
+        .env("ENDPOINTS", endpoints)
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_fails_is_stood_in_for_by_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(directory.path()).await;
+    let policy = json!({
+        "fallbacks": { OPUS: [SONNET] },
+        "overrides": { "overloaded": { "strategy": { "strategy": "fixed", "delay_ms": 20 } } },
+    });
+    run(&coordinator, &["queues", "create", "writing", "--policy", &policy.to_string()]).await;
+    let (opus, sonnet) = (sink().await, sink().await);
+    opus.handle.begin_outage(Reply::Overloaded);
+    let _worker = worker(&coordinator, &opus, &sonnet);
+
+    enqueue(&coordinator, "essay", &["--max-cost-usd", "2"]).await;
+    let done = run(&coordinator, &["tasks", "show", "essay", "--wait", "30s"]).await;
+    assert_eq!((&done["state"], &done["result"]["model"]), (&json!("succeeded"), &json!(SONNET)), "{done:#}");
+    let tried: Vec<[&Value; 4]> = done["history"].as_array().unwrap().iter().map(line).collect();
+    let failed = [&json!(0), &json!(OPUS), &json!("failed"), &json!(0.25)];
+    let worked = [&json!(1), &json!(SONNET), &json!("succeeded"), &json!(0.018)];
+    assert_eq!(tried, [failed, failed, worked], "overloaded: the next one after two failures");
+    assert_eq!((&done["ledger"]["cost_usd"], &done["primary"]), (&json!(0.518), &json!(OPUS)));
+    assert_eq!((opus.handle.calls_of("essay"), sonnet.handle.calls_of("essay")), (2, 1));
+    assert_eq!(counted(&coordinator, OPUS).await, (2, 1));
+    assert_eq!(counted(&coordinator, SONNET).await, (1, 0));
+
+    // What failed for good at the caller goes on at once, whatever holds the first model back.
+    run(&coordinator, &["gates", "isolate", OPUS]).await;
+    enqueue(&coordinator, "gone", &["--failure", r#"{"class": "model_unavailable"}"#]).await;
+    let done = run(&coordinator, &["tasks", "show", "gone", "--wait", "30s"]).await;
+    assert_eq!((&done["state"], &done["route"]), (&json!("succeeded"), &json!(1)), "{done:#}");
+    assert_eq!(opus.handle.calls_of("gone"), 0);
+
+    // Nobody left to stand in, and too dear: a person is asked.
+    sonnet.handle.begin_outage(Reply::Overloaded);
+    enqueue(&coordinator, "dear", &["--max-cost-usd", "0.5", "--failure", r#"{"class": "auth"}"#]).await;
+    let done = run(&coordinator, &["tasks", "show", "dear", "--wait", "30s"]).await;
+    assert_eq!((&done["state"], &done["ledger"]["cost_usd"]), (&json!("escalated"), &json!(0.5)), "{done:#}");
+    assert!(done["why"].as_str().unwrap().contains("cost"), "{done:#}");
+}
+
+fn line(line: &Value) -> [&Value; 4] {
+    ["route", "dependency", "end", "cost_usd"].map(|field| &line[field])
+}
