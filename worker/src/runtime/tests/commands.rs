@@ -1,6 +1,7 @@
 //! What a person wants of the breakers, as heartbeats' replies bring it.
 
 use redrive_shared::breaker::BreakerState;
+use redrive_shared::limits::HEARTBEAT_INTERVAL_MS;
 use redrive_shared::wire::{BreakerAction, ClaimRequest};
 
 use super::fake::Fault;
@@ -81,8 +82,8 @@ async fn an_agent_that_was_isolated_before_it_started_asks_for_nothing() {
 #[tokio::test(start_paused = true)]
 async fn what_an_isolated_agent_was_given_and_has_not_begun_goes_back() {
     let mut bench = Bench::start();
-    // Its start does not arrive for longer than a heartbeat takes, which brings the isolation.
-    bench.link.fail_starts((0..8).map(|_| Fault::Unreachable));
+    // Its start is put off for longer than a heartbeat takes, which brings the isolation.
+    bench.link.fail_starts([Fault::Busy(2 * HEARTBEAT_INTERVAL_MS)]);
     bench.link.give([lease("t", "done")]);
     bench.start_call().await;
     bench.link.command([command(1, "*", BreakerAction::Isolate)]);

@@ -34,6 +34,8 @@ pub(super) enum Fault {
     ReplyLost,
     /// It is refused as a whole.
     Refused(ErrorCode),
+    /// There is too much to do: to be asked again after so many milliseconds.
+    Busy(u64),
 }
 
 #[derive(Default)]
@@ -156,6 +158,10 @@ fn fault_error(fault: &Fault) -> LinkError {
     match fault {
         Fault::Unreachable => lost_on_the_way(false),
         Fault::ReplyLost => lost_on_the_way(true),
+        Fault::Busy(after_ms) => {
+            let problem = Problem::new(ErrorCode::Overloaded, "on demand").retry_after_ms(*after_ms);
+            LinkError::Refused(Box::new(problem))
+        }
         Fault::Refused(code) => LinkError::Refused(Box::new(Problem::new(*code, "on demand"))),
     }
 }
