@@ -1,7 +1,7 @@
 //! Keeps the fleet's gates: what a dependency's outcomes say is told to its gate, and what the gate says bounds claims.
 //!
 //! A [`Gate`](redrive_shared::gate::Gate) is pure and lies in the store as an opaque value with a version. Each coordinator has
-//! a copy of all of them ([`Book`]): outcomes change the copy at once and are written soon after, by compare and swap; who was
+//! a copy of all of them, its book: outcomes change the copy at once and are written soon after, by compare and swap; who was
 //! slower hears the same again on top of what the faster one wrote. So all coordinators agree within milliseconds on a gate
 //! that shuts, and a gate that everything passes costs one write in two seconds and nothing in a claim.
 //!
