@@ -147,7 +147,18 @@ impl Pair {
         }
         let holds = |number: &u8| due().any(|task| task.lane.2 == Some(*number) && left.hold_back(task));
         let expected: Vec<_> = left.in_order().into_iter().filter(holds).map(dependency_name).collect();
-        assert_eq!(claimed.held_back, expected, "what is held back");
+        // A lane is not looked into while its gate is shut: where a clock was set back since its last turn, that turn may have
+        // come before its next task is due. Then it is told for nothing.
+        let waits = |number: &u8| {
+            eligible
+                .iter()
+                .map(|task| &self.model.tasks[task])
+                .any(|task| task.lane.2 == Some(*number) && left.hold_back(task))
+        };
+        let may_be_told: Vec<_> = left.in_order().into_iter().filter(waits).map(dependency_name).collect();
+        let held_back = &claimed.held_back;
+        assert!(expected.iter().all(|name| held_back.contains(name)), "{held_back:?}, expected {expected:?}");
+        assert!(held_back.iter().all(|name| may_be_told.contains(name)), "{held_back:?} of {may_be_told:?}");
     }
 
     /// Tasks were escalated whose deadline had passed before they started.
