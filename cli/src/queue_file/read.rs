@@ -228,7 +228,7 @@ fn explained(table: &Reader<'_>, given: &Value, errors: Vec<PolicyError>) -> Vec
 fn pointer(field: &str) -> String {
     parts(field.split('[').next().unwrap_or(field))
         .iter()
-        .flat_map(|part| ["/".to_owned(), part.replace('/', "~1")])
+        .flat_map(|part| ["/".to_owned(), part.replace('~', "~0").replace('/', "~1")])
         .collect()
 }
 

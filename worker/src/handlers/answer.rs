@@ -68,10 +68,13 @@ fn told(text: &str) -> Option<Outcome> {
         return Some(broken(format!("the handler's answer has the keys {keys:?}; it must have exactly one")));
     }
     let (cost, within) = (fields.get(COST), fields.get(IN_TRANSACTION));
-    if within.is_some() && key != "failure" || cost.is_some() && key == "snooze_ms" {
-        // A result is a result, whatever stands beside it.
-        let odd = if within.is_some() { IN_TRANSACTION } else { COST };
-        return (key != "result").then(|| broken(format!("{odd:?} does not go with the handler's {key:?}")));
+    // A result is a result, whatever stands beside it. Otherwise only a failure asks where the task may go on: the flag says
+    // nothing with the others, and must not turn "dead" into a retry.
+    if key == "result" && within.is_some() {
+        return None;
+    }
+    if cost.is_some_and(|cost| !matches!(cost.get(), "0" | "0.0" | "null")) && key == "snooze_ms" {
+        return Some(broken(format!("{COST:?} does not go with the handler's {key:?}")));
     }
     let (cost_usd, in_transaction) = match (beside_it::<Cost>(cost), beside_it::<bool>(within)) {
         (Ok(cost_usd), Ok(in_transaction)) => (cost_usd, in_transaction),
@@ -88,7 +91,11 @@ fn told(text: &str) -> Option<Outcome> {
         "escalate" => signal(value).map(|failure| Outcome::Escalate { failure, cost_usd }),
         _ => return None,
     };
-    Some(outcome.unwrap_or_else(|error| unreadable(key, &error)))
+    Some(match outcome.unwrap_or_else(|error| unreadable(key, &error)) {
+        // What was paid, and a transaction that is under way, are so however badly the failure was told.
+        Outcome::Retry { failure, .. } => Outcome::Retry { failure, in_transaction, cost_usd },
+        outcome => outcome,
+    })
 }
 
 /// The value that goes with an answer, or nothing of it.
@@ -210,12 +217,20 @@ mod tests {
         for odd in [
             r#"{"failure": {}, "cost_usd": "much"}"#,
             r#"{"failure": {}, "in_transaction": 1}"#,
-            r#"{"dead": {}, "in_transaction": true}"#,
             r#"{"snooze_ms": 5, "cost_usd": 1}"#,
         ] {
             let Outcome::Retry { failure, .. } = outcome(odd) else { panic!("{odd}") };
             assert_eq!(failure.class, Some(FailureClass::BadOutput), "{odd}");
         }
+        // What is not to be retried is not, whatever stands beside it.
+        for flag in ["true", "false", "null"] {
+            let text = format!(r#"{{"dead": "the card was charged", "in_transaction": {flag}}}"#);
+            assert!(matches!(outcome(&text), Outcome::Dead { .. }), "{text}");
+        }
+        assert!(matches!(outcome(r#"{"snooze_ms": 5, "cost_usd": 0}"#), Outcome::Snooze { .. }));
+        let torn = outcome(r#"{"failure": {"htp_status": 500}, "in_transaction": true, "cost_usd": 3}"#);
+        let Outcome::Retry { in_transaction: true, cost_usd, .. } = torn else { panic!("{torn:?}") };
+        assert_eq!(cost_usd, Cost::from_micros(3_000_000));
     }
 
     #[test]
