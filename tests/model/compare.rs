@@ -16,6 +16,8 @@ pub struct Pair {
     pub model: Model,
     /// Every lease ever given, to show again.
     pub given: Vec<(usize, Fence)>,
+    /// Whether the clock was ever set back.
+    pub set_back: bool,
 }
 
 impl Pair {
@@ -32,7 +34,7 @@ impl Pair {
             bed.put_queue(&name(queue), policy).await.unwrap();
         }
         let model = Model { opened_ms: bed.now_ms(), ..Model::default() };
-        Self { bed, model, given: Vec::new() }
+        Self { bed, model, given: Vec::new(), set_back: false }
     }
 
     pub async fn step(&mut self, command: &Command) {
@@ -56,7 +58,10 @@ impl Pair {
                 let ended = self.bed.expire_leases(&agent_name, &boot_id, arrival).await.unwrap();
                 assert_eq!(ended, self.model.expire(*agent, self.bed.now_ms()));
             }
-            Command::Advance(by_ms) => self.bed.advance(*by_ms),
+            Command::Advance(by_ms) => {
+                self.set_back |= *by_ms < 0;
+                self.bed.advance(*by_ms);
+            }
             Command::Reopen => {
                 self.bed.reopen().await;
                 self.model.opened_ms = self.bed.now_ms();
