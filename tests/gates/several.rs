@@ -79,3 +79,35 @@ async fn a_gate_outlives_the_coordinator_that_shut_it() {
     enqueue(&client, "late", 3, DEPENDENCY).await;
     assert_eq!(claim(&client, "w", 3, 300).await.len(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_all_had_handed_out_when_one_was_refused_is_the_rate_of_the_ramp() {
+    const EACH: u32 = 40;
+    let redis = RedisServer::start().await;
+    let url = redis.url();
+    let (a, b, c) = tokio::join!(Coordinator::on(&url), Coordinator::on(&url), Coordinator::on(&url));
+    let clients = [a.client(), b.client(), c.client()];
+    enqueue(&clients[0], "storm", 200, DEPENDENCY).await;
+    let started = Instant::now();
+    let [first, second, third] = &clients;
+    let (leases, ..) = tokio::join!(
+        claim(first, "a", EACH, 5_000),
+        claim(second, "b", EACH, 5_000),
+        claim(third, "c", EACH, 5_000)
+    );
+    settle(first, &leases[0], limited(2)).await;
+    let stretch = started.elapsed().max(Duration::from_millis(500));
+    for client in &clients {
+        let shut = async || (state(client, DEPENDENCY).await == State::Shut).then_some(());
+        eventually("the gate is shut everywhere", PATIENCE, shut).await;
+    }
+    // The others tell of what they handed out while it is shut; after the canary everyone has the same whole rate.
+    let canary = claim(second, "b", 1, 10_000).await.remove(0);
+    settle(second, &canary, done()).await;
+    let ramp = async || gate(third, DEPENDENCY).await.filter(|view| view.state == State::Ramp);
+    let (view, _) = eventually("the ramp begins everywhere", PATIENCE, ramp).await;
+    let begins_per_s = 0.7 * f64::from(3 * EACH - 1) / stretch.as_secs_f64();
+    let rate_per_s = view.rate_per_s.expect("a ramp has one");
+    // A third of it, where one knew only its own.
+    assert!(rate_per_s >= 0.7 * begins_per_s, "{rate_per_s} of {begins_per_s} a second");
+}

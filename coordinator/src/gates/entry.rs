@@ -10,6 +10,8 @@ use super::event::{Event, apply, began_ms};
 const WRITE_WITHIN_MS: i64 = 2_000;
 /// The same, where a budget is short: what was used of it must be known soon.
 const BUDGET_WITHIN_MS: i64 = 200;
+/// Calls that were handed out within so many ms are told as one: a gate that shut meanwhile asks how many were before that.
+const CALLS_TOGETHER_MS: i64 = 500;
 /// How long something taken may lie unused.
 const STOCK_KEPT_MS: i64 = 1_000;
 /// Most events of one gate that wait to be written. Beyond it the gate has changed here, and others hear of no more.
@@ -186,10 +188,9 @@ impl Entry {
             (
                 Some(Event::Calls { firsts, retries, at_ms }),
                 Event::Calls { firsts: more, retries: again, at_ms: now_ms },
-            ) => {
+            ) if now_ms.saturating_sub(*at_ms) < CALLS_TOGETHER_MS => {
                 *firsts = firsts.saturating_add(*more);
                 *retries = retries.saturating_add(*again);
-                *at_ms = *now_ms;
             }
             (
                 Some(Event::Begin { count, started_ms, until_ms, at_ms }),
@@ -388,21 +389,26 @@ impl Entry {
             return;
         }
         (self.base, self.version, self.unreadable) = (gate, version, false);
-        self.again(now_ms);
+        if self.again(now_ms) && !self.pending.is_empty() {
+            // What was handed out until now says how much was too much: who begins the ramp must know it by then.
+            self.write_by(now_ms);
+        }
         self.look(now_ms);
     }
 
-    /// The base, and what happened since.
-    fn again(&mut self, now_ms: i64) {
+    /// The base, and what happened since. Returns whether that is another state.
+    fn again(&mut self, now_ms: i64) -> bool {
         let before = self.gate.state();
         self.gate = self.base.clone();
         self.gate.advance(now_ms);
         for event in &self.pending {
             apply(&mut self.gate, event, now_ms);
         }
-        if self.gate.state() != before {
+        let changed = self.gate.state() != before;
+        if changed {
             self.waste(now_ms);
         }
+        changed
     }
 
     pub fn hurry(&mut self) {

@@ -66,6 +66,7 @@ pub(super) enum Event {
     Calls {
         firsts: u32,
         retries: u32,
+        /// When the first of them was handed out.
         at_ms: i64,
     },
     /// First calls that agents made themselves.
@@ -111,19 +112,21 @@ impl Event {
     }
 }
 
-/// What an event does to a gate.
+/// What an event does to a gate, which is to be advanced to now before. What was heard before the clock was set back counts as
+/// heard now.
 pub(super) fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Change> {
+    let at = |at_ms: &i64| now_ms.min(*at_ms);
     let change = match event {
-        Event::Heard { heard, at_ms, jitter } => gate.hear(heard, *at_ms, *jitter),
+        Event::Heard { heard, at_ms, jitter } => gate.hear(heard, at(at_ms), *jitter),
         Event::Calls { firsts, retries, at_ms } => {
-            gate.count_calls(*firsts, *retries, *at_ms);
+            gate.count_calls(*firsts, *retries, at(at_ms));
             None
         }
         Event::Reported { firsts, at_ms } => {
-            gate.count_reported(*firsts, *at_ms);
+            gate.count_reported(*firsts, at(at_ms));
             None
         }
-        Event::Command(command, at_ms) => gate.command(*command, *at_ms),
+        Event::Command(command, at_ms) => gate.command(*command, at(at_ms)),
         Event::Set(settings) => {
             gate.set(settings.clone());
             None
@@ -133,11 +136,11 @@ pub(super) fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Chang
             None
         }
         Event::Begin { count, started_ms, until_ms, at_ms } => {
-            gate.begin(*count, *started_ms, *until_ms, *at_ms);
+            gate.begin(*count, *started_ms, *until_ms, at(at_ms));
             None
         }
         Event::End { count, started_ms, at_ms } => {
-            gate.end(*count, *started_ms, *at_ms);
+            gate.end(*count, *started_ms, at(at_ms));
             None
         }
         Event::Waste(unused) => {

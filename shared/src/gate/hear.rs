@@ -80,9 +80,10 @@ pub struct Heard {
 }
 
 impl Gate {
-    /// Hears how calls ended. `jitter` is from [0, 1): gates that shut together do not open together.
+    /// Hears how calls ended at `now_ms`, which may be told late. `jitter` is from [0, 1): gates that shut together do not
+    /// open together.
     pub fn hear(&mut self, heard: &Heard, now_ms: i64, jitter: f64) -> Option<Change> {
-        self.mind_the_clock(now_ms);
+        self.mind_the_time(now_ms);
         let fresh = heard.started_ms >= self.since_ms;
         // What was under way when the gate changed was judged with that: only a hint says something new.
         let stale = !fresh && heard.started_ms > 0;
@@ -165,14 +166,16 @@ impl Gate {
                 None
             }
             (Phase::Open | Phase::Ramp { .. } | Phase::Canary { .. }, Some(hint_ms)) => {
-                if fresh || self.phase == Phase::Open {
+                if self.phase == Phase::Open {
+                    self.learn_of_refusal(now_ms);
+                } else if fresh {
                     self.learn_full(now_ms);
                 }
                 let until_ms = until(hint_ms, now_ms, jitter);
                 Some(self.enter(Phase::Shut { until_ms }, Reason::Hint, now_ms))
             }
             (Phase::Open, None) => {
-                self.learn_full(now_ms);
+                self.learn_of_refusal(now_ms);
                 Some(self.begin_ramp(Reason::RateLimited, now_ms))
             }
             (Phase::Ramp { .. }, None) => {

@@ -36,6 +36,7 @@
 
 mod hear;
 mod in_flight;
+mod late;
 mod pace;
 mod phase;
 mod ramp;
@@ -51,6 +52,7 @@ use serde::{Deserialize, Serialize};
 pub use self::hear::{Heard, Signal};
 use self::in_flight::InFlight;
 pub use self::in_flight::TAKEN_MS;
+use self::late::BeforeRefusal;
 use self::pace::{Pace, Rate};
 use self::phase::Phase;
 pub use self::phase::{Alarm, Change, Reason, State};
@@ -131,6 +133,9 @@ pub struct Gate {
     /// The whole of the next ramp, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     full_per_s: Option<f64>,
+    /// What was handed out before the refusal that ended its being open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before_refusal: Option<BeforeRefusal>,
     /// How often failures shut it in a row, and when last.
     #[serde(default)]
     trips: u32,
@@ -164,6 +169,7 @@ impl Default for Gate {
             in_flight: InFlight::default(),
             ramp_pace: Pace::default(),
             full_per_s: None,
+            before_refusal: None,
             trips: 0,
             tripped_ms: 0,
             worked_ms: 0,
@@ -220,7 +226,8 @@ impl Gate {
         started_ms >= self.since_ms
     }
 
-    /// Does what time alone does.
+    /// Does what time alone does. It is the clock as it stands now: one that was set back is noticed here and by
+    /// [`take`](Self::take). What the gate is told else may be told late: of two coordinators, one is the slower to write.
     pub fn advance(&mut self, now_ms: i64) -> Option<Change> {
         self.mind_the_clock(now_ms);
         match self.phase {
@@ -240,15 +247,16 @@ impl Gate {
         }
     }
 
-    /// Counts calls that were handed out.
+    /// Counts calls that were handed out at `now_ms`, which may be told late.
     pub fn count_calls(&mut self, firsts: u32, retries: u32, now_ms: i64) {
-        self.mind_the_clock(now_ms);
+        self.mind_the_time(now_ms);
         self.sample.add(Tally { firsts, retries, ..Tally::default() }, now_ms);
+        self.learn_late(firsts.saturating_add(retries), now_ms);
     }
 
     /// Counts first calls that agents made themselves, as they report.
     pub fn count_reported(&mut self, firsts: u32, now_ms: i64) {
-        self.mind_the_clock(now_ms);
+        self.mind_the_time(now_ms);
         self.sample.add(Tally { firsts, reported: firsts, ..Tally::default() }, now_ms);
     }
 
@@ -353,7 +361,7 @@ impl Gate {
 
     /// Does what an operator says.
     pub fn command(&mut self, command: Command, now_ms: i64) -> Option<Change> {
-        self.mind_the_clock(now_ms);
+        self.mind_the_time(now_ms);
         let from = self.state();
         match command {
             Command::Open if from == State::Open || from == State::Ramp => None,
@@ -388,6 +396,9 @@ impl Gate {
 
     fn enter(&mut self, phase: Phase, reason: Reason, now_ms: i64) -> Change {
         let from = self.state();
+        if phase == Phase::Open {
+            self.before_refusal = None;
+        }
         self.phase = phase;
         self.since_ms = now_ms;
         self.reason = Some(reason);

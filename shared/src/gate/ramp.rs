@@ -22,6 +22,10 @@ impl Gate {
     pub(super) fn begin_ramp(&mut self, reason: Reason, now_ms: i64) -> Change {
         let well = matches!(self.phase, Phase::Open | Phase::Canary { after_hint: true, .. });
         let share = if well { AFTER_LIMIT } else { AFTER_FAILURES };
+        if self.phase != Phase::Open {
+            // Who had something to tell of before the refusal has told it while the gate was shut.
+            self.before_refusal = None;
+        }
         let full_per_s = self.full_per_s.unwrap_or(UNKNOWN_PER_S);
         let ramp = Phase::Ramp { share, from_ms: now_ms, full_per_s, pressed_ms: now_ms };
         self.ramp_pace = super::Pace::default();
@@ -84,6 +88,7 @@ impl Gate {
     /// Goes on with a ramp from another rate. What was started at the old one says nothing about it.
     fn restart(&mut self, share: f64, full_per_s: f64, now_ms: i64) {
         if let Phase::Ramp { .. } = self.phase {
+            self.before_refusal = None;
             self.phase = Phase::Ramp { share, from_ms: now_ms, full_per_s, pressed_ms: now_ms };
             self.since_ms = now_ms;
         }
@@ -100,11 +105,17 @@ impl Gate {
             Phase::Open => self.sample.best_rate(now_ms),
             Phase::Shut { .. } | Phase::Canary { .. } | Phase::Isolated => None,
         };
+        self.before_refusal = None;
         if let Some(per_s) = learnt {
-            let limit = self.limit().map_or(f64::INFINITY, |limit| limit.per_s);
-            self.full_per_s = Some(per_s.clamp(FULL_MIN_PER_S, limit.max(FULL_MIN_PER_S)));
+            self.full_per_s = Some(self.bounded(per_s));
         } else if let (None, Some(limit)) = (self.full_per_s, self.limit()) {
             self.full_per_s = Some(limit.per_s);
         }
+    }
+
+    /// What may be taken for the whole: never more than the limit that is set.
+    pub(super) fn bounded(&self, per_s: f64) -> f64 {
+        let limit = self.limit().map_or(f64::INFINITY, |limit| limit.per_s);
+        per_s.clamp(FULL_MIN_PER_S, limit.max(FULL_MIN_PER_S))
     }
 }

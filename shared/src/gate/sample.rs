@@ -5,9 +5,9 @@ use utoipa::ToSchema;
 
 /// Length of the sample in ms, and of each of its buckets.
 pub(super) const SAMPLE_MS: i64 = 60_000;
-const BUCKET_MS: i64 = 5_000;
+pub(super) const BUCKET_MS: i64 = 5_000;
 /// A bucket that is younger than this is taken for as old, in ms: a rate of a few instants is none.
-const RATE_OVER_MS: i64 = 500;
+pub(super) const RATE_OVER_MS: i64 = 500;
 
 /// What happened how often.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -53,6 +53,12 @@ impl Tally {
         self.reported = self.reported.saturating_add(other.reported);
         self.handed_over = self.handed_over.saturating_add(other.handed_over);
     }
+
+    /// Calls that were handed out, and neither failed nor were refused so far.
+    fn not_refused(&self) -> u32 {
+        let made = self.firsts.saturating_add(self.retries).saturating_sub(self.reported);
+        made.saturating_sub(self.failures.saturating_add(self.limited))
+    }
 }
 
 /// The last minute in buckets of 5 s, each from when something happened, newest last: a tally leaves when it is 55 to 60 s old.
@@ -89,13 +95,17 @@ impl Sample {
     /// up over a time that nobody knows. None where there were none.
     pub fn best_rate(&self, now_ms: i64) -> Option<f64> {
         let rates = self.live(now_ms).map(|(from_ms, bucket)| {
-            let made = bucket.firsts.saturating_add(bucket.retries).saturating_sub(bucket.reported);
             let worked = bucket.successes.saturating_sub(bucket.reported);
-            let taken = made.saturating_sub(bucket.failures.saturating_add(bucket.limited)).max(worked);
+            let taken = bucket.not_refused().max(worked);
             let elapsed_ms = now_ms.saturating_sub(*from_ms).clamp(RATE_OVER_MS, BUCKET_MS);
             f64::from(taken) * 1_000.0 / elapsed_ms as f64
         });
         rates.reduce(f64::max).filter(|per_s| *per_s > 0.0)
+    }
+
+    /// Since when the last bucket counts, and the calls in it that were handed out and neither failed nor were refused.
+    pub fn last(&self, now_ms: i64) -> Option<(i64, u32)> {
+        self.live(now_ms).last().map(|(from_ms, bucket)| (*from_ms, bucket.not_refused()))
     }
 
     /// When the oldest tally leaves.

@@ -7,6 +7,11 @@ use super::phase::Phase;
 const STEP_BACK_MS: i64 = 1_000;
 
 impl Gate {
+    /// Was told of something that happened then. That may be told late: it says nothing of a clock that was set back.
+    pub(super) fn mind_the_time(&mut self, at_ms: i64) {
+        self.seen_ms = self.seen_ms.max(at_ms);
+    }
+
     /// Moves every time that it remembers with the clock.
     pub(super) fn mind_the_clock(&mut self, now_ms: i64) {
         if now_ms > self.seen_ms {
@@ -36,6 +41,9 @@ impl Gate {
         }
         self.blocked.iter_mut().for_each(|(_, _, at_ms)| *at_ms = at_ms.saturating_sub(by_ms));
         self.agents.iter_mut().for_each(|(_, at_ms)| *at_ms = at_ms.saturating_sub(by_ms));
+        if let Some(before) = &mut self.before_refusal {
+            before.set_back(by_ms);
+        }
         self.sample.set_back(by_ms);
         self.pace.set_back(by_ms);
         self.ramp_pace.set_back(by_ms);
