@@ -3,6 +3,7 @@
 //! Each test prints its figures: `cargo nextest run -p redrive -E 'test(crash::)' --no-capture`.
 
 mod coordinator;
+mod crash_loop;
 mod matrix;
 mod worker;
 

@@ -9,6 +9,7 @@ mod claim;
 mod enqueue;
 mod gates;
 mod handed_off;
+mod lost;
 mod operate;
 mod policies;
 mod presence;
@@ -262,6 +263,13 @@ macro_rules! with_behaviours {
                 commands_are_bounded,
                 commands_stand_until_the_agent_is_forgotten,
                 commands_are_still_there_when_the_store_is_opened_again,
+            }
+            lost {
+                what_a_run_vanished_with_is_told_to_the_others_for_a_minute,
+                the_run_that_held_a_lost_lease_is_told_with_it,
+                losses_counted_at_once_are_all_kept,
+                losses_are_forgotten_with_the_agent,
+                losses_are_still_told_when_the_store_is_opened_again,
             }
             policies {
                 a_change_is_kept_with_who_made_it_when_and_why,

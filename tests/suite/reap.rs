@@ -34,6 +34,7 @@ pub async fn a_lease_that_nobody_started_is_undelivered_and_never_poison(bed: Be
                 dependency: None,
                 epoch: lease.epoch,
                 agent: Some(name("a")),
+                boot_id: Some(name("a-1")),
                 started: false,
                 retried: false,
                 state: TaskState::Scheduled,

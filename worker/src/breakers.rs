@@ -8,13 +8,17 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use redrive_shared::breaker::{
     Breaker, BreakerConfig, BreakerConfigError, BreakerSnapshot, BreakerState, Outcome, Permit, Transition,
 };
+use redrive_shared::failure::FailureClass;
 use redrive_shared::id::Name;
 use redrive_shared::limits::{BREAKER_COMMANDS_MAX, CLAIM_AVOID_MAX, HEARTBEAT_BREAKERS_MAX};
-use redrive_shared::wire::{BreakerAction, BreakerCommand, OWN_BREAKER};
+use redrive_shared::wire::{BreakerAction, BreakerCommand, OWN_BREAKER, WorkerLost};
 
 /// Most dependencies with a breaker of their own. Beyond it the one that was used longest ago makes room if it is
 /// closed; else the agent's breaker alone guards the newcomer.
 const DEPENDENCIES_MAX: usize = 256;
+
+/// Losses that are counted at once, whatever a coordinator says: more than any breaker needs to open.
+const LOST_COUNT_MAX: u32 = 100;
 
 /// How much may be claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,18 +50,24 @@ pub(crate) struct BreakerSet {
     agent: Breaker,
     dependencies: HashMap<Name, Entry>,
     unheard: Vec<(String, Transition)>,
+    /// The highest number of a loss that was counted.
+    lost: i64,
+    window_ms: u64,
     /// The last command that was carried out on each breaker, by key; the latest last. As many as can stand for an agent.
     obeyed: VecDeque<(String, i64)>,
 }
 
 impl BreakerSet {
     pub(crate) fn new(config: BreakerConfig) -> Result<Self, BreakerConfigError> {
+        let window_ms = config.window_ms;
         let fresh = Breaker::new(config)?;
         Ok(Self {
             agent: fresh.clone(),
             fresh,
             dependencies: HashMap::new(),
             unheard: Vec::new(),
+            lost: i64::MIN,
+            window_ms,
             obeyed: VecDeque::new(),
         })
     }
@@ -177,6 +187,40 @@ impl BreakerSet {
         true
     }
 
+    /// Counts what other runs of the agent took with them when they vanished, each once. A breaker that is not closed decides
+    /// by its own probes. Returns whether one opened.
+    pub(crate) fn count_lost(
+        &mut self,
+        lost: &[WorkerLost],
+        now_ms: i64,
+        mut jitter: impl FnMut() -> f64,
+    ) -> bool {
+        let before = self.unheard.len();
+        let heard = self.lost;
+        for one in lost.iter().filter(|one| one.number > heard) {
+            self.lost = self.lost.max(one.number);
+            if one.age_ms >= self.window_ms {
+                continue;
+            }
+            for _ in 0..one.count.min(LOST_COUNT_MAX) {
+                let key = &one.breaker;
+                let breaker = if key == OWN_BREAKER {
+                    Some(&mut self.agent)
+                } else {
+                    let name = Name::new(key.clone()).ok();
+                    name.and_then(|name| self.entry(&name, now_ms)).map(|entry| &mut entry.breaker)
+                };
+                let Some(breaker) = breaker.filter(|breaker| breaker.is_closed()) else { break };
+                let Ok(permit) = breaker.acquire(now_ms) else { break };
+                let outcome = Outcome::Failure { class: FailureClass::WorkerLost, duration_ms: 0 };
+                if let Some(transition) = breaker.report(permit, outcome, now_ms, &mut jitter) {
+                    self.unheard.push((key.clone(), transition));
+                }
+            }
+        }
+        self.unheard.len() > before
+    }
+
     /// Every change of state that nobody has heard of, with the breaker's key.
     pub(crate) fn take_transitions(&mut self, now_ms: i64) -> Vec<(String, Transition)> {
         let mut heard = std::mem::take(&mut self.unheard);
@@ -234,8 +278,6 @@ impl BreakerSet {
 
 #[cfg(test)]
 mod tests {
-    use redrive_shared::failure::FailureClass;
-
     use super::*;
 
     const FAILED: Outcome = Outcome::Failure { class: FailureClass::ServerError, duration_ms: 10 };
@@ -363,6 +405,39 @@ mod tests {
         assert!(set.obey(&command(99, "never/called", BreakerAction::Close), 300));
         let close = set.snapshots(300)["never/called"];
         assert_eq!((close.command, close.state), (Some(99), BreakerState::Closed));
+    }
+
+    fn lost(number: i64, breaker: &str, count: u32, age_ms: u64) -> WorkerLost {
+        WorkerLost { number, breaker: breaker.to_owned(), count, age_ms }
+    }
+
+    #[test]
+    fn what_vanished_runs_lost_counts_once_and_two_of_them_open_the_breaker() {
+        let mut set = set();
+        let first = [lost(1, "*", 3, 2_000), lost(2, "llm", 3, 2_000)];
+        assert!(!set.count_lost(&first, 0, || 0.0), "one alone opens nothing");
+        assert!(!set.count_lost(&first, 0, || 0.0) && set.room(0) == Room::Free, "it was counted");
+        let second = [first[0].clone(), first[1].clone(), lost(3, "*", 3, 0)];
+        assert!(set.count_lost(&second, 0, || 0.0));
+        assert!(matches!(set.room(0), Room::Shut { until_ms: Some(1_000) }));
+        assert_eq!(set.avoid(0).0, [], "the dependency has seen three");
+        assert!(set.count_lost(&[lost(4, "llm", 3, 0)], 0, || 0.0));
+        assert_eq!(set.avoid(0).0, [name("llm")]);
+        let heard: Vec<_> = set.take_transitions(0).into_iter().map(|(key, t)| (key, t.to)).collect();
+        assert_eq!(heard, [("*".to_owned(), BreakerState::Open), ("llm".to_owned(), BreakerState::Open)]);
+        assert!(!set.count_lost(&[lost(5, "*", 100, 0)], 1_000, || 0.0), "its probe decides");
+        assert_eq!(set.room(1_000), Room::Probe);
+    }
+
+    #[test]
+    fn what_was_lost_before_the_window_or_is_outnumbered_by_what_works_opens_nothing() {
+        let mut set = set();
+        assert!(!set.count_lost(&[lost(1, "*", 100, 60_000)], 0, || 0.0));
+        for _ in 0..20 {
+            run(&mut set, None, DONE, 0);
+        }
+        assert!(!set.count_lost(&[lost(2, "*", 3, 0), lost(3, "*", 3, 0)], 0, || 0.0));
+        assert_eq!(set.room(0), Room::Free, "a fleet that works goes on when two of it vanish");
     }
 
     #[test]

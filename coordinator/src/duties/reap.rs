@@ -58,6 +58,7 @@ impl Reaper {
         }
         // Before anyone is woken to claim more.
         self.engine.tell_gates_of_reaped(&round.reaped);
+        self.engine.tell_breakers_of_lost(&round.reaped).await;
         for task in &round.reaped {
             let kind = if task.started { "lost" } else { "undelivered" };
             metrics::counter!("redrive_leases_lost_total", "queue" => task.queue.to_string(), "kind" => kind)

@@ -7,7 +7,7 @@ use redrive_shared::wire::{
 };
 
 use super::{Engine, Result, check, unavailable};
-use crate::store::CommandBreaker;
+use crate::store::{CommandBreaker, LostAttempt, Reaped};
 
 impl Engine {
     /// Every breaker that agents report, and those that commands stand for.
@@ -33,6 +33,23 @@ impl Engine {
             );
             Problem::new(ErrorCode::Overloaded, detail).retry_after_ms(HEARTBEAT_INTERVAL_MS)
         })
+    }
+
+    /// Workers vanished in the middle of tasks, with their breakers: those of the agents' other runs are told.
+    pub(crate) async fn tell_breakers_of_lost(&self, reaped: &[Reaped]) {
+        let started = reaped.iter().filter(|task| task.started);
+        let lost: Vec<LostAttempt> = started
+            .filter_map(|task| {
+                let Reaped { boot_id, dependency, .. } = task.clone();
+                Some(LostAttempt { agent: task.agent.clone()?, boot_id, dependency })
+            })
+            .collect();
+        if lost.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.count_lost(lost).await {
+            tracing::warn!(%error, "breakers of agents whose workers vanished do not hear of it");
+        }
     }
 }
 

@@ -138,6 +138,7 @@ impl Engine {
             cancelled,
             next_ms: HEARTBEAT_INTERVAL_MS,
             breaker_commands: beaten.commands,
+            lost: beaten.lost,
         })
     }
 

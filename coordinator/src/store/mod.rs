@@ -11,6 +11,7 @@ pub mod doctor;
 mod error;
 mod format;
 mod gates;
+mod lost;
 mod policies;
 pub mod redis;
 pub mod sqlite;
@@ -27,7 +28,7 @@ use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Attempt, Ended, Fence};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{FailureRecord, Lease, TaskState, TaskView};
-use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView};
+use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView, WorkerLost};
 use serde_json::value::RawValue;
 use tokio::sync::broadcast;
 
@@ -35,6 +36,7 @@ pub use self::arriving::{Enqueue, Enqueued};
 pub use self::commands::CommandBreaker;
 pub use self::error::{Result, StoreError};
 pub use self::gates::{GateCell, GateSwap, GateSwapped, Gates, Restriction};
+pub use self::lost::{LOST_KEPT_MS, LostAttempt};
 pub use self::policies::{NewPolicy, PolicyChange, PolicyPut};
 
 /// The queue that is always there.
@@ -264,6 +266,8 @@ pub struct Reaped {
     pub epoch: i64,
     /// Whose it was.
     pub agent: Option<Name>,
+    /// Of which run, where the claim said so.
+    pub boot_id: Option<Name>,
     /// Whether the worker had started it.
     pub started: bool,
     /// Whether the attempt that ended was a retry: the task had failed or been lost before it.
@@ -321,6 +325,8 @@ pub struct Beaten {
     pub leases: Vec<Extended>,
     /// Commands to its breakers that it has not carried out yet.
     pub commands: Vec<BreakerCommand>,
+    /// Other runs of the agent that vanished lately.
+    pub lost: Vec<WorkerLost>,
 }
 
 /// Which tasks to list.
@@ -411,6 +417,10 @@ pub trait Store: Send + Sync + 'static {
     /// handed to each run of the agent with its heartbeats until that has carried it out, and kept as long as the agent is
     /// known. `None`: so many of the agent's breakers are isolated that there is no place for it.
     async fn command_breaker(&self, wanted: CommandBreaker) -> Result<Option<BreakerCommand>>;
+    /// Counts attempts that were lost with their workers, for the breakers of the agents' other runs: each is told with the
+    /// replies to its heartbeats for [`LOST_KEPT_MS`]. To be called once for each lease that was lost: a call that failed may
+    /// have counted, and is not repeated.
+    async fn count_lost(&self, lost: Vec<LostAttempt>) -> Result<()>;
     /// Every agent known, by name.
     async fn agents(&self) -> Result<Vec<AgentView>>;
     /// Whether it can write now.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{BreakerCommand, LeaseRef, LeaseResult};
+use super::{BreakerCommand, LeaseRef, LeaseResult, WorkerLost};
 use crate::breaker::BreakerSnapshot;
 use crate::id::{Name, TaskId};
 
@@ -53,6 +53,10 @@ pub struct HeartbeatReply {
     /// What persons want of its breakers and it has not carried out yet. Who does not know them passes them over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub breaker_commands: Vec<BreakerCommand>,
+    /// Other runs of it that vanished in the middle of work within the last minute, by number. Who does not know them passes
+    /// them over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<WorkerLost>,
 }
 
 /// How an agent is.

@@ -66,6 +66,20 @@ impl BreakerCommand {
     }
 }
 
+/// A run of an agent vanished in the middle of work: each other run of the agent is told for a minute, and counts it once. One
+/// vanished run counts at most three times at each breaker, however much it had under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerLost {
+    /// Higher than that of every earlier one of the agent: who has heard of it passes it over.
+    pub number: i64,
+    /// `*` for the agent's own, else the dependency.
+    pub breaker: String,
+    /// How often it counts there, as a failure of the class `worker_lost`.
+    pub count: u32,
+    /// How long ago it was noticed, in ms.
+    pub age_ms: u64,
+}
+
 /// Isolates, closes or resets a breaker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -12,7 +12,7 @@ mod work;
 
 pub use agents::{AgentStatus, AgentView, AgentsReply, Heartbeat, HeartbeatReply, Report, ReportsRequest};
 pub use breakers::{
-    BreakerAction, BreakerCommand, BreakerCommandRequest, BreakerView, BreakersReply, OWN_BREAKER,
+    BreakerAction, BreakerCommand, BreakerCommandRequest, BreakerView, BreakersReply, OWN_BREAKER, WorkerLost,
 };
 pub use gates::{GateAction, GateRequest, GateView, GatesReply};
 pub use queues::{

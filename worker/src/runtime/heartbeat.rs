@@ -97,6 +97,7 @@ async fn beat(worker: &Worker) -> Result<Duration, LinkError> {
     worker.held.cancel(&keys, &reply.leases, &reply.cancelled);
     worker.held.extended(sent, &keys, &reply.leases);
     worker.obey(&reply.breaker_commands);
+    worker.count_lost(&reply.lost);
     // The coordinator may want them closer together or less often, but not so that leases run out; what was configured
     // here wins.
     let asked = Duration::from_millis(reply.next_ms).clamp(MIN_INTERVAL, longest(worker));

@@ -33,7 +33,7 @@ use redrive_shared::breaker;
 use redrive_shared::clock::{Clock, SystemClock};
 use redrive_shared::id::Name;
 use redrive_shared::limits::LEASE_DEFAULT_MS;
-use redrive_shared::wire::{BreakerCommand, Outcome};
+use redrive_shared::wire::{BreakerCommand, Outcome, WorkerLost};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -141,7 +141,7 @@ struct Worker {
     breaker_changed: Notify,
     /// Told when the first heartbeat was answered, or was not: what persons want of the agent is known before it asks for work.
     introduced: Notify,
-    /// Told when a person has changed one: what is being claimed may not be wanted, and more may be wanted.
+    /// Told when a person, or the end of other runs, has changed one: what is being claimed may not be wanted, and more may be wanted.
     commanded: Notify,
     tally: Tally,
     shutdown: CancellationToken,
@@ -173,6 +173,17 @@ impl Worker {
             let reason = command.reason.as_deref().unwrap_or_default();
             tracing::warn!(breaker = command.breaker, action = %command.action, reason, "a person commands a breaker");
         }
+        self.publish_transitions();
+        self.breaker_changed.notify_one();
+        self.commanded.notify_one();
+    }
+
+    /// Counts what other runs of the agent took with them when they vanished.
+    fn count_lost(&self, lost: &[WorkerLost]) {
+        if lost.is_empty() || !self.breakers().count_lost(lost, self.clock.now_ms(), rand::random::<f64>) {
+            return;
+        }
+        tracing::warn!("other workers of this agent vanished in the middle of tasks: a breaker opens");
         self.publish_transitions();
         self.breaker_changed.notify_one();
         self.commanded.notify_one();

@@ -11,8 +11,9 @@ use redrive_shared::wire::{AgentView, Heartbeat};
 use super::Inner;
 use super::commands::read;
 use super::keys::run_name;
+use super::lost;
 use super::reach::Part;
-use super::reply::{integer, items, maybe_integer, pairs, text, texts};
+use super::reply::{at, integer, items, maybe_integer, pairs, text, texts};
 use super::scripts::{ARRIVE, BEAT, SILENCE};
 use crate::store::{Arrival, Beaten, Extend, Result, StoreError, views};
 
@@ -82,8 +83,11 @@ impl Inner {
             self.gone.set(run, farewell);
         }
         let leases = self.extend(extends).await?;
-        let commands = read(text(&heard?)?)?.pending(&summary.breakers);
-        Ok(Beaten { leases, commands })
+        let heard = heard?;
+        let kept = items(&heard)?;
+        let commands = read(text(at(kept, 0)?)?)?.pending(&summary.breakers);
+        let lost = lost::read(text(at(kept, 1)?)?)?.told(&summary.boot_id, self.now_ms());
+        Ok(Beaten { leases, commands, lost })
     }
 
     /// A run opened a presence connection.

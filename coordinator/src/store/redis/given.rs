@@ -44,6 +44,7 @@ impl Given {
             until_ms,
             extended,
             agent: Some(agent.clone()),
+            boot_id: None,
             taken_by: None,
         };
         if replayed {

@@ -39,6 +39,7 @@
 //! | `rd:{*}:gates` | hash | gates by dependency: version, space, value; under `''` the last change of any of them, and how many there are |
 //! | `rd:{*}:agents` | hash | the last heartbeat of each run |
 //! | `rd:{*}:commands` | hash | the commands that stand for each agent's breakers |
+//! | `rd:{*}:lost` | hash | what each agent lost lately with its workers |
 //! | `rd:{*}:arrived` | zset | runs, by when their presence connection was opened last, in µs |
 //! | `rd:{*}:seen`, `rd:{*}:gone` | zset | runs that are heard from, and those that are not, by when they last were |
 //!
@@ -57,6 +58,11 @@ pub(super) fn run_name(agent: &str, boot_id: Option<&Name>) -> String {
 /// The agent of a run's name.
 pub(super) fn agent_of(run: &str) -> Option<Name> {
     Name::new(run.split('|').next()?).ok()
+}
+
+/// The boot id of a run's name, if it has one.
+pub(super) fn boot_of(run: &str) -> Option<Name> {
+    Name::new(run.split_once('|')?.1).ok()
 }
 
 /// A lane as it is named: `rank|queue|dependency|group`, and `|r` behind it where its tasks were tried before.

@@ -11,6 +11,7 @@ mod agents;
 mod aside;
 mod ask;
 mod batcher;
+mod beside;
 mod claim;
 mod clock;
 mod commands;
@@ -26,6 +27,7 @@ mod history;
 mod keys;
 mod lease;
 pub mod link;
+mod lost;
 mod open;
 mod operate;
 mod pauses;
@@ -70,8 +72,8 @@ use self::transition::{Change, Changed};
 pub use self::value::STORED;
 use super::{
     Acted, Arrival, Beaten, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend, Extended, Filter,
-    GateSwap, GateSwapped, Gates, Hint, Listed, PolicyChange, PolicyPut, Reap, Restriction, Result, Settle,
-    Settled, Store, StoreError,
+    GateSwap, GateSwapped, Gates, Hint, Listed, LostAttempt, PolicyChange, PolicyPut, Reap, Restriction,
+    Result, Settle, Settled, Store, StoreError,
 };
 
 /// A handle to the shared store.
@@ -310,6 +312,10 @@ impl Store for RedisStore {
 
     async fn command_breaker(&self, wanted: CommandBreaker) -> Result<Option<BreakerCommand>> {
         self.inner.command_breaker(&wanted).await
+    }
+
+    async fn count_lost(&self, lost: Vec<LostAttempt>) -> Result<()> {
+        self.inner.count_lost(&lost).await
     }
 
     async fn agents(&self) -> Result<Vec<AgentView>> {

@@ -173,7 +173,7 @@ impl Inner {
         for (id, task) in leases {
             let Some(lease) = &task.lease else { continue };
             // Who extends it in this moment keeps it.
-            let holder = lease.agent.clone();
+            let (holder, boot_id) = (lease.agent.clone(), lease.boot_id.clone());
             let (guard, agent, before) = (Some(lease.extension()), lease.agent.clone(), task.record.clone());
             let epoch = before.epoch;
             let mut after = task;
@@ -204,6 +204,7 @@ impl Inner {
                 dependency,
                 epoch,
                 agent: holder,
+                boot_id,
                 started,
                 retried,
                 state,

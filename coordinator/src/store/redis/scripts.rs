@@ -93,8 +93,8 @@ script!(
     BEAT, "beat"
 );
 script!(
-    /// A person wants something of an agent's breakers.
-    COMMAND, "command"
+    /// What is kept of an agent beside its heartbeats is another now.
+    REPLACE, "replace"
 );
 script!(
     /// An agent's presence connection was opened.

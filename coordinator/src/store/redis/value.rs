@@ -30,7 +30,7 @@ use redrive_shared::limits::HISTORY_MAX_ENTRIES;
 use redrive_shared::task::{Lane, Ledger, Nonce, TaskState};
 
 use super::history::newest;
-use super::keys::agent_of;
+use super::keys::{agent_of, boot_of};
 use crate::store::format::{class_counts, class_counts_from, priority_from, state_from, state_number};
 
 /// The version that this release writes, and the only one that it reads.
@@ -150,6 +150,8 @@ pub(super) struct Lease {
     pub extended: bool,
     /// Who holds it.
     pub agent: Option<Name>,
+    /// Which run of it, where the claim said so and the lease was read: what was just handed out does not need it.
+    pub boot_id: Option<Name>,
     /// The run that it belongs to, where that took it over from the one that claimed it.
     pub taken_by: Option<Box<str>>,
 }
@@ -173,6 +175,7 @@ impl Lease {
             until_ms: number(fixed, 22, 6).cast_signed(),
             extended: matches!(fixed[28], EXTENDED | TAKEN_OVER),
             agent: agent_of(run),
+            boot_id: boot_of(run),
             taken_by: (fixed[28] == TAKEN_OVER).then(|| run.into()),
         }))
     }

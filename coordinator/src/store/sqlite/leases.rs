@@ -123,6 +123,7 @@ pub(super) fn miss_deadline(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<
 fn lose(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<Reaped> {
     let before = Before::of(&task.record);
     let (started, holder, epoch) = (task.record.started, task.agent.clone(), task.record.epoch);
+    let boot_id = task.boot_id.clone().and_then(|boot_id| Name::new(boot_id).ok());
     let policy = tx.policy(task.lane)?;
     let lost = task.record.lose(&policy, tx.now_us, tx.rng);
     // The query selects leased tasks only, within this transaction.
@@ -137,6 +138,7 @@ fn lose(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<Reaped> {
         dependency,
         epoch,
         agent: holder.and_then(|agent| Name::new(agent).ok()),
+        boot_id,
         started,
         retried: before.was_tried,
         state: task.record.state,

@@ -10,6 +10,7 @@ mod enqueue;
 mod gates;
 mod lanes;
 mod leases;
+mod lost;
 mod open;
 mod operate;
 mod policies;
@@ -38,8 +39,8 @@ use self::read::Detail;
 use self::writer::{Writer, WriterHandle, store_error};
 use super::{
     Acted, Arrival, Beaten, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend, Extended, Filter,
-    GateSwap, GateSwapped, Gates, Listed, PolicyChange, PolicyPut, Reap, Restriction, Result, Settle,
-    Settled, Store, StoreError,
+    GateSwap, GateSwapped, Gates, Listed, LostAttempt, PolicyChange, PolicyPut, Reap, Restriction, Result,
+    Settle, Settled, Store, StoreError,
 };
 
 /// Connections kept open for readers; more readers at once open their own for the moment.
@@ -266,6 +267,10 @@ impl Store for SqliteStore {
 
     async fn command_breaker(&self, wanted: CommandBreaker) -> Result<Option<BreakerCommand>> {
         self.write(move |tx| commands::give(tx, &wanted)).await
+    }
+
+    async fn count_lost(&self, lost: Vec<LostAttempt>) -> Result<()> {
+        self.write(move |tx| lost::count(tx, &lost)).await
     }
 
     async fn agents(&self) -> Result<Vec<AgentView>> {

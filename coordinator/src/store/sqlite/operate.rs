@@ -8,10 +8,10 @@ use redrive_shared::task::{AttemptEnd, TaskState};
 use redrive_shared::wire::Heartbeat;
 use rusqlite::params;
 
-use super::commands;
 use super::leases::extend;
 use super::rows::{Hot, required, state_from, to_json};
 use super::tx::{Before, Line, Tx};
+use super::{commands, lost};
 use crate::store::{Acted, Beaten, Extend};
 
 pub(super) fn cancel(tx: &mut Tx<'_>, ids: &[TaskId], reason: Option<&str>) -> rusqlite::Result<Vec<Acted>> {
@@ -106,6 +106,9 @@ fn forget_agents(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
     tx.connection
         .prepare_cached("DELETE FROM breaker_commands WHERE agent NOT IN (SELECT agent FROM agents)")?
         .execute([])?;
+    tx.connection
+        .prepare_cached("DELETE FROM workers_lost WHERE agent NOT IN (SELECT agent FROM agents)")?
+        .execute([])?;
     tx.memory.arrivals.retain(|_, at_us| *at_us >= before_ms.saturating_mul(1_000));
     Ok(())
 }
@@ -138,5 +141,6 @@ pub(super) fn heartbeat(tx: &mut Tx<'_>, beat: &Heartbeat) -> rusqlite::Result<B
         to_json(&summary)?,
     ])?;
     let commands = commands::of_agent(tx, &beat.agent)?.pending(&beat.breakers);
-    Ok(Beaten { leases, commands })
+    let lost = lost::of_agent(tx, &beat.agent)?.told(&beat.boot_id, tx.now_ms());
+    Ok(Beaten { leases, commands, lost })
 }

@@ -1,8 +1,8 @@
-//! What a person wants of the breakers, as heartbeats' replies bring it.
+//! What heartbeats' replies bring for the breakers: what a person wants, and what other runs of the agent took with them.
 
 use redrive_shared::breaker::BreakerState;
 use redrive_shared::limits::HEARTBEAT_INTERVAL_MS;
-use redrive_shared::wire::{BreakerAction, ClaimRequest};
+use redrive_shared::wire::{BreakerAction, ClaimRequest, OWN_BREAKER, WorkerLost};
 
 use super::fake::Fault;
 use super::*;
@@ -111,4 +111,30 @@ async fn claims_avoid_an_isolated_dependency_at_once_and_until_it_is_reset() {
     });
     claim.await;
     bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_other_runs_that_vanished_open_the_breaker_and_the_claim_that_waits_is_withdrawn() {
+    let mut bench = Bench::start();
+    assert!(waiting_claim(&mut bench).await.wait_ms > 0);
+    let lost = |number| WorkerLost { number, breaker: OWN_BREAKER.to_owned(), count: 3, age_ms: 1_000 };
+    bench.link.tell_of([lost(1), lost(2)]);
+    // It is asked for what it was given meanwhile, and then there is none.
+    let withdrawn = bench.next(|event| match event {
+        Event::Claim(claim) => (claim.wait_ms == 0).then_some(()),
+        _ => None,
+    });
+    withdrawn.await;
+    bench.link.give([lease("later", "done")]);
+    for _ in 0..3 {
+        let own = bench.heartbeat().await.breakers[OWN_BREAKER];
+        assert_eq!((own.state, own.openings), (BreakerState::Open, 1), "each counts once");
+    }
+    // What it was told of is still told, and was counted.
+    bench.link.command([command(1, OWN_BREAKER, BreakerAction::Reset)]);
+    assert_eq!(obeyed(&mut bench, OWN_BREAKER, 1).await, BreakerState::Closed);
+    let ended = bench.settlement().await;
+    assert_eq!((ended.id.as_str(), label(&ended)), ("later", "done"));
+    let (summary, _) = bench.stop().await;
+    assert_eq!((summary.done, summary.released), (1, 0));
 }

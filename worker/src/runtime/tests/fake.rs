@@ -10,7 +10,7 @@ use redrive_shared::id::Name;
 use redrive_shared::task::{Lease, TaskState};
 use redrive_shared::wire::{
     BreakerCommand, ClaimReply, ClaimRequest, ExtendReply, ExtendRequest, Heartbeat, HeartbeatReply,
-    LeaseRef, LeaseResult, SettleReply, SettleRequest, SettleResult,
+    LeaseRef, LeaseResult, SettleReply, SettleRequest, SettleResult, WorkerLost,
 };
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
@@ -52,6 +52,7 @@ struct State {
     refused_outcomes: HashMap<String, ErrorCode>,
     breaking_presence: u32,
     commands: Vec<BreakerCommand>,
+    vanished: Vec<WorkerLost>,
 }
 
 pub(super) struct FakeLink {
@@ -120,6 +121,11 @@ impl FakeLink {
     /// Hands these out with the next heartbeat's reply, and with all after it.
     pub(super) fn command(&self, commands: impl IntoIterator<Item = BreakerCommand>) {
         self.state.lock().unwrap().commands = commands.into_iter().collect();
+    }
+
+    /// Tells of these with the next heartbeat's reply, and with all after it.
+    pub(super) fn tell_of(&self, lost: impl IntoIterator<Item = WorkerLost>) {
+        self.state.lock().unwrap().vanished = lost.into_iter().collect();
     }
 
     pub(super) fn break_presence(&self, times: u32) {
@@ -216,7 +222,13 @@ impl Link for FakeLink {
         let known = request.leases.iter().map(|lease| lease.id.clone());
         let cancelled = known.filter(|id| state.cancelled.iter().any(|other| **other == **id)).collect();
         let breaker_commands = state.commands.clone();
-        Ok(HeartbeatReply { leases, cancelled, next_ms: 5_000, breaker_commands })
+        Ok(HeartbeatReply {
+            leases,
+            cancelled,
+            next_ms: 5_000,
+            breaker_commands,
+            lost: state.vanished.clone(),
+        })
     }
 
     async fn settle(&self, request: &SettleRequest) -> Result<SettleReply, LinkError> {

@@ -1,5 +1,5 @@
 -- Marks runs as gone that have been silent for too long, and forgets those that were gone for long enough, with the commands
--- to agents of which no run is known any more, and arrivals as old: what broke before the run came back was noticed long ago.
+-- to, and losses of, agents of which no run is known any more, and arrivals as old: what broke before the run came back was noticed long ago.
 --
 -- KEYS[1]: what every key that there is once begins with
 -- ARGV: now, silent (ms: runs last heard from before it are; '' : none), forget (the same, of those gone; '' : none), runs
@@ -26,12 +26,15 @@ if ARGV[3] ~= '' then
   if #forgotten > 0 then
     call('HDEL', shard .. 'agents', unpack(forgotten))
     call('ZREM', shard .. 'gone', unpack(forgotten))
-    local commanded = call('HGETALL', shard .. 'commands')
-    if #commanded > 0 then
-      local known, runs = {}, call('HGETALL', shard .. 'agents')
-      for i = 1, #runs, 2 do known[string.match(runs[i], '^[^|]*')] = true end
-      for i = 1, #commanded, 2 do
-        if not known[commanded[i]] then call('HDEL', shard .. 'commands', commanded[i]) end
+    local known
+    for _, hash in ipairs({ shard .. 'commands', shard .. 'lost' }) do
+      local agents = call('HKEYS', hash)
+      if #agents > 0 and not known then
+        known = {}
+        for _, run in ipairs(call('HKEYS', shard .. 'agents')) do known[string.match(run, '^[^|]*')] = true end
+      end
+      for _, agent in ipairs(agents) do
+        if not known[agent] then call('HDEL', hash, agent) end
       end
     end
   end

@@ -1,0 +1,32 @@
+//! Attempts that were lost with their workers.
+
+use std::collections::BTreeMap;
+
+use super::Inner;
+use super::beside::json;
+use crate::store::lost::{Lost, LostAttempt};
+use crate::store::{Result, StoreError};
+
+impl Inner {
+    /// Counts them, for the breakers of the agents' other runs.
+    pub async fn count_lost(&self, attempts: &[LostAttempt]) -> Result<()> {
+        let mut by_agent: BTreeMap<&str, Vec<&LostAttempt>> = BTreeMap::new();
+        for attempt in attempts {
+            by_agent.entry(&attempt.agent).or_default().push(attempt);
+        }
+        for (agent, attempts) in by_agent {
+            let counted = self.replace("lost", agent, |seen| {
+                let mut lost = read(seen)?;
+                lost.count(attempts.iter().copied(), self.time.now_us());
+                Ok((Some(json(&lost)?), ()))
+            });
+            counted.await?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads what is kept of an agent.
+pub(super) fn read(kept: &str) -> Result<Lost> {
+    Lost::read(kept).map_err(|error| StoreError::Corrupt(format!("what an agent lost: {error}")))
+}
