@@ -57,7 +57,7 @@ impl Lost {
         let mut number = last.map_or(now_us, |last| now_us.max(last.saturating_add(1)));
         let before = self.0.len();
         for attempt in lost {
-            let dependency = attempt.dependency.as_ref().map(|name| &**name);
+            let dependency = attempt.dependency.as_deref();
             for breaker in std::iter::once(OWN_BREAKER).chain(dependency) {
                 let of_run = |entry: &&Entry| entry.breaker == breaker && entry.boot_id == attempt.boot_id;
                 let known: u32 = self.0.iter().filter(of_run).map(|entry| entry.count).sum();
