@@ -138,6 +138,9 @@ pub struct Terms<'a> {
     pub policy: &'a RetryPolicy,
     /// The dependency that it was enqueued with, whatever its route.
     pub primary: Option<&'a Name>,
+    /// The dependency that the attempt at hand went to, or in whose lane it waits: what its route was when it was scheduled,
+    /// whatever its chain says now.
+    pub called: Option<&'a Name>,
     /// Which dependencies let nothing through.
     pub standing: &'a Standing,
 }
@@ -145,7 +148,7 @@ pub struct Terms<'a> {
 impl<'a> From<&'a RetryPolicy> for Terms<'a> {
     /// Of a task without a dependency.
     fn from(policy: &'a RetryPolicy) -> Self {
-        Self { policy, primary: None, standing: Standing::OPEN }
+        Self { policy, primary: None, called: None, standing: Standing::OPEN }
     }
 }
 

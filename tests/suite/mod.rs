@@ -159,6 +159,7 @@ macro_rules! with_behaviours {
                 whatever_is_no_failure_keeps_the_route,
                 a_person_who_retries_begins_with_the_own_dependency,
                 a_chain_that_changes_moves_nobody_before_the_next_turn,
+                a_chain_that_changes_leads_nobody_back_to_what_failed,
                 costs_are_kept_of_each_attempt_and_bound_the_whole,
                 every_kind_of_charge_is_shown_and_bounded,
             }

@@ -196,6 +196,21 @@ pub async fn a_chain_that_changes_moves_nobody_before_the_next_turn(bed: Bed) {
     bed.assert_counts_are_right().await;
 }
 
+pub async fn a_chain_that_changes_leads_nobody_back_to_what_failed(bed: Bed) {
+    chain(&bed).await;
+    let limited = FailureRecord { retry_after_ms: Some(600_000), ..failure(FailureClass::RateLimited) };
+    fail(&bed, &bed.put_and_take(opus("t")).await).await;
+    let lease = bed.take_one().await;
+    assert_eq!(place(&lease), (1, "sonnet"));
+    let chain = vec![name("haiku"), name("sonnet")];
+    let changed = RetryPolicy { fallbacks: [(name("opus"), chain)].into(), ..chained() };
+    bed.put_queue(&name("default"), changed).await.unwrap();
+    let (_, due_ms) = bed.finish(&lease, Ending::Failed(limited)).await;
+    assert!(due_ms >= bed.now_ms() + 600_000, "not at sonnet again, at once");
+    bed.advance(600_000 + 61_000);
+    assert_eq!(place(&bed.take_one().await), (1, "haiku"), "what has its place now");
+}
+
 pub async fn costs_are_kept_of_each_attempt_and_bound_the_whole(mut bed: Bed) {
     let cents = |cents: u64| Cost::from_micros(cents * 10_000);
     let mut given = opus("t");

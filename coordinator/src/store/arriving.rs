@@ -68,7 +68,9 @@ impl Enqueue {
 
     /// By what the failure that it came with is judged.
     pub(super) fn terms<'a>(&'a self, policy: &'a RetryPolicy) -> Terms<'a> {
-        Terms { policy, primary: self.spec.dependency.as_ref(), standing: &self.standing }
+        let primary = self.spec.dependency.as_ref();
+        let called = policy.dependency_at(primary, self.spec.route);
+        Terms { policy, primary, called, standing: &self.standing }
     }
 }
 

@@ -59,6 +59,7 @@ impl Record {
             deadline_ms: self.deadline_ms,
             on: OnRoute {
                 primary: terms.primary,
+                called: terms.called,
                 route: self.route,
                 failed: self.failed_on_route.saturating_add(charged),
                 in_transaction: loss.in_transaction,

@@ -34,6 +34,9 @@ pub enum Fallback {
 pub struct OnRoute<'a> {
     /// The dependency that the task was enqueued with; none: there is nothing to stand in for.
     pub primary: Option<&'a Name>,
+    /// The dependency that the attempt went to. It is its route's, unless the chain was changed meanwhile: what failed is this
+    /// one, whatever the chain says now.
+    pub called: Option<&'a Name>,
     /// Position on its chain: 0 = the primary itself.
     pub route: u32,
     /// Failures charged on this route, this one included unless its class has a counter of its own.
@@ -47,7 +50,14 @@ pub struct OnRoute<'a> {
 impl Default for OnRoute<'_> {
     /// A task without a dependency.
     fn default() -> Self {
-        Self { primary: None, route: 0, failed: 0, in_transaction: false, standing: Standing::OPEN }
+        Self {
+            primary: None,
+            called: None,
+            route: 0,
+            failed: 0,
+            in_transaction: false,
+            standing: Standing::OPEN,
+        }
     }
 }
 
@@ -75,7 +85,8 @@ impl RetryPolicy {
     }
 
     /// The route that a failure takes now: the first later one whose gate lets work through, if the class's rule says so, an
-    /// attempt is left, and no transaction is torn apart.
+    /// attempt is left, and no transaction is torn apart. Never back to what failed just now: a chain that was changed under
+    /// the task may have it at a later place.
     pub(super) fn next_route(&self, failure: &Failure<'_>, rule: &ClassRule) -> Option<u32> {
         let on = &failure.on;
         let is_due = match rule.fallback {
@@ -90,7 +101,8 @@ impl RetryPolicy {
         }
         let chain = self.chain(on.primary);
         let later = (1..).zip(chain).skip(on.route as usize);
-        let mut open = later.filter(|(_, dependency)| on.standing.is_open(dependency));
+        let mut open =
+            later.filter(|(_, dependency)| Some(*dependency) != on.called && on.standing.is_open(dependency));
         open.next().map(|(route, _)| route)
     }
 
@@ -99,7 +111,6 @@ impl RetryPolicy {
     pub(super) fn waits_for_person(&self, failure: &Failure<'_>) -> bool {
         let on = &failure.on;
         let for_all = matches!(failure.class, FailureClass::Auth | FailureClass::QuotaExhausted);
-        let dependency = self.dependency_at(on.primary, on.route);
-        for_all && dependency.is_some_and(|dependency| on.standing.is_isolated(dependency))
+        for_all && on.called.is_some_and(|dependency| on.standing.is_isolated(dependency))
     }
 }

@@ -17,7 +17,8 @@ fn chained() -> RetryPolicy {
 fn fail_once(record: &mut Record, class: FailureClass, policy: &RetryPolicy, standing: &Standing) -> Verdict {
     let (due_ms, opus) = (record.due_ms, name("opus"));
     let fence = claim_at(record, 1, due_ms * 1_000);
-    let terms = Terms { policy, primary: Some(&opus), standing };
+    let called = policy.dependency_at(Some(&opus), record.route);
+    let terms = Terms { policy, primary: Some(&opus), called, standing };
     let seen = FailureRecord { retryable: class != FailureClass::Refusal, ..failure(class) };
     record.settle(fence, Ended::Failed(&seen), terms, due_ms, &mut rng()).unwrap()
 }
@@ -77,7 +78,8 @@ fn an_isolated_dependency_charges_a_deferral_and_no_attempt() {
 #[test]
 fn a_failure_that_a_task_comes_with_can_send_it_elsewhere_at_once() {
     let (policy, opus, seen) = (chained(), name("opus"), failure(FailureClass::Overloaded));
-    let terms = Terms { policy: &policy, primary: Some(&opus), standing: Standing::OPEN };
+    let terms =
+        Terms { policy: &policy, primary: Some(&opus), called: Some(&opus), standing: Standing::OPEN };
     for (attempts_made, route) in [(1, 0), (2, 1)] {
         let given = Start { attempts_made, failure: Some(&seen), ..start() };
         let (record, verdict) = Record::enqueue(&given, terms, NOW_US, &mut rng());
@@ -85,6 +87,8 @@ fn a_failure_that_a_task_comes_with_can_send_it_elsewhere_at_once() {
         assert_eq!(verdict.unwrap().delay_ms == Some(0), route == 1);
     }
     let begins_later = Start { attempts_made: 2, failure: Some(&seen), route: 1, ..start() };
+    let sonnet = name("sonnet");
+    let terms = Terms { called: Some(&sonnet), ..terms };
     assert_eq!(Record::enqueue(&begins_later, terms, NOW_US, &mut rng()).0.route, 2);
 }
 
