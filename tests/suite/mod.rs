@@ -160,6 +160,9 @@ macro_rules! with_behaviours {
                 a_person_who_retries_begins_with_the_own_dependency,
                 a_chain_that_changes_moves_nobody_before_the_next_turn,
                 a_chain_that_changes_leads_nobody_back_to_what_failed,
+                what_is_sent_to_an_isolated_dependency_begins_where_another_stands_in,
+                what_is_handed_back_or_fails_at_an_isolated_dependency_goes_on_elsewhere,
+                a_person_who_retries_sends_past_an_isolated_dependency,
                 costs_are_kept_of_each_attempt_and_bound_the_whole,
                 every_kind_of_charge_is_shown_and_bounded,
             }

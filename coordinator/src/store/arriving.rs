@@ -23,7 +23,7 @@ pub struct Enqueue {
     pub failure: Option<FailureRecord>,
     /// The rest, as the caller gave it. Its `id`, `queue`, `task_type`, `payload` and `failure` are not looked at.
     pub spec: NewTask,
-    /// Which dependencies let nothing through, for the judgement of that failure.
+    /// Which dependencies let nothing through, for the judgement of where it begins.
     pub standing: Standing,
 }
 
@@ -66,7 +66,7 @@ impl Enqueue {
         policy.dependency_at(primary, self.spec.route).filter(|name| Some(*name) != primary).cloned()
     }
 
-    /// By what the failure that it came with is judged.
+    /// By what it is judged.
     pub(super) fn terms<'a>(&'a self, policy: &'a RetryPolicy) -> Terms<'a> {
         let primary = self.spec.dependency.as_ref();
         let called = policy.dependency_at(primary, self.spec.route);

@@ -201,7 +201,7 @@ pub struct Settle {
     pub cost: Cost,
     /// Whether a failure was in the middle of a tool transaction, which no other route must go on with.
     pub in_transaction: bool,
-    /// Which dependencies let nothing through, for the judgement of a failure.
+    /// Which dependencies let nothing through, for the judgement of where it goes on.
     pub standing: Standing,
 }
 
@@ -369,8 +369,13 @@ pub trait Store: Send + Sync + 'static {
     async fn forget(&self, limit: usize) -> Result<usize>;
     /// Calls tasks off.
     async fn cancel(&self, ids: Vec<TaskId>, reason: Option<String>) -> Result<Vec<Acted>>;
-    /// Runs tasks again now.
-    async fn retry(&self, ids: Vec<TaskId>, reason: Option<String>) -> Result<Vec<Acted>>;
+    /// Runs tasks again now, past dependencies that are isolated where others stand in.
+    async fn retry(
+        &self,
+        ids: Vec<TaskId>,
+        reason: Option<String>,
+        standing: &Standing,
+    ) -> Result<Vec<Acted>>;
     /// Everything about one task.
     async fn get(&self, id: &TaskId) -> Result<Option<TaskView>>;
     /// Those of the tasks that are known, without payload and history. Results beyond 4 MiB in all are left out.

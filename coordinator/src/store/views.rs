@@ -1,9 +1,10 @@
 //! What both stores tell of what they keep, each in its own form.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::lifecycle::Record;
+use redrive_shared::lifecycle::{Record, STANDS_IN};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{FailureRecord, Lane, Lease};
 use redrive_shared::wire::{AgentStatus, AgentView, Heartbeat};
@@ -57,6 +58,11 @@ pub(super) fn lease(
         traceparent: contents.traceparent,
         labels: contents.labels,
     }
+}
+
+/// What the history says of what a person did to a task, who may have moved it, too.
+pub(super) fn acted_why(why: &str, moved: bool) -> Cow<'_, str> {
+    if moved { format!("{why}; {STANDS_IN}").into() } else { why.into() }
 }
 
 /// An agent by its last heartbeat.

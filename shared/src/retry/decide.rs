@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 
 use super::strategy::uniform;
 use super::{
-    ClassRule, Ending, HINT_JITTER_BASE_MS, HINT_JITTER_DIVISOR, MAX_ATTEMPTS, MAX_HINT_JITTER_MS, OnRoute,
-    RetryPolicy, Risk,
+    ClassRule, Ending, Fallback, HINT_JITTER_BASE_MS, HINT_JITTER_DIVISOR, MAX_ATTEMPTS, MAX_HINT_JITTER_MS,
+    OnRoute, RetryPolicy, Risk,
 };
 use crate::failure::FailureClass;
 use crate::limits::GATE_SPREAD_MS;
@@ -75,6 +75,11 @@ pub enum DelayReason {
         /// The route that is taken.
         route: u32,
     },
+    /// Nothing: its dependency is isolated, and another one stands in instead of a wait for a person.
+    StandIn {
+        /// The route that is taken.
+        route: u32,
+    },
     /// The dependency is isolated: it waits behind the gate for the person who mends it, and nothing is charged.
     Gate,
 }
@@ -120,23 +125,35 @@ impl RetryPolicy {
     /// 2. A credential or a quota failed, and the dependency is isolated for that: it waits behind the gate.
     /// 3. Unretryable: the class's `when_unretryable`.
     /// 4. Attempts used up, the class's or the task's: the class's `when_exhausted`.
-    /// 5. Otherwise a retry, due at `now + delay`; with a hint, at
+    /// 5. Where it would wait is isolated, and there is a later route that is not: a retry there, at once. So, too, in place
+    ///    of a wait behind the gate (2.), if an attempt is left and the class takes other routes at all.
+    /// 6. Otherwise a retry, due at `now + delay`; with a hint, at
     ///    `now + max(hint, delay) + U(0, min(1 s + 0.1·hint, 30 s))`, so never before the hint. All who were told the
     ///    same instant would otherwise return in it. 0.1·hint is rounded down to whole milliseconds.
-    /// 6. Due after the deadline: escalate. The task is neither dropped nor called back early to fit.
+    /// 7. Due after the deadline: escalate. The task is neither dropped nor called back early to fit.
     pub fn decide<R: Rng + ?Sized>(&self, failure: &Failure<'_>, rng: &mut R) -> Decision {
         let rule = self.rule(failure.class);
         if let Some(route) = self.next_route(failure, &rule) {
             return retry_after(0, DelayReason::Fallback { route }, failure);
         }
+        let stand_in = self.past_isolated(&failure.on);
+        let stand_in = stand_in.filter(|_| !self.keeps_route(failure.class, failure.failed_in_class));
+        let elsewhere = |route| retry_after(0, DelayReason::StandIn { route }, failure);
         if self.waits_for_person(failure) {
-            return retry_after(uniform(0, GATE_SPREAD_MS, rng), DelayReason::Gate, failure);
+            let may_leave = rule.fallback != Fallback::Never && self.used_up(failure, &rule).is_none();
+            return match stand_in.filter(|_| may_leave) {
+                Some(route) => elsewhere(route),
+                None => retry_after(uniform(0, GATE_SPREAD_MS, rng), DelayReason::Gate, failure),
+            };
         }
         if !rule.retryable.unwrap_or(failure.retryable) {
             return Decision::end(rule.when_unretryable, EndReason::Unretryable);
         }
         if let Some(reason) = self.used_up(failure, &rule) {
             return Decision::end(rule.when_exhausted, reason);
+        }
+        if let Some(route) = stand_in {
+            return elsewhere(route);
         }
         let attempt = match failure.on.route {
             _ if rule.own_counter => failure.failed_in_class,

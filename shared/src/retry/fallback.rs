@@ -43,6 +43,8 @@ pub struct OnRoute<'a> {
     pub failed: u32,
     /// Whether the attempt ended inside a tool transaction: another route must not go on with it.
     pub in_transaction: bool,
+    /// Whether what it failed with before keeps it where it is ([`RetryPolicy::keeps_route`]).
+    pub kept: bool,
     /// Which dependencies let nothing through.
     pub standing: &'a Standing,
 }
@@ -56,6 +58,7 @@ impl Default for OnRoute<'_> {
             route: 0,
             failed: 0,
             in_transaction: false,
+            kept: false,
             standing: Standing::OPEN,
         }
     }
@@ -99,11 +102,34 @@ impl RetryPolicy {
         if !is_due || !attempts_left || on.in_transaction || rule.own_counter {
             return None;
         }
-        let chain = self.chain(on.primary);
-        let later = (1..).zip(chain).skip(on.route as usize);
-        let mut open =
-            later.filter(|(_, dependency)| Some(*dependency) != on.called && on.standing.is_open(dependency));
-        open.next().map(|(route, _)| route)
+        self.later(on).find(|(_, dependency)| on.standing.is_open(dependency)).map(|(route, _)| route)
+    }
+
+    /// The route that a task takes that would wait on its own for a person, since that is isolated: the first later one whose
+    /// gate opens by itself, if it is not open.
+    pub fn past_isolated(&self, on: &OnRoute<'_>) -> Option<u32> {
+        let waits_at = self.dependency_at(on.primary, on.route)?;
+        if on.in_transaction || on.kept || !on.standing.is_isolated(waits_at) {
+            return None;
+        }
+        self.later(on).find(|(_, dependency)| !on.standing.is_isolated(dependency)).map(|(route, _)| route)
+    }
+
+    /// Whether so many failures of a class keep a task on its route, whatever becomes of that one's gate: what one filter
+    /// refuses, or two models decline, is not to be tried on the next one unasked.
+    pub fn keeps_route(&self, class: FailureClass, failures: u32) -> bool {
+        match self.rule(class).fallback {
+            Fallback::Never => class == FailureClass::ContentPolicy && failures > 0,
+            Fallback::Once => failures > 1,
+            Fallback::AfterFailures(_) | Fallback::LongHint => false,
+        }
+    }
+
+    /// The routes behind a task's own, without the dependency that failed just now.
+    fn later<'a>(&'a self, on: &OnRoute<'a>) -> impl Iterator<Item = (u32, &'a Name)> {
+        let called = on.called;
+        let later = (1..).zip(self.chain(on.primary)).skip(on.route as usize);
+        later.filter(move |(_, dependency)| Some(*dependency) != called)
     }
 
     /// Whether the task waits behind its dependency's gate, uncharged, instead of being judged by itself: a credential or a

@@ -48,6 +48,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use redis::Value;
 use redrive_shared::clock::Clock;
+use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::task::TaskView;
 use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView};
@@ -244,8 +245,13 @@ impl Store for RedisStore {
         self.inner.cancel(&ids, reason.as_deref()).await
     }
 
-    async fn retry(&self, ids: Vec<TaskId>, reason: Option<String>) -> Result<Vec<Acted>> {
-        self.inner.retry(&ids, reason.as_deref()).await
+    async fn retry(
+        &self,
+        ids: Vec<TaskId>,
+        reason: Option<String>,
+        standing: &Standing,
+    ) -> Result<Vec<Acted>> {
+        self.inner.retry(&ids, reason.as_deref(), standing).await
     }
 
     async fn get(&self, id: &TaskId) -> Result<Option<TaskView>> {

@@ -45,7 +45,8 @@ pub const STORED: [(&str, &str); 6] = [
     ("header", "50 bytes: version, state, epoch, nonce, runs, due, deadline, lengths, ordinal"),
     (
         "record",
-        "ledger, failures by class, last delay, most attempts, deadline or expiry, entries of history, lane of retries, route, cost",
+        "ledger, failures by class, last delay, most attempts, deadline or expiry, entries of history, lane of retries, route, cost, whether in a \
+         transaction",
     ),
     (
         "meta",
@@ -110,6 +111,8 @@ struct StoredRecord {
     failed_on_route: Option<u32>,
     #[prost(uint64, tag = "15")]
     cost_micros: u64,
+    #[prost(bool, tag = "17")]
+    in_transaction: bool,
 }
 
 /// What never changes of a task, but for its payload.
@@ -319,6 +322,7 @@ impl Task {
             max_cost: meta.max_cost_micros.map(Cost::from_micros),
             route: stored.route.unwrap_or(meta.route),
             failed_on_route: stored.failed_on_route.unwrap_or(stored.failed),
+            in_transaction: stored.in_transaction,
             expires_ms: stored.expires_ms,
         };
         Ok(Self {
@@ -389,6 +393,7 @@ impl Task {
             failed_on_route: Some(self.record.failed_on_route)
                 .filter(|failed| *failed != self.record.ledger.failed),
             cost_micros: self.record.ledger.cost_usd.micros(),
+            in_transaction: self.record.in_transaction,
         };
         let record_bytes = stored.encoded_len();
         let mut bytes = Vec::with_capacity(HEADER_BYTES + record_bytes + room);

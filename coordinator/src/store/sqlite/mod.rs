@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use redrive_shared::clock::Clock;
+use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
@@ -188,8 +189,14 @@ impl Store for SqliteStore {
         self.write(move |tx| operate::cancel(tx, &ids, reason.as_deref())).await
     }
 
-    async fn retry(&self, ids: Vec<TaskId>, reason: Option<String>) -> Result<Vec<Acted>> {
-        self.write(move |tx| operate::retry(tx, &ids, reason.as_deref())).await
+    async fn retry(
+        &self,
+        ids: Vec<TaskId>,
+        reason: Option<String>,
+        standing: &Standing,
+    ) -> Result<Vec<Acted>> {
+        let standing = standing.clone();
+        self.write(move |tx| operate::retry(tx, &ids, reason.as_deref(), &standing)).await
     }
 
     async fn get(&self, id: &TaskId) -> Result<Option<TaskView>> {

@@ -4,6 +4,7 @@ use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
 use crate::gate::Barred;
+use crate::retry::ClassPolicy;
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -103,6 +104,52 @@ fn a_person_who_sends_it_round_again_begins_with_its_own_dependency() {
     assert_eq!((record.route, record.failed_on_route, record.ledger.failed), (0, 0, 0));
 }
 
+fn isolated(dependencies: &[&str]) -> Standing {
+    Standing::new(dependencies.iter().map(|text| (name(text), Barred::Isolated)))
+}
+
+#[test]
+fn a_task_begins_past_what_is_isolated_and_nothing_is_charged() {
+    let (policy, opus, standing) = (chained(), name("opus"), isolated(&["opus", "sonnet"]));
+    let terms = Terms { policy: &policy, primary: Some(&opus), called: Some(&opus), standing: &standing };
+    let given = Start { attempts_made: 2, delay_ms: 700, ..start() };
+    let (record, verdict) = Record::enqueue(&given, terms, NOW_US, &mut rng());
+    let verdict = verdict.unwrap();
+    assert_eq!((record.route, record.failed_on_route, record.ledger.failed), (2, 0, 2));
+    assert_eq!((verdict.why, verdict.delay_ms, record.due_ms), (STANDS_IN, Some(700), NOW_MS + 700));
+    let open = Terms { standing: Standing::OPEN, ..terms };
+    let (record, verdict) = Record::enqueue(&given, open, NOW_US, &mut rng());
+    assert_eq!((record.route, record.failed_on_route, verdict), (0, 2, None));
+}
+
+#[test]
+fn what_one_filter_refused_or_two_models_declined_is_taken_nowhere_unasked() {
+    let rule = |class| (class, ClassPolicy { retryable: Some(true), ..ClassPolicy::default() });
+    let again = [rule(FailureClass::ContentPolicy), rule(FailureClass::Refusal)];
+    let policy = RetryPolicy { overrides: again.into(), ..chained() };
+    let (opus, standing) = (name("opus"), isolated(&["opus"]));
+    let terms = Terms { policy: &policy, primary: Some(&opus), called: Some(&opus), standing: &standing };
+    for (class, failures, stays) in [
+        (FailureClass::ContentPolicy, 1, true),
+        (FailureClass::Refusal, 2, true),
+        (FailureClass::ServerError, 2, false),
+    ] {
+        let mut record = enqueued(&start());
+        for _ in 0..failures {
+            record.charge(class, &policy);
+        }
+        let mut handed_back = record.clone();
+        let fence = claim_at(&mut handed_back, 1, NOW_US);
+        handed_back.settle(fence, Ended::Released, terms, NOW_MS, &mut rng()).unwrap();
+        assert_eq!(handed_back.route == 0, stays, "{class}");
+        // Nor if it fails for another reason afterwards.
+        let fence = claim_at(&mut record, 1, NOW_US);
+        let seen = failure(FailureClass::Network);
+        record.settle(fence, Ended::Failed(&seen), terms, NOW_MS, &mut rng()).unwrap();
+        assert_eq!(record.route == 0, stays, "{class}");
+    }
+}
+
 proptest! {
     /// Whatever fails: every failure charges exactly one thing, routes only grow, and attempts bound the whole.
     #[test]
@@ -128,7 +175,11 @@ proptest! {
             prop_assert!(record.ledger.failed <= max_attempts && record.ledger.lost <= 3);
             if record.route != before.route {
                 let dependency = policy.dependency_at(Some(&name("opus")), record.route).cloned();
-                prop_assert!(dependency.is_some_and(|dependency| standing.is_open(&dependency)));
+                let left = policy.dependency_at(Some(&name("opus")), before.route).cloned();
+                // It waits for a gate that opens by itself only in place of one that a person has to open.
+                let waits = left.is_some_and(|left| standing.is_isolated(&left));
+                let taken = |to: Name| standing.is_open(&to) || (waits && !standing.is_isolated(&to));
+                prop_assert!(dependency.is_some_and(taken));
                 prop_assert_eq!(record.failed_on_route, 0);
             }
         }

@@ -125,7 +125,7 @@ proptest! {
             match reason {
                 DelayReason::Hint => prop_assert!(delay_ms <= hint_ms + most_jitter_ms),
                 DelayReason::Policy => prop_assert!(delay_ms <= MAX_DELAY_MS + most_jitter_ms),
-                DelayReason::Fallback { .. } | DelayReason::Gate => {
+                DelayReason::Fallback { .. } | DelayReason::StandIn { .. } | DelayReason::Gate => {
                     prop_assert!(false, "it has no other route and no gate");
                 }
             }

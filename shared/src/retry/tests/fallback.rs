@@ -209,6 +209,51 @@ fn what_waits_for_a_person_waits_behind_an_isolated_gate_and_only_there() {
     assert_eq!(taken(decide(&policy, &elsewhere)), Some(1), "another account first");
 }
 
+/// Who stands in instead of a wait for a person; none: it waits where it is, or ends.
+fn stands_in(decision: Decision) -> Option<u32> {
+    match decision {
+        Decision::Retry { due_ms: NOW_MS, delay_ms: 0, reason: DelayReason::StandIn { route } } => {
+            Some(route)
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn a_retry_that_would_wait_for_a_person_goes_past_the_isolated_one() {
+    let (policy, opus) = (policy(), name("opus"));
+    let barred = |how: &[(&str, Barred)]| Standing::new(how.iter().map(|(text, how)| (name(text), *how)));
+    let after = |class, standing: &Standing| {
+        let failed = Failure { retryable: true, hint_ms: Some(9_000), ..failure(class, &opus, 1) };
+        decide(&policy, &Failure { on: OnRoute { standing, ..failed.on }, ..failed })
+    };
+    use Barred::{Isolated, Shut};
+    let network = FailureClass::Network;
+    assert_eq!(stands_in(after(network, &barred(&[("opus", Isolated)]))), Some(1), "its hint binds no other");
+    let first_too = barred(&[("opus", Isolated), ("sonnet", Isolated)]);
+    assert_eq!(stands_in(after(network, &first_too)), Some(2));
+    let first_shut = barred(&[("opus", Isolated), ("sonnet", Shut), ("gpt", Shut)]);
+    assert_eq!(stands_in(after(network, &first_shut)), Some(1), "that one opens by itself");
+    assert_eq!(stands_in(after(FailureClass::Auth, &first_shut)), Some(1), "sooner than a person");
+    assert_eq!(stands_in(after(network, &barred(&[("opus", Shut)]))), None);
+    let all = barred(&[("opus", Isolated), ("sonnet", Isolated), ("gpt", Isolated)]);
+    assert_eq!(stands_in(after(network, &all)), None);
+    // What may not leave: a transaction, the last attempt, what a filter refused.
+    let alone = barred(&[("opus", Isolated)]);
+    let down = Failure { retryable: true, ..failure(network, &opus, 1) };
+    let within = OnRoute { standing: &alone, in_transaction: true, ..down.on };
+    assert_eq!(stands_in(decide(&policy, &Failure { on: within, ..down })), None);
+    let kept = OnRoute { standing: &alone, kept: true, ..down.on };
+    assert_eq!(stands_in(decide(&policy, &Failure { on: kept, ..down })), None);
+    let on = OnRoute { standing: &alone, ..down.on };
+    let last = Failure { on, max_attempts: Some(1), ..down };
+    assert_eq!(decide(&policy, &last), Decision::Dead { reason: EndReason::Exhausted });
+    let never = ClassPolicy { fallback_after: Some(0), ..ClassPolicy::default() };
+    let never = RetryPolicy { overrides: [(FailureClass::Auth, never)].into(), ..policy.clone() };
+    let auth = Failure { on, ..failure(FailureClass::Auth, &opus, 1) };
+    assert!(matches!(decide(&never, &auth), Decision::Retry { reason: DelayReason::Gate, .. }));
+}
+
 #[test]
 fn backoff_begins_anew_on_another_route() {
     let (policy, opus) = (policy(), name("opus"));
@@ -241,7 +286,7 @@ proptest! {
         let failure = Failure {
             hint_ms,
             max_attempts: Some(attempts),
-            on: OnRoute { primary: Some(&opus), called, route, failed, in_transaction, standing: &standing },
+            on: OnRoute { primary: Some(&opus), called, route, failed, in_transaction, kept: false, standing: &standing },
             ..failure(class, &opus, failed)
         };
         if let Some(taken) = taken(decide(&policy, &failure)) {
