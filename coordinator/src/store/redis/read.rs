@@ -275,6 +275,7 @@ impl Inner {
                     next_due_at_ms: due.get(name.as_str()).copied(),
                     policy: (*queue.policy).clone(),
                     version: queue.version,
+                    unread: queue.unread.clone(),
                 })
             })
             .collect())
