@@ -122,7 +122,8 @@ impl RetryPolicy {
     ///
     /// 1. The class's rule takes the next route, there is one whose gate lets work through, and an attempt is left: a retry
     ///    there, at once.
-    /// 2. A credential or a quota failed, and the dependency is isolated for that: it waits behind the gate.
+    /// 2. A credential or a quota failed, and the dependency is isolated for that: it waits behind the gate,
+    ///    and not for less than its server asked for.
     /// 3. Unretryable: the class's `when_unretryable`.
     /// 4. Attempts used up, the class's or the task's: the class's `when_exhausted`.
     /// 5. Where it would wait is isolated, and there is a later route that is not: a retry there, at once. So, too, in place
@@ -143,7 +144,11 @@ impl RetryPolicy {
             let may_leave = rule.fallback != Fallback::Never && self.used_up(failure, &rule).is_none();
             return match stand_in.filter(|_| may_leave) {
                 Some(route) => elsewhere(route),
-                None => retry_after(uniform(0, GATE_SPREAD_MS, rng), DelayReason::Gate, failure),
+                None => {
+                    // A gate that opens early must not let it through before its server asked for it.
+                    let (delay_ms, _) = with_hint(uniform(0, GATE_SPREAD_MS, rng), failure.hint_ms, rng);
+                    retry_after(delay_ms, DelayReason::Gate, failure)
+                }
             };
         }
         if !rule.retryable.unwrap_or(failure.retryable) {

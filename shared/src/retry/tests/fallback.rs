@@ -203,6 +203,18 @@ fn what_waits_for_a_person_waits_behind_an_isolated_gate_and_only_there() {
         let judged = decide(&policy, &at(&shut));
         assert!(!matches!(judged, Decision::Retry { reason: DelayReason::Gate, .. }), "{class}");
     }
+    let quota = Failure { hint_ms: Some(60_000), ..failure(FailureClass::QuotaExhausted, &opus, 1) };
+    let hinted = |deadline_ms| {
+        let on = OnRoute { standing: &isolated, ..quota.on };
+        decide(&policy, &Failure { on, deadline_ms, max_attempts: Some(1), ..quota })
+    };
+    match hinted(quota.deadline_ms) {
+        Decision::Retry { due_ms, delay_ms: 60_000..=67_000, reason: DelayReason::Gate } => {
+            assert!(due_ms >= NOW_MS + 60_000, "the later of both");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(hinted(NOW_MS + 59_999), Decision::Escalate { reason: EndReason::PastDeadline });
     let auth = failure(FailureClass::Auth, &opus, 1);
     let others_open = Standing::new([(opus.clone(), Barred::Isolated)]);
     let elsewhere = Failure { on: OnRoute { standing: &others_open, ..auth.on }, ..auth };
