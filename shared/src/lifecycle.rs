@@ -40,7 +40,7 @@ use crate::cost::Cost;
 use crate::gate::Standing;
 use crate::id::Name;
 use crate::limits::{RELEASE_SPREAD_MS, UNDELIVERED_DELAY_MS};
-use crate::retry::{EndReason, RetryPolicy};
+use crate::retry::{EndReason, RetryPolicy, Strategy};
 use crate::task::{AttemptEnd, FailureRecord, Ledger, Nonce, TaskState};
 
 /// The nonce of an epoch that is no lease's: a fence made up from what everyone can see of a task never fits.
@@ -73,6 +73,8 @@ pub struct Record {
     pub previous_delay_ms: Option<u64>,
     /// The caller's own bound on attempts.
     pub max_attempts: Option<u32>,
+    /// The caller's own backoff.
+    pub strategy: Option<Box<Strategy>>,
     /// The caller's own bound on what it may cost.
     pub max_cost: Option<Cost>,
     /// Position on the fallback chain of its dependency: 0 = that dependency itself.
@@ -192,6 +194,8 @@ pub struct Start<'a> {
     pub failure: Option<&'a FailureRecord>,
     /// The caller's own bound on attempts.
     pub max_attempts: Option<u32>,
+    /// The caller's own backoff.
+    pub strategy: Option<&'a Strategy>,
     /// The caller's own bound on what it may cost.
     pub max_cost: Option<Cost>,
     /// Where on its dependency's fallback chain it begins, and failed.
@@ -226,6 +230,7 @@ impl Record {
             class_failures: ClassCounts::default(),
             previous_delay_ms: None,
             max_attempts: start.max_attempts,
+            strategy: start.strategy.cloned().map(Box::new),
             max_cost: start.max_cost,
             route: start.route,
             failed_on_route: start.attempts_made,

@@ -86,6 +86,7 @@ macro_rules! with_behaviours {
                 a_hint_is_the_floor_of_every_delay,
                 a_task_whose_attempts_are_used_up_is_dead,
                 failures_of_one_class_are_counted_across_leases,
+                a_tasks_own_backoff_takes_the_place_of_the_queues,
                 decorrelated_delays_build_on_the_one_before,
                 a_handler_can_rule_out_a_retry_or_ask_for_a_person,
                 an_unretryable_failure_ends_the_task_at_its_first_attempt,

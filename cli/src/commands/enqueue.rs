@@ -1,5 +1,6 @@
 //! `redrive enqueue`: one task from flags, or many from JSON lines.
 
+mod backoff;
 mod stream;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use redrive_shared::wire::{EnqueueRequest, EnqueueResult, EnqueueStatus, NewTask
 use redrive_worker::client::{Client, ClientError};
 use serde_json::value::RawValue;
 
+use self::backoff::Backoff;
 use crate::arguments;
 use crate::context::Context;
 use crate::output::{from_now, printable};
@@ -25,7 +27,7 @@ With --failure, the task is work that has already failed: the failure is classif
 server in it decides when the task runs first. The same id with the same payload is one task, however often it is sent.
 
 With --jsonl, each line is a task: `id`, `queue`, `task_type`, `payload`, `dependency`, `group`, `priority`, `delay_ms`,
-`deadline_ms`, `max_attempts`, `max_cost_usd`, `attempts_made`, `failure`, `labels`. A bad line is reported with its
+`deadline_ms`, `max_attempts`, `retry`, `max_cost_usd`, `attempts_made`, `failure`, `labels`. A bad line is reported with its
 number, the others go on, and the exit code is 1.
 
 Examples:
@@ -40,7 +42,7 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// Read tasks from stdin, one JSON object a line.
-    #[arg(long, conflicts_with = "Single")]
+    #[arg(long, conflicts_with_all = ["Single", "Backoff"])]
     jsonl: bool,
     /// Stop at the first line that cannot be enqueued; those before it are.
     #[arg(long, requires = "jsonl")]
@@ -86,6 +88,8 @@ struct Single {
     #[arg(long, value_name = "N", allow_negative_numbers = true,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(ATTEMPTS_MAX)))]
     max_attempts: Option<u32>,
+    #[command(flatten)]
+    backoff: Backoff,
     /// US dollars at which a failure goes to a person instead of a retry.
     #[arg(long, value_name = "USD", value_parser = arguments::cost, allow_negative_numbers = true)]
     max_cost_usd: Option<Cost>,
@@ -121,6 +125,7 @@ impl Single {
             delay_ms: self.delay,
             deadline_ms: self.deadline,
             max_attempts: self.max_attempts,
+            retry: self.backoff.into_strategy()?,
             max_cost_usd: self.max_cost_usd,
             attempts_made: self.attempts_made,
             failure: self.failure.map(|given| arguments::object("--failure", &given)).transpose()?,
@@ -207,6 +212,7 @@ async fn answer(context: &Context, client: &Client, id: &TaskId, wait_ms: u64) -
 mod tests {
     use super::*;
     use clap::Parser;
+    use redrive_shared::retry::Strategy;
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -255,6 +261,19 @@ mod tests {
     }
 
     #[test]
+    fn flags_become_a_backoff_of_its_own() {
+        let strategy = |flags: &[&str]| parse(flags).unwrap().task.into_task(None).map(|task| task.retry);
+        assert_eq!(strategy(&[]).unwrap(), None);
+        let given = ["--strategy", "full_jitter", "--retry-base", "5s", "--retry-max", "10m"];
+        let expected = Strategy::FullJitter { base_ms: 5_000, min_ms: 100, max_ms: 600_000 };
+        assert_eq!(strategy(&given).unwrap(), Some(expected));
+        let given = ["--strategy", "schedule", "--retry-delays", "5s,1m30s"];
+        assert_eq!(strategy(&given).unwrap(), Some(Strategy::Schedule { delays_ms: vec![5_000, 90_000] }));
+        let error = strategy(&["--strategy", "fixed", "--retry-cap", "5s"]).unwrap_err().to_string();
+        assert!(error.starts_with("--strategy fixed: --retry-cap, expected"), "{error}");
+    }
+
+    #[test]
     fn bad_flags_are_usage_errors_that_say_what_to_write() {
         for (flags, said) in [
             (&["--delay", "5"][..], "has no unit; write 5s"),
@@ -267,6 +286,10 @@ mod tests {
             (&["--label", "team"], "write team=VALUE"),
             (&["--jsonl", "--payload", "{}"], "cannot be used with"),
             (&["--fail-fast"], "--jsonl"),
+            (&["--strategy", "sometimes"], "[possible values: fixed, exponential"),
+            (&["--retry-base", "5s"], "--strategy"),
+            (&["--strategy", "fixed", "--retry-delay", "5"], "has no unit; write 5s"),
+            (&["--jsonl", "--strategy", "fixed"], "cannot be used with"),
         ] {
             let error = parse(flags).unwrap_err();
             assert!(error.contains(said), "{flags:?}: {error}");

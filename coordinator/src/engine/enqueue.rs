@@ -4,6 +4,7 @@ use redrive_shared::cost::Cost;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::gate::{Signal, Standing};
 use redrive_shared::id::{Name, TaskId};
+use redrive_shared::retry::PolicyError;
 use redrive_shared::wire::{EnqueueReply, EnqueueRequest, EnqueueResult, EnqueueStatus, NewTask};
 use serde_json::value::RawValue;
 
@@ -84,6 +85,12 @@ impl Engine {
                 .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?,
         };
         self.require_queues(std::iter::once(&queue)).await?;
+        if let (Some(strategy), Some(policy)) = (&task.retry, self.store.policy(&queue)) {
+            let refused = |error: PolicyError| {
+                Problem::new(ErrorCode::InvalidValue, error.to_string()).at(error.field())
+            };
+            policy.check_own(strategy).map_err(refused)?;
+        }
         let failure =
             task.failure.take().map(|signal| judge(&signal, task.dependency.as_deref(), self.clock.now_ms()));
         Ok(Enqueue {

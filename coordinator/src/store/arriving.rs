@@ -39,6 +39,7 @@ impl Enqueue {
             attempts_made: self.attempts_made(),
             failure: self.failure.as_ref(),
             max_attempts: self.spec.max_attempts,
+            strategy: self.spec.retry.as_ref(),
             max_cost: self.spec.max_cost_usd,
             route: self.spec.route,
             delay_ms: self.spec.delay_ms.unwrap_or(0),

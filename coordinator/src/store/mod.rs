@@ -396,6 +396,8 @@ pub trait Store: Send + Sync + 'static {
     async fn pause(&self, name: &Name, paused: bool) -> Result<bool>;
     /// Whether there is such a queue, as far as this process knows. Cheap: it is asked with every request.
     fn has_queue(&self, name: &Name) -> bool;
+    /// The policy of a queue, as far as this process knows it. As cheap.
+    fn policy(&self, name: &Name) -> Option<Arc<RetryPolicy>>;
     /// Names of the queues, as far as this process knows.
     fn queue_names(&self) -> Vec<Name>;
     /// Learns of queues that others made: asked before a queue is called unknown.

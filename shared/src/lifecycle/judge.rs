@@ -59,6 +59,7 @@ impl Record {
             failed: self.ledger.failed.saturating_add(charged),
             failed_in_class: seen.saturating_add(1),
             max_attempts: self.max_attempts,
+            strategy: self.strategy.as_deref(),
             previous_delay_ms: self.previous_delay_ms,
             hint_ms: loss.hint_ms,
             now_ms,

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::strategy::uniform;
 use super::{
     ClassRule, Ending, Fallback, HINT_JITTER_BASE_MS, HINT_JITTER_DIVISOR, MAX_ATTEMPTS, MAX_HINT_JITTER_MS,
-    OnRoute, RetryPolicy, Risk,
+    OnRoute, RetryPolicy, Risk, Strategy,
 };
 use crate::failure::FailureClass;
 use crate::limits::GATE_SPREAD_MS;
@@ -25,6 +25,8 @@ pub struct Failure<'a> {
     pub failed_in_class: u32,
     /// The task's own `max_attempts`, in place of the policy's; bounded by the policy's `risk`, and by 1 and 100.
     pub max_attempts: Option<u32>,
+    /// The task's own backoff, in place of the class's and the policy's while the policy's bounds let it have that.
+    pub strategy: Option<&'a Strategy>,
     /// The delay before the attempt that failed just now, in milliseconds ([`Decision::Retry`] gave it).
     pub previous_delay_ms: Option<u64>,
     /// The delay that the server asked for, in milliseconds from `now_ms`. 0 is no hint.
@@ -166,7 +168,9 @@ impl RetryPolicy {
             // Another server: what the ones before it went through is not its own.
             _ => failure.on.failed,
         };
-        let strategy = rule.strategy.as_ref().unwrap_or(&self.strategy);
+        // What says nothing about the dependency keeps its own pace.
+        let own = self.own(failure.strategy.filter(|_| !rule.own_counter));
+        let strategy = own.or(rule.strategy.as_ref()).unwrap_or(&self.strategy);
         let policy_ms = strategy.delay_ms(attempt, failure.previous_delay_ms, rng);
         let (delay_ms, reason) = with_hint(policy_ms, failure.hint_ms, rng);
         retry_after(delay_ms, reason, failure)

@@ -93,6 +93,7 @@ impl Inner {
             runs: record.runs,
             max_attempts: policy.attempts_allowed(record.max_attempts),
             ledger: record.ledger,
+            retry: record.strategy.as_deref().cloned(),
             max_cost_usd: record.max_cost,
             why,
             result: None,

@@ -31,7 +31,9 @@ use redrive_shared::task::{Lane, Ledger, Nonce, TaskState};
 
 use super::history::newest;
 use super::keys::agent_of;
-use crate::store::format::{class_counts, class_counts_from, priority_from, state_from, state_number};
+use crate::store::format::{
+    class_counts, class_counts_from, priority_from, state_from, state_number, strategy_from,
+};
 
 /// The version that this release writes, and the only one that it reads.
 pub(super) const VERSION: u8 = 1;
@@ -50,7 +52,7 @@ pub const STORED: [(&str, &str); 6] = [
     ),
     (
         "meta",
-        "hash of the contents, queue, rank, dependency, group, type and its version, route, trace context, labels, most cost",
+        "hash of the contents, queue, rank, dependency, group, type and its version, route, trace context, labels, most cost, backoff",
     ),
     ("slot", "the payload; of a succeeded task its result"),
     (
@@ -141,6 +143,9 @@ pub(super) struct Meta {
     pub labels: BTreeMap<String, String>,
     #[prost(uint64, optional, tag = "11")]
     max_cost_micros: Option<u64>,
+    /// The task's own backoff, as JSON.
+    #[prost(string, optional, tag = "13")]
+    strategy: Option<String>,
 }
 
 /// A lease as the store keeps it beside its task.
@@ -226,6 +231,8 @@ impl Meta {
             traceparent: task.spec.traceparent.clone(),
             labels: task.spec.labels.clone(),
             max_cost_micros: task.spec.max_cost_usd.map(Cost::micros),
+            // Numbers and a name: they always serialise.
+            strategy: task.spec.retry.as_ref().and_then(|retry| serde_json::to_string(retry).ok()),
         }
     }
 
@@ -319,6 +326,7 @@ impl Task {
             class_failures,
             previous_delay_ms: stored.previous_delay_ms,
             max_attempts: stored.max_attempts,
+            strategy: meta.strategy.as_deref().and_then(strategy_from),
             max_cost: meta.max_cost_micros.map(Cost::from_micros),
             route: stored.route.unwrap_or(meta.route),
             failed_on_route: stored.failed_on_route.unwrap_or(stored.failed),

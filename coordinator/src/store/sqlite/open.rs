@@ -82,7 +82,9 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
     add(connection, routes, include_str!("sql/add_routes.sql"))?;
     let transactions =
         "SELECT EXISTS (SELECT 1 FROM pragma_table_info('tasks') WHERE name = 'in_transaction')";
-    add(connection, transactions, include_str!("sql/add_transactions.sql"))
+    add(connection, transactions, include_str!("sql/add_transactions.sql"))?;
+    let strategies = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('tasks') WHERE name = 'strategy')";
+    add(connection, strategies, include_str!("sql/add_strategies.sql"))
 }
 
 /// Adds what came after the version, unless it is known, and what an older release passes over if it is put back: so the

@@ -60,6 +60,7 @@ fn task_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
         runs: task.record.runs,
         max_attempts: policy.attempts_allowed(task.record.max_attempts),
         ledger: task.record.ledger,
+        retry: task.record.strategy.map(|strategy| *strategy),
         max_cost_usd: task.record.max_cost,
         why: row.get(BODY + 10)?,
         result: json(row, BODY + 8)?,

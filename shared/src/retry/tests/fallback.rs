@@ -61,6 +61,7 @@ fn failure(class: FailureClass, primary: &Name, failed: u32) -> Failure<'_> {
         failed,
         failed_in_class: failed,
         max_attempts: Some(50),
+        strategy: None,
         previous_delay_ms: None,
         hint_ms: None,
         now_ms: NOW_MS,
