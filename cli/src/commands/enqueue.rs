@@ -42,7 +42,7 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// Read tasks from stdin, one JSON object a line.
-    #[arg(long, conflicts_with_all = ["Single", "Backoff"])]
+    #[arg(long, conflicts_with = "Single")]
     jsonl: bool,
     /// Stop at the first line that cannot be enqueued; those before it are.
     #[arg(long, requires = "jsonl")]
@@ -55,6 +55,8 @@ pub struct Args {
     retry_for: Option<u64>,
     #[command(flatten)]
     task: Single,
+    #[command(flatten)]
+    backoff: Backoff,
 }
 
 /// One task.
@@ -88,8 +90,6 @@ struct Single {
     #[arg(long, value_name = "N", allow_negative_numbers = true,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(ATTEMPTS_MAX)))]
     max_attempts: Option<u32>,
-    #[command(flatten)]
-    backoff: Backoff,
     /// US dollars at which a failure goes to a person instead of a retry.
     #[arg(long, value_name = "USD", value_parser = arguments::cost, allow_negative_numbers = true)]
     max_cost_usd: Option<Cost>,
@@ -109,7 +109,7 @@ struct Single {
 }
 
 impl Single {
-    fn into_task(self, queue: Option<Name>) -> anyhow::Result<NewTask> {
+    fn into_task(self, queue: Option<Name>, backoff: Backoff) -> anyhow::Result<NewTask> {
         Ok(NewTask {
             // Made here, so that a call whose answer was lost can be repeated.
             id: Some(self.id.unwrap_or_else(TaskId::generate)),
@@ -125,7 +125,7 @@ impl Single {
             delay_ms: self.delay,
             deadline_ms: self.deadline,
             max_attempts: self.max_attempts,
-            retry: self.backoff.into_strategy()?,
+            retry: backoff.into_strategy()?,
             max_cost_usd: self.max_cost_usd,
             attempts_made: self.attempts_made,
             failure: self.failure.map(|given| arguments::object("--failure", &given)).transpose()?,
@@ -144,7 +144,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         return stream::run(context, client, options).await;
     }
     let wait = args.task.wait;
-    let task = args.task.into_task(args.queue)?;
+    let task = args.task.into_task(args.queue, args.backoff)?;
     let result = enqueue_one(&client, task, Patience::new(retry_for, context.output)).await?;
     match (wait, result.id.clone()) {
         (Some(wait_ms), Some(id)) => answer(context, &client, &id, wait_ms).await,
@@ -249,7 +249,7 @@ mod tests {
             "2",
         ];
         let args = parse(&flags).unwrap();
-        let task = args.task.into_task(args.queue).unwrap();
+        let task = args.task.into_task(args.queue, args.backoff).unwrap();
         assert!(task.id.is_some());
         assert_eq!(task.payload.as_deref().map(RawValue::get), Some("{\"a\": 1.0}"));
         assert_eq!(
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn flags_become_a_backoff_of_its_own() {
-        let strategy = |flags: &[&str]| parse(flags).unwrap().task.into_task(None).map(|task| task.retry);
+        let strategy = |flags: &[&str]| parse(flags).unwrap().backoff.into_strategy();
         assert_eq!(strategy(&[]).unwrap(), None);
         let given = ["--strategy", "full_jitter", "--retry-base", "5s", "--retry-max", "10m"];
         let expected = Strategy::FullJitter { base_ms: 5_000, min_ms: 100, max_ms: 600_000 };

@@ -1,7 +1,8 @@
 //! A gate as the store has it, which a newer release may have written.
 
+use std::fmt::Display;
+
 use redrive_shared::gate::Gate;
-use redrive_shared::id::Name;
 use redrive_shared::stored::{self, LeftOut};
 
 /// The object of a gate that an operator sets as a whole.
@@ -16,8 +17,8 @@ pub(super) struct Known {
 
 impl Known {
     /// None: this release cannot read it. It then holds nothing back here, and is left as it is.
-    pub fn read(dependency: &Name, value: &str) -> Option<Self> {
-        let unreadable = |why: &dyn std::fmt::Display| {
+    pub fn read(dependency: &impl Display, value: &str) -> Option<Self> {
+        let unreadable = |why: &dyn Display| {
             tracing::warn!(%dependency, %why, "the gate in the store cannot be read: a newer release wrote it, or it is damaged");
         };
         match stored::read(value) {

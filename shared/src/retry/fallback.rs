@@ -116,10 +116,13 @@ impl RetryPolicy {
     }
 
     /// Whether so many failures of a class keep a task on its route, whatever becomes of that one's gate: what one filter
-    /// refuses, or two models decline, is not to be tried on the next one unasked.
+    /// refuses, or two models decline, is not to be tried on the next one unasked; and what a worker had begun that vanished,
+    /// nobody knows.
     pub fn keeps_route(&self, class: FailureClass, failures: u32) -> bool {
         match self.rule(class).fallback {
-            Fallback::Never => class == FailureClass::ContentPolicy && failures > 0,
+            Fallback::Never => {
+                failures > 0 && matches!(class, FailureClass::ContentPolicy | FailureClass::WorkerLost)
+            }
             Fallback::Once => failures > 1,
             Fallback::AfterFailures(_) | Fallback::LongHint => false,
         }

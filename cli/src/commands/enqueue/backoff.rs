@@ -1,5 +1,6 @@
 //! A task's own backoff, from flags.
 
+use clap::builder::PossibleValuesParser;
 use redrive_shared::config::parse_duration_ms;
 use redrive_shared::retry::Strategy;
 use serde_json::{Map, Value};
@@ -11,7 +12,8 @@ use crate::failure::Usage;
 #[derive(Debug, Default, clap::Args)]
 pub struct Backoff {
     /// Its own backoff, in place of the queue's.
-    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(Strategy::NAMES))]
+    #[arg(long, value_name = "NAME", conflicts_with = "jsonl",
+          value_parser = PossibleValuesParser::new(Strategy::NAMES))]
     strategy: Option<String>,
     /// The delay of `fixed`.
     #[arg(long, value_name = "DURATION", value_parser = arguments::duration_ms, requires = "strategy")]

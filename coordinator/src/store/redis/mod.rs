@@ -11,6 +11,7 @@ mod agents;
 mod aside;
 mod ask;
 mod batcher;
+mod bytes;
 mod claim;
 mod clock;
 mod commands;

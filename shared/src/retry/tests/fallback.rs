@@ -261,6 +261,8 @@ fn a_retry_that_would_wait_for_a_person_goes_past_the_isolated_one() {
     let on = OnRoute { standing: &alone, ..down.on };
     let last = Failure { on, max_attempts: Some(1), ..down };
     assert_eq!(decide(&policy, &last), Decision::Dead { reason: EndReason::Exhausted });
+    let vanished = after(FailureClass::WorkerLost, &alone);
+    assert!(matches!(vanished, Decision::Retry { reason: DelayReason::Hint, .. }), "{vanished:?}");
     let never = ClassPolicy { fallback_after: Some(0), ..ClassPolicy::default() };
     let never = RetryPolicy { overrides: [(FailureClass::Auth, never)].into(), ..policy.clone() };
     let auth = Failure { on, ..failure(FailureClass::Auth, &opus, 1) };
