@@ -123,7 +123,7 @@ fn say_unread(context: &Context, queue: &QueueView) {
         [all] if all == UNREAD_ALL => "the policy, and the defaults are in force there".to_owned(),
         settings => format!("{} of the policy, and goes on without", settings.join(", ")),
     };
-    context.output.say(&format!(
+    context.output.say(format!(
         "queue {}: this coordinator's release cannot read {what}: a newer release wrote it; use that one everywhere",
         queue.name
     ));
