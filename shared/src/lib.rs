@@ -15,6 +15,7 @@ pub mod id;
 pub mod lifecycle;
 pub mod limits;
 pub mod retry;
+pub mod stored;
 pub mod task;
 pub mod window;
 pub mod wire;

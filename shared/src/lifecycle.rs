@@ -24,7 +24,8 @@
 //! every other kind of charge has a bound of its own, at which a person is asked.
 //!
 //! **Routes.** A task goes on at the next dependency of its chain when the policy says so
-//! ([`RetryPolicy::fallbacks`]), and never back, but for a person's `retry_now`.
+//! ([`RetryPolicy::fallbacks`]), or where it would wait for a person at an isolated one; and never back, but for a person's
+//! `retry_now`.
 
 mod class_counts;
 mod judge;
@@ -32,13 +33,14 @@ mod judge;
 use rand::{Rng, RngExt};
 
 pub use self::class_counts::ClassCounts;
+pub use self::judge::STANDS_IN;
 
 use self::judge::Loss;
 use crate::cost::Cost;
 use crate::gate::Standing;
 use crate::id::Name;
 use crate::limits::{RELEASE_SPREAD_MS, UNDELIVERED_DELAY_MS};
-use crate::retry::{EndReason, RetryPolicy};
+use crate::retry::{EndReason, RetryPolicy, Strategy};
 use crate::task::{AttemptEnd, FailureRecord, Ledger, Nonce, TaskState};
 
 /// The nonce of an epoch that is no lease's: a fence made up from what everyone can see of a task never fits.
@@ -71,12 +73,16 @@ pub struct Record {
     pub previous_delay_ms: Option<u64>,
     /// The caller's own bound on attempts.
     pub max_attempts: Option<u32>,
+    /// The caller's own backoff.
+    pub strategy: Option<Box<Strategy>>,
     /// The caller's own bound on what it may cost.
     pub max_cost: Option<Cost>,
     /// Position on the fallback chain of its dependency: 0 = that dependency itself.
     pub route: u32,
     /// Failures charged since that route was taken.
     pub failed_on_route: u32,
+    /// Whether its last failure was in the middle of a tool transaction: no other route must go on with it.
+    pub in_transaction: bool,
     /// When it is too late.
     pub deadline_ms: i64,
     /// When its id may be forgotten; set in settled states.
@@ -138,6 +144,9 @@ pub struct Terms<'a> {
     pub policy: &'a RetryPolicy,
     /// The dependency that it was enqueued with, whatever its route.
     pub primary: Option<&'a Name>,
+    /// The dependency that the attempt at hand went to, or in whose lane it waits: what its route was when it was scheduled,
+    /// whatever its chain says now.
+    pub called: Option<&'a Name>,
     /// Which dependencies let nothing through.
     pub standing: &'a Standing,
 }
@@ -145,7 +154,7 @@ pub struct Terms<'a> {
 impl<'a> From<&'a RetryPolicy> for Terms<'a> {
     /// Of a task without a dependency.
     fn from(policy: &'a RetryPolicy) -> Self {
-        Self { policy, primary: None, standing: Standing::OPEN }
+        Self { policy, primary: None, called: None, standing: Standing::OPEN }
     }
 }
 
@@ -185,6 +194,8 @@ pub struct Start<'a> {
     pub failure: Option<&'a FailureRecord>,
     /// The caller's own bound on attempts.
     pub max_attempts: Option<u32>,
+    /// The caller's own backoff.
+    pub strategy: Option<&'a Strategy>,
     /// The caller's own bound on what it may cost.
     pub max_cost: Option<Cost>,
     /// Where on its dependency's fallback chain it begins, and failed.
@@ -219,9 +230,11 @@ impl Record {
             class_failures: ClassCounts::default(),
             previous_delay_ms: None,
             max_attempts: start.max_attempts,
+            strategy: start.strategy.cloned().map(Box::new),
             max_cost: start.max_cost,
             route: start.route,
             failed_on_route: start.attempts_made,
+            in_transaction: false,
             deadline_ms: now_ms.saturating_add_unsigned(
                 // The policy's time begins when the task may first run: a long delay must not use it up.
                 start.deadline_ms.unwrap_or(start.delay_ms.saturating_add(policy.deadline_ms)),
@@ -231,7 +244,10 @@ impl Record {
         let Some(failure) = start.failure else {
             let used_up = record.ledger.failed >= policy.attempts_allowed(start.max_attempts);
             if !used_up {
-                return (record, None);
+                let moved = record.pass_isolated(terms);
+                let why =
+                    moved.then(|| record.verdict(AttemptEnd::Reported, Some(start.delay_ms), STANDS_IN));
+                return (record, why);
             }
             record.settle_in(TaskState::Dead, policy, now_ms);
             let verdict = record.verdict(AttemptEnd::Reported, None, end_words(EndReason::Exhausted));
@@ -348,7 +364,11 @@ impl Record {
                 }
                 let delay_ms = rng.random_range(0..=RELEASE_SPREAD_MS);
                 self.schedule(delay_ms, now_ms);
-                self.verdict(AttemptEnd::Released, Some(delay_ms), "handed back untouched")
+                let why = match self.pass_isolated(terms) {
+                    true => "handed back untouched, and its dependency is isolated: another stands in",
+                    false => "handed back untouched",
+                };
+                self.verdict(AttemptEnd::Released, Some(delay_ms), why)
             }
             Ended::HandedOff => {
                 self.settle_in(TaskState::HandedOff, policy, now_ms);
@@ -397,9 +417,10 @@ impl Record {
     }
 
     /// Runs it again now: a settled failure gets its attempts back and begins on its own dependency, a waiting task becomes
-    /// due where it is. What it cost stays counted.
-    pub fn retry_now(&mut self, policy: &RetryPolicy, now_us: i64) -> Result<(), Refused> {
-        let now_ms = now_us.div_euclid(1_000);
+    /// due where it is. Either goes past an isolated one to what stands in, and then this says so. What it cost stays counted.
+    pub fn retry_now<'a>(&mut self, terms: impl Into<Terms<'a>>, now_us: i64) -> Result<bool, Refused> {
+        let (terms, now_ms) = (terms.into(), now_us.div_euclid(1_000));
+        let policy = terms.policy;
         match self.state {
             TaskState::Scheduled => {
                 self.due_ms = self.due_ms.min(now_ms);
@@ -407,7 +428,7 @@ impl Record {
             TaskState::Dead | TaskState::Escalated | TaskState::Cancelled | TaskState::HandedOff => {
                 let Ledger { undelivered, cost_usd, .. } = self.ledger;
                 self.ledger = Ledger { undelivered, cost_usd, ..Ledger::default() };
-                (self.route, self.failed_on_route) = (0, 0);
+                (self.route, self.failed_on_route, self.in_transaction) = (0, 0, false);
                 self.class_failures = ClassCounts::default();
                 self.previous_delay_ms = None;
                 self.deadline_ms = self.deadline_ms.max(now_ms.saturating_add_unsigned(policy.deadline_ms));
@@ -416,7 +437,7 @@ impl Record {
             TaskState::Leased | TaskState::Succeeded => return Err(Refused::WrongState(self.state)),
         }
         self.raise_epoch(now_us);
-        Ok(())
+        Ok(self.pass_isolated(terms))
     }
 
     fn check(&self, fence: Fence) -> Result<(), Refused> {

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use crate::cost::Cost;
 use crate::failure::FailureClass;
 use crate::id::{Name, TaskId};
+use crate::retry::Strategy;
 
 /// Where a task is in its life. The transitions are in [`crate::lifecycle`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -362,6 +363,9 @@ pub struct TaskView {
     pub max_attempts: u32,
     /// What it has been through.
     pub ledger: Ledger,
+    /// Its own backoff, where it brought one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Strategy>,
     /// What it may cost before a failure sends it to a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_cost_usd: Option<Cost>,

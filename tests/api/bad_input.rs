@@ -79,6 +79,18 @@ async fn bad_tasks_are_refused_one_by_one_and_say_where() {
         (json!({"max_attempts": 0}), 422, "invalid_value", "tasks[0].max_attempts"),
         (json!({"max_cost_usd": 0}), 422, "invalid_value", "tasks[0].max_cost_usd"),
         (json!({"max_cost_usd": 10_000.01}), 422, "invalid_value", "tasks[0].max_cost_usd"),
+        (
+            json!({"retry": {"strategy": "fixed", "delay_ms": 999}}),
+            422,
+            "invalid_value",
+            "tasks[0].retry.delay_ms",
+        ),
+        (
+            json!({"retry": {"strategy": "full_jitter", "max_ms": 0}}),
+            422,
+            "invalid_value",
+            "tasks[0].retry.max_ms",
+        ),
         (json!({"deadline_ms": 0}), 422, "invalid_value", "tasks[0].deadline_ms"),
         (json!({"delay_ms": 10, "deadline_ms": 5}), 422, "invalid_value", "tasks[0].delay_ms"),
         (

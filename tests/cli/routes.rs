@@ -80,6 +80,13 @@ async fn a_model_that_fails_is_stood_in_for_by_the_next() {
     assert_eq!((&done["state"], &done["route"]), (&json!("succeeded"), &json!(1)), "{done:#}");
     assert_eq!(opus.handle.calls_of("gone"), 0);
 
+    // So does what failed nowhere yet.
+    enqueue(&coordinator, "calm", &[]).await;
+    let done = run(&coordinator, &["tasks", "show", "calm", "--wait", "30s"]).await;
+    assert_eq!((&done["state"], &done["route"]), (&json!("succeeded"), &json!(1)), "{done:#}");
+    assert!(done["history"][0]["why"].as_str().unwrap().contains("another stands in"), "{done:#}");
+    assert_eq!((opus.handle.calls_of("calm"), &done["ledger"]["failed"]), (0, &json!(0)));
+
     // Nobody left to stand in, and too dear: a person is asked.
     sonnet.handle.begin_outage(Reply::Overloaded);
     enqueue(&coordinator, "dear", &["--max-cost-usd", "0.5", "--failure", r#"{"class": "auth"}"#]).await;

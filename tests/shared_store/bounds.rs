@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use redrive_coordinator::store::{Acted, Ending, Enqueue};
+use redrive_shared::gate::Standing;
 use redrive_shared::id::TaskId;
 use redrive_shared::task::TaskState;
 
@@ -150,7 +151,7 @@ async fn large_tasks_are_changed_in_several_calls() {
     let calls = runs_of(&redis, "mset").await - before;
     assert!((4..=8).contains(&calls), "16 MiB in calls of up to 4 MiB: {calls}");
     let before = runs_of(&redis, "mset").await;
-    bed.retry(all, None).await.unwrap();
+    bed.retry(all, None, Standing::OPEN).await.unwrap();
     assert!(runs_of(&redis, "mset").await - before >= 4);
     assert_eq!(bed.view("t63").await.payload.unwrap().get(), payload);
 }

@@ -2,6 +2,7 @@
 //! through every verb, and they are put off rather than dropped: who mends one finds it where it was.
 
 use redrive_coordinator::store::{Acted, Ending, Enqueued, Extend, Extended, Settled};
+use redrive_shared::gate::Standing;
 use redrive_shared::task::{Lease, TaskState};
 
 use crate::support::redis::RedisServer;
@@ -178,7 +179,7 @@ async fn a_batch_that_names_unreadable_tasks_does_what_it_says_with_the_others()
         [cancelled[0], cancelled[2], cancelled[3]],
         [Acted::Unreadable, Acted::Unreadable, Acted::Unknown]
     );
-    let retried = bed.retry(ids(&["d-cut", "g-fine", "f-half"]), None).await.unwrap();
+    let retried = bed.retry(ids(&["d-cut", "g-fine", "f-half"]), None, Standing::OPEN).await.unwrap();
     assert!(matches!(retried[1], Acted::Now { state: TaskState::Scheduled, .. }), "{retried:?}");
     assert_eq!([retried[0], retried[2]], [Acted::Unreadable; 2]);
     assert_eq!(bed.status(ids(&ALL)).await.unwrap().len(), FINE.len());

@@ -3,6 +3,7 @@
 
 use redrive_coordinator::store::{Acted, Ending, Enqueued, Restriction, StoreError};
 use redrive_shared::failure::FailureClass;
+use redrive_shared::gate::Standing;
 use redrive_shared::task::TaskState;
 
 use crate::model::NEWER_RELEASE;
@@ -79,7 +80,7 @@ async fn a_task_of_a_newer_version_is_refused_clearly_where_it_is_named() {
     };
     assert!(said.contains("newer") && said.contains("version 2; this release reads version 1"), "{said}");
     assert_eq!(bed.cancel(ids(&["newer"]), None).await.unwrap(), [Acted::Unreadable]);
-    assert_eq!(bed.retry(ids(&["newer"]), None).await.unwrap(), [Acted::Unreadable]);
+    assert_eq!(bed.retry(ids(&["newer"]), None, Standing::OPEN).await.unwrap(), [Acted::Unreadable]);
     assert_eq!(bed.enqueue(vec![task("newer")]).await.unwrap(), [Enqueued::Unreadable]);
     assert_eq!(bed.status(ids(&["newer", "known"])).await.unwrap().len(), 1);
     set_version(&redis, "newer", "\u{1}").await;

@@ -87,6 +87,7 @@ macro_rules! with_behaviours {
                 a_hint_is_the_floor_of_every_delay,
                 a_task_whose_attempts_are_used_up_is_dead,
                 failures_of_one_class_are_counted_across_leases,
+                a_tasks_own_backoff_takes_the_place_of_the_queues,
                 decorrelated_delays_build_on_the_one_before,
                 a_handler_can_rule_out_a_retry_or_ask_for_a_person,
                 an_unretryable_failure_ends_the_task_at_its_first_attempt,
@@ -160,6 +161,10 @@ macro_rules! with_behaviours {
                 whatever_is_no_failure_keeps_the_route,
                 a_person_who_retries_begins_with_the_own_dependency,
                 a_chain_that_changes_moves_nobody_before_the_next_turn,
+                a_chain_that_changes_leads_nobody_back_to_what_failed,
+                what_is_sent_to_an_isolated_dependency_begins_where_another_stands_in,
+                what_is_handed_back_or_fails_at_an_isolated_dependency_goes_on_elsewhere,
+                a_person_who_retries_sends_past_an_isolated_dependency,
                 costs_are_kept_of_each_attempt_and_bound_the_whole,
                 every_kind_of_charge_is_shown_and_bounded,
             }

@@ -2,6 +2,7 @@
 
 use redrive_coordinator::store::{Acted, Ending, Enqueued, Extended, Settled};
 use redrive_shared::failure::FailureClass;
+use redrive_shared::gate::Standing;
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{AttemptEnd, FailureRecord, TaskState};
 
@@ -86,7 +87,7 @@ pub async fn a_settled_failure_that_is_retried_gets_its_attempts_back(bed: Bed) 
     assert_eq!(bed.state("t").await, TaskState::Dead);
     bed.advance(1_000);
     let now_ms = bed.now_ms();
-    let answer = bed.retry(ids(&["t"]), Some("fixed it".into())).await.unwrap();
+    let answer = bed.retry(ids(&["t"]), Some("fixed it".into()), Standing::OPEN).await.unwrap();
     assert_eq!(answer, [Acted::Now { state: TaskState::Scheduled, due_ms: now_ms, ended: None }]);
     let view = bed.view("t").await;
     assert_eq!((view.ledger.failed, view.expires_at_ms), (0, None));
@@ -128,7 +129,7 @@ pub async fn a_waiting_task_that_is_retried_becomes_due(bed: Bed) {
 
 pub async fn what_runs_or_is_done_cannot_be_retried(bed: Bed) {
     one_of_each(&bed).await;
-    let answers = bed.retry(ids(&["leased", "succeeded", "nowhere"]), None).await.unwrap();
+    let answers = bed.retry(ids(&["leased", "succeeded", "nowhere"]), None, Standing::OPEN).await.unwrap();
     let expected =
         [Acted::WrongState(TaskState::Leased), Acted::WrongState(TaskState::Succeeded), Acted::Unknown];
     assert_eq!(answers, expected);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use redrive_coordinator::store::{Ending, Extended, Filter};
 use redrive_shared::failure::FailureClass;
+use redrive_shared::gate::Standing;
 use redrive_shared::task::TaskState;
 use redrive_shared::wire::{AgentStatus, Heartbeat};
 
@@ -224,7 +225,9 @@ pub async fn counts_stay_right_whatever_happens(bed: Bed) {
         }
         bed.advance(31_000);
         bed.reap(100).await.unwrap();
-        bed.retry(ids(&[&format!("r{round}-2"), &format!("r{round}-3")]), None).await.unwrap();
+        bed.retry(ids(&[&format!("r{round}-2"), &format!("r{round}-3")]), None, Standing::OPEN)
+            .await
+            .unwrap();
         bed.assert_counts_are_right().await;
     }
     bed.advance(49 * 3_600_000);

@@ -7,7 +7,7 @@ use redrive_shared::gate::{Barred, Standing};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{FailureRecord, Lease, TaskState};
 
-use crate::support::{Bed, EnqueueExt, claim_of, failure, fixed_policy, name, settle_of, task};
+use crate::support::{Bed, EnqueueExt, claim_of, failure, fixed_policy, id, name, settle_of, task};
 
 fn chained() -> RetryPolicy {
     let chain = vec![name("sonnet"), name("gpt")];
@@ -193,6 +193,103 @@ pub async fn a_chain_that_changes_moves_nobody_before_the_next_turn(bed: Bed) {
     assert_eq!(place(&lease), (1, "gpt"), "waiting for it, on what is the last route now");
     bed.finish(&lease, Ending::Snoozed { delay_ms: 0 }).await;
     assert_eq!(place(&bed.take_one().await), (1, "haiku"));
+    bed.assert_counts_are_right().await;
+}
+
+pub async fn a_chain_that_changes_leads_nobody_back_to_what_failed(bed: Bed) {
+    chain(&bed).await;
+    let limited = FailureRecord { retry_after_ms: Some(600_000), ..failure(FailureClass::RateLimited) };
+    fail(&bed, &bed.put_and_take(opus("t")).await).await;
+    let lease = bed.take_one().await;
+    assert_eq!(place(&lease), (1, "sonnet"));
+    let chain = vec![name("haiku"), name("sonnet")];
+    let changed = RetryPolicy { fallbacks: [(name("opus"), chain)].into(), ..chained() };
+    bed.put_queue(&name("default"), changed).await.unwrap();
+    let (_, due_ms) = bed.finish(&lease, Ending::Failed(limited)).await;
+    assert!(due_ms >= bed.now_ms() + 600_000, "not at sonnet again, at once");
+    bed.advance(600_000 + 61_000);
+    assert_eq!(place(&bed.take_one().await), (1, "haiku"), "what has its place now");
+}
+
+pub async fn what_is_sent_to_an_isolated_dependency_begins_where_another_stands_in(mut bed: Bed) {
+    chain(&bed).await;
+    let standing = barred(&[("opus", Barred::Isolated), ("sonnet", Barred::Isolated)]);
+    let sent = |text, standing: &Standing| Enqueue { standing: standing.clone(), ..opus(text) };
+    bed.put(sent("t", &standing)).await;
+    bed.reopen().await;
+    let view = bed.view("t").await;
+    assert_eq!((view.route, view.dependency, view.primary), (2, Some(name("gpt")), Some(name("opus"))));
+    assert!(view.why.unwrap().contains("isolated: another stands in"));
+    let begun: Vec<_> = view.history.iter().map(|line| (line.route, line.dependency.as_deref())).collect();
+    assert_eq!(begun, [(0, Some("opus"))]);
+    let through = bed.claim(vec![claim_of(2)], &[shut("opus"), shut("sonnet")]).await.unwrap().remove(0);
+    assert_eq!((place(&through.leases[0]), through.leases[0].attempt), ((2, "gpt"), 1), "nothing is charged");
+    bed.finish(&through.leases[0], Ending::Done(None)).await;
+    // A gate that opens by itself is waited for.
+    bed.put(sent("shut", &barred(&[("opus", Barred::Shut)]))).await;
+    let lease = bed.take_one().await;
+    assert_eq!((place(&lease), bed.view("shut").await.history.len()), ((0, "opus"), 0));
+    bed.finish(&lease, Ending::Done(None)).await;
+    let all = barred(&["opus", "sonnet", "gpt"].map(|text| (text, Barred::Isolated)));
+    bed.put(sent("all", &all)).await;
+    assert_eq!(place(&bed.take_one().await), (0, "opus"), "nobody stands in");
+    bed.assert_counts_are_right().await;
+}
+
+pub async fn what_is_handed_back_or_fails_at_an_isolated_dependency_goes_on_elsewhere(mut bed: Bed) {
+    chain(&bed).await;
+    let standing = barred(&[("opus", Barred::Isolated)]);
+    let network = || Ending::Failed(failure(FailureClass::Network));
+    for (text, ending, in_transaction) in [
+        ("back", Ending::Released, false),
+        ("failed", network(), false),
+        ("half-done", network(), true),
+        ("off", Ending::Snoozed { delay_ms: 0 }, false),
+    ] {
+        let lease = bed.put_and_take(opus(text)).await;
+        let settle = Settle { standing: standing.clone(), in_transaction, ..settle_of(&lease, ending) };
+        bed.settle(vec![settle]).await.unwrap();
+        let moves = matches!(text, "back" | "failed");
+        let view = bed.view(text).await;
+        assert_eq!(view.why.unwrap().contains("another stands in"), moves, "{text}");
+        bed.advance(10_000);
+        let lease = bed.take_one().await;
+        assert_eq!(place(&lease), if moves { (1, "sonnet") } else { (0, "opus") }, "{text}");
+        if text == "half-done" {
+            // Nor does who had no room for it know what is half done.
+            bed.reopen().await;
+            let settle = Settle { standing: standing.clone(), ..settle_of(&lease, Ending::Released) };
+            bed.settle(vec![settle]).await.unwrap();
+            bed.advance(1_000);
+            let lease = bed.take_one().await;
+            assert_eq!(place(&lease), (0, "opus"));
+            let settle = Settle { standing: standing.clone(), ..settle_of(&lease, network()) };
+            bed.settle(vec![settle]).await.unwrap();
+            assert_eq!(place(&bed.take_one().await), (1, "sonnet"), "that one was at its end");
+        }
+        bed.cancel_one(text).await;
+    }
+    bed.assert_counts_are_right().await;
+}
+
+pub async fn a_person_who_retries_sends_past_an_isolated_dependency(bed: Bed) {
+    chain(&bed).await;
+    let standing = barred(&[("opus", Barred::Isolated)]);
+    let retry = |text: &'static str, why: &'static str| {
+        let (bed, standing) = (&bed, &standing);
+        async move { bed.retry(vec![id(text)], Some(why.into()), standing).await.unwrap()[0] }
+    };
+    bed.put(opus("waits").delay(60_000)).await;
+    retry("waits", "do not wait for it").await;
+    let lease = bed.take_one().await;
+    assert_eq!(place(&lease), (1, "sonnet"), "due now, and where it can run");
+    let why = bed.view("waits").await.why.unwrap();
+    assert!(why.starts_with("do not wait for it; ") && why.contains("another stands in"), "{why}");
+    bed.finish(&lease, Ending::FailedForGood(gone())).await;
+    retry("waits", "again").await;
+    let lease = bed.take_one().await;
+    assert_eq!((place(&lease), lease.attempt), ((1, "sonnet"), 1), "route 0 is still isolated");
+    bed.finish(&lease, Ending::Done(None)).await;
     bed.assert_counts_are_right().await;
 }
 

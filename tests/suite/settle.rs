@@ -181,6 +181,35 @@ pub async fn failures_of_one_class_are_counted_across_leases(mut bed: Bed) {
     assert_eq!(states, [TaskState::Scheduled, TaskState::Scheduled, TaskState::Scheduled, TaskState::Dead]);
 }
 
+pub async fn a_tasks_own_backoff_takes_the_place_of_the_queues(mut bed: Bed) {
+    let own = Strategy::Schedule { delays_ms: vec![20_000, 33_000] };
+    let mut given = task("t");
+    given.spec.retry = Some(own.clone());
+    bed.put_all(vec![given, task("other")]).await;
+    for lease in bed.take_by_id(2).await {
+        let expected = if &*lease.id == "t" { 20_000 } else { 10_000 };
+        let (_, due_ms) = bed.finish(&lease, Ending::Failed(failure(FailureClass::RateLimited))).await;
+        if &*lease.id == "t" {
+            assert_eq!(due_ms - bed.now_ms(), expected, "also where the class has one of its own");
+        }
+    }
+    bed.reopen().await;
+    assert_eq!((bed.view("t").await.retry, bed.view("other").await.retry), (Some(own), None));
+    bed.cancel_one("other").await;
+    bed.advance(20_000);
+    let lease = bed.take_one().await;
+    let hinted = FailureRecord { retry_after_ms: Some(90_000), ..failure(FailureClass::ServerError) };
+    let (_, due_ms) = bed.finish(&lease, Ending::Failed(hinted)).await;
+    assert!(due_ms - bed.now_ms() >= 90_000, "a hint is its floor");
+    // An owner's bounds hold for what is there already.
+    let bounds = RetryPolicy { task_cap_max_ms: Some(30_000), ..fixed_policy(10_000) };
+    bed.put_queue(&name("default"), bounds).await.unwrap();
+    bed.advance(110_000);
+    let lease = bed.take_one().await;
+    let (_, due_ms) = bed.finish(&lease, Ending::Failed(failure(FailureClass::ServerError))).await;
+    assert_eq!(due_ms - bed.now_ms(), 10_000);
+}
+
 pub async fn decorrelated_delays_build_on_the_one_before(mut bed: Bed) {
     bed.put_queue(&name("default"), fixed_policy(50_000)).await.unwrap();
     bed.put_all((0..10).map(|number| task(&format!("t{number}"))).collect()).await;

@@ -12,6 +12,7 @@ use redrive_coordinator::store::{
     Acted, Claim, Claimed, Ending, Enqueue, Enqueued, Extend, Extended, Filter, Run, Settled, Store,
 };
 use redrive_shared::clock::{Clock, ManualClock};
+use redrive_shared::gate::Standing;
 use redrive_shared::task::{Lease, StateCounts, TaskState, TaskView};
 use redrive_shared::wire::QueueView;
 use tempfile::TempDir;
@@ -265,7 +266,7 @@ impl Bed {
     }
 
     pub async fn retry_one(&self, task: &str) -> Acted {
-        self.retry(vec![id(task)], None).await.unwrap()[0]
+        self.retry(vec![id(task)], None, Standing::OPEN).await.unwrap()[0]
     }
 
     /// The task, which must be known.

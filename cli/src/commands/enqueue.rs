@@ -1,5 +1,6 @@
 //! `redrive enqueue`: one task from flags, or many from JSON lines.
 
+mod backoff;
 mod stream;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use redrive_shared::wire::{EnqueueRequest, EnqueueResult, EnqueueStatus, NewTask
 use redrive_worker::client::{Client, ClientError};
 use serde_json::value::RawValue;
 
+use self::backoff::Backoff;
 use crate::arguments;
 use crate::context::Context;
 use crate::output::{from_now, printable};
@@ -25,7 +27,7 @@ With --failure, the task is work that has already failed: the failure is classif
 server in it decides when the task runs first. The same id with the same payload is one task, however often it is sent.
 
 With --jsonl, each line is a task: `id`, `queue`, `task_type`, `payload`, `dependency`, `group`, `priority`, `delay_ms`,
-`deadline_ms`, `max_attempts`, `max_cost_usd`, `attempts_made`, `failure`, `labels`. A bad line is reported with its
+`deadline_ms`, `max_attempts`, `retry`, `max_cost_usd`, `attempts_made`, `failure`, `labels`. A bad line is reported with its
 number, the others go on, and the exit code is 1.
 
 Examples:
@@ -53,6 +55,8 @@ pub struct Args {
     retry_for: Option<u64>,
     #[command(flatten)]
     task: Single,
+    #[command(flatten)]
+    backoff: Backoff,
 }
 
 /// One task.
@@ -105,7 +109,7 @@ struct Single {
 }
 
 impl Single {
-    fn into_task(self, queue: Option<Name>) -> anyhow::Result<NewTask> {
+    fn into_task(self, queue: Option<Name>, backoff: Backoff) -> anyhow::Result<NewTask> {
         Ok(NewTask {
             // Made here, so that a call whose answer was lost can be repeated.
             id: Some(self.id.unwrap_or_else(TaskId::generate)),
@@ -121,6 +125,7 @@ impl Single {
             delay_ms: self.delay,
             deadline_ms: self.deadline,
             max_attempts: self.max_attempts,
+            retry: backoff.into_strategy()?,
             max_cost_usd: self.max_cost_usd,
             attempts_made: self.attempts_made,
             failure: self.failure.map(|given| arguments::object("--failure", &given)).transpose()?,
@@ -139,7 +144,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         return stream::run(context, client, options).await;
     }
     let wait = args.task.wait;
-    let task = args.task.into_task(args.queue)?;
+    let task = args.task.into_task(args.queue, args.backoff)?;
     let result = enqueue_one(&client, task, Patience::new(retry_for, context.output)).await?;
     match (wait, result.id.clone()) {
         (Some(wait_ms), Some(id)) => answer(context, &client, &id, wait_ms).await,
@@ -207,6 +212,7 @@ async fn answer(context: &Context, client: &Client, id: &TaskId, wait_ms: u64) -
 mod tests {
     use super::*;
     use clap::Parser;
+    use redrive_shared::retry::Strategy;
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -243,7 +249,7 @@ mod tests {
             "2",
         ];
         let args = parse(&flags).unwrap();
-        let task = args.task.into_task(args.queue).unwrap();
+        let task = args.task.into_task(args.queue, args.backoff).unwrap();
         assert!(task.id.is_some());
         assert_eq!(task.payload.as_deref().map(RawValue::get), Some("{\"a\": 1.0}"));
         assert_eq!(
@@ -252,6 +258,19 @@ mod tests {
         );
         assert_eq!(task.labels["c"], "d=e");
         assert_eq!(task.failure.unwrap().http_status, Some(429));
+    }
+
+    #[test]
+    fn flags_become_a_backoff_of_its_own() {
+        let strategy = |flags: &[&str]| parse(flags).unwrap().backoff.into_strategy();
+        assert_eq!(strategy(&[]).unwrap(), None);
+        let given = ["--strategy", "full_jitter", "--retry-base", "5s", "--retry-max", "10m"];
+        let expected = Strategy::FullJitter { base_ms: 5_000, min_ms: 100, max_ms: 600_000 };
+        assert_eq!(strategy(&given).unwrap(), Some(expected));
+        let given = ["--strategy", "schedule", "--retry-delays", "5s,1m30s"];
+        assert_eq!(strategy(&given).unwrap(), Some(Strategy::Schedule { delays_ms: vec![5_000, 90_000] }));
+        let error = strategy(&["--strategy", "fixed", "--retry-cap", "5s"]).unwrap_err().to_string();
+        assert!(error.starts_with("--strategy fixed: --retry-cap, expected"), "{error}");
     }
 
     #[test]
@@ -267,6 +286,10 @@ mod tests {
             (&["--label", "team"], "write team=VALUE"),
             (&["--jsonl", "--payload", "{}"], "cannot be used with"),
             (&["--fail-fast"], "--jsonl"),
+            (&["--strategy", "sometimes"], "[possible values: fixed, exponential"),
+            (&["--retry-base", "5s"], "--strategy"),
+            (&["--strategy", "fixed", "--retry-delay", "5"], "has no unit; write 5s"),
+            (&["--jsonl", "--strategy", "fixed"], "cannot be used with"),
         ] {
             let error = parse(flags).unwrap_err();
             assert!(error.contains(said), "{flags:?}: {error}");

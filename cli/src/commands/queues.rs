@@ -7,7 +7,7 @@ mod history;
 
 use redrive_shared::id::Name;
 use redrive_shared::retry::RetryPolicy;
-use redrive_shared::wire::{QueueCreate, QueueView};
+use redrive_shared::wire::{QueueCreate, QueueView, UNREAD_ALL};
 use redrive_worker::client::{Client, ClientError};
 
 use crate::arguments;
@@ -111,7 +111,22 @@ async fn list(client: &Client, context: &Context) -> anyhow::Result<()> {
         context.output.say("there is no queue yet; make one with `redrive queues create NAME`");
         return Ok(());
     }
-    Ok(context.output.table(table(&reply.queues, context.now_ms()))?)
+    context.output.table(table(&reply.queues, context.now_ms()))?;
+    reply.queues.iter().for_each(|queue| say_unread(context, queue));
+    Ok(())
+}
+
+/// What the coordinator cannot read of a policy.
+fn say_unread(context: &Context, queue: &QueueView) {
+    let what = match queue.unread.as_slice() {
+        [] => return,
+        [all] if all == UNREAD_ALL => "the policy, and the defaults are in force there".to_owned(),
+        settings => format!("{} of the policy, and goes on without", settings.join(", ")),
+    };
+    context.output.say(format!(
+        "queue {}: this coordinator's release cannot read {what}: a newer release wrote it; use that one everywhere",
+        queue.name
+    ));
 }
 
 fn table(queues: &[QueueView], now_ms: i64) -> Rows {
@@ -159,7 +174,9 @@ fn show(context: &Context, queue: &QueueView) -> anyhow::Result<()> {
     output.table(table(std::slice::from_ref(queue), context.now_ms()))?;
     let version = output.faint(&format!("version {}", queue.version));
     output.line(format!("\n{}  {version}", output.strong("policy")))?;
-    Ok(output.line(serde_json::to_string_pretty(&queue.policy)?)?)
+    output.line(serde_json::to_string_pretty(&queue.policy)?)?;
+    say_unread(context, queue);
+    Ok(())
 }
 
 async fn create(

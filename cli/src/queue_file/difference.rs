@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use redrive_shared::failure::FailureClass;
-use redrive_shared::retry::{ClassPolicy, ClassRule, Fallback, RetryPolicy};
+use redrive_shared::retry::{ClassPolicy, ClassRule, Fallback, RetryPolicy, Strategy};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -113,6 +113,12 @@ fn as_policy(rule: ClassRule) -> ClassPolicy {
             Fallback::Never | Fallback::LongHint | Fallback::Once => None,
         },
     }
+}
+
+/// A strategy as people read it.
+pub fn strategy_line(given: &Strategy) -> String {
+    // Numbers and a name: they always serialise.
+    serde_json::to_value(given).map_or_else(|_| String::new(), |value| strategy(&value))
 }
 
 /// `full_jitter (base 1s, min 100ms, max 5m)`.

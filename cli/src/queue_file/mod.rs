@@ -10,6 +10,6 @@ mod settings;
 mod tests;
 mod write;
 
-pub use difference::{Change, changes};
+pub use difference::{Change, changes, strategy_line};
 pub use read::{Entry, FILE_MAX_BYTES, parse};
 pub use write::write;

@@ -22,6 +22,8 @@ pub const QUEUE: &[Setting] = &[
     Setting { key: "lease", field: "lease_ms", kind: Kind::Duration },
     Setting { key: "max_deferrals", field: "max_deferrals", kind: Kind::Count(CHARGES) },
     Setting { key: "max_releases", field: "max_releases", kind: Kind::Count(CHARGES) },
+    Setting { key: "task_base_min", field: "task_base_min_ms", kind: Kind::Duration },
+    Setting { key: "task_cap_max", field: "task_cap_max_ms", kind: Kind::Duration },
     Setting { key: "fallbacks", field: "fallbacks", kind: Kind::Chains },
 ];
 

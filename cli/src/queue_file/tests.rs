@@ -24,6 +24,8 @@ timeout = "90s"
 lease = "1m"
 max_deferrals = 7
 max_releases = 8
+task_base_min = "1500ms"
+task_cap_max = "1h"
 fallbacks = { "llm/a.1" = ["llm/b", "c"] }
 strategy = "equal_jitter"
 base = "2s"
@@ -58,7 +60,7 @@ fn policies(text: &str) -> Vec<(String, RetryPolicy)> {
 
 fn view(name: &str, policy: RetryPolicy) -> QueueView {
     let (counts, name) = (<_>::default(), Name::new(name).unwrap());
-    QueueView { name, paused: false, counts, next_due_at_ms: None, policy, version: 3 }
+    QueueView { name, paused: false, counts, next_due_at_ms: None, policy, version: 3, unread: Vec::new() }
 }
 
 #[test]
@@ -79,6 +81,8 @@ fn every_setting_is_read() {
         fallbacks: [(name("llm/a.1"), vec![name("llm/b"), name("c")])].into(),
         max_deferrals: Some(7),
         max_releases: Some(8),
+        task_base_min_ms: Some(1_500),
+        task_cap_max_ms: Some(3_600_000),
     };
     assert_eq!(read[0].1, expected);
     assert_eq!(read[1].1.strategy, Strategy::Fixed { delay_ms: 60_000 });

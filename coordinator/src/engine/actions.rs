@@ -82,7 +82,7 @@ impl Engine {
         let ids = request.ids.clone();
         let outcomes = match action {
             TaskAction::Cancel => self.store.cancel(request.ids, request.reason).await,
-            TaskAction::Retry => self.store.retry(request.ids, request.reason).await,
+            TaskAction::Retry => self.store.retry(request.ids, request.reason, &self.standing()).await,
         };
         let outcomes = outcomes.map_err(unavailable)?;
         self.tell_gates_of_cancelled(&ids, &outcomes).await;

@@ -2,8 +2,9 @@
 
 use redrive_shared::cost::Cost;
 use redrive_shared::error::{ErrorCode, Problem};
-use redrive_shared::gate::Signal;
+use redrive_shared::gate::{Signal, Standing};
 use redrive_shared::id::{Name, TaskId};
+use redrive_shared::retry::PolicyError;
 use redrive_shared::wire::{EnqueueReply, EnqueueRequest, EnqueueResult, EnqueueStatus, NewTask};
 use serde_json::value::RawValue;
 
@@ -21,9 +22,10 @@ impl Engine {
         let mut results: Vec<Option<EnqueueResult>> = vec![None; request.tasks.len()];
         let count = request.tasks.len();
         let (mut batch, mut places) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let standing = self.standing();
         for (place, task) in request.tasks.into_iter().enumerate() {
             let id = task.id.clone();
-            match self.prepare(task).await {
+            match self.prepare(task, standing.clone()).await {
                 Ok(task) => {
                     batch.push(task);
                     places.push(place);
@@ -75,7 +77,7 @@ impl Engine {
         Ok(EnqueueReply { results: results.into_iter().flatten().collect() })
     }
 
-    async fn prepare(&self, mut task: NewTask) -> Result<Enqueue> {
+    async fn prepare(&self, mut task: NewTask, standing: Standing) -> Result<Enqueue> {
         check::new_task(&task)?;
         let queue = match task.queue.take() {
             Some(queue) => queue,
@@ -83,9 +85,14 @@ impl Engine {
                 .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?,
         };
         self.require_queues(std::iter::once(&queue)).await?;
+        if let (Some(strategy), Some(policy)) = (&task.retry, self.store.policy(&queue)) {
+            let refused = |error: PolicyError| {
+                Problem::new(ErrorCode::InvalidValue, error.to_string()).at(error.field())
+            };
+            policy.check_own(strategy).map_err(refused)?;
+        }
         let failure =
             task.failure.take().map(|signal| judge(&signal, task.dependency.as_deref(), self.clock.now_ms()));
-        let standing = failure.as_ref().map(|_| self.standing()).unwrap_or_default();
         Ok(Enqueue {
             id: task.id.take().unwrap_or_else(TaskId::generate),
             task_type: task.task_type.take().unwrap_or_else(|| queue.clone()),

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::Order;
 use super::entry::Entry;
 use super::event::{Event, Told};
+use super::known::Known;
 use crate::store::{Claim, Claimed, GateCell, GateSwap, GateSwapped, Gates, Restriction, StoreError};
 
 /// How often gates are looked for that can be forgotten, in ms.
@@ -226,14 +227,14 @@ impl Book {
             if self.entries.get(&cell.dependency).is_some_and(|entry| entry.version() == cell.version) {
                 continue;
             }
-            let gate = read(&cell.dependency, &cell.value);
+            let gate = Known::read(&cell.dependency, &cell.value);
             self.with(&cell.dependency, now_ms, |entry| match gate {
                 Some(gate) => entry.learn(gate, cell.version, now_ms),
                 None => entry.cannot_read(cell.version),
             });
         }
         for dependency in gone {
-            self.with(&dependency, now_ms, |entry| entry.learn(Gate::default(), 0, now_ms));
+            self.with(&dependency, now_ms, |entry| entry.learn(Known::default(), 0, now_ms));
         }
     }
 
@@ -326,8 +327,8 @@ impl Book {
             }
             GateSwapped::Changed(cell) => {
                 let (gate, version) = cell.map_or_else(
-                    || (Some(Gate::default()), 0),
-                    |cell| (read(&dependency, &cell.value), cell.version),
+                    || (Some(Known::default()), 0),
+                    |cell| (Known::read(&dependency, &cell.value), cell.version),
                 );
                 if gate.is_none() {
                     let error = StoreError::Corrupt("it is of a newer release, and left as it is".into());
@@ -415,12 +416,4 @@ impl Book {
 /// Whether it may hold something back.
 fn restricts(gate: &Gate, now_ms: i64) -> bool {
     gate.room() != Room::Free || gate.retry_room(now_ms).is_some()
-}
-
-/// A gate as the store has it. One that this release cannot read holds nothing back here, and is left as it is.
-fn read(dependency: &Name, value: &str) -> Option<Gate> {
-    let unreadable = |error| {
-        tracing::warn!(%dependency, %error, "the gate in the store cannot be read: a newer release wrote it, or it is damaged");
-    };
-    serde_json::from_str(value).map_err(unreadable).ok()
 }

@@ -2,9 +2,11 @@
 
 use redrive_shared::gate::{Change, Gate, Room, State};
 use redrive_shared::limits::RESTART_GRACE_MS;
+use redrive_shared::stored::LeftOut;
 use redrive_shared::task::Lease;
 
 use super::event::{Event, apply, began_ms};
+use super::known::{self, Known};
 
 /// How long what was heard may wait to be written, in ms, where it changes nothing for anybody.
 const WRITE_WITHIN_MS: i64 = 2_000;
@@ -25,6 +27,8 @@ pub(super) struct Entry {
     /// As it was read or written last, and the version of that; 0: it is not in the store.
     base: Gate,
     version: i64,
+    /// Fields of its value there that this release does not know.
+    later: Vec<LeftOut>,
     /// The base, and what happened since.
     pub gate: Gate,
     pending: Vec<Event>,
@@ -309,7 +313,11 @@ impl Entry {
             || !changes.is_empty()
             || events.iter().any(|event| matches!(event, Event::Set(_) | Event::Command(..)));
         // It consists of numbers and names: were it ever not to serialise, nothing would be written.
-        let value = serde_json::to_string(&gate).ok()?;
+        let mut later = self.later.clone();
+        if is_set(&events) {
+            known::forget_settings(&mut later);
+        }
+        let value = known::write(&gate, &later).ok()?;
         let draft = Draft { seen: self.version, value, tell };
         self.sending =
             Some(Sending { draft: draft.clone(), doubtful: false, events, gate, granted, changes });
@@ -321,6 +329,9 @@ impl Entry {
         let Some(sending) = self.sending.take() else { return Vec::new() };
         self.base = sending.gate;
         self.version = version;
+        if is_set(&sending.events) {
+            known::forget_settings(&mut self.later);
+        }
         self.again(now_ms);
         if sending.events.iter().any(|event| matches!(event, Event::Take(_))) {
             if self.gate.room() == Room::Limited {
@@ -335,9 +346,9 @@ impl Entry {
     }
 
     /// Somebody else was faster: what is there now, and then ours on top of it.
-    pub fn overtaken(&mut self, gate: Gate, version: i64, now_ms: i64) {
+    pub fn overtaken(&mut self, Known { gate, later }: Known, version: i64, now_ms: i64) {
         self.put_back();
-        (self.base, self.version) = (gate, version);
+        (self.base, self.later, self.version) = (gate, later, version);
         self.again(now_ms);
         self.write_by(now_ms);
     }
@@ -383,12 +394,12 @@ impl Entry {
     }
 
     /// Others wrote it.
-    pub fn learn(&mut self, gate: Gate, version: i64, now_ms: i64) {
+    pub fn learn(&mut self, Known { gate, later }: Known, version: i64, now_ms: i64) {
         // What is under way finds that out by itself.
         if self.sending.is_some() || version == self.version {
             return;
         }
-        (self.base, self.version, self.unreadable) = (gate, version, false);
+        (self.base, self.later, self.version, self.unreadable) = (gate, later, version, false);
         if self.again(now_ms) && !self.pending.is_empty() {
             // What was handed out until now says how much was too much: who begins the ramp must know it by then.
             self.write_by(now_ms);
@@ -419,6 +430,11 @@ impl Entry {
             self.resend_at_ms = Some(i64::MIN);
         }
     }
+}
+
+/// Whether an operator sets the gate's limits.
+fn is_set(events: &[Event]) -> bool {
+    events.iter().any(|event| matches!(event, Event::Set(_)))
 }
 
 /// When a lease is over at the latest: it is started before its end, may then take its time, and is spared for a while where

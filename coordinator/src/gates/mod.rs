@@ -11,6 +11,7 @@
 mod book;
 mod entry;
 mod event;
+mod known;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

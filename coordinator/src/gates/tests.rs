@@ -11,6 +11,7 @@ use crate::store::{GateCell, GateSwap, GateSwapped, Gates};
 
 mod adversity;
 mod late;
+mod newer;
 
 const T0: i64 = 1_700_000_000_000;
 

@@ -23,7 +23,7 @@ pub struct Enqueue {
     pub failure: Option<FailureRecord>,
     /// The rest, as the caller gave it. Its `id`, `queue`, `task_type`, `payload` and `failure` are not looked at.
     pub spec: NewTask,
-    /// Which dependencies let nothing through, for the judgement of that failure.
+    /// Which dependencies let nothing through, for the judgement of where it begins.
     pub standing: Standing,
 }
 
@@ -39,6 +39,7 @@ impl Enqueue {
             attempts_made: self.attempts_made(),
             failure: self.failure.as_ref(),
             max_attempts: self.spec.max_attempts,
+            strategy: self.spec.retry.as_ref(),
             max_cost: self.spec.max_cost_usd,
             route: self.spec.route,
             delay_ms: self.spec.delay_ms.unwrap_or(0),
@@ -66,9 +67,11 @@ impl Enqueue {
         policy.dependency_at(primary, self.spec.route).filter(|name| Some(*name) != primary).cloned()
     }
 
-    /// By what the failure that it came with is judged.
+    /// By what it is judged.
     pub(super) fn terms<'a>(&'a self, policy: &'a RetryPolicy) -> Terms<'a> {
-        Terms { policy, primary: self.spec.dependency.as_ref(), standing: &self.standing }
+        let primary = self.spec.dependency.as_ref();
+        let called = policy.dependency_at(primary, self.spec.route);
+        Terms { policy, primary, called, standing: &self.standing }
     }
 }
 

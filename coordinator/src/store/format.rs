@@ -2,6 +2,8 @@
 
 use redrive_shared::failure::FailureClass;
 use redrive_shared::lifecycle::ClassCounts;
+use redrive_shared::retry::Strategy;
+use redrive_shared::stored;
 use redrive_shared::task::{AttemptEnd, Priority, TaskState};
 use sha2::{Digest, Sha256};
 
@@ -100,6 +102,11 @@ pub(super) const ENDINGS: [AttemptEnd; 10] = [
     AttemptEnd::Redriven,
     AttemptEnd::HandedOff,
 ];
+
+/// A task's own backoff as it is kept. One that this release cannot read is none: the queue's holds.
+pub(super) fn strategy_from(kept: &str) -> Option<Box<Strategy>> {
+    stored::read(kept).ok().map(|(strategy, _)| Box::new(strategy))
+}
 
 /// What makes two tasks of one id the same: queue, type and payload, byte for byte.
 pub(super) fn contents_hash(task: &Enqueue) -> [u8; HASH_BYTES] {

@@ -203,7 +203,7 @@ pub struct Settle {
     pub cost: Cost,
     /// Whether a failure was in the middle of a tool transaction, which no other route must go on with.
     pub in_transaction: bool,
-    /// Which dependencies let nothing through, for the judgement of a failure.
+    /// Which dependencies let nothing through, for the judgement of where it goes on.
     pub standing: Standing,
 }
 
@@ -375,8 +375,13 @@ pub trait Store: Send + Sync + 'static {
     async fn forget(&self, limit: usize) -> Result<usize>;
     /// Calls tasks off.
     async fn cancel(&self, ids: Vec<TaskId>, reason: Option<String>) -> Result<Vec<Acted>>;
-    /// Runs tasks again now.
-    async fn retry(&self, ids: Vec<TaskId>, reason: Option<String>) -> Result<Vec<Acted>>;
+    /// Runs tasks again now, past dependencies that are isolated where others stand in.
+    async fn retry(
+        &self,
+        ids: Vec<TaskId>,
+        reason: Option<String>,
+        standing: &Standing,
+    ) -> Result<Vec<Acted>>;
     /// Everything about one task.
     async fn get(&self, id: &TaskId) -> Result<Option<TaskView>>;
     /// Those of the tasks that are known, without payload and history. Results beyond 4 MiB in all are left out.
@@ -397,6 +402,8 @@ pub trait Store: Send + Sync + 'static {
     async fn pause(&self, name: &Name, paused: bool) -> Result<bool>;
     /// Whether there is such a queue, as far as this process knows. Cheap: it is asked with every request.
     fn has_queue(&self, name: &Name) -> bool;
+    /// The policy of a queue, as far as this process knows it. As cheap.
+    fn policy(&self, name: &Name) -> Option<Arc<RetryPolicy>>;
     /// Names of the queues, as far as this process knows.
     fn queue_names(&self) -> Vec<Name>;
     /// Learns of queues that others made: asked before a queue is called unknown.

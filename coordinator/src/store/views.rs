@@ -1,10 +1,12 @@
 //! What both stores tell of what they keep, each in its own form.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::lifecycle::Record;
+use redrive_shared::lifecycle::{Record, STANDS_IN};
 use redrive_shared::retry::RetryPolicy;
+use redrive_shared::stored;
 use redrive_shared::task::{FailureRecord, Lane, Lease};
 use redrive_shared::wire::{AgentStatus, AgentView, Heartbeat};
 use serde_json::value::RawValue;
@@ -57,6 +59,17 @@ pub(super) fn lease(
         traceparent: contents.traceparent,
         labels: contents.labels,
     }
+}
+
+/// What the history says of what a person did to a task, who may have moved it, too.
+pub(super) fn acted_why(why: &str, moved: bool) -> Cow<'_, str> {
+    if moved { format!("{why}; {STANDS_IN}").into() } else { why.into() }
+}
+
+/// A heartbeat as a store keeps it. None: this release cannot read it, and goes on without that agent's.
+pub(super) fn beat(kept: &str) -> Option<Heartbeat> {
+    let told = |error| tracing::warn!(%error, "an agent's last heartbeat cannot be read, and is not shown");
+    stored::read(kept).map_err(told).ok().map(|(beat, _)| beat)
 }
 
 /// An agent by its last heartbeat.

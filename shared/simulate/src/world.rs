@@ -290,6 +290,7 @@ impl<'a> World<'a> {
             failed: this.failed.min(most),
             failed_in_class: this.failed_by[trouble as usize].min(most),
             max_attempts: None,
+            strategy: None,
             previous_delay_ms: this.previous_delay_ms,
             hint_ms,
             now_ms: millis(now_us),

@@ -7,6 +7,9 @@ use crate::failure::FailureClass;
 use crate::retry::{Decision, DelayReason, EndReason, Failure, Fallback, OnRoute, RetryPolicy};
 use crate::task::{AttemptEnd, FailureRecord, TaskState};
 
+/// Why a task is on another route than it was sent to, in words.
+pub const STANDS_IN: &str = "its dependency is isolated: another stands in";
+
 /// One failure or loss, as far as a decision needs it.
 pub(super) struct Loss {
     class: FailureClass,
@@ -42,6 +45,9 @@ impl Record {
         rng: &mut impl Rng,
     ) -> Verdict {
         let policy = terms.policy;
+        // What a worker had begun when it vanished, nobody knows.
+        let unknown = loss.class == FailureClass::WorkerLost && self.in_transaction;
+        self.in_transaction = loss.in_transaction || unknown;
         let charged = u32::from(!policy.rule(loss.class).own_counter);
         let seen = match loss.class {
             FailureClass::WorkerLost => self.ledger.lost,
@@ -53,15 +59,18 @@ impl Record {
             failed: self.ledger.failed.saturating_add(charged),
             failed_in_class: seen.saturating_add(1),
             max_attempts: self.max_attempts,
+            strategy: self.strategy.as_deref(),
             previous_delay_ms: self.previous_delay_ms,
             hint_ms: loss.hint_ms,
             now_ms,
             deadline_ms: self.deadline_ms,
             on: OnRoute {
                 primary: terms.primary,
+                called: terms.called,
                 route: self.route,
                 failed: self.failed_on_route.saturating_add(charged),
-                in_transaction: loss.in_transaction,
+                in_transaction: self.in_transaction,
+                kept: self.keeps_route(policy),
                 standing: terms.standing,
             },
         };
@@ -115,7 +124,9 @@ impl Record {
                 self.due_ms = due_ms;
                 match reason {
                     DelayReason::Policy | DelayReason::Hint => self.previous_delay_ms = Some(delay_ms),
-                    DelayReason::Fallback { route } => self.take_route(route, policy),
+                    DelayReason::Fallback { route } | DelayReason::StandIn { route } => {
+                        self.take_route(route, policy);
+                    }
                     DelayReason::Gate => {}
                 }
                 self.verdict(end, Some(delay_ms), retry_words(end, reason))
@@ -129,6 +140,26 @@ impl Record {
                 self.verdict(end, None, end_words(reason))
             }
         }
+    }
+
+    /// Takes the next route that no person has to open, where its own is isolated and it would wait there. Whether it did.
+    pub(super) fn pass_isolated(&mut self, terms: Terms<'_>) -> bool {
+        let Terms { policy, primary, standing, .. } = terms;
+        // Nothing failed just now.
+        let called = None;
+        let (route, failed, in_transaction) = (self.route, self.failed_on_route, self.in_transaction);
+        let kept = self.keeps_route(policy);
+        let on = OnRoute { primary, called, route, failed, in_transaction, kept, standing };
+        let taken = policy.past_isolated(&on);
+        if let Some(route) = taken {
+            self.take_route(route, policy);
+        }
+        taken.is_some()
+    }
+
+    /// Whether what it failed with on its route is not to be tried on another one.
+    fn keeps_route(&self, policy: &RetryPolicy) -> bool {
+        self.class_failures.iter().any(|(class, failures)| policy.keeps_route(class, failures))
     }
 
     /// Another dependency, which did nothing yet: backoff and the bounds of classes begin anew, the attempts of the task do
@@ -152,6 +183,7 @@ const fn retry_words(end: AttemptEnd, reason: DelayReason) -> &'static str {
         (_, DelayReason::Policy) => "backoff",
         (_, DelayReason::Hint) => "the server's hint",
         (_, DelayReason::Fallback { .. }) => "fallback: another dependency stands in",
+        (_, DelayReason::StandIn { .. }) => STANDS_IN,
         (_, DelayReason::Gate) => "its dependency is isolated: it waits behind the gate, uncharged",
     }
 }

@@ -42,6 +42,7 @@ fn start() -> Start<'static> {
         attempts_made: 0,
         failure: None,
         max_attempts: None,
+        strategy: None,
         max_cost: None,
         route: 0,
         delay_ms: 0,

@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 
 use super::strategy::uniform;
 use super::{
-    ClassRule, Ending, HINT_JITTER_BASE_MS, HINT_JITTER_DIVISOR, MAX_ATTEMPTS, MAX_HINT_JITTER_MS, OnRoute,
-    RetryPolicy, Risk,
+    ClassRule, Ending, Fallback, HINT_JITTER_BASE_MS, HINT_JITTER_DIVISOR, MAX_ATTEMPTS, MAX_HINT_JITTER_MS,
+    OnRoute, RetryPolicy, Risk, Strategy,
 };
 use crate::failure::FailureClass;
 use crate::limits::GATE_SPREAD_MS;
@@ -25,6 +25,8 @@ pub struct Failure<'a> {
     pub failed_in_class: u32,
     /// The task's own `max_attempts`, in place of the policy's; bounded by the policy's `risk`, and by 1 and 100.
     pub max_attempts: Option<u32>,
+    /// The task's own backoff, in place of the class's and the policy's while the policy's bounds let it have that.
+    pub strategy: Option<&'a Strategy>,
     /// The delay before the attempt that failed just now, in milliseconds ([`Decision::Retry`] gave it).
     pub previous_delay_ms: Option<u64>,
     /// The delay that the server asked for, in milliseconds from `now_ms`. 0 is no hint.
@@ -75,6 +77,11 @@ pub enum DelayReason {
         /// The route that is taken.
         route: u32,
     },
+    /// Nothing: its dependency is isolated, and another one stands in instead of a wait for a person.
+    StandIn {
+        /// The route that is taken.
+        route: u32,
+    },
     /// The dependency is isolated: it waits behind the gate for the person who mends it, and nothing is charged.
     Gate,
 }
@@ -117,20 +124,34 @@ impl RetryPolicy {
     ///
     /// 1. The class's rule takes the next route, there is one whose gate lets work through, and an attempt is left: a retry
     ///    there, at once.
-    /// 2. A credential or a quota failed, and the dependency is isolated for that: it waits behind the gate.
+    /// 2. A credential or a quota failed, and the dependency is isolated for that: it waits behind the gate,
+    ///    and not for less than its server asked for.
     /// 3. Unretryable: the class's `when_unretryable`.
     /// 4. Attempts used up, the class's or the task's: the class's `when_exhausted`.
-    /// 5. Otherwise a retry, due at `now + delay`; with a hint, at
+    /// 5. Where it would wait is isolated, and there is a later route that is not: a retry there, at once. So, too, in place
+    ///    of a wait behind the gate (2.), if an attempt is left and the class takes other routes at all.
+    /// 6. Otherwise a retry, due at `now + delay`; with a hint, at
     ///    `now + max(hint, delay) + U(0, min(1 s + 0.1·hint, 30 s))`, so never before the hint. All who were told the
     ///    same instant would otherwise return in it. 0.1·hint is rounded down to whole milliseconds.
-    /// 6. Due after the deadline: escalate. The task is neither dropped nor called back early to fit.
+    /// 7. Due after the deadline: escalate. The task is neither dropped nor called back early to fit.
     pub fn decide<R: Rng + ?Sized>(&self, failure: &Failure<'_>, rng: &mut R) -> Decision {
         let rule = self.rule(failure.class);
         if let Some(route) = self.next_route(failure, &rule) {
             return retry_after(0, DelayReason::Fallback { route }, failure);
         }
+        let stand_in = self.past_isolated(&failure.on);
+        let stand_in = stand_in.filter(|_| !self.keeps_route(failure.class, failure.failed_in_class));
+        let elsewhere = |route| retry_after(0, DelayReason::StandIn { route }, failure);
         if self.waits_for_person(failure) {
-            return retry_after(uniform(0, GATE_SPREAD_MS, rng), DelayReason::Gate, failure);
+            let may_leave = rule.fallback != Fallback::Never && self.used_up(failure, &rule).is_none();
+            return match stand_in.filter(|_| may_leave) {
+                Some(route) => elsewhere(route),
+                None => {
+                    // A gate that opens early must not let it through before its server asked for it.
+                    let (delay_ms, _) = with_hint(uniform(0, GATE_SPREAD_MS, rng), failure.hint_ms, rng);
+                    retry_after(delay_ms, DelayReason::Gate, failure)
+                }
+            };
         }
         if !rule.retryable.unwrap_or(failure.retryable) {
             return Decision::end(rule.when_unretryable, EndReason::Unretryable);
@@ -138,13 +159,18 @@ impl RetryPolicy {
         if let Some(reason) = self.used_up(failure, &rule) {
             return Decision::end(rule.when_exhausted, reason);
         }
+        if let Some(route) = stand_in {
+            return elsewhere(route);
+        }
         let attempt = match failure.on.route {
             _ if rule.own_counter => failure.failed_in_class,
             0 => failure.failed,
             // Another server: what the ones before it went through is not its own.
             _ => failure.on.failed,
         };
-        let strategy = rule.strategy.as_ref().unwrap_or(&self.strategy);
+        // What says nothing about the dependency keeps its own pace.
+        let own = self.own(failure.strategy.filter(|_| !rule.own_counter));
+        let strategy = own.or(rule.strategy.as_ref()).unwrap_or(&self.strategy);
         let policy_ms = strategy.delay_ms(attempt, failure.previous_delay_ms, rng);
         let (delay_ms, reason) = with_hint(policy_ms, failure.hint_ms, rng);
         retry_after(delay_ms, reason, failure)

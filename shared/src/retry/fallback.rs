@@ -34,12 +34,17 @@ pub enum Fallback {
 pub struct OnRoute<'a> {
     /// The dependency that the task was enqueued with; none: there is nothing to stand in for.
     pub primary: Option<&'a Name>,
+    /// The dependency that the attempt went to. It is its route's, unless the chain was changed meanwhile: what failed is this
+    /// one, whatever the chain says now.
+    pub called: Option<&'a Name>,
     /// Position on its chain: 0 = the primary itself.
     pub route: u32,
     /// Failures charged on this route, this one included unless its class has a counter of its own.
     pub failed: u32,
     /// Whether the attempt ended inside a tool transaction: another route must not go on with it.
     pub in_transaction: bool,
+    /// Whether what it failed with before keeps it where it is ([`RetryPolicy::keeps_route`]).
+    pub kept: bool,
     /// Which dependencies let nothing through.
     pub standing: &'a Standing,
 }
@@ -47,7 +52,15 @@ pub struct OnRoute<'a> {
 impl Default for OnRoute<'_> {
     /// A task without a dependency.
     fn default() -> Self {
-        Self { primary: None, route: 0, failed: 0, in_transaction: false, standing: Standing::OPEN }
+        Self {
+            primary: None,
+            called: None,
+            route: 0,
+            failed: 0,
+            in_transaction: false,
+            kept: false,
+            standing: Standing::OPEN,
+        }
     }
 }
 
@@ -75,7 +88,8 @@ impl RetryPolicy {
     }
 
     /// The route that a failure takes now: the first later one whose gate lets work through, if the class's rule says so, an
-    /// attempt is left, and no transaction is torn apart.
+    /// attempt is left, and no transaction is torn apart. Never back to what failed just now: a chain that was changed under
+    /// the task may have it at a later place.
     pub(super) fn next_route(&self, failure: &Failure<'_>, rule: &ClassRule) -> Option<u32> {
         let on = &failure.on;
         let is_due = match rule.fallback {
@@ -88,10 +102,37 @@ impl RetryPolicy {
         if !is_due || !attempts_left || on.in_transaction || rule.own_counter {
             return None;
         }
-        let chain = self.chain(on.primary);
-        let later = (1..).zip(chain).skip(on.route as usize);
-        let mut open = later.filter(|(_, dependency)| on.standing.is_open(dependency));
-        open.next().map(|(route, _)| route)
+        self.later(on).find(|(_, dependency)| on.standing.is_open(dependency)).map(|(route, _)| route)
+    }
+
+    /// The route that a task takes that would wait on its own for a person, since that is isolated: the first later one whose
+    /// gate opens by itself, if it is not open.
+    pub fn past_isolated(&self, on: &OnRoute<'_>) -> Option<u32> {
+        let waits_at = self.dependency_at(on.primary, on.route)?;
+        if on.in_transaction || on.kept || !on.standing.is_isolated(waits_at) {
+            return None;
+        }
+        self.later(on).find(|(_, dependency)| !on.standing.is_isolated(dependency)).map(|(route, _)| route)
+    }
+
+    /// Whether so many failures of a class keep a task on its route, whatever becomes of that one's gate: what one filter
+    /// refuses, or two models decline, is not to be tried on the next one unasked; and what a worker had begun that vanished,
+    /// nobody knows.
+    pub fn keeps_route(&self, class: FailureClass, failures: u32) -> bool {
+        match self.rule(class).fallback {
+            Fallback::Never => {
+                failures > 0 && matches!(class, FailureClass::ContentPolicy | FailureClass::WorkerLost)
+            }
+            Fallback::Once => failures > 1,
+            Fallback::AfterFailures(_) | Fallback::LongHint => false,
+        }
+    }
+
+    /// The routes behind a task's own, without the dependency that failed just now.
+    fn later<'a>(&'a self, on: &OnRoute<'a>) -> impl Iterator<Item = (u32, &'a Name)> {
+        let called = on.called;
+        let later = (1..).zip(self.chain(on.primary)).skip(on.route as usize);
+        later.filter(move |(_, dependency)| Some(*dependency) != called)
     }
 
     /// Whether the task waits behind its dependency's gate, uncharged, instead of being judged by itself: a credential or a
@@ -99,7 +140,6 @@ impl RetryPolicy {
     pub(super) fn waits_for_person(&self, failure: &Failure<'_>) -> bool {
         let on = &failure.on;
         let for_all = matches!(failure.class, FailureClass::Auth | FailureClass::QuotaExhausted);
-        let dependency = self.dependency_at(on.primary, on.route);
-        for_all && dependency.is_some_and(|dependency| on.standing.is_isolated(dependency))
+        for_all && on.called.is_some_and(|dependency| on.standing.is_isolated(dependency))
     }
 }

@@ -7,12 +7,13 @@
 //!  Failure ──▶ RetryPolicy::decide ──▶ Retry { due_ms, delay_ms, reason }
 //!                │    ▲                Dead { reason }
 //!                │    └ ClassRule      Escalate { reason }
-//!                └ Strategy::delay_ms  (the class's own, else the policy's)
+//!                └ Strategy::delay_ms  (the task's own, the class's, the policy's)
 //! ```
 //!
 //! * [`Strategy`]: the backoff formulas, each with its source.
 //! * [`class_default`]: what each failure class gets where a policy says nothing (an exhaustive match).
 //! * [`RetryPolicy`]: a queue's settings; [`RetryPolicy::validate`] checks them on the way in.
+//! * [`RetryPolicy::check_own`]: the backoff that a task brings with it, within the queue's bounds.
 //! * [`Fallback`]: when another dependency stands in for the one that failed.
 //! * [`RetryPolicy::decide`]: the decision.
 //!
@@ -23,6 +24,7 @@
 mod class;
 mod decide;
 mod fallback;
+mod own;
 mod policy;
 mod strategy;
 #[cfg(test)]

@@ -83,6 +83,13 @@ pub struct RetryPolicy {
     /// How often one task may be handed back untouched before a person is asked, 1 to 1,000,000. Default 1,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_releases: Option<u32>,
+    /// The least base of a strategy that a task brings with it (`retry`), in milliseconds, 0 to 30 days. Default: the smallest
+    /// base of this policy's own strategies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_base_min_ms: Option<u64>,
+    /// The highest cap of such a strategy, in milliseconds, up to 30 days. Default 30 days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_cap_max_ms: Option<u64>,
     /// The backoff for classes that have none of their own, neither in `overrides` nor by default.
     pub strategy: Strategy,
     /// What this policy does differently for single failure classes.
@@ -137,6 +144,8 @@ struct Given {
     fallbacks: BTreeMap<Name, Vec<Name>>,
     max_deferrals: Option<u32>,
     max_releases: Option<u32>,
+    task_base_min_ms: Option<u64>,
+    task_cap_max_ms: Option<u64>,
 }
 
 impl From<Given> for RetryPolicy {
@@ -156,6 +165,8 @@ impl From<Given> for RetryPolicy {
             fallbacks: given.fallbacks,
             max_deferrals: given.max_deferrals,
             max_releases: given.max_releases,
+            task_base_min_ms: given.task_base_min_ms,
+            task_cap_max_ms: given.task_cap_max_ms,
         }
     }
 }

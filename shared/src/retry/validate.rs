@@ -239,6 +239,7 @@ impl RetryPolicy {
         self.check_durations(&mut found);
         self.check_counts(&mut found);
         self.check_chains(&mut found);
+        self.check_task_bounds(&mut found);
         for (class, policy) in &self.overrides {
             if let Some(strategy) = &policy.strategy {
                 check_strategy(&format!("overrides.{class}.strategy"), strategy, &mut found);
@@ -400,14 +401,18 @@ impl Checked<'_> {
     }
 }
 
-fn ordered((low, low_ms): (&str, u64), (high, high_ms): (&str, u64), found: &mut Vec<PolicyError>) {
+pub(super) fn ordered(
+    (low, low_ms): (&str, u64),
+    (high, high_ms): (&str, u64),
+    found: &mut Vec<PolicyError>,
+) {
     if low_ms > high_ms {
         let (low_field, high_field) = (low.to_owned(), high.to_owned());
         found.push(PolicyError::MinAboveMax { low_field, low_ms, high_field, high_ms });
     }
 }
 
-fn check_strategy(path: &str, strategy: &Strategy, found: &mut Vec<PolicyError>) {
+pub(super) fn check_strategy(path: &str, strategy: &Strategy, found: &mut Vec<PolicyError>) {
     let mut checked = Checked { path, found };
     match strategy {
         Strategy::Fixed { delay_ms } => checked.at_most("delay_ms", *delay_ms),

@@ -16,7 +16,8 @@ pub use breakers::{
 };
 pub use gates::{GateAction, GateRequest, GateView, GatesReply};
 pub use queues::{
-    ACTOR_HEADER, PolicyVersion, QueueCreate, QueuePut, QueueVersionsReply, QueueView, QueuesPut, QueuesReply,
+    ACTOR_HEADER, PolicyVersion, QueueCreate, QueuePut, QueueVersionsReply, QueueView, QueuesPut,
+    QueuesReply, UNREAD_ALL,
 };
 pub use tasks::{
     EnqueueReply, EnqueueRequest, EnqueueResult, EnqueueStatus, NewTask, Page, StatusReply, StatusRequest,

@@ -74,7 +74,14 @@ pub struct QueueView {
     /// How often the policy was changed; 0: it is as it was when the queue was first named.
     #[serde(default)]
     pub version: u64,
+    /// Settings of the policy in the store that this coordinator's release cannot read, by their place. It goes on without
+    /// them. `*`: it can read nothing of it, and the defaults are in force there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
 }
+
+/// The place in [`QueueView::unread`] that stands for a whole policy.
+pub const UNREAD_ALL: &str = "*";
 
 /// Every queue.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

@@ -10,6 +10,7 @@ use crate::cost::Cost;
 use crate::error::Problem;
 use crate::failure::FailureSignal;
 use crate::id::{Name, TaskId};
+use crate::retry::Strategy;
 use crate::task::{Priority, TaskState, TaskView};
 
 /// One task to enqueue. With `failure`, it is work that has already failed at the caller: the normal case.
@@ -50,6 +51,10 @@ pub struct NewTask {
     /// Failures until it is dead; the queue's policy decides when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
+    /// Its own backoff, in place of the queue's and of every failure class's that backs off: a strategy as in a policy, within
+    /// the bounds that the queue sets (`task_base_min_ms`, `task_cap_max_ms`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Strategy>,
     /// What it may cost, in US dollars, more than 0 and at most 10,000: a failure that leaves it there, by what outcomes
     /// report, goes to a person instead of a retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]

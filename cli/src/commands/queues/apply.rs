@@ -210,6 +210,7 @@ mod tests {
             next_due_at_ms: None,
             policy,
             version: 7,
+            unread: Vec::new(),
         };
         let high = RetryPolicy { max_attempts: 3, ..RetryPolicy::default() };
         let new = compare(name(), high.clone(), None).unwrap();

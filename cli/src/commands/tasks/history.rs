@@ -56,6 +56,7 @@ fn facts(task: &TaskView, now_ms: i64) -> Vec<(&'static str, String)> {
         runs_next,
         Some(("deadline", when(task.deadline_at_ms))),
         Some(("attempts", ledger(&task.ledger, task.max_attempts, task.runs))),
+        task.retry.as_ref().map(|own| ("backoff", crate::queue_file::strategy_line(own))),
         task.last_failure.as_ref().map(|failure| ("failure", failure_line(failure))),
         (!labels.is_empty()).then(|| ("labels", printable(&labels.join(" ")))),
         task.payload.as_deref().map(|payload| ("payload", json(payload))),

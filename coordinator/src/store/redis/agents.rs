@@ -172,8 +172,7 @@ impl Inner {
             let (Some(seen), Some(gone), Some(beat)) = (parts.next(), parts.next(), parts.next()) else {
                 continue;
             };
-            let beat: Heartbeat = serde_json::from_str(beat)
-                .map_err(|error| StoreError::Corrupt(format!("an agent's heartbeat: {error}")))?;
+            let Some(beat) = views::beat(beat) else { continue };
             let commands = commands.get(beat.agent.as_str()).cloned().unwrap_or_default();
             agents.push(views::agent(beat, gone == "1", seen.parse().unwrap_or(0), commands));
         }

@@ -175,12 +175,14 @@ impl Inner {
         let mut ending = Cow::Borrowed(&item.ending);
         let primary = task.meta.primary();
         let primary = primary.map_err(|error| StoreError::Corrupt(format!("task {}: {error}", item.id)))?;
-        if let (Some(dependency), Some(_)) = (task.stand_in.as_ref().or(primary.as_ref()), ending.failure()) {
+        let called = task.stand_in.clone().or_else(|| primary.clone());
+        if let (Some(dependency), Some(_)) = (&called, ending.failure()) {
             ending.to_mut().at_dependency(dependency);
         }
         let before = task.record.clone();
         let policy = self.books.get().policy(task.meta.queue());
-        let terms = Terms { policy: &policy, primary: primary.as_ref(), standing: &item.standing };
+        let (primary, called) = (primary.as_ref(), called.as_ref());
+        let terms = Terms { policy: &policy, primary, called, standing: &item.standing };
         let attempt = item.attempt(&ending);
         let settled = task.record.settle(item.fence, attempt, terms, now_ms, &mut rand::rng());
         let verdict = match settled {

@@ -12,6 +12,7 @@ mod aside;
 mod ask;
 mod batcher;
 mod beside;
+mod bytes;
 mod claim;
 mod clock;
 mod commands;
@@ -50,7 +51,9 @@ use std::time::Instant;
 use async_trait::async_trait;
 use redis::Value;
 use redrive_shared::clock::Clock;
+use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
+use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
 use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView};
 use tokio::sync::broadcast;
@@ -246,8 +249,13 @@ impl Store for RedisStore {
         self.inner.cancel(&ids, reason.as_deref()).await
     }
 
-    async fn retry(&self, ids: Vec<TaskId>, reason: Option<String>) -> Result<Vec<Acted>> {
-        self.inner.retry(&ids, reason.as_deref()).await
+    async fn retry(
+        &self,
+        ids: Vec<TaskId>,
+        reason: Option<String>,
+        standing: &Standing,
+    ) -> Result<Vec<Acted>> {
+        self.inner.retry(&ids, reason.as_deref(), standing).await
     }
 
     async fn get(&self, id: &TaskId) -> Result<Option<TaskView>> {
@@ -280,6 +288,10 @@ impl Store for RedisStore {
 
     fn has_queue(&self, name: &Name) -> bool {
         self.inner.books.get().queues.contains_key(name)
+    }
+
+    fn policy(&self, name: &Name) -> Option<Arc<RetryPolicy>> {
+        self.inner.books.get().queues.get(name).map(|queue| Arc::clone(&queue.policy))
     }
 
     fn queue_names(&self) -> Vec<Name> {

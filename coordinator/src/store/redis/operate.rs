@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use redrive_shared::gate::Standing;
 use redrive_shared::id::TaskId;
-use redrive_shared::lifecycle::{Refused, Verdict};
+use redrive_shared::lifecycle::{Refused, Terms, Verdict};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{AttemptEnd, TaskState};
 
@@ -15,24 +16,53 @@ use super::reply::{at, bytes, integer, items, task_id, text};
 use super::scripts::{CHECK, EXPIRED, SWEEP_LOG};
 use super::transition::{Change, Changed, Decided, Place, TRIES, read};
 use super::value::Task;
+use crate::store::views::acted_why;
 use crate::store::{Acted, Result, StoreError};
 
 /// Entries of the log looked at after a round of forgetting: as many as a round forgets tasks, so that it keeps up.
 const LOG_ENTRIES_SWEPT: usize = 500;
 
-type Transition = fn(&mut Task, &RetryPolicy, i64) -> std::result::Result<(), Refused>;
+/// What a person does to tasks.
+#[derive(Clone, Copy)]
+enum Action<'a> {
+    Cancel,
+    Retry(&'a Standing),
+}
+
+impl Action<'_> {
+    /// Does it; returns whether the task went past an isolated dependency.
+    fn apply(
+        self,
+        task: &mut Task,
+        policy: &RetryPolicy,
+        now_us: i64,
+    ) -> Result<std::result::Result<bool, Refused>> {
+        let standing = match self {
+            Self::Cancel => return Ok(task.record.cancel(policy, now_us).map(|()| false)),
+            Self::Retry(standing) => standing,
+        };
+        let primary = task.meta.primary();
+        let primary = primary.map_err(|error| StoreError::Corrupt(format!("a task's lane: {error}")))?;
+        let (primary, called) = (primary.as_ref(), task.stand_in.as_ref().or(primary.as_ref()));
+        Ok(task.record.retry_now(Terms { policy, primary, called, standing }, now_us))
+    }
+}
 
 impl Inner {
     /// Calls tasks off.
     pub async fn cancel(&self, ids: &[TaskId], reason: Option<&str>) -> Result<Vec<Acted>> {
-        let transition: Transition = |task, policy, now_us| task.record.cancel(policy, now_us);
-        self.act(ids, AttemptEnd::Cancelled, reason.unwrap_or("called off"), transition).await
+        self.act(ids, AttemptEnd::Cancelled, reason.unwrap_or("called off"), Action::Cancel).await
     }
 
     /// Runs tasks again now.
-    pub async fn retry(&self, ids: &[TaskId], reason: Option<&str>) -> Result<Vec<Acted>> {
-        let transition: Transition = |task, policy, now_us| task.record.retry_now(policy, now_us);
-        self.act(ids, AttemptEnd::Redriven, reason.unwrap_or("sent round again"), transition).await
+    pub async fn retry(
+        &self,
+        ids: &[TaskId],
+        reason: Option<&str>,
+        standing: &Standing,
+    ) -> Result<Vec<Acted>> {
+        let action = Action::Retry(standing);
+        self.act(ids, AttemptEnd::Redriven, reason.unwrap_or("sent round again"), action).await
     }
 
     async fn act(
@@ -40,7 +70,7 @@ impl Inner {
         ids: &[TaskId],
         end: AttemptEnd,
         why: &str,
-        transition: Transition,
+        action: Action<'_>,
     ) -> Result<Vec<Acted>> {
         let mut answers: HashMap<&TaskId, Acted> = HashMap::new();
         let mut open: Vec<TaskId> = ids.to_vec();
@@ -65,7 +95,7 @@ impl Inner {
                         continue;
                     }
                 };
-                match readable(self.decide_action(id, handed, end, why, transition).await)? {
+                match readable(self.decide_action(id, handed, end, why, action).await)? {
                     Ok((answer, Some(change))) => {
                         changes.push(change);
                         acted.push((id, answer));
@@ -99,15 +129,17 @@ impl Inner {
         Handed { task, agent, .. }: &Handed,
         end: AttemptEnd,
         why: &str,
-        transition: Transition,
+        action: Action<'_>,
     ) -> Result<(Acted, Option<Change>)> {
         let (mut after, now_us) = (task.clone(), self.time.now_us());
         let policy = self.books.get().policy(task.meta.queue());
-        if let Err(Refused::WrongState(state) | Refused::Stale(state) | Refused::Repeated(state)) =
-            transition(&mut after, &policy, now_us)
-        {
-            return Ok((Acted::WrongState(state), None));
-        }
+        let moved = match action.apply(&mut after, &policy, now_us)? {
+            Ok(moved) => moved,
+            Err(Refused::WrongState(state) | Refused::Stale(state) | Refused::Repeated(state)) => {
+                return Ok((Acted::WrongState(state), None));
+            }
+        };
+        let why = acted_why(why, moved);
         let (state, due_ms) = (after.record.state, after.record.due_ms);
         let was_leased = task.record.state == TaskState::Leased && after.record.epoch != task.record.epoch;
         let ended = task.lease.as_ref().filter(|_| was_leased).map(|lease| lease.fence.epoch);
@@ -123,7 +155,7 @@ impl Inner {
             failure: None,
             // Whoever held it last has no part in what happens to a task that waits.
             agent: agent.clone().filter(|_| task.record.state == TaskState::Leased),
-            note: Some(why),
+            note: Some(&why),
             result: None,
             now_ms: now_us.div_euclid(1_000),
         };

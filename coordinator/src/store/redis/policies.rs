@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::Inner;
 use super::reply::{bytes, integer, items, pairs, text};
 use super::scripts::PUT_QUEUES;
-use crate::store::policies::FOUND;
+use crate::store::policies::{FOUND, StoredPolicy};
 use crate::store::{PolicyChange, PolicyPut, Result, StoreError};
 
 /// A version as it lies under its number. Texts are empty where there is none.
@@ -75,6 +75,6 @@ fn version(queue: &Name, version: u64, entry: &[u8]) -> Result<PolicyVersion> {
         at_ms: entry.at_ms,
         actor: given(entry.actor).map(Name::new).transpose().map_err(|error| corrupt(&error))?,
         reason: given(entry.reason),
-        policy: serde_json::from_str(&entry.policy).map_err(|error| corrupt(&error))?,
+        policy: StoredPolicy::read(&entry.policy).policy,
     })
 }

@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use super::Inner;
 use super::reply::{bytes, integer, text, texts};
 use super::scripts::QUEUES;
+use crate::store::policies::StoredPolicy;
 use crate::store::{Result, StoreError};
 
 /// A queue.
@@ -19,6 +20,8 @@ use crate::store::{Result, StoreError};
 pub(super) struct Queue {
     pub paused: bool,
     pub policy: Arc<RetryPolicy>,
+    /// What of it this release cannot read.
+    pub unread: Vec<String>,
     /// The last version of its policy.
     pub version: u64,
 }
@@ -112,11 +115,11 @@ impl Inner {
         for (name, policy) in super::reply::pairs(&all)? {
             let name = Name::new(text(name)?)
                 .map_err(|error| StoreError::Corrupt(format!("a queue's name {error}")))?;
-            let policy: RetryPolicy = serde_json::from_slice(bytes(policy)?)
-                .map_err(|error| StoreError::Corrupt(format!("the policy of queue {name}: {error}")))?;
+            let policy = String::from_utf8_lossy(bytes(policy)?);
+            let StoredPolicy { policy, unread } = StoredPolicy::read(&policy).tell(&name);
             let paused = paused.contains(name.as_str());
             let version = numbers.get(name.as_str()).copied().unwrap_or(0);
-            book.queues.insert(name, Queue { paused, policy: Arc::new(policy), version });
+            book.queues.insert(name, Queue { paused, policy: Arc::new(policy), unread, version });
         }
         self.books.set(book);
         // What was learnt of queues that were paused or not known says nothing of them now.

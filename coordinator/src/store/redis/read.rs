@@ -93,6 +93,7 @@ impl Inner {
             runs: record.runs,
             max_attempts: policy.attempts_allowed(record.max_attempts),
             ledger: record.ledger,
+            retry: record.strategy.as_deref().cloned(),
             max_cost_usd: record.max_cost,
             why,
             result: None,
@@ -275,6 +276,7 @@ impl Inner {
                     next_due_at_ms: due.get(name.as_str()).copied(),
                     policy: (*queue.policy).clone(),
                     version: queue.version,
+                    unread: queue.unread.clone(),
                 })
             })
             .collect())

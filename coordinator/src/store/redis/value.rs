@@ -29,27 +29,30 @@ use redrive_shared::lifecycle::{Fence, Record};
 use redrive_shared::limits::HISTORY_MAX_ENTRIES;
 use redrive_shared::task::{Lane, Ledger, Nonce, TaskState};
 
+pub(super) use super::bytes::{body_of, score, write_ordinal};
+use super::bytes::{number, time_bytes};
 use super::history::newest;
 use super::keys::{agent_of, boot_of};
-use crate::store::format::{class_counts, class_counts_from, priority_from, state_from, state_number};
+use crate::store::format::{
+    class_counts, class_counts_from, priority_from, state_from, state_number, strategy_from,
+};
 
 /// The version that this release writes, and the only one that it reads.
 pub(super) const VERSION: u8 = 1;
 /// Bytes of a header.
 pub(super) const HEADER_BYTES: usize = 50;
-/// Where the ordinal stands in the header.
-const ORDINAL: std::ops::Range<usize> = 42..HEADER_BYTES;
 
 /// What is kept of a task, for those who weigh it: part, and what is in it.
 pub const STORED: [(&str, &str); 6] = [
     ("header", "50 bytes: version, state, epoch, nonce, runs, due, deadline, lengths, ordinal"),
     (
         "record",
-        "ledger, failures by class, last delay, most attempts, deadline or expiry, entries of history, lane of retries, route, cost",
+        "ledger, failures by class, last delay, most attempts, deadline or expiry, entries of history, lane of retries, route, cost, whether in a \
+         transaction",
     ),
     (
         "meta",
-        "hash of the contents, queue, rank, dependency, group, type and its version, route, trace context, labels, most cost",
+        "hash of the contents, queue, rank, dependency, group, type and its version, route, trace context, labels, most cost, backoff",
     ),
     ("slot", "the payload; of a succeeded task its result"),
     (
@@ -110,6 +113,8 @@ struct StoredRecord {
     failed_on_route: Option<u32>,
     #[prost(uint64, tag = "15")]
     cost_micros: u64,
+    #[prost(bool, tag = "17")]
+    in_transaction: bool,
 }
 
 /// What never changes of a task, but for its payload.
@@ -138,6 +143,9 @@ pub(super) struct Meta {
     pub labels: BTreeMap<String, String>,
     #[prost(uint64, optional, tag = "11")]
     max_cost_micros: Option<u64>,
+    /// The task's own backoff, as JSON.
+    #[prost(string, optional, tag = "13")]
+    strategy: Option<String>,
 }
 
 /// A lease as the store keeps it beside its task.
@@ -226,6 +234,8 @@ impl Meta {
             traceparent: task.spec.traceparent.clone(),
             labels: task.spec.labels.clone(),
             max_cost_micros: task.spec.max_cost_usd.map(Cost::micros),
+            // Numbers and a name: they always serialise.
+            strategy: task.spec.retry.as_ref().and_then(|retry| serde_json::to_string(retry).ok()),
         }
     }
 
@@ -319,9 +329,11 @@ impl Task {
             class_failures,
             previous_delay_ms: stored.previous_delay_ms,
             max_attempts: stored.max_attempts,
+            strategy: meta.strategy.as_deref().and_then(strategy_from),
             max_cost: meta.max_cost_micros.map(Cost::from_micros),
             route: stored.route.unwrap_or(meta.route),
             failed_on_route: stored.failed_on_route.unwrap_or(stored.failed),
+            in_transaction: stored.in_transaction,
             expires_ms: stored.expires_ms,
         };
         Ok(Self {
@@ -392,6 +404,7 @@ impl Task {
             failed_on_route: Some(self.record.failed_on_route)
                 .filter(|failed| *failed != self.record.ledger.failed),
             cost_micros: self.record.ledger.cost_usd.micros(),
+            in_transaction: self.record.in_transaction,
         };
         let record_bytes = stored.encoded_len();
         let mut bytes = Vec::with_capacity(HEADER_BYTES + record_bytes + room);
@@ -459,33 +472,4 @@ impl Task {
     pub fn score(&self) -> i64 {
         score(self.record.due_ms, self.ordinal)
     }
-}
-
-/// A score in a lane: the due millisecond in µs, and below it the order of arrival: tasks that are due in the same
-/// millisecond follow each other as they came if they came in one, and anyhow otherwise.
-pub(super) fn score(due_ms: i64, ordinal: i64) -> i64 {
-    due_ms.saturating_mul(1_000) + ordinal.rem_euclid(1_000)
-}
-
-/// Writes the ordinal into a value.
-pub(super) fn write_ordinal(value: &mut [u8], ordinal: i64) {
-    if let Some(place) = value.get_mut(ORDINAL) {
-        place.copy_from_slice(&ordinal.to_be_bytes());
-    }
-}
-
-/// Everything after the record of a whole value.
-pub(super) fn body_of(value: &[u8]) -> Result<&[u8], Unreadable> {
-    let length = value.get(34..36).ok_or(Unreadable::Short)?;
-    let record_bytes = usize::from(length[0]) << 8 | usize::from(length[1]);
-    value.get(HEADER_BYTES + record_bytes..).ok_or(Unreadable::Short)
-}
-
-fn number(bytes: &[u8], from: usize, count: usize) -> u64 {
-    bytes[from..from + count].iter().fold(0, |all, byte| all << 8 | u64::from(*byte))
-}
-
-fn time_bytes(ms: i64) -> [u8; 6] {
-    let all = ms.max(0).to_be_bytes();
-    [all[2], all[3], all[4], all[5], all[6], all[7]]
 }

@@ -107,6 +107,7 @@ fn insert_row(tx: &Tx<'_>, task: &Hot, entries: i64) -> rusqlite::Result<()> {
         failed_on_route(record),
         task.primary.as_deref(),
         record.max_cost.map(micros),
+        record.strategy.as_deref().map(to_json).transpose()?,
     ])?;
     Ok(())
 }

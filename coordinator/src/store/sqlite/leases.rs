@@ -57,7 +57,7 @@ fn settle_one(tx: &mut Tx<'_>, item: &mut Settle) -> rusqlite::Result<Settled> {
     let before = Before::of(&task.record);
     let (policy, now_ms) = (tx.policy(task.lane)?, tx.now_ms());
     let primary = task.primary.as_ref().or(dependency.as_ref());
-    let terms = Terms { policy: &policy, primary, standing: &item.standing };
+    let terms = Terms { policy: &policy, primary, called: dependency.as_ref(), standing: &item.standing };
     match task.record.settle(item.fence, item.attempt(&item.ending), terms, now_ms, tx.rng) {
         Ok(verdict) => {
             if before.state != TaskState::Leased {

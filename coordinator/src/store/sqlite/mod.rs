@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use redrive_shared::clock::Clock;
+use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
@@ -189,8 +190,14 @@ impl Store for SqliteStore {
         self.write(move |tx| operate::cancel(tx, &ids, reason.as_deref())).await
     }
 
-    async fn retry(&self, ids: Vec<TaskId>, reason: Option<String>) -> Result<Vec<Acted>> {
-        self.write(move |tx| operate::retry(tx, &ids, reason.as_deref())).await
+    async fn retry(
+        &self,
+        ids: Vec<TaskId>,
+        reason: Option<String>,
+        standing: &Standing,
+    ) -> Result<Vec<Acted>> {
+        let standing = standing.clone();
+        self.write(move |tx| operate::retry(tx, &ids, reason.as_deref(), &standing)).await
     }
 
     async fn get(&self, id: &TaskId) -> Result<Option<TaskView>> {
@@ -238,6 +245,10 @@ impl Store for SqliteStore {
 
     fn has_queue(&self, name: &Name) -> bool {
         self.published.get().get(name).is_some()
+    }
+
+    fn policy(&self, name: &Name) -> Option<Arc<RetryPolicy>> {
+        self.published.get().get(name).map(|queue| Arc::clone(&queue.policy))
     }
 
     fn queue_names(&self) -> Vec<Name> {

@@ -82,7 +82,12 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
     let gates = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'gates')";
     add(connection, gates, include_str!("sql/add_gates.sql"))?;
     let routes = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('tasks') WHERE name = 'primary_dependency')";
-    add(connection, routes, include_str!("sql/add_routes.sql"))
+    add(connection, routes, include_str!("sql/add_routes.sql"))?;
+    let transactions =
+        "SELECT EXISTS (SELECT 1 FROM pragma_table_info('tasks') WHERE name = 'in_transaction')";
+    add(connection, transactions, include_str!("sql/add_transactions.sql"))?;
+    let strategies = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('tasks') WHERE name = 'strategy')";
+    add(connection, strategies, include_str!("sql/add_strategies.sql"))
 }
 
 /// Adds what came after the version, unless it is known, and what an older release passes over if it is put back: so the

@@ -1,9 +1,9 @@
 //! What operators and time do: cancel, retry, forget; and what agents say of themselves.
 
+use redrive_shared::gate::Standing;
 use redrive_shared::id::TaskId;
-use redrive_shared::lifecycle::{Fence, Refused, Verdict};
+use redrive_shared::lifecycle::{Fence, Refused, Terms, Verdict};
 use redrive_shared::limits::{AGENT_REMEMBERED_MS, CLAIM_REPLAY_MS};
-use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{AttemptEnd, TaskState};
 use redrive_shared::wire::Heartbeat;
 use rusqlite::params;
@@ -12,26 +12,34 @@ use super::leases::extend;
 use super::rows::{Hot, required, state_from, to_json};
 use super::tx::{Before, Line, Tx};
 use super::{commands, lost};
+use crate::store::views::acted_why;
 use crate::store::{Acted, Beaten, Extend};
 
 pub(super) fn cancel(tx: &mut Tx<'_>, ids: &[TaskId], reason: Option<&str>) -> rusqlite::Result<Vec<Acted>> {
-    ids.iter()
-        .map(|id| {
-            act(tx, id, AttemptEnd::Cancelled, reason.unwrap_or("called off"), |tx, task, policy| {
-                task.record.cancel(policy, tx.now_us)
-            })
+    let act = |id| {
+        act(tx, id, AttemptEnd::Cancelled, reason.unwrap_or("called off"), |tx, task| {
+            let policy = tx.policy(task.lane)?;
+            Ok(task.record.cancel(&policy, tx.now_us).map(|()| false))
         })
-        .collect()
+    };
+    ids.iter().map(act).collect()
 }
 
-pub(super) fn retry(tx: &mut Tx<'_>, ids: &[TaskId], reason: Option<&str>) -> rusqlite::Result<Vec<Acted>> {
-    ids.iter()
-        .map(|id| {
-            act(tx, id, AttemptEnd::Redriven, reason.unwrap_or("sent round again"), |tx, task, policy| {
-                task.record.retry_now(policy, tx.now_us)
-            })
+pub(super) fn retry(
+    tx: &mut Tx<'_>,
+    ids: &[TaskId],
+    reason: Option<&str>,
+    standing: &Standing,
+) -> rusqlite::Result<Vec<Acted>> {
+    let act = |id| {
+        act(tx, id, AttemptEnd::Redriven, reason.unwrap_or("sent round again"), |tx, task| {
+            let (policy, called) = (tx.policy(task.lane)?, tx.lane(task.lane)?.dependency.as_ref());
+            let primary = task.primary.as_ref().or(called);
+            let terms = Terms { policy: &policy, primary, called, standing };
+            Ok(task.record.retry_now(terms, tx.now_us))
         })
-        .collect()
+    };
+    ids.iter().map(act).collect()
 }
 
 fn act(
@@ -39,17 +47,17 @@ fn act(
     id: &TaskId,
     end: AttemptEnd,
     why: &str,
-    transition: impl FnOnce(&Tx<'_>, &mut Hot, &RetryPolicy) -> Result<(), Refused>,
+    transition: impl FnOnce(&Tx<'_>, &mut Hot) -> rusqlite::Result<Result<bool, Refused>>,
 ) -> rusqlite::Result<Acted> {
     let Some(mut task) = tx.load(id)? else { return Ok(Acted::Unknown) };
     let before = Before::of(&task.record);
-    let policy = tx.policy(task.lane)?;
     let epoch = task.record.epoch;
-    if let Err(Refused::WrongState(state) | Refused::Stale(state) | Refused::Repeated(state)) =
-        transition(tx, &mut task, &policy)
-    {
-        return Ok(Acted::WrongState(state));
-    }
+    let moved = match transition(tx, &mut task)? {
+        Ok(moved) => moved,
+        Err(Refused::WrongState(state) | Refused::Stale(state) | Refused::Repeated(state)) => {
+            return Ok(Acted::WrongState(state));
+        }
+    };
     let (state, due_ms) = (task.record.state, task.record.due_ms);
     if task.record.epoch != epoch {
         let verdict = Verdict { state, end, delay_ms: None, why: "" };
@@ -59,7 +67,8 @@ fn act(
             task.agent = None;
         }
         let line = tx.line(&task, &verdict, &before, started_ms)?;
-        tx.write_history(&mut task, &Line { note: Some(why), ..line })?;
+        let why = acted_why(why, moved);
+        tx.write_history(&mut task, &Line { note: Some(&why), ..line })?;
         tx.save(&mut task, &before)?;
     }
     let ended = (before.state == TaskState::Leased && task.record.epoch != epoch).then_some(epoch);

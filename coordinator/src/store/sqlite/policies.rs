@@ -5,7 +5,8 @@ use redrive_shared::limits::POLICY_VERSIONS_KEPT;
 use redrive_shared::wire::PolicyVersion;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::{json, name, to_json};
+use super::queues::policy;
+use super::rows::{name, to_json};
 use super::tx::Tx;
 use crate::store::policies::FOUND;
 use crate::store::{NewPolicy, PolicyChange, PolicyPut};
@@ -110,7 +111,7 @@ pub(super) fn versions(connection: &Connection, queue: &Name) -> rusqlite::Resul
             at_ms: row.get(1)?,
             actor: name(row, 2)?,
             reason: row.get(3)?,
-            policy: json(row, 4)?.unwrap_or_default(),
+            policy: policy(row, 4)?.policy,
         })
     })?;
     rows.collect()

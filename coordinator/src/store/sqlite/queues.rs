@@ -5,9 +5,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use redrive_shared::id::Name;
 use redrive_shared::retry::RetryPolicy;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
-use super::rows::{json, required, to_json};
+use super::rows::{required, to_json};
+use crate::store::policies::StoredPolicy;
 
 /// A queue as the writer needs it.
 #[derive(Debug, Clone)]
@@ -16,6 +17,12 @@ pub(super) struct Queue {
     pub name: Name,
     pub paused: bool,
     pub policy: Arc<RetryPolicy>,
+}
+
+/// A policy of a column.
+pub(super) fn policy(row: &Row<'_>, column: usize) -> rusqlite::Result<StoredPolicy> {
+    let text = row.get_ref(column)?.as_str_or_null()?;
+    Ok(text.map(StoredPolicy::read).unwrap_or_default())
 }
 
 /// Every queue, by name and by number.
@@ -32,13 +39,9 @@ impl QueueBook {
         let mut statement = connection.prepare("SELECT queue, name, paused, policy FROM queues")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let policy = json(row, 3)?.unwrap_or_default();
-            book.insert(Queue {
-                number: row.get(0)?,
-                name: required(row, 1)?,
-                paused: row.get(2)?,
-                policy: Arc::new(policy),
-            });
+            let name: Name = required(row, 1)?;
+            let policy = Arc::new(policy(row, 3)?.tell(&name).policy);
+            book.insert(Queue { number: row.get(0)?, name, paused: row.get(2)?, policy });
         }
         Ok(book)
     }

@@ -2,15 +2,16 @@
 
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::limits::{BODY_MAX_BYTES, PAGE_SCAN_MAX_ROWS};
-use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{AttemptRecord, StateCounts, TaskState, TaskView};
-use redrive_shared::wire::{AgentView, Heartbeat, QueueView};
+use redrive_shared::wire::{AgentView, QueueView};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::queues::policy;
 use super::rows::{
     HOT_COLUMNS, corrupt, cost, hot, json, name, parse, priority_from, required, state_from, state_number,
 };
 use crate::store::commands::Commands;
+use crate::store::policies::StoredPolicy;
 use crate::store::{Filter, Listed, views};
 
 /// How much of a task to read.
@@ -37,7 +38,7 @@ pub(super) fn view(connection: &Connection, id: &str, detail: Detail) -> rusqlit
 fn task_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
     const BODY: usize = HOT_COLUMNS;
     let task = hot(row)?;
-    let policy: RetryPolicy = json(row, BODY + 4)?.unwrap_or_default();
+    let policy = policy(row, BODY + 4)?.policy;
     let leased = task.record.state == TaskState::Leased;
     let dependency = name(row, BODY + 6)?;
     Ok(TaskView {
@@ -59,6 +60,7 @@ fn task_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
         runs: task.record.runs,
         max_attempts: policy.attempts_allowed(task.record.max_attempts),
         ledger: task.record.ledger,
+        retry: task.record.strategy.map(|strategy| *strategy),
         max_cost_usd: task.record.max_cost,
         why: row.get(BODY + 10)?,
         result: json(row, BODY + 8)?,
@@ -170,13 +172,15 @@ pub(super) fn queues(connection: &Connection) -> rusqlite::Result<Vec<QueueView>
         while let Some(count) = found.next()? {
             *states.of(state_from(count.get(0)?)?) = count.get(1)?;
         }
+        let StoredPolicy { policy, unread } = policy(row, 3)?;
         Ok(QueueView {
             name: required(row, 1)?,
             paused: row.get(2)?,
             counts: states,
             next_due_at_ms: next.query_row([number], |row| row.get(0))?,
-            policy: json(row, 3)?.unwrap_or_default(),
+            policy,
             version: version.query_row([number], |row| row.get::<_, i64>(0))?.unsigned_abs(),
+            unread,
         })
     })?;
     rows.collect()
@@ -197,9 +201,9 @@ pub(super) fn leased(connection: &Connection, queue: &Name) -> rusqlite::Result<
 pub(super) fn agents(connection: &Connection) -> rusqlite::Result<Vec<AgentView>> {
     let mut statement = connection.prepare_cached(include_str!("sql/agents.sql"))?;
     let rows = statement.query_map([], |row| {
-        let beat: Heartbeat = parse(row.get_ref(2)?.as_str()?, 2)?;
+        let Some(beat) = views::beat(row.get_ref(2)?.as_str()?) else { return Ok(None) };
         let commands = Commands::read(row.get_ref(3)?.as_str()?).map_err(|error| corrupt(3, error))?;
-        Ok(views::agent(beat, row.get(1)?, row.get(0)?, commands))
+        Ok(Some(views::agent(beat, row.get(1)?, row.get(0)?, commands)))
     })?;
-    rows.collect()
+    rows.filter_map(Result::transpose).collect()
 }

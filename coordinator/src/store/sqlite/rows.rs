@@ -28,7 +28,7 @@ pub(super) struct Hot {
 }
 
 /// Columns of a hot row, in the order that every `load_*.sql` selects them; a body's columns start after them.
-pub(super) const HOT_COLUMNS: usize = 30;
+pub(super) const HOT_COLUMNS: usize = 32;
 
 pub(super) fn hot(row: &Row<'_>) -> rusqlite::Result<Hot> {
     let class_failures = format::class_counts_from(row.get_ref(15)?.as_blob_or_null()?.unwrap_or_default());
@@ -54,9 +54,11 @@ pub(super) fn hot(row: &Row<'_>) -> rusqlite::Result<Hot> {
         class_failures,
         previous_delay_ms: row.get::<_, Option<i64>>(16)?.map(i64::cast_unsigned),
         max_attempts: row.get(17)?,
+        strategy: row.get_ref(31)?.as_str_or_null()?.and_then(format::strategy_from),
         max_cost: row.get::<_, Option<i64>>(29)?.map(cost),
         route: row.get(25)?,
         failed_on_route: row.get::<_, Option<u32>>(26)?.unwrap_or(failed),
+        in_transaction: row.get(30)?,
         deadline_ms: row.get(18)?,
         expires_ms: row.get(19)?,
     };

@@ -141,6 +141,7 @@ impl<'a> Tx<'a> {
             failed_on_route(record),
             task.primary.as_deref(),
             micros(record.ledger.cost_usd),
+            record.in_transaction,
         ])?;
         drop(statement);
         let queue = self.queue(task.lane)?;

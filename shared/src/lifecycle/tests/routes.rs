@@ -4,6 +4,7 @@ use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
 use crate::gate::Barred;
+use crate::retry::ClassPolicy;
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -17,7 +18,8 @@ fn chained() -> RetryPolicy {
 fn fail_once(record: &mut Record, class: FailureClass, policy: &RetryPolicy, standing: &Standing) -> Verdict {
     let (due_ms, opus) = (record.due_ms, name("opus"));
     let fence = claim_at(record, 1, due_ms * 1_000);
-    let terms = Terms { policy, primary: Some(&opus), standing };
+    let called = policy.dependency_at(Some(&opus), record.route);
+    let terms = Terms { policy, primary: Some(&opus), called, standing };
     let seen = FailureRecord { retryable: class != FailureClass::Refusal, ..failure(class) };
     record.settle(fence, Ended::Failed(&seen), terms, due_ms, &mut rng()).unwrap()
 }
@@ -77,7 +79,8 @@ fn an_isolated_dependency_charges_a_deferral_and_no_attempt() {
 #[test]
 fn a_failure_that_a_task_comes_with_can_send_it_elsewhere_at_once() {
     let (policy, opus, seen) = (chained(), name("opus"), failure(FailureClass::Overloaded));
-    let terms = Terms { policy: &policy, primary: Some(&opus), standing: Standing::OPEN };
+    let terms =
+        Terms { policy: &policy, primary: Some(&opus), called: Some(&opus), standing: Standing::OPEN };
     for (attempts_made, route) in [(1, 0), (2, 1)] {
         let given = Start { attempts_made, failure: Some(&seen), ..start() };
         let (record, verdict) = Record::enqueue(&given, terms, NOW_US, &mut rng());
@@ -85,6 +88,8 @@ fn a_failure_that_a_task_comes_with_can_send_it_elsewhere_at_once() {
         assert_eq!(verdict.unwrap().delay_ms == Some(0), route == 1);
     }
     let begins_later = Start { attempts_made: 2, failure: Some(&seen), route: 1, ..start() };
+    let sonnet = name("sonnet");
+    let terms = Terms { called: Some(&sonnet), ..terms };
     assert_eq!(Record::enqueue(&begins_later, terms, NOW_US, &mut rng()).0.route, 2);
 }
 
@@ -97,6 +102,52 @@ fn a_person_who_sends_it_round_again_begins_with_its_own_dependency() {
     record.cancel(&policy, NOW_US).unwrap();
     record.retry_now(&policy, NOW_US).unwrap();
     assert_eq!((record.route, record.failed_on_route, record.ledger.failed), (0, 0, 0));
+}
+
+fn isolated(dependencies: &[&str]) -> Standing {
+    Standing::new(dependencies.iter().map(|text| (name(text), Barred::Isolated)))
+}
+
+#[test]
+fn a_task_begins_past_what_is_isolated_and_nothing_is_charged() {
+    let (policy, opus, standing) = (chained(), name("opus"), isolated(&["opus", "sonnet"]));
+    let terms = Terms { policy: &policy, primary: Some(&opus), called: Some(&opus), standing: &standing };
+    let given = Start { attempts_made: 2, delay_ms: 700, ..start() };
+    let (record, verdict) = Record::enqueue(&given, terms, NOW_US, &mut rng());
+    let verdict = verdict.unwrap();
+    assert_eq!((record.route, record.failed_on_route, record.ledger.failed), (2, 0, 2));
+    assert_eq!((verdict.why, verdict.delay_ms, record.due_ms), (STANDS_IN, Some(700), NOW_MS + 700));
+    let open = Terms { standing: Standing::OPEN, ..terms };
+    let (record, verdict) = Record::enqueue(&given, open, NOW_US, &mut rng());
+    assert_eq!((record.route, record.failed_on_route, verdict), (0, 2, None));
+}
+
+#[test]
+fn what_one_filter_refused_or_two_models_declined_is_taken_nowhere_unasked() {
+    let rule = |class| (class, ClassPolicy { retryable: Some(true), ..ClassPolicy::default() });
+    let again = [rule(FailureClass::ContentPolicy), rule(FailureClass::Refusal)];
+    let policy = RetryPolicy { overrides: again.into(), ..chained() };
+    let (opus, standing) = (name("opus"), isolated(&["opus"]));
+    let terms = Terms { policy: &policy, primary: Some(&opus), called: Some(&opus), standing: &standing };
+    for (class, failures, stays) in [
+        (FailureClass::ContentPolicy, 1, true),
+        (FailureClass::Refusal, 2, true),
+        (FailureClass::ServerError, 2, false),
+    ] {
+        let mut record = enqueued(&start());
+        for _ in 0..failures {
+            record.charge(class, &policy);
+        }
+        let mut handed_back = record.clone();
+        let fence = claim_at(&mut handed_back, 1, NOW_US);
+        handed_back.settle(fence, Ended::Released, terms, NOW_MS, &mut rng()).unwrap();
+        assert_eq!(handed_back.route == 0, stays, "{class}");
+        // Nor if it fails for another reason afterwards.
+        let fence = claim_at(&mut record, 1, NOW_US);
+        let seen = failure(FailureClass::Network);
+        record.settle(fence, Ended::Failed(&seen), terms, NOW_MS, &mut rng()).unwrap();
+        assert_eq!(record.route == 0, stays, "{class}");
+    }
 }
 
 proptest! {
@@ -124,7 +175,11 @@ proptest! {
             prop_assert!(record.ledger.failed <= max_attempts && record.ledger.lost <= 3);
             if record.route != before.route {
                 let dependency = policy.dependency_at(Some(&name("opus")), record.route).cloned();
-                prop_assert!(dependency.is_some_and(|dependency| standing.is_open(&dependency)));
+                let left = policy.dependency_at(Some(&name("opus")), before.route).cloned();
+                // It waits for a gate that opens by itself only in place of one that a person has to open.
+                let waits = left.is_some_and(|left| standing.is_isolated(&left));
+                let taken = |to: Name| standing.is_open(&to) || (waits && !standing.is_isolated(&to));
+                prop_assert!(dependency.is_some_and(taken));
                 prop_assert_eq!(record.failed_on_route, 0);
             }
         }

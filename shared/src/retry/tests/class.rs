@@ -48,6 +48,7 @@ fn decide(class: FailureClass, retryable: bool, failed: u32, failed_in_class: u3
         failed,
         failed_in_class,
         max_attempts: Some(100),
+        strategy: None,
         previous_delay_ms: None,
         hint_ms: None,
         now_ms: 0,

@@ -20,6 +20,7 @@ fn first(class: FailureClass) -> Failure<'static> {
         failed: 1,
         failed_in_class: 1,
         max_attempts: None,
+        strategy: None,
         previous_delay_ms: None,
         hint_ms: None,
         now_ms: NOW_MS,
@@ -110,6 +111,7 @@ proptest! {
         let deadline_ms = now_ms.saturating_add(left_ms);
         let failure = Failure {
             class, retryable, failed, failed_in_class, max_attempts, previous_delay_ms, hint_ms, now_ms, deadline_ms,
+            strategy: None,
             on: OnRoute::default(),
         };
         let policy = RetryPolicy::default();
@@ -125,7 +127,7 @@ proptest! {
             match reason {
                 DelayReason::Hint => prop_assert!(delay_ms <= hint_ms + most_jitter_ms),
                 DelayReason::Policy => prop_assert!(delay_ms <= MAX_DELAY_MS + most_jitter_ms),
-                DelayReason::Fallback { .. } | DelayReason::Gate => {
+                DelayReason::Fallback { .. } | DelayReason::StandIn { .. } | DelayReason::Gate => {
                     prop_assert!(false, "it has no other route and no gate");
                 }
             }

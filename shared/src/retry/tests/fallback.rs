@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
+use proptest::prelude::{Strategy as _, any, prop, prop_assert, prop_assert_eq, proptest};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -61,11 +61,12 @@ fn failure(class: FailureClass, primary: &Name, failed: u32) -> Failure<'_> {
         failed,
         failed_in_class: failed,
         max_attempts: Some(50),
+        strategy: None,
         previous_delay_ms: None,
         hint_ms: None,
         now_ms: NOW_MS,
         deadline_ms: NOW_MS + 86_400_000,
-        on: OnRoute { primary: Some(primary), failed, ..OnRoute::default() },
+        on: OnRoute { primary: Some(primary), called: Some(primary), failed, ..OnRoute::default() },
     }
 }
 
@@ -145,6 +146,34 @@ fn routes_whose_gates_are_shut_are_skipped_and_without_an_open_one_nothing_chang
 }
 
 #[test]
+fn a_chain_that_was_changed_under_a_task_does_not_lead_back_to_what_failed() {
+    let (opus, sonnet) = (name("opus"), name("sonnet"));
+    let changed = |chain: &[&str]| RetryPolicy {
+        fallbacks: [(opus.clone(), chain.iter().map(|text| name(text)).collect())].into(),
+        ..RetryPolicy::default()
+    };
+    // It called sonnet, which was route 1 then.
+    let limited =
+        Failure { hint_ms: Some(3_600_000), retryable: true, ..failure(FailureClass::RateLimited, &opus, 1) };
+    let on = OnRoute { route: 1, called: Some(&sonnet), ..limited.on };
+    let limited = Failure { on, ..limited };
+    assert_eq!(taken(decide(&changed(&["haiku", "sonnet", "gpt"]), &limited)), Some(3));
+    match decide(&changed(&["haiku", "sonnet"]), &limited) {
+        Decision::Retry { delay_ms, reason: DelayReason::Hint, .. } => assert!(delay_ms >= 3_600_000),
+        other => panic!("{other:?}"),
+    }
+    let isolated = |text| Standing::new([(name(text), Barred::Isolated)]);
+    let auth = |standing: Standing| {
+        let failed = failure(FailureClass::Auth, &opus, 1);
+        let on = OnRoute { primary: Some(&opus), called: Some(&sonnet), standing: &standing, ..on };
+        decide(&changed(&["haiku"]), &Failure { on, ..failed })
+    };
+    let waits = |decision| matches!(decision, Decision::Retry { reason: DelayReason::Gate, .. });
+    assert!(waits(auth(isolated("sonnet"))), "the one that was called");
+    assert!(!waits(auth(isolated("haiku"))), "not the one that has its place now");
+}
+
+#[test]
 fn a_transaction_is_not_torn_apart_and_attempts_are_not_exceeded() {
     let (policy, opus) = (policy(), name("opus"));
     let down = failure(FailureClass::ServerError, &opus, 3);
@@ -175,10 +204,69 @@ fn what_waits_for_a_person_waits_behind_an_isolated_gate_and_only_there() {
         let judged = decide(&policy, &at(&shut));
         assert!(!matches!(judged, Decision::Retry { reason: DelayReason::Gate, .. }), "{class}");
     }
+    let quota = Failure { hint_ms: Some(60_000), ..failure(FailureClass::QuotaExhausted, &opus, 1) };
+    let hinted = |deadline_ms| {
+        let on = OnRoute { standing: &isolated, ..quota.on };
+        decide(&policy, &Failure { on, deadline_ms, max_attempts: Some(1), ..quota })
+    };
+    match hinted(quota.deadline_ms) {
+        Decision::Retry { due_ms, delay_ms: 60_000..=67_000, reason: DelayReason::Gate } => {
+            assert!(due_ms >= NOW_MS + 60_000, "the later of both");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(hinted(NOW_MS + 59_999), Decision::Escalate { reason: EndReason::PastDeadline });
     let auth = failure(FailureClass::Auth, &opus, 1);
     let others_open = Standing::new([(opus.clone(), Barred::Isolated)]);
     let elsewhere = Failure { on: OnRoute { standing: &others_open, ..auth.on }, ..auth };
     assert_eq!(taken(decide(&policy, &elsewhere)), Some(1), "another account first");
+}
+
+/// Who stands in instead of a wait for a person; none: it waits where it is, or ends.
+fn stands_in(decision: Decision) -> Option<u32> {
+    match decision {
+        Decision::Retry { due_ms: NOW_MS, delay_ms: 0, reason: DelayReason::StandIn { route } } => {
+            Some(route)
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn a_retry_that_would_wait_for_a_person_goes_past_the_isolated_one() {
+    let (policy, opus) = (policy(), name("opus"));
+    let barred = |how: &[(&str, Barred)]| Standing::new(how.iter().map(|(text, how)| (name(text), *how)));
+    let after = |class, standing: &Standing| {
+        let failed = Failure { retryable: true, hint_ms: Some(9_000), ..failure(class, &opus, 1) };
+        decide(&policy, &Failure { on: OnRoute { standing, ..failed.on }, ..failed })
+    };
+    use Barred::{Isolated, Shut};
+    let network = FailureClass::Network;
+    assert_eq!(stands_in(after(network, &barred(&[("opus", Isolated)]))), Some(1), "its hint binds no other");
+    let first_too = barred(&[("opus", Isolated), ("sonnet", Isolated)]);
+    assert_eq!(stands_in(after(network, &first_too)), Some(2));
+    let first_shut = barred(&[("opus", Isolated), ("sonnet", Shut), ("gpt", Shut)]);
+    assert_eq!(stands_in(after(network, &first_shut)), Some(1), "that one opens by itself");
+    assert_eq!(stands_in(after(FailureClass::Auth, &first_shut)), Some(1), "sooner than a person");
+    assert_eq!(stands_in(after(network, &barred(&[("opus", Shut)]))), None);
+    let all = barred(&[("opus", Isolated), ("sonnet", Isolated), ("gpt", Isolated)]);
+    assert_eq!(stands_in(after(network, &all)), None);
+    // What may not leave: a transaction, the last attempt, what a filter refused.
+    let alone = barred(&[("opus", Isolated)]);
+    let down = Failure { retryable: true, ..failure(network, &opus, 1) };
+    let within = OnRoute { standing: &alone, in_transaction: true, ..down.on };
+    assert_eq!(stands_in(decide(&policy, &Failure { on: within, ..down })), None);
+    let kept = OnRoute { standing: &alone, kept: true, ..down.on };
+    assert_eq!(stands_in(decide(&policy, &Failure { on: kept, ..down })), None);
+    let on = OnRoute { standing: &alone, ..down.on };
+    let last = Failure { on, max_attempts: Some(1), ..down };
+    assert_eq!(decide(&policy, &last), Decision::Dead { reason: EndReason::Exhausted });
+    let vanished = after(FailureClass::WorkerLost, &alone);
+    assert!(matches!(vanished, Decision::Retry { reason: DelayReason::Hint, .. }), "{vanished:?}");
+    let never = ClassPolicy { fallback_after: Some(0), ..ClassPolicy::default() };
+    let never = RetryPolicy { overrides: [(FailureClass::Auth, never)].into(), ..policy.clone() };
+    let auth = Failure { on, ..failure(FailureClass::Auth, &opus, 1) };
+    assert!(matches!(decide(&never, &auth), Decision::Retry { reason: DelayReason::Gate, .. }));
 }
 
 #[test]
@@ -204,14 +292,16 @@ proptest! {
         (in_transaction, hint_ms) in (any::<bool>(), prop::option::of(0..200_000_u64)),
     ) {
         let opus = name("opus");
+        let gone = name("gone");
         let chain: Vec<Name> = (1..=barred.len()).map(|place| name(&format!("d{place}"))).collect();
         let closed = chain.iter().zip(&barred).filter(|(_, barred)| **barred);
         let standing = Standing::new(closed.map(|(name, _)| (name.clone(), Barred::Shut)));
         let policy = RetryPolicy { fallbacks: [(opus.clone(), chain)].into(), ..RetryPolicy::default() };
+        let called = Some(&gone);
         let failure = Failure {
             hint_ms,
             max_attempts: Some(attempts),
-            on: OnRoute { primary: Some(&opus), route, failed, in_transaction, standing: &standing },
+            on: OnRoute { primary: Some(&opus), called, route, failed, in_transaction, kept: false, standing: &standing },
             ..failure(class, &opus, failed)
         };
         if let Some(taken) = taken(decide(&policy, &failure)) {
@@ -220,6 +310,30 @@ proptest! {
             prop_assert!(barred[route as usize..taken as usize - 1].iter().all(|barred| *barred));
             prop_assert!(!in_transaction && failed < attempts);
             prop_assert_eq!(policy.route_at(Some(&opus), taken), taken);
+        }
+    }
+
+    /// However a chain was changed under a task: what failed just now is not what stands in for it, and the first other one
+    /// that is open does.
+    #[test]
+    fn what_failed_never_stands_in_for_itself(
+        class in prop::sample::select(FailureClass::ALL.to_vec()),
+        chain in prop::sample::subsequence(vec!["a", "b", "c", "d", "e"], 1..=5).prop_shuffle(),
+        barred in prop::sample::subsequence(vec!["a", "b", "c", "d", "e"], 0..=5),
+        (called, route, failed) in (prop::sample::select(vec!["a", "b", "c", "opus"]), 0..7_u32, 1..8_u32),
+        hint_ms in prop::option::of(0..200_000_u64),
+    ) {
+        let (opus, called) = (name("opus"), name(called));
+        let chain: Vec<Name> = chain.into_iter().map(name).collect();
+        let standing = Standing::new(barred.into_iter().map(|text| (name(text), Barred::Shut)));
+        let policy = RetryPolicy { fallbacks: [(opus.clone(), chain.clone())].into(), ..RetryPolicy::default() };
+        let on = OnRoute { primary: Some(&opus), called: Some(&called), route, failed, standing: &standing, ..OnRoute::default() };
+        let failure = Failure { hint_ms, on, ..failure(class, &opus, failed) };
+        let open = |name: &&Name| **name != called && standing.is_open(name);
+        if let Some(taken) = taken(decide(&policy, &failure)) {
+            let place = taken as usize - 1;
+            prop_assert!(taken > route && open(&&chain[place]), "{} of {:?}", taken, chain);
+            prop_assert!(!chain[route as usize..place].iter().any(|name| open(&name)));
         }
     }
 }

@@ -4,5 +4,6 @@ mod class;
 mod decide;
 mod distribution;
 mod fallback;
+mod own;
 mod policy;
 mod strategy;

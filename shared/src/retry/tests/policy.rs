@@ -109,6 +109,8 @@ fn policies_survive_json_and_toml() {
                 .into(),
             max_deferrals: Some(4),
             max_releases: Some(5),
+            task_base_min_ms: Some(6),
+            task_cap_max_ms: Some(7),
         };
         assert_eq!(policy.validate(), Ok(()));
         let json = serde_json::to_string(&policy).unwrap();

@@ -3,5 +3,5 @@ SELECT seq, lane, state, epoch, nonce, due_ms, lease_until_ms, started, leased_a
        failed, lost, undelivered, deferred, released, class_failures, previous_delay_ms, max_attempts,
        deadline_ms, expires_ms, entries, enqueued_ms, agent, boot_id, id,
        IFNULL(route, (SELECT b.route FROM bodies b WHERE b.seq = tasks.seq)), failed_on_route, primary_dependency,
-       cost_micros, max_cost_micros
+       cost_micros, max_cost_micros, in_transaction, strategy
 FROM tasks WHERE state = 0 AND deadline_ms < ?1 ORDER BY deadline_ms LIMIT ?2
