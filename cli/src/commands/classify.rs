@@ -40,6 +40,9 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
+    /// Say what each answer rests on, in a field `because`.
+    #[arg(long, conflicts_with = "eval")]
+    explain: bool,
     /// Score the classifier on the labelled samples of a file (`-` for stdin).
     #[arg(long, value_name = "FILE")]
     eval: Option<String>,
@@ -54,17 +57,18 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     match args.eval {
         Some(file) => eval::run(&file, args.misses.unwrap_or_default(), args.min, context),
-        None => answer(context),
+        None => answer(args.explain, context),
     }
 }
 
-fn answer(context: &Context) -> anyhow::Result<()> {
+fn answer(explained: bool, context: &Context) -> anyhow::Result<()> {
     let mut lines = Lines::new(BufReader::with_capacity(INPUT_BUFFER_BYTES, io::stdin()), LINE_MAX_BYTES);
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut all_good = true;
     while let Some(line) = lines.next_line()? {
         match line.object().map(|sample| sample::judge(sample, || context.now_ms())) {
-            Ok(verdict) => {
+            Ok(mut verdict) => {
+                verdict.because = verdict.because.filter(|_| explained);
                 serde_json::to_writer(&mut out, &verdict).map_err(io::Error::from)?;
                 out.write_all(b"\n")?;
             }

@@ -57,7 +57,7 @@ pub(super) const SPECIFIC: &[Rule] = &[
     ),
     rule(
         C::ContextOverflow,
-        &["contextlengthexceeded; contextwindow*; modelcontextwindowexceeded; requesttoolarge; \
+        &["contextlengthexceeded; contextwindowexceeded*; contextwindowerror; modelcontextwindowexceeded; requesttoolarge; \
            toomanyprompttokens; exceedcontextsizeerror; contextlimitexceeded; inputtoolong; \
            prompttoolong; payloadtoolarge; requestentitytoolarge; contextoverflow; \
            maxcontextlengthexceeded; tokenlimitexceeded; inputtokenslimitexceeded; \
@@ -250,7 +250,8 @@ pub(super) const STEMS: &[Rule] = &[
     ),
     rule(
         C::RateLimited,
-        &["*ratelimit*; *throttl*; *toomanyrequest*; *ratetoolarge*; *floodwait*; *priorrequest*"],
+        &["*ratelimit*; *throttl*; *toomanyrequest*; *ratetoolarge*; *floodwait*; *priorrequest*; \
+           *limitexceeded*; *limitreached*"],
     ),
     rule(
         C::ModelUnavailable,

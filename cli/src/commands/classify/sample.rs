@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use redrive_shared::classify::classify;
+use redrive_shared::classify::{Explanation, explain};
 use redrive_shared::failure::{FailureClass, FailureSignal};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -33,6 +33,9 @@ pub struct Verdict {
     pub retryable: bool,
     pub retry_after_ms: Option<u64>,
     pub fingerprint: String,
+    /// Why, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<Explanation>,
 }
 
 /// Classifies it; `now_ms` is asked where the line has no clock of its own.
@@ -50,7 +53,7 @@ pub fn judge(sample: Sample, now_ms: impl FnOnce() -> i64) -> Verdict {
         exit_code: sample.exit_code,
         retry_after_ms: None,
     };
-    let found = classify(&signal, sample.dependency.as_deref(), now_ms);
+    let (found, because) = explain(&signal, sample.dependency.as_deref(), now_ms);
     Verdict {
         id: sample.id,
         class: found.class,
@@ -58,6 +61,7 @@ pub fn judge(sample: Sample, now_ms: impl FnOnce() -> i64) -> Verdict {
         // A hint means something where the same request may succeed later.
         retry_after_ms: found.retry_after_ms.filter(|_| found.retryable),
         fingerprint: found.fingerprint,
+        because: Some(because),
     }
 }
 

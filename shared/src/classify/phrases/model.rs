@@ -103,7 +103,9 @@ pub(in crate::classify) const BAD_OUTPUT: &str = "\
      invalid input for tool; *adapterparse; output~{not valid,invalid,not parseable}~json; \
      no {tool,function} call~{found,made,returned}; empty~{response,reply,answer,completion,candidate}; \
      {response,answer,completion,candidate,parts,choices} {is,was,are,were} empty; \
-     {returned,received,got,produced} {an ,}empty; returned nothing; truncated~token limit";
+     {returned,received,got,produced} {an ,}empty; returned nothing; truncated~token limit; {tool call,tool use,function call,tool arguments,completion,\
+     model output,model response,llm output}~{not be parsed,not be decoded,unparsable,unparseable,\
+     is invalid,is malformed,was invalid,was malformed}; finish reason: 9|";
 
 /// A model that is not there, not served, or not for this caller.
 pub(in crate::classify) const NO_SUCH_MODEL: &str = "\
