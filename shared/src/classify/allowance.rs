@@ -99,7 +99,7 @@ pub(super) fn lasting(evidence: &Evidence, hint_ms: Option<u64>) -> Option<Failu
     if evidence.status == Some(402) && !window && !heard.about(Topic::Rate) {
         return Some(FailureClass::QuotaExhausted);
     }
-    let slow = google && hint_ms.is_some_and(|hint| hint >= WINDOW_FROM_MS);
+    let slow = (google || heard.about(Topic::Limit)) && hint_ms.is_some_and(|hint| hint >= WINDOW_FROM_MS);
     if window || slow {
         return Some(FailureClass::QuotaWindow);
     }

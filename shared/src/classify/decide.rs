@@ -264,7 +264,8 @@ pub(super) fn is_retryable(verdict: Verdict, evidence: &Evidence) -> bool {
         C::QuotaExhausted | C::Auth | C::Permission | C::ModelUnavailable | C::ContextOverflow => false,
         C::ContentPolicy | C::Refusal | C::InvalidRequest | C::BusinessRule => false,
     };
-    if let (By::Words | By::Nothing, Some(again)) = (verdict.by, verdict.again)
+    let either = matches!(verdict.class, C::Unknown | C::Network | C::Conflict | C::ToolError);
+    if let (By::Words | By::Nothing, Some(again), true) = (verdict.by, verdict.again, either)
         && again.abs() >= SURE_OF_AGAIN
     {
         return again > 0;

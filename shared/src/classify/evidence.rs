@@ -327,6 +327,11 @@ fn without_idioms(prose: String) -> String {
             prose = prose.replace(idiom, plain);
         }
     }
+    // LiteLLM calls whatever it cannot place a connection error, and says behind a dash what it was.
+    let cause = prose.split_once("exception - ").is_some_and(|(_, cause)| cause.len() > 3);
+    if cause && prose.contains("apiconnectionerror: ") {
+        prose = prose.replace("litellm.apiconnectionerror: ", "").replace("apiconnectionerror: ", "");
+    }
     prose
 }
 

@@ -90,7 +90,7 @@ pub(in crate::classify) const NETWORK: &str = "\
      ssl_error; [ssl; ssl connection; ssl routines; tls connection; bad record mac; \
      eof occurred in violation; sslv3 alert; *apiconnectionerror; *connectionerror; *connecterror; \
      *clientconnector; *newconnectionerror; *maxretryerror; max retries exceeded with url; *proxyerror; \
-     tunnel connection failed; *protocolerror; *readerror; *writeerror; *socketexception; *networkerror; \
+     tunnel connection failed; *protocolerror; readerror; writeerror; *socketexception; *networkerror; \
      goaway; rst_stream; stream removed; eof|; errno 104; errno 111; errno 32; errno 113; errno 101; \
      errno -2; errno -3; errno 11001; winerror 10054; winerror 10053; winerror 10061; *und_err_socket; \
      unable to make request; server closed the connection unexpectedly; server has gone away; \

@@ -47,7 +47,8 @@ pub(in crate::classify) const CONFLICT: &str = "\
      edited}~{concurrently,since,in the meantime,meanwhile}; conflict {occurred,detected,while,during}; \
      exception: aborted; {record,row,document,entity} {was ,has been ,}{modified,changed}; \
      {write,update,edit,save,commit}~conflict; {branch,file,object,resource,item,page}~{was,has been,been} \
-     {modified,changed}; concurrently {updated,modified,deleted,changed}; {try,retry} the merge";
+     {modified,changed}; concurrently {updated,modified,deleted,changed}; already has an active; while a run; \
+     {run,job,build,execution,deployment}~{is active,is still active,still running}; {try,retry} the merge";
 
 /// A connection has heartbeats too, and may be closed already: nobody lost a worker and no case was closed.
 pub(in crate::classify) const CONNECTION_HEARTBEAT: &str = "\
