@@ -227,7 +227,7 @@ pub(super) const GENERAL: &[Rule] = &[
            baduserinput; unprocessableentity*; unsupportedvalue; invalidparameter*; invalidschema; \
            failedprecondition; notfounderror; notfound; resourcenotfound*; undefinedcolumn; \
            undefinedtable; syntaxerror; invalidinput*; malformed*; unknownparameter; outofrange; \
-           *notfound; unimplemented; methodnotallowed; 400; 404; 422"],
+           *notfound; unimplemented; methodnotallowed; 400; 404; 422; 32600; 32601; 32602; 32700"],
     ),
 ];
 

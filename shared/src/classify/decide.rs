@@ -14,9 +14,9 @@ const STRONG_LEAD: i32 = 400;
 /// … those that are mostly right …
 const FAIR_LEAD: i32 = 200;
 /// … and where there is nothing to overrule.
-const ANY_LEAD: i32 = 100;
+const ANY_LEAD: i32 = 80;
 /// How sure single words have to be of trying again, or of not trying, to have their way where nothing else was found.
-const SURE_OF_AGAIN: i32 = 100;
+const SURE_OF_AGAIN: i32 = 80;
 
 /// A class and what it rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,7 +151,8 @@ fn fits_status(class: FailureClass, status: Option<u16>) -> bool {
                 | C::BusinessRule
                 | C::PartialResponse
         ),
-        Some(403) => class != C::ModelUnavailable,
+        Some(401 | 402) => class != C::PartialResponse,
+        Some(403) => !matches!(class, C::ModelUnavailable | C::PartialResponse),
         Some(422) => class != C::Permission,
         Some(_) | None => true,
     }
