@@ -61,7 +61,8 @@ pub(super) const RATE: &str = "\
      resource exhausted; resource has been exhausted; *resource_exhausted; calls per; requests per; \
      per hour; call limit; over*query limit; blocked*temporarily*rate; abuse detection; too quickly; \
      too fast; requests limit; request limit; too many requ; too many r\"; capacity on this model; \
-     flood control; flood wait; *floodwait; parallel request limit; too many api calls; too many calls";
+     flood control; flood wait; *floodwait; parallel request limit; too many api calls; too many calls; \
+     allowed {every,once}; only once~every";
 
 /// Words that make it a limit at all, before asking which one.
 pub(super) const LIMIT: &str =
@@ -124,6 +125,7 @@ fn about_limits(evidence: &Evidence) -> bool {
         || heard.about(Topic::Rate)
         || (heard.about(Topic::Limit) && (heard.about(Topic::Window) || heard.about(Topic::NoMoney)))
         || heard.about(Topic::MoneyAbroad)
+        || heard.about(Topic::NothingAllowed)
 }
 
 /// Subscriptions count in windows of hours and weeks, and tell which one is full in headers only.

@@ -57,12 +57,14 @@ pub(super) const SPECIFIC: &[Rule] = &[
     ),
     rule(
         C::ContextOverflow,
-        &["contextlengthexceeded; contextwindowexceeded*; contextwindowerror; modelcontextwindowexceeded; requesttoolarge; \
+        &[
+            "contextlengthexceeded; contextwindowexceeded*; contextwindowerror; modelcontextwindowexceeded; requesttoolarge; \
            toomanyprompttokens; exceedcontextsizeerror; contextlimitexceeded; inputtoolong; \
            prompttoolong; payloadtoolarge; requestentitytoolarge; contextoverflow; \
            maxcontextlengthexceeded; tokenlimitexceeded; inputtokenslimitexceeded; \
            promptlengthexceeded; inputlengthexceeded; requestbodytoolarge; entitytoolarge; \
-           messagetoolong"],
+           messagetoolong",
+        ],
     ),
     rule(
         C::ContentPolicy,
@@ -246,8 +248,11 @@ pub(super) const STEMS: &[Rule] = &[
     rule(
         C::QuotaExhausted,
         &["*insufficientquota*; *insufficientcredit*; *insufficientbalance*; *budgetexceeded*; \
-           *outofcredit*; *spendlimit*; *arrear*"],
+           *outofcredit*; *spendlimit*; *arrear*; *vcpulimit*; *instancelimit*; *addresslimit*; *volumelimit*; \
+           *bucketlimit*; *seatlimit*; *storagelimit*; *licenselimit*; *planlimit*"],
     ),
+    rule(C::Overloaded, &["*memorylimit*"]),
+    rule(C::InvalidRequest, &["*sizelimit*; *lengthlimit*"]),
     rule(
         C::RateLimited,
         &["*ratelimit*; *throttl*; *toomanyrequest*; *ratetoolarge*; *floodwait*; *priorrequest*; \

@@ -1,9 +1,9 @@
 //! From evidence to a class, strongest evidence first.
 
-use super::evidence::{Evidence, head};
-use super::lexicon::{Codes, Heard, Named, Phrases, Topic};
 use serde::Serialize;
 
+use super::evidence::{Evidence, head};
+use super::lexicon::{Codes, Heard, Named, Phrases, Topic};
 use super::{allowance, codes, replies, stream, words};
 use crate::failure::FailureClass;
 
@@ -74,7 +74,9 @@ pub enum By {
 pub(super) fn decide(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Option<u64>) -> Verdict {
     let (class, by) = by_rules(evidence, exit_code, hint_ms).unwrap_or((FailureClass::Unknown, By::Nothing));
     let ruled = Verdict { class, by, again: None };
-    let Some(needed) = lead_over(by) else { return ruled };
+    // What a proxy or an upstream says of credentials is beyond guessing.
+    let definite = by == By::Status && matches!(evidence.status, Some(401 | 407));
+    let Some(needed) = lead_over(by).filter(|_| !definite) else { return ruled };
     let Some(opinion) = words::opinion(evidence) else { return ruled };
     let again = Some(opinion.again);
     if opinion.class != class && opinion.class != FailureClass::Unknown && opinion.lead >= needed {
@@ -95,11 +97,7 @@ const fn lead_over(by: By) -> Option<i32> {
     }
 }
 
-fn by_rules(
-    evidence: &Evidence,
-    exit_code: Option<i32>,
-    hint_ms: Option<u64>,
-) -> Option<(FailureClass, By)> {
+fn by_rules(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Option<u64>) -> Option<(FailureClass, By)> {
     let found = |class: Option<FailureClass>, by| class.map(|class| (class, by));
     specific(evidence, hint_ms)
         .or_else(|| found(exit_code.or(evidence.exit_code).and_then(by_exit_code), By::ExitCode))
@@ -131,10 +129,17 @@ fn specific(evidence: &Evidence, hint_ms: Option<u64>) -> Option<(FailureClass, 
     found(Named::by(&evidence.stops).class(Codes::Stops), By::Stop)
         .or_else(|| found(evidence.named.class(Codes::Specific), By::Code))
         .or_else(|| found(allowance::lasting(evidence, hint_ms), By::Limit))
+        .or_else(|| found(passing_mail(evidence), By::Mail))
         .or_else(|| found(sentence(), By::Sentence))
         .or_else(|| found(allowance::mentioned(evidence), By::Rate))
         .or_else(|| found(replies::mail(&evidence.prose), By::Mail))
         .or_else(|| found(general(evidence), By::GeneralCode))
+}
+
+/// A mail server's word that this passes; it sends the same numbers for a pace.
+fn passing_mail(evidence: &Evidence) -> Option<FailureClass> {
+    let class = replies::passing(&evidence.prose)?;
+    Some(allowance::mentioned(evidence).unwrap_or(class))
 }
 
 /// Some statuses are too definite for the looser sentences: a 429 page that says "access denied" is still a rate limit, and

@@ -85,8 +85,7 @@ fn judge(
     dependency: Option<&str>,
     now_ms: i64,
 ) -> (Classification, By) {
-    let found_hint =
-        signal.retry_after_ms.filter(|hint| *hint > 0).or_else(|| hints::find(evidence, now_ms));
+    let found_hint = signal.retry_after_ms.filter(|hint| *hint > 0).or_else(|| hints::find(evidence, now_ms));
     let verdict = match signal.class {
         Some(class) => Verdict { class, by: By::Caller, again: None },
         None => decide::decide(evidence, signal.exit_code, found_hint),

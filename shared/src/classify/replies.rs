@@ -3,7 +3,8 @@
 use crate::failure::FailureClass as C;
 
 /// Names that mail clients put before a reply.
-const CLIENTS: &[&str] = &["smtp", "mailkit", "nodemailer", "sendmail", "phpmailer", "javax.mail", "net/mail"];
+const CLIENTS: &[&str] =
+    &["smtp", "mailkit", "nodemailer", "sendmail", "phpmailer", "javax.mail", "net/mail"];
 /// How much of a text is searched.
 const MAX_BYTES: usize = 2048;
 
@@ -17,13 +18,22 @@ pub(super) fn mail(prose: &str) -> Option<C> {
     }
 }
 
+/// The same, where the server names the cause and says that it passes: that counts for more than what is said beside it.
+pub(super) fn passing(prose: &str) -> Option<C> {
+    let prose = super::evidence::head(prose, MAX_BYTES);
+    let (reply, rest) = prose.match_indices('4').find_map(|(at, _)| reply_at(prose, at))?;
+    let (kind, subject, detail) = enhanced(rest)?;
+    (kind == 4 && reply / 100 == 4).then(|| by_detail(kind, subject, detail))
+}
+
 /// A reply's number and what follows it: "550 5.1.1 …", "(535, b'5.7.8 …", "452-4.2.2 …".
 fn reply_at(prose: &str, at: usize) -> Option<(u16, &str)> {
     let digits = prose.get(at..at + 3)?;
     let rest = &prose[at + 3..];
     let apart = !prose[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
         && rest.starts_with([' ', '-', ',', ':']);
-    (apart && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok().map(|reply| (reply, rest)))?
+    (apart && digits.bytes().all(|b| b.is_ascii_digit()))
+        .then(|| digits.parse().ok().map(|reply| (reply, rest)))?
 }
 
 /// The three parts of an enhanced code right behind a reply.
@@ -58,8 +68,15 @@ fn by_reply(reply: u16) -> Option<C> {
 
 #[cfg(test)]
 mod tests {
-    use super::mail;
+    use super::{mail, passing};
     use crate::failure::FailureClass as C;
+
+    #[test]
+    fn a_reply_that_passes_says_so_itself() {
+        assert_eq!(passing("450 4.2.0 <a@b.c>: recipient address rejected: greylisted"), Some(C::Overloaded));
+        assert_eq!(passing("550 5.1.1 recipient address rejected"), None);
+        assert_eq!(passing("smtp: 451 try again later"), None);
+    }
 
     #[test]
     fn replies_are_told_from_statuses() {

@@ -28,8 +28,8 @@ pub(super) fn explains(outer: u16, inner: u16) -> bool {
 
 /// Numbers that are statuses and little else, so that they need no introduction at the start of a text or in parentheses.
 const KNOWN_STATUSES: &[u16] = &[
-    400, 401, 402, 403, 404, 405, 406, 408, 409, 410, 413, 415, 422, 424, 429, 498, 499, 500, 501, 502, 503,
-    504, 520, 521, 522, 523, 524, 529,
+    400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 413, 415, 422, 424, 429, 498, 499, 500, 501, 502,
+    503, 504, 520, 521, 522, 523, 524, 529,
 ];
 
 /// A status in words: `error code: 429`, `HTTP 503`, `[400]:`, or a number with its reason phrase behind it.
@@ -41,6 +41,7 @@ fn spoken_status(prose: &str) -> Option<u16> {
         "bad ",
         "unauthorized",
         "payment",
+        "proxy auth",
         "forbidden",
         "not found",
         "internal",
@@ -93,8 +94,20 @@ fn spoken_status(prose: &str) -> Option<u16> {
 
 /// Whether a word announces a number that is no status.
 fn numbers(lead: &str) -> bool {
-    const NUMBERS: &[&str] =
-        &["limit", "line", "column", "port", "count", "used", "requested", "size", "length", "max", "id", "total"];
+    const NUMBERS: &[&str] = &[
+        "limit",
+        "line",
+        "column",
+        "port",
+        "count",
+        "used",
+        "requested",
+        "size",
+        "length",
+        "max",
+        "id",
+        "total",
+    ];
     NUMBERS.iter().any(|word| lead.ends_with(word))
 }
 

@@ -19,11 +19,74 @@ const CLASSES: usize = FailureClass::ALL.len();
 
 /// Words that say nothing of a cause.
 const EMPTY: &[&str] = &[
-    "a", "an", "the", "of", "to", "in", "for", "on", "at", "by", "with", "from", "is", "are", "was", "were", "be",
-    "been", "this", "that", "it", "its", "and", "or", "your", "you", "we", "our", "has", "have", "had", "will",
-    "please", "see", "more", "com", "http", "https", "www", "docs", "api", "error", "errors", "exception", "message",
-    "code", "type", "status", "null", "none", "true", "false", "id", "request", "url", "file", "line", "org", "java",
-    "python", "lib", "packages", "site", "usr", "local", "py", "js", "ts",
+    "a",
+    "an",
+    "the",
+    "of",
+    "to",
+    "in",
+    "for",
+    "on",
+    "at",
+    "by",
+    "with",
+    "from",
+    "is",
+    "are",
+    "was",
+    "were",
+    "be",
+    "been",
+    "this",
+    "that",
+    "it",
+    "its",
+    "and",
+    "or",
+    "your",
+    "you",
+    "we",
+    "our",
+    "has",
+    "have",
+    "had",
+    "will",
+    "please",
+    "see",
+    "more",
+    "com",
+    "http",
+    "https",
+    "www",
+    "docs",
+    "api",
+    "error",
+    "errors",
+    "exception",
+    "message",
+    "code",
+    "type",
+    "status",
+    "null",
+    "none",
+    "true",
+    "false",
+    "id",
+    "request",
+    "url",
+    "file",
+    "line",
+    "org",
+    "java",
+    "python",
+    "lib",
+    "packages",
+    "site",
+    "usr",
+    "local",
+    "py",
+    "js",
+    "ts",
 ];
 /// Words that turn the next one around, or make it the point.
 const TURNING: &[&str] = &["not", "no", "too"];
@@ -78,7 +141,8 @@ pub(super) fn opinion(evidence: &Evidence) -> Option<Opinion> {
         again += weights.again;
     }
     let (first, most) = sums.iter().copied().enumerate().max_by_key(|(_, sum)| *sum)?;
-    let next = sums.iter().copied().enumerate().filter(|(class, _)| *class != first).map(|(_, sum)| sum).max()?;
+    let next =
+        sums.iter().copied().enumerate().filter(|(class, _)| *class != first).map(|(_, sum)| sum).max()?;
     Some(Opinion { class: FailureClass::ALL[first], lead: most - next, again })
 }
 
@@ -90,8 +154,9 @@ pub(super) fn telling(evidence: &Evidence, class: FailureClass) -> Vec<(String, 
         weights.classes.iter().find(|(class, _)| Some(*class) == place).map(|(_, weight)| *weight)
     };
     let said = read(evidence).into_iter();
-    let mut for_it: Vec<(String, i32)> =
-        said.filter_map(|word| weight(&word).filter(|weight| *weight > 0).map(|weight| (word, weight))).collect();
+    let mut for_it: Vec<(String, i32)> = said
+        .filter_map(|word| weight(&word).filter(|weight| *weight > 0).map(|weight| (word, weight)))
+        .collect();
     for_it.sort_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
     for_it
 }
@@ -153,7 +218,8 @@ fn split_token(token: &str, words: &mut Vec<String>) {
             continue;
         }
         let after_small = at > 0 && bytes[at - 1].is_ascii_lowercase();
-        let before_small = at > 0 && bytes[at - 1].is_ascii_uppercase() && next.is_some_and(|b| b.is_ascii_lowercase());
+        let before_small =
+            at > 0 && bytes[at - 1].is_ascii_uppercase() && next.is_some_and(|b| b.is_ascii_lowercase());
         if byte.is_ascii_uppercase() && (after_small || before_small) {
             finish(&mut word);
         }
@@ -193,7 +259,10 @@ mod tests {
         for text in ["LockNotAcquired", "lock_not_acquired", "lock not acquired", "LOCK_NOT_ACQUIRED"] {
             assert_eq!(split(text), ["lock", "not", "acquired"], "{text}");
         }
-        assert_eq!(split("HTTPServerError couldn't x https://a.b/lock"), ["http", "server", "error", "could", "not"]);
+        assert_eq!(
+            split("HTTPServerError couldn't x https://a.b/lock"),
+            ["http", "server", "error", "could", "not"]
+        );
         assert_eq!(["exceeds", "exceeded", "exceeding"].map(stem), ["exceed"; 3]);
         assert_eq!(stem("access"), "access");
     }

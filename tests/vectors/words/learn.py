@@ -21,7 +21,7 @@ HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[2]
 STRENGTH = 2.0  # inverse of the regularisation
 SEEN_AT_LEAST = 2  # documents that a word has to occur in
-SMALLEST = 12  # weights below this many hundredths are left out
+SMALLEST = 15  # weights below this many hundredths are left out
 FOLDS = 8
 LASTING = set(
     "quota_exhausted auth permission model_unavailable context_overflow content_policy refusal invalid_request "

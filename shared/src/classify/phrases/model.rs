@@ -4,7 +4,8 @@
 pub(in crate::classify) const PARAMETERS: &str = "\
      maximum allowed number of output tokens; max_tokens is too large; max_output_tokens is too large; \
      supports at most*completion tokens; max_completion_tokens*too large; call_id*string too long; \
-     tool*string too long; name*string too long; tokens you requested exceed; message larger than max; \
+     tool*string too long; name*string too long; tokens you requested exceed; message larger than max; maximum payload exceeded; \
+     payload size exceeded; maximum of*{may,can} be {provided,sent,specified,used}; not enabled for models/; \
      too many redirects; exceeded*redirects; redirect loop; too many follow-up requests; \
      too many arguments; too many images; too many tools; too many parameters; {max_tokens,max tokens,\
      max_completion_tokens,max_output_tokens,maxoutputtokens}~{must be,should be,must not,cannot be,\

@@ -6,7 +6,7 @@ pub(in crate::classify) const OVERLOADED: &str = "\
      *overloaded; overload; high demand; at capacity; over capacity; capacity exceeded; \
      capacity constraint; no capacity; insufficient capacity; out of capacity; queue reached; queue limit; \
      model*is currently loading; is loading; model is loading; too busy; server busy; server is busy; \
-     currently busy; service is busy; maximum pending requests; queue is full; queue full; high load; \
+     currently busy; service is busy; maximum pending requests; queue is full; queue full; too many parts; memory limit~exceeded; high load; \
      heavy load; high traffic; heavy traffic; temporarily unable to handle; loading redis is loading; \
      too many connections; too many~connections; too many clients; remaining connection slots; connection pool exhausted; \
      *queuepool limit; not enough resources; server load; capacity*try again; capacity limit; \

@@ -59,7 +59,7 @@ pub(in crate::classify) const CONNECTION_HEARTBEAT: &str = "\
 
 /// The process that ran it is gone, or has lost its right to go on.
 pub(in crate::classify) const WORKER_LOST: &str = "\
-     *workerlost; worker exited prematurely; worker*died unexpectedly; *workercrashed; worker*crashed; \
+     *workerlost; keepererrorcode~session expired; worker exited prematurely; worker*died unexpectedly; *workercrashed; worker*crashed; \
      worker was lost; *oomkilled; oom killed; oom-killed; out-of-memory kill; killing*task*memory; \
      killing*worker*memory; killed*running low on memory; exited with signal 9; exited with signal; \
      signal 9 (sigkill); signal 15 (sigterm); signal: killed; signal sigkill; received sigterm; \

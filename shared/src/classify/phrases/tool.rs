@@ -11,7 +11,7 @@ pub(in crate::classify) const REPORTED: &str = "\
      file has not been decrypted; *pdfread; *pdfium; *pdferror; *pdfsyntax; *pdfparse; invalid pdf; \
      pdf*corrupt; corrupt*pdf; pdf*damaged; damaged*pdf; pdf header; eof marker not found; \
      no /root object; pdf structure; pdf processing; pdf conversion; convert*pdf; pdf page; pdf*invalid; \
-     *tesseract; ocr failed; trailer*pdf; startxref; xref table; *poppler; pdftotext; page count";
+     *tesseract; ocr failed; trailer*pdf; startxref; xref table; *poppler; pdftotext; page count; unrelated histories";
 
 /// How commands, browsers and files fail.
 pub(in crate::classify) const FAILED: &str = "\
