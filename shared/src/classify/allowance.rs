@@ -78,7 +78,9 @@ const WINDOW_FROM_MS: u64 = 3_600_000;
 /// A window, or an allowance that is gone; `None` leaves room for other causes and at last for [`mentioned`].
 pub(super) fn lasting(evidence: &Evidence, hint_ms: Option<u64>) -> Option<FailureClass> {
     let heard = evidence.heard;
-    if !about_limits(evidence) {
+    // About limits by itself, unless the server says when to come back; SQL's "limit 0, 10" is not.
+    let nothing = evidence.prose.contains(" limit of 0 ") && hint_ms.is_none();
+    if !(nothing || about_limits(evidence)) {
         return None;
     }
     if heard.about(Topic::NothingAllowed) || zero_quota(evidence) {
@@ -125,7 +127,6 @@ fn about_limits(evidence: &Evidence) -> bool {
         || heard.about(Topic::Rate)
         || (heard.about(Topic::Limit) && (heard.about(Topic::Window) || heard.about(Topic::NoMoney)))
         || heard.about(Topic::MoneyAbroad)
-        || heard.about(Topic::NothingAllowed)
 }
 
 /// Subscriptions count in windows of hours and weeks, and tell which one is full in headers only.

@@ -78,6 +78,10 @@ pub(super) fn decide(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Optio
     let definite = by == By::Status && matches!(evidence.status, Some(401 | 407));
     let Some(needed) = lead_over(by).filter(|_| !definite) else { return ruled };
     let Some(opinion) = words::opinion(evidence) else { return ruled };
+    // Who says when to come back does not mean never.
+    if hint_ms.is_some() && (opinion.again < 0 || lasts(opinion.class)) {
+        return ruled;
+    }
     let again = Some(opinion.again);
     if opinion.class != class && opinion.class != FailureClass::Unknown && opinion.lead >= needed {
         return Verdict { class: opinion.class, by: By::Words, again };
@@ -95,6 +99,24 @@ const fn lead_over(by: By) -> Option<i32> {
         }
         By::Words | By::Nothing => Some(ANY_LEAD),
     }
+}
+
+/// Classes that the same request, unchanged, does not come out of, or seldom.
+const fn lasts(class: FailureClass) -> bool {
+    use FailureClass as C;
+    matches!(
+        class,
+        C::QuotaExhausted
+            | C::Auth
+            | C::Permission
+            | C::ModelUnavailable
+            | C::ContextOverflow
+            | C::ContentPolicy
+            | C::Refusal
+            | C::InvalidRequest
+            | C::BusinessRule
+            | C::ToolError
+    )
 }
 
 fn by_rules(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Option<u64>) -> Option<(FailureClass, By)> {

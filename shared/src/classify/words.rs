@@ -232,7 +232,9 @@ fn split_token(token: &str, words: &mut Vec<String>) {
 fn stem(word: &str) -> &str {
     let plural = word.len() > 4 && word.ends_with('s') && !word.ends_with("ss");
     let word = if plural { &word[..word.len() - 1] } else { word };
-    let ending = ["ing", "ed"].into_iter().find(|end| word.len() > end.len() + 3 && word.ends_with(end));
+    let ending = ["ing", "ed"]
+        .into_iter()
+        .find(|end| word.len() > end.len() + 3 && word.ends_with(end) && !word.ends_with("eed"));
     let word = ending.map_or(word, |end| &word[..word.len() - end.len()]);
     if word.len() > 4 { word.strip_suffix('e').unwrap_or(word) } else { word }
 }

@@ -81,5 +81,5 @@ pub(super) const NAMES: &[Rule] = &[
         &["expecting value: line; *jsondecodeerror; in json at position; is not valid json; failed to parse"],
     ),
     rule(C::Conflict, &["conflict|; already exists"]),
-    rule(C::WorkerLost, &["killed|"]),
+    rule(C::WorkerLost, &["killed|; oom|"]),
 ];

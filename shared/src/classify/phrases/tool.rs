@@ -15,6 +15,7 @@ pub(in crate::classify) const REPORTED: &str = "\
 
 /// How commands, browsers and files fail.
 pub(in crate::classify) const FAILED: &str = "\
+     error response from daemon; oci runtime create failed; executable file not found; \
      error executing command; command failed with exit; command failed; command exited with; \
      exited with code; exit status 1; non-zero exit; browser*closed; target*closed; page crashed; \
      *playwright; *selenium; selector*not found; *nosuchelement; execution context was destroyed; \
