@@ -47,6 +47,19 @@ async fn every_sample_gets_an_answer_with_its_id_and_a_fingerprint() {
     }
 }
 
+#[tokio::test]
+async fn an_answer_says_what_it_rests_on_where_that_is_asked_for() {
+    let line = r#"{"id": 1, "exception": "shard relocation under way, node is warming"}"#;
+    let (lines, code, said) = run(&["--explain"], line).await;
+    assert_eq!(code, 0, "{said}");
+    let answer: Value = serde_json::from_str(&lines).unwrap();
+    assert_eq!(answer["because"]["by"], "words", "{answer}");
+    assert!(answer["because"]["words"][0][1].as_i64().unwrap() > 0, "{answer}");
+    let (plain, ..) = classify(line).await;
+    assert_eq!(plain[0].get("because"), None);
+    assert_eq!(plain[0]["class"], answer["class"]);
+}
+
 /// The floors stand a little under what was reached when they were set: they catch a change that costs more than it brings.
 #[tokio::test]
 async fn both_sets_of_samples_score_above_their_floors() {

@@ -21,7 +21,9 @@ Reads one JSON object a line: `id`, `provider`, `http_status`, `headers`, `body`
 `stop_reason`, `exit_code`, and `now` (RFC 3339; the clock when missing), each of which may be left out or null. `dependency`
 makes fingerprints differ by upstream. Every other field is ignored, labels such as `retry_after_ms` too.
 Prints one JSON object a line: `id`, `class`, `retryable`, `retry_after_ms`, `fingerprint`. A line that cannot be read is
-reported on stderr with its number; the others go on, and the exit code is 1.
+reported on stderr with its number; the others go on, and the exit code is 1. --explain adds `because`: the evidence that
+decided (`by`), the words that speak for the class with their weights (`words`; they decided where `by` is \"words\"), and all
+that were read (`read`).
 
 With --eval, each line is labelled as well: `label` and `retryable` (both needed), `retry_after_ms`, and where they apply
 `alt_labels`, `hard`, `ambiguous`, `retryable_ambiguous`, `retry_after_ambiguous`, `retry_after_accept`. Printed are the
@@ -32,6 +34,7 @@ Examples:
   redrive classify < failures.jsonl
   echo '{\"http_status\": 429, \"headers\": {\"retry-after\": \"7\"}}' | redrive classify
   redrive classify < failures.jsonl | jq -r .class | sort | uniq -c
+  redrive classify --explain < failures.jsonl | jq '{id, class, by: .because.by, words: .because.words[:5]}'
   redrive classify --eval labelled.jsonl --misses 20
   redrive classify --eval labelled.jsonl --min standard=0.95,hard=0.85,retryable=0.99,hint=0.98
   redrive classify --eval labelled.jsonl --json | jq .measures";
@@ -40,6 +43,9 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
+    /// Say what each answer rests on, in a field `because`.
+    #[arg(long, conflicts_with = "eval")]
+    explain: bool,
     /// Score the classifier on the labelled samples of a file (`-` for stdin).
     #[arg(long, value_name = "FILE")]
     eval: Option<String>,
@@ -54,16 +60,16 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     match args.eval {
         Some(file) => eval::run(&file, args.misses.unwrap_or_default(), args.min, context),
-        None => answer(context),
+        None => answer(args.explain, context),
     }
 }
 
-fn answer(context: &Context) -> anyhow::Result<()> {
+fn answer(explained: bool, context: &Context) -> anyhow::Result<()> {
     let mut lines = Lines::new(BufReader::with_capacity(INPUT_BUFFER_BYTES, io::stdin()), LINE_MAX_BYTES);
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut all_good = true;
     while let Some(line) = lines.next_line()? {
-        match line.object().map(|sample| sample::judge(sample, || context.now_ms())) {
+        match line.object().map(|sample| sample::judge(sample, explained, || context.now_ms())) {
             Ok(verdict) => {
                 serde_json::to_writer(&mut out, &verdict).map_err(io::Error::from)?;
                 out.write_all(b"\n")?;

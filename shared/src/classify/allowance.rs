@@ -61,7 +61,8 @@ pub(super) const RATE: &str = "\
      resource exhausted; resource has been exhausted; *resource_exhausted; calls per; requests per; \
      per hour; call limit; over*query limit; blocked*temporarily*rate; abuse detection; too quickly; \
      too fast; requests limit; request limit; too many requ; too many r\"; capacity on this model; \
-     flood control; flood wait; *floodwait; parallel request limit; too many api calls; too many calls";
+     flood control; flood wait; *floodwait; parallel request limit; too many api calls; too many calls; \
+     allowed {every,once}; only once~every";
 
 /// Words that make it a limit at all, before asking which one.
 pub(super) const LIMIT: &str =
@@ -77,7 +78,9 @@ const WINDOW_FROM_MS: u64 = 3_600_000;
 /// A window, or an allowance that is gone; `None` leaves room for other causes and at last for [`mentioned`].
 pub(super) fn lasting(evidence: &Evidence, hint_ms: Option<u64>) -> Option<FailureClass> {
     let heard = evidence.heard;
-    if !about_limits(evidence) {
+    // About limits by itself, unless the server says when to come back; SQL's "limit 0, 10" is not.
+    let nothing = evidence.prose.contains(" limit of 0 ") && hint_ms.is_none();
+    if !(nothing || about_limits(evidence)) {
         return None;
     }
     if heard.about(Topic::NothingAllowed) || zero_quota(evidence) {
@@ -99,7 +102,7 @@ pub(super) fn lasting(evidence: &Evidence, hint_ms: Option<u64>) -> Option<Failu
     if evidence.status == Some(402) && !window && !heard.about(Topic::Rate) {
         return Some(FailureClass::QuotaExhausted);
     }
-    let slow = google && hint_ms.is_some_and(|hint| hint >= WINDOW_FROM_MS);
+    let slow = (google || heard.about(Topic::Limit)) && hint_ms.is_some_and(|hint| hint >= WINDOW_FROM_MS);
     if window || slow {
         return Some(FailureClass::QuotaWindow);
     }

@@ -57,12 +57,14 @@ pub(super) const SPECIFIC: &[Rule] = &[
     ),
     rule(
         C::ContextOverflow,
-        &["contextlengthexceeded; contextwindow*; modelcontextwindowexceeded; requesttoolarge; \
+        &[
+            "contextlengthexceeded; contextwindowexceeded*; contextwindowerror; modelcontextwindowexceeded; requesttoolarge; \
            toomanyprompttokens; exceedcontextsizeerror; contextlimitexceeded; inputtoolong; \
            prompttoolong; payloadtoolarge; requestentitytoolarge; contextoverflow; \
            maxcontextlengthexceeded; tokenlimitexceeded; inputtokenslimitexceeded; \
            promptlengthexceeded; inputlengthexceeded; requestbodytoolarge; entitytoolarge; \
-           messagetoolong"],
+           messagetoolong",
+        ],
     ),
     rule(
         C::ContentPolicy,
@@ -227,7 +229,7 @@ pub(super) const GENERAL: &[Rule] = &[
            baduserinput; unprocessableentity*; unsupportedvalue; invalidparameter*; invalidschema; \
            failedprecondition; notfounderror; notfound; resourcenotfound*; undefinedcolumn; \
            undefinedtable; syntaxerror; invalidinput*; malformed*; unknownparameter; outofrange; \
-           *notfound; unimplemented; methodnotallowed; 400; 404; 422"],
+           *notfound; unimplemented; methodnotallowed; 400; 404; 422; 32600; 32601; 32602; 32700"],
     ),
 ];
 
@@ -246,11 +248,15 @@ pub(super) const STEMS: &[Rule] = &[
     rule(
         C::QuotaExhausted,
         &["*insufficientquota*; *insufficientcredit*; *insufficientbalance*; *budgetexceeded*; \
-           *outofcredit*; *spendlimit*; *arrear*"],
+           *outofcredit*; *spendlimit*; *arrear*; *vcpulimit*; *instancelimit*; *addresslimit*; *volumelimit*; \
+           *bucketlimit*; *seatlimit*; *storagelimit*; *licenselimit*; *planlimit*"],
     ),
+    rule(C::Overloaded, &["*memorylimit*"]),
+    rule(C::InvalidRequest, &["*sizelimit*; *lengthlimit*"]),
     rule(
         C::RateLimited,
-        &["*ratelimit*; *throttl*; *toomanyrequest*; *ratetoolarge*; *floodwait*; *priorrequest*"],
+        &["*ratelimit*; *throttl*; *toomanyrequest*; *ratetoolarge*; *floodwait*; *priorrequest*; \
+           *limitexceeded*; *limitreached*"],
     ),
     rule(
         C::ModelUnavailable,

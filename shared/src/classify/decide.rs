@@ -1,48 +1,139 @@
 //! From evidence to a class, strongest evidence first.
 
+use serde::Serialize;
+
 use super::evidence::{Evidence, head};
 use super::lexicon::{Codes, Heard, Named, Phrases, Topic};
-use super::{allowance, codes, stream};
+use super::{allowance, codes, replies, stream, words};
 use crate::failure::FailureClass;
 
 /// How much of a message is taken apart into words: the name of an exception stands at its start.
 const MAX_NAME_BYTES: usize = 96;
+/// How far a class has to lead by its words (hundredths of a logit) to overrule rules that are nearly always right …
+const STRONG_LEAD: i32 = 400;
+/// … those that are mostly right …
+const FAIR_LEAD: i32 = 200;
+/// … and where there is nothing to overrule.
+const ANY_LEAD: i32 = 80;
+/// How sure single words have to be of trying again, or of not trying, to have their way where nothing else was found.
+const SURE_OF_AGAIN: i32 = 80;
 
 /// A class and what it rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub class: FailureClass,
-    /// Nothing but the status told the class, so that a header may overrule whether to retry.
-    pub from_status: bool,
+    pub by: By,
+    /// What single words say of trying again, where they were asked: hundredths of a logit, above zero for yes.
+    pub again: Option<i32>,
 }
 
-/// Decides the class: how generation ended, specific codes, limits, telling sentences, general codes, the status, and last
-/// the words of transports, which clients print over every kind of failure.
+/// What decided, strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// The caller stated the class.
+    Caller,
+    /// How the generation ended.
+    Stop,
+    /// A code that means one thing.
+    Code,
+    /// An allowance that is gone, or a window.
+    Limit,
+    /// A telling sentence.
+    Sentence,
+    /// A mail server's reply.
+    Mail,
+    /// A rate.
+    Rate,
+    /// A code that covers many causes.
+    GeneralCode,
+    /// How a process ended.
+    ExitCode,
+    /// A tool's own report of an error.
+    ToolReport,
+    /// What a gateway says of its upstream.
+    Gateway,
+    /// The HTTP status.
+    Status,
+    /// The words of transports.
+    Transport,
+    /// The shape of an answer or a stream.
+    Shape,
+    /// The name of an exception.
+    Name,
+    /// Stems in codes and names.
+    Stem,
+    /// The weights of single words.
+    Words,
+    /// Nothing was recognised.
+    Nothing,
+}
+
+/// Decides the class: how generation ended, specific codes, limits, telling sentences, general codes, the status, the words
+/// of transports, which clients print over every kind of failure; and last single words, where all that was found is weak.
 pub(super) fn decide(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Option<u64>) -> Verdict {
-    let told = specific(evidence, hint_ms)
-        .or_else(|| exit_code.or(evidence.exit_code).and_then(by_exit_code))
-        .or_else(|| evidence.tool_result.then_some(FailureClass::ToolError));
-    if let Some(class) = told {
-        return Verdict { class, from_status: false };
+    let (class, by) = by_rules(evidence, exit_code, hint_ms).unwrap_or((FailureClass::Unknown, By::Nothing));
+    let ruled = Verdict { class, by, again: None };
+    // What a proxy or an upstream says of credentials is beyond guessing.
+    let definite = by == By::Status && matches!(evidence.status, Some(401 | 407));
+    let Some(needed) = lead_over(by).filter(|_| !definite) else { return ruled };
+    let Some(opinion) = words::opinion(evidence) else { return ruled };
+    // Who says when to come back does not mean never.
+    if hint_ms.is_some() && (opinion.again < 0 || lasts(opinion.class)) {
+        return ruled;
     }
-    if let Some(class) = behind_gateway(evidence) {
-        return Verdict { class, from_status: false };
+    let again = Some(opinion.again);
+    if opinion.class != class && opinion.class != FailureClass::Unknown && opinion.lead >= needed {
+        return Verdict { class: opinion.class, by: By::Words, again };
     }
-    if let Some(class) = evidence.status.and_then(|status| by_status(status, evidence)) {
-        return Verdict { class, from_status: true };
+    Verdict { again, ..ruled }
+}
+
+/// How far a class has to lead by its words to overrule what the rules found; `None` where nothing overrules them.
+const fn lead_over(by: By) -> Option<i32> {
+    match by {
+        By::Caller | By::Stop | By::Code | By::Limit | By::Mail | By::ExitCode | By::ToolReport => None,
+        By::Sentence | By::GeneralCode => Some(STRONG_LEAD),
+        By::Rate | By::Gateway | By::Status | By::Transport | By::Shape | By::Name | By::Stem => {
+            Some(FAIR_LEAD)
+        }
+        By::Words | By::Nothing => Some(ANY_LEAD),
     }
-    let class = evidence
-        .heard
-        .class(Phrases::Transport)
-        .or_else(|| stream::broken_off(evidence))
-        .or_else(|| stream::empty_answer(evidence))
-        .or_else(|| refused(evidence))
-        .or_else(|| evidence.heard.class(Phrases::Names))
-        .or_else(|| by_name(evidence))
-        .or_else(|| evidence.named.class(Codes::Stems))
-        .or_else(|| Named::by(&evidence.names).class(Codes::Stems))
-        .unwrap_or(FailureClass::Unknown);
-    Verdict { class, from_status: false }
+}
+
+/// Classes that the same request, unchanged, does not come out of, or seldom.
+const fn lasts(class: FailureClass) -> bool {
+    use FailureClass as C;
+    matches!(
+        class,
+        C::QuotaExhausted
+            | C::Auth
+            | C::Permission
+            | C::ModelUnavailable
+            | C::ContextOverflow
+            | C::ContentPolicy
+            | C::Refusal
+            | C::InvalidRequest
+            | C::BusinessRule
+            | C::ToolError
+    )
+}
+
+fn by_rules(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Option<u64>) -> Option<(FailureClass, By)> {
+    let found = |class: Option<FailureClass>, by| class.map(|class| (class, by));
+    specific(evidence, hint_ms)
+        .or_else(|| found(exit_code.or(evidence.exit_code).and_then(by_exit_code), By::ExitCode))
+        .or_else(|| evidence.tool_result.then_some((FailureClass::ToolError, By::ToolReport)))
+        .or_else(|| found(behind_gateway(evidence), By::Gateway))
+        .or_else(|| found(evidence.status.and_then(|status| by_status(status, evidence)), By::Status))
+        .or_else(|| found(evidence.heard.class(Phrases::Transport), By::Transport))
+        .or_else(|| found(stream::broken_off(evidence), By::Shape))
+        .or_else(|| found(stream::empty_answer(evidence), By::Shape))
+        .or_else(|| found(refused(evidence), By::Shape))
+        .or_else(|| found(evidence.heard.class(Phrases::Names), By::Name))
+        .or_else(|| found(by_name(evidence), By::Name))
+        .or_else(|| found(evidence.named.class(Codes::Stems), By::Stem))
+        .or_else(|| found(Named::by(&evidence.names).class(Codes::Stems), By::Stem))
 }
 
 /// A gateway that could not reach its upstream, or not in time, says so in a status of its own for every cause.
@@ -53,16 +144,24 @@ fn behind_gateway(evidence: &Evidence) -> Option<FailureClass> {
 }
 
 /// What codes and sentences say, regardless of the status.
-fn specific(evidence: &Evidence, hint_ms: Option<u64>) -> Option<FailureClass> {
-    Named::by(&evidence.stops)
-        .class(Codes::Stops)
-        .or_else(|| evidence.named.class(Codes::Specific))
-        .or_else(|| allowance::lasting(evidence, hint_ms))
-        .or_else(|| {
-            evidence.heard.class(Phrases::Telling).filter(|class| fits_status(*class, evidence.status))
-        })
-        .or_else(|| allowance::mentioned(evidence))
-        .or_else(|| general(evidence))
+fn specific(evidence: &Evidence, hint_ms: Option<u64>) -> Option<(FailureClass, By)> {
+    let found = |class: Option<FailureClass>, by| class.map(|class| (class, by));
+    let sentence =
+        || evidence.heard.class(Phrases::Telling).filter(|class| fits_status(*class, evidence.status));
+    found(Named::by(&evidence.stops).class(Codes::Stops), By::Stop)
+        .or_else(|| found(evidence.named.class(Codes::Specific), By::Code))
+        .or_else(|| found(allowance::lasting(evidence, hint_ms), By::Limit))
+        .or_else(|| found(passing_mail(evidence), By::Mail))
+        .or_else(|| found(sentence(), By::Sentence))
+        .or_else(|| found(allowance::mentioned(evidence), By::Rate))
+        .or_else(|| found(replies::mail(&evidence.prose), By::Mail))
+        .or_else(|| found(general(evidence), By::GeneralCode))
+}
+
+/// A mail server's word that this passes; it sends the same numbers for a pace.
+fn passing_mail(evidence: &Evidence) -> Option<FailureClass> {
+    let class = replies::passing(&evidence.prose)?;
+    Some(allowance::mentioned(evidence).unwrap_or(class))
 }
 
 /// Some statuses are too definite for the looser sentences: a 429 page that says "access denied" is still a rate limit, and
@@ -79,7 +178,8 @@ fn fits_status(class: FailureClass, status: Option<u16>) -> bool {
                 | C::BusinessRule
                 | C::PartialResponse
         ),
-        Some(403) => class != C::ModelUnavailable,
+        Some(401 | 402) => class != C::PartialResponse,
+        Some(403) => !matches!(class, C::ModelUnavailable | C::PartialResponse),
         Some(422) => class != C::Permission,
         Some(_) | None => true,
     }
@@ -97,7 +197,10 @@ fn general(evidence: &Evidence) -> Option<FailureClass> {
     ) || (class == FailureClass::Overloaded && evidence.status.is_none());
     let status_class = evidence.status.and_then(|status| by_status(status, evidence));
     if vague {
-        status_class.or_else(|| evidence.heard.class(Phrases::Transport)).or(Some(class))
+        behind_gateway(evidence)
+            .or(status_class)
+            .or_else(|| evidence.heard.class(Phrases::Transport))
+            .or(Some(class))
     } else {
         Some(class)
     }
@@ -184,12 +287,18 @@ pub(super) fn is_retryable(verdict: Verdict, evidence: &Evidence) -> bool {
         C::WorkerLost | C::LockTimeout | C::Unknown => true,
         C::Network => !heard.about(Topic::LastingNetwork),
         C::Conflict => !heard.about(Topic::LastingConflict) && !names_what_stays(evidence),
-        C::ToolError => heard.about(Topic::PassingToolError),
+        C::ToolError => heard.about(Topic::PassingToolError) || passes(heard),
         C::BadOutput => !ran_out_of_tokens(evidence),
         C::QuotaExhausted | C::Auth | C::Permission | C::ModelUnavailable | C::ContextOverflow => false,
         C::ContentPolicy | C::Refusal | C::InvalidRequest | C::BusinessRule => false,
     };
-    if !verdict.from_status {
+    let either = matches!(verdict.class, C::Unknown | C::Network | C::Conflict | C::ToolError);
+    if let (By::Words | By::Nothing, Some(again), true) = (verdict.by, verdict.again, either)
+        && again.abs() >= SURE_OF_AGAIN
+    {
+        return again > 0;
+    }
+    if verdict.by != By::Status {
         return by_class;
     }
     match evidence.headers.get("x-should-retry").map(|value| value.to_ascii_lowercase()) {
@@ -197,6 +306,15 @@ pub(super) fn is_retryable(verdict: Verdict, evidence: &Evidence) -> bool {
         Some(value) if value == "false" => false,
         Some(_) | None => by_class,
     }
+}
+
+/// Whether the words of transports tell of something that clears by itself.
+fn passes(heard: Heard) -> bool {
+    !heard.about(Topic::LastingNetwork)
+        && matches!(
+            heard.class(Phrases::Transport),
+            Some(FailureClass::Timeout | FailureClass::Network | FailureClass::Overloaded)
+        )
 }
 
 /// Whether a code tells that something is in the way for good: `AlreadyExists`.

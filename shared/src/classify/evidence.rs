@@ -137,6 +137,8 @@ pub(super) struct Evidence {
     pub fields: Vec<(String, String)>,
     /// What is said in words: single-spaced, without URLs and echoed prompts.
     pub prose: String,
+    /// What is said and the codes, in the letters that they came in: where single words are read.
+    pub raw: String,
     /// What the prose is about.
     pub heard: Heard,
     /// The first thing that is said, for the fingerprint.
@@ -184,7 +186,8 @@ impl Evidence {
             let cut = evidence.prose.floor_char_boundary(MAX_PROSE_BYTES);
             evidence.prose.truncate(cut);
         }
-        evidence.prose = tidy(&evidence.prose);
+        evidence.raw.push_str(&evidence.prose);
+        evidence.prose = without_idioms(tidy(&evidence.prose));
         evidence.note_spoken_codes();
         evidence.named = Named::by(&evidence.codes);
         evidence.heard = Heard::listen(&evidence.prose);
@@ -217,6 +220,8 @@ impl Evidence {
             let class = name.rsplit([':', '.']).next().filter(|part| part.starts_with(char::is_uppercase));
             let code = squeeze(class.unwrap_or(name));
             if !code.is_empty() && code != "null" && code != "none" {
+                self.raw.push_str(class.unwrap_or(name));
+                self.raw.push(' ');
                 self.codes.push(code);
             }
         }
@@ -306,6 +311,28 @@ pub(super) fn squeeze(text: &str) -> String {
     let letters = text.chars().filter(|c| c.is_alphanumeric());
     letters.for_each(|letter| push_lower(&mut out, letter));
     out
+}
+
+/// Drops a word where it has nothing to do with what it means elsewhere: a context that is not a model's.
+fn without_idioms(prose: String) -> String {
+    const IDIOMS: &[(&str, &str)] = &[
+        ("context deadline", "deadline"),
+        ("context cancel", "cancel"),
+        ("context was cancel", "was cancel"),
+        ("context done", "done"),
+    ];
+    let mut prose = prose;
+    for (idiom, plain) in IDIOMS {
+        if prose.contains(idiom) {
+            prose = prose.replace(idiom, plain);
+        }
+    }
+    // LiteLLM calls whatever it cannot place a connection error, and says behind a dash what it was.
+    let cause = prose.split_once("exception - ").is_some_and(|(_, cause)| cause.len() > 3);
+    if cause && prose.contains("apiconnectionerror: ") {
+        prose = prose.replace("litellm.apiconnectionerror: ", "").replace("apiconnectionerror: ", "");
+    }
+    prose
 }
 
 /// Lower case, plain quotation marks, single spaces, no URLs: their paths are full of words like `rate-limits`.

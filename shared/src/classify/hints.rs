@@ -152,6 +152,8 @@ const ASKING: &[&str] = &[
     "back in ",
     "lifted in ",
     "ready in ",
+    "backoff time: ",
+    "back off for ",
 ];
 /// A client that tells its own plan to try again is not the server. When a limit ends is nobody's plan.
 const OWN_PLAN: &[&str] =

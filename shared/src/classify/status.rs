@@ -28,8 +28,8 @@ pub(super) fn explains(outer: u16, inner: u16) -> bool {
 
 /// Numbers that are statuses and little else, so that they need no introduction at the start of a text or in parentheses.
 const KNOWN_STATUSES: &[u16] = &[
-    400, 401, 402, 403, 404, 405, 406, 408, 409, 410, 413, 415, 422, 424, 429, 498, 499, 500, 501, 502, 503,
-    504, 520, 521, 522, 523, 524, 529,
+    400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 413, 415, 422, 424, 429, 498, 499, 500, 501, 502,
+    503, 504, 520, 521, 522, 523, 524, 529,
 ];
 
 /// A status in words: `error code: 429`, `HTTP 503`, `[400]:`, or a number with its reason phrase behind it.
@@ -41,6 +41,7 @@ fn spoken_status(prose: &str) -> Option<u16> {
         "bad ",
         "unauthorized",
         "payment",
+        "proxy auth",
         "forbidden",
         "not found",
         "internal",
@@ -51,6 +52,7 @@ fn spoken_status(prose: &str) -> Option<u16> {
         "unprocessable",
         "conflict",
         "request",
+        "error",
         "{",
         "resource",
         "unavailable",
@@ -78,7 +80,8 @@ fn spoken_status(prose: &str) -> Option<u16> {
         let status: u16 = prose[start..start + 3].parse().ok()?;
         // "422 status code", "400 Reasoning is …", "Missing header (401)"; but not "404 items", "500 ms".
         let leads = before.is_none() && (tail.is_empty() || after == Some(b':') || !counts(tail));
-        let alone = before == Some(b'(') && after == Some(b')');
+        let alone = (before == Some(b'(') && after == Some(b')'))
+            || (prose[..start].ends_with(": ") && after == Some(b' ') && !counts(tail) && !numbers(lead));
         if introduced
             || ((leads || alone) && KNOWN_STATUSES.contains(&status))
             || AFTER.iter().any(|word| tail.starts_with(word))
@@ -87,6 +90,25 @@ fn spoken_status(prose: &str) -> Option<u16> {
         }
     }
     None
+}
+
+/// Whether a word announces a number that is no status.
+fn numbers(lead: &str) -> bool {
+    const NUMBERS: &[&str] = &[
+        "limit",
+        "line",
+        "column",
+        "port",
+        "count",
+        "used",
+        "requested",
+        "size",
+        "length",
+        "max",
+        "id",
+        "total",
+    ];
+    NUMBERS.iter().any(|word| lead.ends_with(word))
 }
 
 /// Whether a text goes on as after a number of things or a measure.
@@ -117,6 +139,9 @@ mod tests {
             ("gateway error: missing header (401)", Some(401)),
             ("404 items were left", None),
             ("500 ms elapsed", None),
+            ("driver: 503 when connecting to resource", Some(503)),
+            ("too many 503 error responses", Some(503)),
+            ("limit: 500 in total", None),
         ] {
             assert_eq!(spoken_status(text), want, "{text}");
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::classify;
+use super::{By, classify, explain};
 use crate::failure::{FailureClass as C, FailureSignal};
 
 /// 2026-01-02T03:04:05Z.
@@ -92,6 +92,7 @@ fn hints_in_bodies_and_prose_are_read() {
         ("Quota will be replenished in 2.12:00:00.", Some(216_000_000)),
         ("Retrying in 17 seconds (read timeout=600)", None),
         ("The client will retry in 17 seconds", None),
+        ("rate limited, backoff time: 12 seconds", Some(12_000)),
         ("please wait a few minutes", None),
         ("try again in 99999 days", None),
     ] {
@@ -132,6 +133,66 @@ fn a_killed_process_is_a_lost_worker_and_a_bare_failure_is_unknown() {
     assert_eq!(classify(&of(-9), None, 0).class, C::WorkerLost);
     assert_eq!(classify(&of(124), None, 0).class, C::Timeout);
     assert_eq!(classify(&of(1), None, 0).class, C::Unknown);
+}
+
+fn raised(text: &str) -> FailureSignal {
+    FailureSignal { exception: Some(text.to_owned()), ..FailureSignal::default() }
+}
+
+#[test]
+fn single_words_decide_where_the_rules_know_nothing_and_nowhere_else() {
+    let by = |signal: &FailureSignal| explain(signal, None, 0).1.by;
+    let unheard = raised("shard relocation under way, node is warming");
+    assert_eq!(by(&unheard), By::Words, "{:?}", explain(&unheard, None, 0));
+    // Words for auth and permission in plenty: what a code or a stop reason says stays.
+    let words = "unauthorized forbidden credentials expired login denied signature token";
+    let mut coded = raised(words);
+    coded.body = Some(r#"{"error":{"code":"context_length_exceeded"}}"#.to_owned());
+    assert_eq!(classify(&coded, None, 0).class, C::ContextOverflow);
+    assert_eq!(by(&coded), By::Code);
+    let proxy = FailureSignal { http_status: Some(407), ..raised("connection tunnel pool reset by peer") };
+    assert_eq!(classify(&proxy, None, 0).class, C::Auth, "a definite status stays too");
+}
+
+#[test]
+fn an_explanation_names_the_words_that_spoke_for_the_class() {
+    let signal = raised("shard relocation under way, node is warming");
+    let (found, because) = explain(&signal, None, 0);
+    assert_eq!(found, classify(&signal, None, 0));
+    assert!(because.words.iter().all(|(word, weight)| *weight > 0 && because.read.contains(word)));
+    assert!(
+        because.words.is_sorted_by(|one, next| one.1 >= next.1) && !because.words.is_empty(),
+        "{because:?}"
+    );
+}
+
+#[test]
+fn what_is_wrapped_or_idiom_is_no_evidence() {
+    for (text, want) in [
+        (
+            "litellm.APIConnectionError: BedrockException - The provided model identifier is invalid.",
+            C::ModelUnavailable,
+        ),
+        ("rpc failed: context deadline exceeded", C::Timeout),
+        ("java.sql.SQLException: memory limit (total) exceeded", C::Overloaded),
+        ("Tunnel connection failed: 407 Proxy Authentication Required", C::Auth),
+        ("450 4.2.0 <a@b.c>: Recipient address rejected: busy mailbox", C::Overloaded),
+        ("step exceeded 60 minutes", C::Timeout),
+        ("you have requested more than your current limit of 0 allows", C::QuotaExhausted),
+    ] {
+        assert_eq!(classify(&raised(text), None, 0).class, want, "{text}");
+    }
+}
+
+#[test]
+fn codes_of_json_rpc_tell_requests_that_are_wrong() {
+    for (code, want) in
+        [(-32601, C::InvalidRequest), (-32602, C::InvalidRequest), (-32700, C::InvalidRequest)]
+    {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":{code},"message":"x"}}}}"#);
+        let signal = FailureSignal { body: Some(body), ..FailureSignal::default() };
+        assert_eq!(classify(&signal, None, 0).class, want, "{code}");
+    }
 }
 
 #[test]
@@ -225,5 +286,6 @@ proptest! {
         prop_assert!(got.retry_after_ms.is_none_or(|hint| hint > 0 && hint <= 30 * 86_400_000));
         prop_assert!(got.retryable || got.retry_after_ms.is_none());
         prop_assert_eq!(got.fingerprint.len(), 16);
+        prop_assert_eq!(&got, &explain(&signal, Some(&value), now_ms).0);
     }
 }

@@ -50,7 +50,7 @@ fn score_lines(
     while let Some(line) = lines.next_line()? {
         match labelled(&line) {
             Ok((sample, label)) => {
-                let verdict = judge(sample, &now_ms);
+                let verdict = judge(sample, false, &now_ms);
                 score.add(&name(verdict.id.as_ref(), line.number), &label, &verdict);
             }
             Err(error) => {

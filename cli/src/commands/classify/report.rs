@@ -222,8 +222,14 @@ mod tests {
         let mut score = Score::default();
         for (id, class) in [("a", FailureClass::Auth), ("b", FailureClass::Network)] {
             let label = serde_json::from_value(json!({"label": "auth", "retryable": false})).unwrap();
-            let verdict =
-                Verdict { id: None, class, retryable: false, retry_after_ms: None, fingerprint: "x".into() };
+            let verdict = Verdict {
+                id: None,
+                class,
+                retryable: false,
+                retry_after_ms: None,
+                fingerprint: "x".into(),
+                because: None,
+            };
             score.add(id, &label, &verdict);
         }
         score

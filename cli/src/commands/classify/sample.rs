@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use redrive_shared::classify::classify;
+use redrive_shared::classify::{Explanation, classify, explain};
 use redrive_shared::failure::{FailureClass, FailureSignal};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -33,10 +33,13 @@ pub struct Verdict {
     pub retryable: bool,
     pub retry_after_ms: Option<u64>,
     pub fingerprint: String,
+    /// Why, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<Explanation>,
 }
 
-/// Classifies it; `now_ms` is asked where the line has no clock of its own.
-pub fn judge(sample: Sample, now_ms: impl FnOnce() -> i64) -> Verdict {
+/// Classifies it, and tells why where that is asked for; `now_ms` is asked where the line has no clock of its own.
+pub fn judge(sample: Sample, explained: bool, now_ms: impl FnOnce() -> i64) -> Verdict {
     let now_ms = sample.now.map_or_else(now_ms, jiff::Timestamp::as_millisecond);
     let signal = FailureSignal {
         class: None,
@@ -50,7 +53,13 @@ pub fn judge(sample: Sample, now_ms: impl FnOnce() -> i64) -> Verdict {
         exit_code: sample.exit_code,
         retry_after_ms: None,
     };
-    let found = classify(&signal, sample.dependency.as_deref(), now_ms);
+    let dependency = sample.dependency.as_deref();
+    let (found, because) = if explained {
+        let (found, because) = explain(&signal, dependency, now_ms);
+        (found, Some(because))
+    } else {
+        (classify(&signal, dependency, now_ms), None)
+    };
     Verdict {
         id: sample.id,
         class: found.class,
@@ -58,6 +67,7 @@ pub fn judge(sample: Sample, now_ms: impl FnOnce() -> i64) -> Verdict {
         // A hint means something where the same request may succeed later.
         retry_after_ms: found.retry_after_ms.filter(|_| found.retryable),
         fingerprint: found.fingerprint,
+        because,
     }
 }
 
@@ -87,7 +97,7 @@ mod tests {
             "now": "2025-06-14T18:00:00Z", "label": "auth", "class": "auth", "retryable": false,
             "retry_after_ms": 99, "source": "x", "hard": true}"#;
         let sample = serde_json::from_str(line).unwrap();
-        let verdict = judge(sample, || panic!("the line has its own clock"));
+        let verdict = judge(sample, false, || panic!("the line has its own clock"));
         assert_eq!(verdict.id, Some(Value::from("a")));
         assert_eq!(verdict.class, FailureClass::RateLimited);
         assert_eq!(verdict.retry_after_ms, Some(7_000));
@@ -95,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_line_needs_no_field_and_keeps_its_id_as_it_was() {
-        let judge = |line| judge(serde_json::from_str(line).unwrap(), || 0);
+        let judge = |line| judge(serde_json::from_str(line).unwrap(), false, || 0);
         assert_eq!(serde_json::to_value(judge("{\"id\": 17}")).unwrap()["id"], 17);
         assert_eq!(judge("{\"headers\": null}").id, None);
         assert!(serde_json::from_str::<Sample>("{\"now\": \"yesterday\"}").is_err());

@@ -224,7 +224,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn verdict(class: FailureClass, retryable: bool, retry_after_ms: Option<u64>) -> Verdict {
-        Verdict { id: None, class, retryable, retry_after_ms, fingerprint: String::new() }
+        Verdict { id: None, class, retryable, retry_after_ms, fingerprint: String::new(), because: None }
     }
 
     fn label(value: Value) -> Label {

@@ -65,7 +65,8 @@ pub(in crate::classify) const UNKNOWN_CALLER: &str = "\
      not found,rejected,disabled,deactivated,required,malformed,not set,not provided,leaked}; \
      {could not,cannot,failed to,unable to}~authenticate; aadsts; secret~expired; \
      token {seems,looks,appears}~invalid; reauthenticat; re-authenticat; \
-     credentials~{didn't work,don't match,do not match,mismatch}";
+     credentials~{didn't work,don't match,do not match,mismatch}; pg_hba; \
+     {username,user name,login,password}~{not accepted,rejected,incorrect,mismatch}";
 
 /// What only somebody who logs in again can mend, whichever plugin reports it.
 pub(in crate::classify) const LOG_IN_AGAIN: &str = "\

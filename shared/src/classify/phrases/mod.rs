@@ -32,7 +32,8 @@ pub(super) const TELLING: &[Rule] = &[
     rule(
         C::RateLimited,
         &["would exceed*rate limit; exceed the rate limit for; exceeded rate limit; \
-           {exceed,exceeds,exceeded,exceeding}*{per minute,per-minute,per second} rate limit"],
+           {exceed,exceeds,exceeded,exceeding}*{per minute,per-minute,per second} rate limit; \
+           {exceed,exceeded,hit,reached,triggered}~rate limit"],
     ),
     // Before locks: a deadlock is reported as "found when trying to get lock".
     rule(C::Conflict, &[stored::DEADLOCK, abroad::DEADLOCK]),
@@ -72,13 +73,13 @@ pub(super) const TRANSPORT: &[Rule] = &[
 
 /// Weak words and names of exceptions, for when nothing else spoke.
 pub(super) const NAMES: &[Rule] = &[
-    rule(C::RateLimited, &["*ratelimiterror; too many"]),
+    rule(C::RateLimited, &["*ratelimiterror; too many; limit exceeded; limit reached"]),
     rule(C::Auth, &["*authenticationerror; unauthorized"]),
-    rule(C::Permission, &["*permissiondenied; blocked"]),
+    rule(C::Permission, &["*permissiondenied; blocked; denied"]),
     rule(
         C::BadOutput,
         &["expecting value: line; *jsondecodeerror; in json at position; is not valid json; failed to parse"],
     ),
     rule(C::Conflict, &["conflict|; already exists"]),
-    rule(C::WorkerLost, &["killed|"]),
+    rule(C::WorkerLost, &["killed|; oom|"]),
 ];

@@ -4,7 +4,8 @@
 pub(in crate::classify) const PARAMETERS: &str = "\
      maximum allowed number of output tokens; max_tokens is too large; max_output_tokens is too large; \
      supports at most*completion tokens; max_completion_tokens*too large; call_id*string too long; \
-     tool*string too long; name*string too long; tokens you requested exceed; message larger than max; \
+     tool*string too long; name*string too long; tokens you requested exceed; message larger than max; maximum payload exceeded; \
+     payload size exceeded; maximum of*{may,can} be {provided,sent,specified,used}; not enabled for models/; \
      too many redirects; exceeded*redirects; redirect loop; too many follow-up requests; \
      too many arguments; too many images; too many tools; too many parameters; {max_tokens,max tokens,\
      max_completion_tokens,max_output_tokens,maxoutputtokens}~{must be,should be,must not,cannot be,\
@@ -103,7 +104,9 @@ pub(in crate::classify) const BAD_OUTPUT: &str = "\
      invalid input for tool; *adapterparse; output~{not valid,invalid,not parseable}~json; \
      no {tool,function} call~{found,made,returned}; empty~{response,reply,answer,completion,candidate}; \
      {response,answer,completion,candidate,parts,choices} {is,was,are,were} empty; \
-     {returned,received,got,produced} {an ,}empty; returned nothing; truncated~token limit";
+     {returned,received,got,produced} {an ,}empty; returned nothing; truncated~token limit; {tool call,tool use,function call,tool arguments,completion,\
+     model output,model response,llm output}~{not be parsed,not be decoded,unparsable,unparseable,\
+     is invalid,is malformed,was invalid,was malformed}; finish reason: 9|";
 
 /// A model that is not there, not served, or not for this caller.
 pub(in crate::classify) const NO_SUCH_MODEL: &str = "\

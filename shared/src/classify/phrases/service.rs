@@ -6,9 +6,9 @@ pub(in crate::classify) const OVERLOADED: &str = "\
      *overloaded; overload; high demand; at capacity; over capacity; capacity exceeded; \
      capacity constraint; no capacity; insufficient capacity; out of capacity; queue reached; queue limit; \
      model*is currently loading; is loading; model is loading; too busy; server busy; server is busy; \
-     currently busy; service is busy; maximum pending requests; queue is full; queue full; high load; \
+     currently busy; service is busy; maximum pending requests; queue is full; queue full; too many parts; memory limit~exceeded; high load; \
      heavy load; high traffic; heavy traffic; temporarily unable to handle; loading redis is loading; \
-     too many connections; too many clients; remaining connection slots; connection pool exhausted; \
+     too many connections; too many~connections; too many clients; remaining connection slots; connection pool exhausted; \
      *queuepool limit; not enough resources; server load; capacity*try again; capacity limit; \
      engine is currently; reduce your request; no healthy upstream; no available capacity; 503 slow down; \
      busy*try again; resources*temporarily unavailable; cuda out of memory; \
@@ -23,7 +23,8 @@ pub(in crate::classify) const OVERLOADED: &str = "\
      under heavy load}; too many {simultaneous,concurrent} {queries,sessions,jobs}; \
      too many {pending,queued}; {insufficient,not enough,no ,limited,out of,sufficient}~capacity; \
      not {enough,sufficient}~{workers,gpus,instances}; no {gpu,gpus,instance,instances,machine,slot,\
-     slots}~available; loading the dataset; not ready yet";
+     slots}~available; loading the dataset; not ready yet; not yet {accepting,ready,available}; \
+     {currently,temporarily,momentarily} unable to";
 
 /// The answer had begun.
 pub(in crate::classify) const BROKEN_OFF: &str = "\
@@ -41,7 +42,7 @@ pub(in crate::classify) const BROKEN_OFF: &str = "\
      *bodytimeout; *body_timeout; err_incomplete_chunked; err_http2_protocol_error; \
      response ended prematurely; ended prematurely; response body*closed; transfer closed with; \
      outstanding read data remaining; content length mismatch; content-length mismatch; \
-     *contentlengthmismatch; incomplete response; incomplete message; incomplete stream; partial response; \
+     *contentlengthmismatch; incomplete response; incomplete message; *incompletemessage; message~is incomplete; incomplete stream; partial response; \
      partial message; truncated response; empty stream; *midstreamfallback; stream was reset; \
      stream reset; stream idle; idle timeout waiting for sse; stream stalled; no chunks; \
      no generation chunks; streaming error; error in*stream; upstream*premature; broken stream; \
@@ -57,7 +58,7 @@ pub(in crate::classify) const TIMEOUT: &str = "\
      *timeoutexception; deadline exceeded; *deadline_exceeded; deadline*expired; \
      canceling statement due to statement timeout; *connecttimeout; *readtimeout; *writetimeout; \
      *pooltimeout; *sockettimeout; *etimedout; *esockettimedout; *econnaborted; *und_err_headers_timeout; \
-     *und_err_connect_timeout; *apitimeout; *timelimitexceeded; time limit; errno 110; errno 60; \
+     *und_err_connect_timeout; *apitimeout; *timelimitexceeded; time limit; exceeded~{ seconds, minutes, hours}; errno 110; errno 60; \
      winerror 10060; took too long; a timeout occurred; maximum execution time; max_statement_time; \
      exceeded*maxtimems; operation exceeded time limit; *asynctimeout; request was aborted; \
      operation was aborted; user aborted; signal is aborted; aborterror; execution expired; *opentimeout; \
@@ -88,8 +89,8 @@ pub(in crate::classify) const NETWORK: &str = "\
      error sending request; tls handshake; ssl handshake; handshake fail; *sslerror; *ssleoferror; \
      ssl_error; [ssl; ssl connection; ssl routines; tls connection; bad record mac; \
      eof occurred in violation; sslv3 alert; *apiconnectionerror; *connectionerror; *connecterror; \
-     *clientconnector; *newconnectionerror; *maxretryerror; max retries exceeded; *proxyerror; \
-     tunnel connection failed; *protocolerror; *readerror; *writeerror; *socketexception; *networkerror; \
+     *clientconnector; *newconnectionerror; *maxretryerror; max retries exceeded with url; *proxyerror; \
+     tunnel connection failed; *protocolerror; readerror; writeerror; *socketexception; *networkerror; \
      goaway; rst_stream; stream removed; eof|; errno 104; errno 111; errno 32; errno 113; errno 101; \
      errno -2; errno -3; errno 11001; winerror 10054; winerror 10053; winerror 10061; *und_err_socket; \
      unable to make request; server closed the connection unexpectedly; server has gone away; \
@@ -116,7 +117,8 @@ pub(in crate::classify) const LASTING_NETWORK: &str = "\
      self-signed certificate; *self_signed_cert; unable to get local issuer; unable to get issuer; \
      unable to verify the first certificate; *unable_to_verify_leaf; certificate has expired; \
      certificate*expired; *cert_has_expired; certificate signed by unknown authority; x509:; \
-     hostname mismatch; hostname/ip does not match; *err_tls_cert_altname_invalid; \
+     hostname mismatch; hostname/ip does not match; hostname~not verified; *sslpeerunverified; \
+     {first record,record,handshake} does not look like; *err_tls_cert_altname_invalid; \
      invalid peer certificate; unknownissuer; certificate is not trusted; certificate*not valid; \
      pkix path building failed; *sslcertverification; wrong version number; wrong_version_number; \
      unsupported protocol; invalid url; no host supplied; unknown url type; *missingschema; \

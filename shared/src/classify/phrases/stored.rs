@@ -23,7 +23,7 @@ pub(in crate::classify) const LOCKED: &str = "\
      resource busy or locked; *ebusy; *acquirelockexception; *pessimisticlock; {could not,cannot,can't,\
      couldn't,unable to,failed to,failure to,not able to}*{acquire,obtain,get,take,grab,place,set}*{lock,\
      mutex,semaphore}; {timed out,timeout,time out}*{waiting,acquiring,obtaining,acquire,obtain}*{lock,\
-     mutex,semaphore}; lock*temporarily unavailable; while lock file; lock was not granted; {file,state,\
+     mutex,semaphore}; lock*temporarily unavailable; while lock file; waiters for~lock; lock has not yet been; lock was not granted; {file,state,\
      table,row,record,resource,workspace,repository,job,stack}~is locked; etxtbsy|; enolck|; \
      lock request~{expired,denied,failed}";
 
@@ -46,7 +46,9 @@ pub(in crate::classify) const CONFLICT: &str = "\
      {modified,changed,updated,edited,deleted}~by another; {modified,changed,updated,\
      edited}~{concurrently,since,in the meantime,meanwhile}; conflict {occurred,detected,while,during}; \
      exception: aborted; {record,row,document,entity} {was ,has been ,}{modified,changed}; \
-     {write,update,edit,save,commit}~conflict";
+     {write,update,edit,save,commit}~conflict; {branch,file,object,resource,item,page}~{was,has been,been} \
+     {modified,changed}; concurrently {updated,modified,deleted,changed}; already has an active; while a run; \
+     {run,job,build,execution,deployment}~{is active,is still active,still running}; {try,retry} the merge";
 
 /// A connection has heartbeats too, and may be closed already: nobody lost a worker and no case was closed.
 pub(in crate::classify) const CONNECTION_HEARTBEAT: &str = "\
@@ -57,7 +59,7 @@ pub(in crate::classify) const CONNECTION_HEARTBEAT: &str = "\
 
 /// The process that ran it is gone, or has lost its right to go on.
 pub(in crate::classify) const WORKER_LOST: &str = "\
-     *workerlost; worker exited prematurely; worker*died unexpectedly; *workercrashed; worker*crashed; \
+     *workerlost; keepererrorcode~session expired; worker exited prematurely; worker*died unexpectedly; *workercrashed; worker*crashed; \
      worker was lost; *oomkilled; oom killed; oom-killed; out-of-memory kill; killing*task*memory; \
      killing*worker*memory; killed*running low on memory; exited with signal 9; exited with signal; \
      signal 9 (sigkill); signal 15 (sigterm); signal: killed; signal sigkill; received sigterm; \

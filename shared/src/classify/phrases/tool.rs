@@ -11,10 +11,11 @@ pub(in crate::classify) const REPORTED: &str = "\
      file has not been decrypted; *pdfread; *pdfium; *pdferror; *pdfsyntax; *pdfparse; invalid pdf; \
      pdf*corrupt; corrupt*pdf; pdf*damaged; damaged*pdf; pdf header; eof marker not found; \
      no /root object; pdf structure; pdf processing; pdf conversion; convert*pdf; pdf page; pdf*invalid; \
-     *tesseract; ocr failed; trailer*pdf; startxref; xref table; *poppler; pdftotext; page count";
+     *tesseract; ocr failed; trailer*pdf; startxref; xref table; *poppler; pdftotext; page count; unrelated histories";
 
 /// How commands, browsers and files fail.
 pub(in crate::classify) const FAILED: &str = "\
+     error response from daemon; oci runtime create failed; executable file not found; \
      error executing command; command failed with exit; command failed; command exited with; \
      exited with code; exit status 1; non-zero exit; browser*closed; target*closed; page crashed; \
      *playwright; *selenium; selector*not found; *nosuchelement; execution context was destroyed; \
