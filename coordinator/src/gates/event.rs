@@ -1,6 +1,6 @@
 //! What gates are told, and what happens to one.
 
-use redrive_shared::gate::{Change, Command, Gate, Heard, Settings, Signal};
+use redrive_shared::gate::{Change, Command, Gate, Handed, Heard, Settings, Signal};
 use redrive_shared::id::Name;
 
 /// How calls of a batch ended, gathered by dependency and agent, and which leases are over.
@@ -90,6 +90,8 @@ pub(super) enum Event {
         started_ms: i64,
         at_ms: i64,
     },
+    /// What was leased uses tokens.
+    Hand(Handed, i64),
     /// What was taken is worth nothing.
     Waste(u32),
     /// Nothing that is out stops to count before then.
@@ -102,17 +104,39 @@ impl Event {
         matches!(self, Self::End { .. } | Self::GiveBack(_) | Self::Waste(_) | Self::Set(_))
     }
 
-    /// Whether others must know it soon, where it is limited how many are out.
+    /// Whether others must know it soon, where it is limited how many are out or what they use.
     pub const fn is_of_limit(&self) -> bool {
         matches!(
             self,
-            Self::Begin { .. } | Self::End { .. } | Self::GiveBack(_) | Self::Waste(_) | Self::Spare(_)
+            Self::Begin { .. }
+                | Self::End { .. }
+                | Self::GiveBack(_)
+                | Self::Hand(..)
+                | Self::Waste(_)
+                | Self::Spare(_)
         )
+    }
+
+    /// When it happened, where that matters.
+    const fn at_ms(&self) -> Option<i64> {
+        match self {
+            Self::Heard { at_ms, .. }
+            | Self::Calls { at_ms, .. }
+            | Self::Reported { at_ms, .. }
+            | Self::Command(_, at_ms)
+            | Self::Begin { at_ms, .. }
+            | Self::End { at_ms, .. }
+            | Self::Hand(_, at_ms) => Some(*at_ms),
+            Self::Set(_) | Self::Take(_) | Self::GiveBack(_) | Self::Waste(_) | Self::Spare(_) => None,
+        }
     }
 }
 
-/// What an event does to a gate.
+/// What an event does to a gate that knows what time it is.
 pub(super) fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Change> {
+    if let Some(at_ms) = event.at_ms().filter(|at_ms| *at_ms < now_ms) {
+        gate.told_late(at_ms);
+    }
     let change = match event {
         Event::Heard { heard, at_ms, jitter } => gate.hear(heard, *at_ms, *jitter),
         Event::Calls { firsts, retries, at_ms } => {
@@ -138,6 +162,10 @@ pub(super) fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Chang
         }
         Event::End { count, started_ms, at_ms } => {
             gate.end(*count, *started_ms, *at_ms);
+            None
+        }
+        Event::Hand(handed, at_ms) => {
+            gate.hand(*handed, *at_ms);
             None
         }
         Event::Waste(unused) => {

@@ -10,6 +10,7 @@ use super::*;
 use crate::store::{GateCell, GateSwap, GateSwapped, Gates};
 
 mod adversity;
+mod tokens;
 
 const T0: i64 = 1_700_000_000_000;
 
@@ -113,6 +114,7 @@ fn lease(failed: u32) -> redrive_shared::task::Lease {
         ledger: Ledger { failed, ..Ledger::default() },
         last_failure: None,
         traceparent: None,
+        tokens: None,
         labels: BTreeMap::new(),
     }
 }

@@ -19,6 +19,7 @@ pub(super) struct Contents {
     /// As its chain has it now.
     pub route: u32,
     pub traceparent: Option<String>,
+    pub tokens: Option<u32>,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -55,6 +56,7 @@ pub(super) fn lease(
         ledger: record.ledger,
         last_failure,
         traceparent: contents.traceparent,
+        tokens: contents.tokens,
         labels: contents.labels,
     }
 }

@@ -7,6 +7,11 @@ use super::phase::Phase;
 const STEP_BACK_MS: i64 = 1_000;
 
 impl Gate {
+    /// What it is told next happened then, and is told late: nobody has set a clock back.
+    pub fn told_late(&mut self, at_ms: i64) {
+        self.seen_ms = self.seen_ms.min(at_ms);
+    }
+
     /// Moves every time that it remembers with the clock.
     pub(super) fn mind_the_clock(&mut self, now_ms: i64) {
         if now_ms > self.seen_ms {
@@ -40,5 +45,6 @@ impl Gate {
         self.pace.set_back(by_ms);
         self.ramp_pace.set_back(by_ms);
         self.in_flight.set_back(by_ms);
+        self.tokens.set_back(by_ms);
     }
 }

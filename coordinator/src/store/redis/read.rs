@@ -94,6 +94,7 @@ impl Inner {
             max_attempts: policy.attempts_allowed(record.max_attempts),
             ledger: record.ledger,
             max_cost_usd: record.max_cost,
+            tokens: task.meta.tokens,
             why,
             result: None,
             last_failure: newest.find_map(|line| line.failure),

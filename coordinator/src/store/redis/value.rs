@@ -138,6 +138,8 @@ pub(super) struct Meta {
     pub labels: BTreeMap<String, String>,
     #[prost(uint64, optional, tag = "11")]
     max_cost_micros: Option<u64>,
+    #[prost(uint32, optional, tag = "12")]
+    pub tokens: Option<u32>,
 }
 
 /// A lease as the store keeps it beside its task.
@@ -223,6 +225,7 @@ impl Meta {
             traceparent: task.spec.traceparent.clone(),
             labels: task.spec.labels.clone(),
             max_cost_micros: task.spec.max_cost_usd.map(Cost::micros),
+            tokens: task.spec.tokens,
         }
     }
 

@@ -79,7 +79,9 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
     let gates = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'gates')";
     add(connection, gates, include_str!("sql/add_gates.sql"))?;
     let routes = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('tasks') WHERE name = 'primary_dependency')";
-    add(connection, routes, include_str!("sql/add_routes.sql"))
+    add(connection, routes, include_str!("sql/add_routes.sql"))?;
+    let tokens = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('bodies') WHERE name = 'tokens')";
+    add(connection, tokens, include_str!("sql/add_tokens.sql"))
 }
 
 /// Adds what came after the version, unless it is known, and what an older release passes over if it is put back: so the
@@ -182,6 +184,9 @@ mod tests {
             let task = connection.query_row(include_str!("sql/load_task.sql"), ["t"], hot).unwrap();
             assert_eq!((task.record.route, task.record.failed_on_route), (2, 3));
             assert!(task.primary.is_none() && task.record.ledger.cost_usd.is_zero());
+            let tokens: Option<u32> =
+                connection.query_row("SELECT tokens FROM bodies", [], |row| row.get(0)).unwrap();
+            assert_eq!(tokens, None);
         }
     }
 }

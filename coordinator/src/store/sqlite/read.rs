@@ -60,6 +60,7 @@ fn task_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
         max_attempts: policy.attempts_allowed(task.record.max_attempts),
         ledger: task.record.ledger,
         max_cost_usd: task.record.max_cost,
+        tokens: row.get(BODY + 11)?,
         why: row.get(BODY + 10)?,
         result: json(row, BODY + 8)?,
         last_failure: json(row, BODY + 9)?,
