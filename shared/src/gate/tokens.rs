@@ -187,13 +187,11 @@ impl Tokens {
         // Charged first: what lies in the bucket for them does so up to now.
         self.charge(tokens, rate, now_ms.saturating_mul(1_000));
         self.release(handed.taken, rate);
-        let tasks = u64::from(handed.tasks);
-        if tasks > 0 {
-            let milli = tokens.saturating_mul(MILLI);
-            self.mean_milli = Some(self.mean_milli.map_or(milli / tasks, |mean| {
-                mean.saturating_mul(MEAN_TASKS).saturating_add(milli) / (MEAN_TASKS + tasks)
-            }));
-        }
+        let (tasks, milli) = (u64::from(handed.tasks), tokens.saturating_mul(MILLI));
+        let Some(each) = milli.checked_div(tasks) else { return };
+        self.mean_milli = Some(self.mean_milli.map_or(each, |mean| {
+            mean.saturating_mul(MEAN_TASKS).saturating_add(milli) / (MEAN_TASKS + tasks)
+        }));
     }
 
     /// When something may pass (µs), if nothing becomes known before.
@@ -257,7 +255,6 @@ impl Gate {
 
     pub(super) fn release_tokens(&mut self, unused: u32) {
         if let Some(rate) = TokenRate::of(&self.settings) {
-            self.tokens.forget(self.seen_ms);
             self.tokens.release(unused, rate);
         }
     }
