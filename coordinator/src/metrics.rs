@@ -97,7 +97,8 @@ pub(crate) fn record_calls(labels: &BoundedLabels, dependency: Option<&str>, cal
 
 /// Gates by dependency, read when someone looks: their state as its place in [`State::ALL`], 0 open to 4 isolated. Of
 /// dependencies that share a label the one that lets least through is shown. One that was forgotten lets everything through.
-/// And how many of their tasks are out, where that is limited: of those that share a label, together.
+/// And how many of their tasks are out, and how many tokens are owed, where that is limited: of those that share a label,
+/// together.
 pub fn record_gates(labels: &BoundedLabels, gates: &[GateView]) {
     let mut worst: BTreeMap<Arc<str>, usize> = labels.known().into_iter().map(|label| (label, 0)).collect();
     for gate in gates {
@@ -115,6 +116,16 @@ pub fn record_gates(labels: &BoundedLabels, gates: &[GateView]) {
     for (label, in_flight) in out {
         metrics::gauge!("redrive_gate_in_flight", "dependency" => label.to_string())
             .set(f64::from(in_flight));
+    }
+    let mut owed: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+    for gate in gates {
+        if let Some(tokens) = gate.tokens_owed {
+            let shown = owed.entry(labels.label(&gate.dependency)).or_default();
+            *shown = shown.saturating_add(tokens);
+        }
+    }
+    for (label, tokens) in owed {
+        metrics::gauge!("redrive_gate_tokens_owed", "dependency" => label.to_string()).set(tokens as f64);
     }
     for (label, number) in worst {
         metrics::gauge!("redrive_gate_state", "dependency" => label.to_string()).set(number as f64);

@@ -70,6 +70,9 @@ pub const LEASE_MIN_MS: u64 = 1_000;
 pub const LEASE_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Most dollars that one attempt may cost, and that a task's own bound may be: more is a typing error.
 pub const COST_MAX_USD: u32 = 10_000;
+/// Most tokens that one attempt may be said to use: more than the largest windows of models, with room for a handler that calls
+/// several times.
+pub const TASK_TOKENS_MAX: u32 = 10_000_000;
 /// Times one task is put off (snoozed, or held at an isolated dependency) before a person is asked, where its policy says
 /// nothing: a task that looks again every 10 s for a whole day stays below.
 pub const DEFERRALS_DEFAULT: u32 = 10_000;

@@ -313,6 +313,9 @@ pub struct Lease {
     /// W3C trace context of the call that failed first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// Tokens that the attempt uses, by the caller's estimate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u32>,
     /// The caller's labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -369,6 +372,9 @@ pub struct TaskView {
     /// What it may cost before a failure sends it to a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_cost_usd: Option<Cost>,
+    /// Tokens that one attempt uses, by the caller's estimate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u32>,
     /// Why it is where it is, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,

@@ -129,10 +129,12 @@ async fn headers_say_what_a_dead_letter_is() {
     ] {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
     }
+    headers.insert("redrive-tokens".into(), AMQPValue::LongInt(12_000));
     dead_letter(&bench, &[0xff, 0x00], BasicProperties::default().with_headers(headers)).await;
     let task = bench.task_in("mine", "scheduled").await;
     assert_eq!((&task["queue"], &task["task_type"]), (&json!("billing"), &json!("charge")));
     assert_eq!((&task["dependency"], &task["group"]), (&json!("stripe/eu"), &json!("tenant-1")));
+    assert_eq!(task["tokens"], 12_000);
     assert_eq!(task["last_failure"]["class"], "rate_limited");
     let payload: &Value = &task["payload"];
     assert_eq!((&payload["encoding"], &payload["body"]), (&json!("base64"), &json!("/wA=")));

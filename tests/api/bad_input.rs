@@ -77,6 +77,8 @@ async fn bad_tasks_are_refused_one_by_one_and_say_where() {
         (json!({"payload": large}), 413, "payload_too_large", "tasks[0].payload"),
         (json!({"delay_ms": 1_000_000_000_000_u64}), 422, "invalid_value", "tasks[0].delay_ms"),
         (json!({"max_attempts": 0}), 422, "invalid_value", "tasks[0].max_attempts"),
+        (json!({"tokens": 0}), 422, "invalid_value", "tasks[0].tokens"),
+        (json!({"tokens": 10_000_001}), 422, "invalid_value", "tasks[0].tokens"),
         (json!({"max_cost_usd": 0}), 422, "invalid_value", "tasks[0].max_cost_usd"),
         (json!({"max_cost_usd": 10_000.01}), 422, "invalid_value", "tasks[0].max_cost_usd"),
         (

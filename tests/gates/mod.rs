@@ -5,6 +5,7 @@ mod in_flight;
 mod operators;
 mod several;
 mod storm;
+mod tokens;
 
 use redrive_shared::failure::FailureSignal;
 use redrive_shared::gate::{Settings, State};

@@ -24,6 +24,10 @@ async fn what_is_wrong_with_a_request_is_said_and_changes_nothing() {
         (set(json!({"max_in_flight": 0})), "invalid_value", "1 to 1000000"),
         (set(json!({"max_in_flight": 1_000_001})), "invalid_value", "1000001"),
         (set(json!({"max_in_flight": 1.5})), "invalid_value", "1.5"),
+        (set(json!({"tokens_per_minute": 0})), "invalid_value", "1 to 10000000000"),
+        (set(json!({"tokens_per_minute": 10_000_000_001_u64})), "invalid_value", "10000000001"),
+        (set(json!({"tokens_per_minute": 5, "tokens_default": 0})), "invalid_value", "1 to 10000000"),
+        (set(json!({"tokens_default": 5})), "invalid_value", "left out without `tokens_per_minute`"),
         (set(json!({"budget": {"ratio": -0.5}})), "invalid_value", "0 to 10"),
         (set(json!({"requests_per_hour": 5})), "unknown_field", "requests_per_minute"),
         (json!({"dependency": "d", "action": "open", "why": "x"}), "unknown_field", "why"),
@@ -63,6 +67,11 @@ async fn operators_see_and_move_gates_from_the_command_line() {
     assert_eq!(listed["gates"].as_array().map(Vec::len), Some(2));
     let (code, text) = gates(&["limit", "tool/pdf", "--max-in-flight", "8"]).await;
     assert!(code == Some(0) && text.contains("IN FLIGHT") && text.contains("0/8"), "{text}");
+    let limit = ["limit", "tool/pdf", "--tokens-per-minute", "200000", "--tokens-default", "900"];
+    let (code, text) = gates(&limit).await;
+    assert!(code == Some(0) && text.contains("TOKENS/MIN") && text.contains("200000"), "{text}");
+    let (code, text) = gates(&["limit", "tool/pdf", "--tokens-per-minute", "0"]).await;
+    assert!(code == Some(1) && text.contains("1 to 10000000000"), "{text}");
     let (code, text) = gates(&["limit", "tool/pdf", "--max-in-flight", "0"]).await;
     assert!(code == Some(1) && text.contains("1 to 1000000"), "{text}");
     let (code, text) = gates(&["limit", "tool/pdf", "--retry-ratio", "99"]).await;

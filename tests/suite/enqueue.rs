@@ -1,10 +1,10 @@
 //! How tasks come onto their queues.
 
-use redrive_coordinator::store::Enqueued;
+use redrive_coordinator::store::{Claim, Ending, Enqueued};
 use redrive_shared::failure::FailureClass;
 use redrive_shared::task::{AttemptEnd, FailureRecord, Priority, TaskState};
 
-use crate::support::{Bed, EnqueueExt, START_MS, failure, fixed_policy, name, task};
+use crate::support::{Bed, EnqueueExt, START_MS, claim_of, failure, fixed_policy, id, name, task};
 
 const CREATED: Enqueued = Enqueued::Created { state: TaskState::Scheduled, due_ms: START_MS };
 
@@ -38,7 +38,7 @@ pub async fn the_same_task_again_is_a_duplicate(bed: Bed) {
 
 pub async fn a_duplicate_of_a_finished_task_says_so_and_does_not_run_it_again(bed: Bed) {
     let lease = bed.put_and_take(task("t")).await;
-    bed.finish(&lease, redrive_coordinator::store::Ending::Done(None)).await;
+    bed.finish(&lease, Ending::Done(None)).await;
     assert!(matches!(bed.put(task("t")).await, Enqueued::Duplicate { state: TaskState::Succeeded, .. }));
     assert!(bed.take(1).await.is_empty());
 }
@@ -54,7 +54,7 @@ pub async fn an_id_with_other_contents_is_refused(bed: Bed) {
 
 pub async fn an_unknown_queue_is_refused(bed: Bed) {
     assert_eq!(bed.put(task("t").on("nowhere")).await, Enqueued::UnknownQueue);
-    assert!(bed.get(&crate::support::id("t")).await.unwrap().is_none());
+    assert!(bed.get(&id("t")).await.unwrap().is_none());
 }
 
 pub async fn a_batch_is_answered_item_by_item(bed: Bed) {
@@ -181,4 +181,27 @@ pub async fn everything_given_is_kept(bed: Bed) {
         (lease.deadline_at_ms, lease.due_at_ms, lease.timeout_ms),
         (START_MS + 90_000, START_MS, 600_000)
     );
+}
+
+pub async fn what_an_attempt_uses_is_told_with_each_of_them(mut bed: Bed) {
+    let mut given = task("t").needs("openai/acct/gpt");
+    given.spec.tokens = Some(10_000_000);
+    bed.put_all(vec![given, task("u").delay(600_000)]).await;
+    for run in 1..=3 {
+        let request = Claim { request_id: Some(name(&format!("r-{run}"))), ..claim_of(1) };
+        let lease = bed.claim_one(request.clone()).await.leases.remove(0);
+        assert_eq!((&*lease.id, lease.run, lease.tokens), ("t", run, Some(10_000_000)));
+        let again = bed.claim_one(request).await;
+        assert!(again.replayed && again.leases[0].tokens == lease.tokens);
+        bed.finish(&lease, Ending::Failed(failure(FailureClass::ServerError))).await;
+        bed.reopen().await;
+        assert_eq!(bed.view("t").await.tokens, Some(10_000_000));
+        bed.advance(60_000);
+    }
+    let mut listed: Vec<_> = bed.everything().await.into_iter().map(|task| (task.id, task.tokens)).collect();
+    listed.sort();
+    assert_eq!(listed, [(id("t"), Some(10_000_000)), (id("u"), None)], "who says nothing has none");
+    bed.cancel_one("t").await;
+    bed.advance(600_000);
+    assert_eq!(bed.take_one().await.tokens, None);
 }

@@ -44,6 +44,7 @@ macro_rules! with_behaviours {
                 a_failure_that_no_retry_can_mend_settles_at_once,
                 a_hint_past_the_deadline_escalates,
                 everything_given_is_kept,
+                what_an_attempt_uses_is_told_with_each_of_them,
             }
             claim {
                 tasks_of_a_lane_are_given_in_order_of_due_time,

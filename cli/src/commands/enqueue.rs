@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redrive_shared::cost::Cost;
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::limits::ATTEMPTS_MAX;
+use redrive_shared::limits::{ATTEMPTS_MAX, TASK_TOKENS_MAX};
 use redrive_shared::task::{Priority, TaskState};
 use redrive_shared::wire::{EnqueueRequest, EnqueueResult, EnqueueStatus, NewTask};
 use redrive_worker::client::{Client, ClientError};
@@ -27,8 +27,8 @@ With --failure, the task is work that has already failed: the failure is classif
 server in it decides when the task runs first. The same id with the same payload is one task, however often it is sent.
 
 With --jsonl, each line is a task: `id`, `queue`, `task_type`, `payload`, `dependency`, `group`, `priority`, `delay_ms`,
-`deadline_ms`, `max_attempts`, `retry`, `max_cost_usd`, `attempts_made`, `failure`, `labels`. A bad line is reported with its
-number, the others go on, and the exit code is 1.
+`deadline_ms`, `max_attempts`, `retry`, `max_cost_usd`, `tokens`, `attempts_made`, `failure`, `labels`. A bad line is reported
+with its number, the others go on, and the exit code is 1.
 
 Examples:
   redrive enqueue --queue reports --payload '{\"page\": 7}'
@@ -93,6 +93,10 @@ struct Single {
     /// US dollars at which a failure goes to a person instead of a retry.
     #[arg(long, value_name = "USD", value_parser = arguments::cost, allow_negative_numbers = true)]
     max_cost_usd: Option<Cost>,
+    /// Tokens that one attempt uses, by your estimate: counted where the dependency has a limit of tokens a minute.
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(TASK_TOKENS_MAX)))]
+    tokens: Option<u32>,
     /// Attempts that were made already.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     attempts_made: Option<u32>,
@@ -127,6 +131,7 @@ impl Single {
             max_attempts: self.max_attempts,
             retry: backoff.into_strategy()?,
             max_cost_usd: self.max_cost_usd,
+            tokens: self.tokens,
             attempts_made: self.attempts_made,
             failure: self.failure.map(|given| arguments::object("--failure", &given)).transpose()?,
             labels: self.labels.into_iter().collect(),
@@ -247,14 +252,16 @@ mod tests {
             "{\"http_status\":429}",
             "--attempts-made",
             "2",
+            "--tokens",
+            "12000",
         ];
         let args = parse(&flags).unwrap();
         let task = args.task.into_task(args.queue, args.backoff).unwrap();
         assert!(task.id.is_some());
         assert_eq!(task.payload.as_deref().map(RawValue::get), Some("{\"a\": 1.0}"));
         assert_eq!(
-            (task.delay_ms, task.priority, task.attempts_made),
-            (Some(90_000), Priority::Low, Some(2))
+            (task.delay_ms, task.priority, task.attempts_made, task.tokens),
+            (Some(90_000), Priority::Low, Some(2), Some(12_000))
         );
         assert_eq!(task.labels["c"], "d=e");
         assert_eq!(task.failure.unwrap().http_status, Some(429));
@@ -280,6 +287,7 @@ mod tests {
             (&["--delay", "-5s"], "is negative"),
             (&["--priority", "-1"], "[possible values: high, normal, low]"),
             (&["--max-attempts", "-1"], "is not in 1..=100"),
+            (&["--tokens", "0"], "is not in 1..=10000000"),
             (&["--max-cost-usd", "-1"], "more than 0"),
             (&["--max-cost-usd", "10001"], "at most 10000"),
             (&["--queue", "a b"], "contains ' '"),

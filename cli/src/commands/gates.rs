@@ -24,6 +24,7 @@ Limits hold over the whole fleet and stay until they are set again. What is left
 
 Examples:
   redrive gates limit openai/main/gpt --requests-per-minute 600
+  redrive gates limit openai/main/gpt --requests-per-minute 600 --tokens-per-minute 200000
   redrive gates limit tool/pdf --max-in-flight 8
   redrive gates limit tool/pdf --retry-ratio 0.1 --retry-floor 0.5
   redrive gates limit tool/pdf                    No limits any more";
@@ -85,6 +86,12 @@ struct Limit {
     /// Tasks that are leased at once, at most.
     #[arg(long, value_name = "N")]
     max_in_flight: Option<u32>,
+    /// Tokens that tasks handed out in any minute may use, as their producers estimate.
+    #[arg(long, value_name = "N")]
+    tokens_per_minute: Option<u64>,
+    /// What a task without an estimate counts, in tokens [default: nothing].
+    #[arg(long, value_name = "N", requires = "tokens_per_minute")]
+    tokens_default: Option<u32>,
     /// Retries for each first attempt of the last 60 s [default: 0.2].
     #[arg(long, value_name = "SHARE")]
     retry_ratio: Option<f64>,
@@ -106,7 +113,13 @@ impl Limit {
             floor_per_s: self.retry_floor.unwrap_or(default.floor_per_s),
             min_firsts: self.retry_min_firsts.unwrap_or(default.min_firsts),
         });
-        Settings { requests_per_minute: self.requests_per_minute, max_in_flight: self.max_in_flight, budget }
+        Settings {
+            requests_per_minute: self.requests_per_minute,
+            max_in_flight: self.max_in_flight,
+            tokens_per_minute: self.tokens_per_minute,
+            tokens_default: self.tokens_default,
+            budget,
+        }
     }
 }
 
@@ -155,9 +168,10 @@ fn table(gates: &[GateView], now_ms: i64) -> Rows {
         "FAILED",
         "LIMITED",
         "LIMIT/MIN",
+        "TOKENS/MIN",
         "IN FLIGHT",
     ];
-    let mut rows = Rows::new(headers).right([5, 6, 7, 8, 9, 10]);
+    let mut rows = Rows::new(headers).right([5, 6, 7, 8, 9, 10, 11]);
     for gate in gates {
         rows.push([
             (&gate.dependency).into(),
@@ -170,6 +184,7 @@ fn table(gates: &[GateView], now_ms: i64) -> Rows {
             gate.last_minute.failures.into(),
             gate.last_minute.limited.into(),
             Entry::or_dash(gate.settings.requests_per_minute),
+            Entry::or_dash(tokens(gate)),
             Entry::or_dash(in_flight(gate)),
         ]);
     }
@@ -180,6 +195,13 @@ fn table(gates: &[GateView], now_ms: i64) -> Rows {
 fn in_flight(gate: &GateView) -> Option<String> {
     let most = gate.settings.max_in_flight?;
     Some(format!("{}/{most}", gate.in_flight.unwrap_or(0)))
+}
+
+/// How many may be used, and how many were beyond that.
+fn tokens(gate: &GateView) -> Option<String> {
+    let most = gate.settings.tokens_per_minute?;
+    let owed = gate.tokens_owed.filter(|owed| *owed > 0);
+    Some(owed.map_or_else(|| most.to_string(), |owed| format!("{most} (owes {owed})")))
 }
 
 /// The reason; of an isolation what is wrong, and for whom.

@@ -7,7 +7,7 @@ use redrive_link::amqp::{Names, message};
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::failure::{FailureClass, FailureSignal};
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::limits::ATTEMPTS_MAX;
+use redrive_shared::limits::{ATTEMPTS_MAX, TASK_TOKENS_MAX};
 use redrive_shared::task::{Nonce, Priority, TaskState};
 use redrive_shared::wire::{EnqueueResult, EnqueueStatus, NewTask, Outcome, Settlement};
 use serde_json::value::{RawValue, to_raw_value};
@@ -116,6 +116,7 @@ pub(super) fn read(delivery: &Delivery, death: &Death) -> Result<NewTask, Proble
         attempts_made: Some(attempts(properties).unwrap_or(death.count)),
         failure: Some(failure(death, header(properties, message::ERROR))),
         traceparent: traceparent(properties),
+        tokens: tokens(properties)?,
         ..NewTask::default()
     })
 }
@@ -159,6 +160,22 @@ fn attempts(properties: &BasicProperties) -> Option<u32> {
         AMQPValue::LongLongInt(attempt) => u32::try_from((*attempt).clamp(1, ATTEMPTS_MAX.into())).ok(),
         _ => None,
     }
+}
+
+/// What it uses, where it says so; clients write numbers in all sizes.
+fn tokens(properties: &BasicProperties) -> Result<Option<u32>, Problem> {
+    let header = properties.headers().as_ref().and_then(|headers| headers.inner().get(message::TOKENS));
+    let number = match header {
+        None => return Ok(None),
+        Some(AMQPValue::LongLongInt(number)) => u32::try_from(*number).ok(),
+        Some(AMQPValue::LongInt(number)) => u32::try_from(*number).ok(),
+        Some(AMQPValue::LongUInt(number)) => Some(*number),
+        Some(AMQPValue::ShortInt(number)) => u32::try_from(*number).ok(),
+        Some(value) => text(value).and_then(|text| text.parse().ok()),
+    };
+    let detail =
+        format!("`{}` is no number; write a whole one, from 1 to {TASK_TOKENS_MAX}", message::TOKENS);
+    number.map(Some).ok_or_else(|| refused(message::TOKENS, &detail))
 }
 
 /// The lease under which a message was given back, if it was: its death is how that attempt ended.

@@ -44,7 +44,7 @@ fn write(json: &mut Vec<u8>, lease: &Lease) -> serde_json::Result<()> {
     #[rustfmt::skip]
     let Lease {
         id, epoch, nonce, lease_until_ms, lease_ms, due_at_ms, queue, task_type, type_version, payload, dependency, group,
-        priority, route, attempt, run, max_attempts, timeout_ms, deadline_at_ms, ledger, last_failure, traceparent, labels,
+        priority, route, attempt, run, max_attempts, timeout_ms, deadline_at_ms, ledger, last_failure, traceparent, tokens, labels,
     } = lease;
     json.push(b'{');
     write_fields!(json, id, epoch, nonce, lease_until_ms, lease_ms, due_at_ms, queue, task_type);
@@ -60,7 +60,7 @@ fn write(json: &mut Vec<u8>, lease: &Lease) -> serde_json::Result<()> {
     }
     close(json, b'}');
     json.push(b',');
-    write_options!(json, last_failure, traceparent);
+    write_options!(json, last_failure, traceparent, tokens);
     if !labels.is_empty() {
         write_fields!(json, labels);
     }
@@ -119,6 +119,7 @@ mod tests {
             },
             last_failure: None,
             traceparent: None,
+            tokens: None,
             labels: [].into(),
         }
     }
@@ -137,6 +138,7 @@ mod tests {
                 fingerprint: "f".into(),
             }),
             traceparent: Some("00-0-0-01".into()),
+            tokens: Some(12_000),
             labels: [("a\\".to_owned(), "b\"".to_owned()), ("c".to_owned(), "ü".to_owned())].into(),
             ..plain()
         }

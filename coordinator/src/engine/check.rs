@@ -10,7 +10,7 @@ use redrive_shared::limits::{
     ATTEMPTS_MAX, BATCH_MAX_ITEMS, CLAIM_AVOID_MAX, CLAIM_QUEUES_MAX, COST_MAX_USD, DELAY_MAX_MS,
     HEARTBEAT_BREAKERS_MAX, LABEL_VALUE_MAX_BYTES, LABELS_MAX, LEASE_MAX_MS, LEASE_MIN_MS, MESSAGE_MAX_BYTES,
     NAME_MAX_BYTES, PAYLOAD_MAX_BYTES, REASON_MAX_BYTES, RESULT_MAX_BYTES, ROUTE_MAX, SIGNAL_HEADERS_MAX,
-    SIGNAL_TEXT_MAX_BYTES, WAIT_MAX_MS,
+    SIGNAL_TEXT_MAX_BYTES, TASK_TOKENS_MAX, WAIT_MAX_MS,
 };
 use redrive_shared::wire::{ClaimRequest, Heartbeat, NewTask, Outcome};
 use serde_json::value::RawValue;
@@ -82,6 +82,9 @@ pub(super) fn new_task(task: &NewTask) -> Result<()> {
             "`max_cost_usd` must be more than 0 and at most {COST_MAX_USD}, in US dollars; leave it out for no bound"
         );
         return Err(invalid("max_cost_usd", detail));
+    }
+    if let Some(tokens) = task.tokens {
+        within("tokens", tokens.into(), 1, TASK_TOKENS_MAX.into(), " tokens")?;
     }
     if let Some(attempts_made) = task.attempts_made {
         within("attempts_made", attempts_made.into(), 0, ATTEMPTS_MAX.into(), "")?;

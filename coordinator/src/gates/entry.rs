@@ -1,6 +1,6 @@
 //! One gate as this coordinator knows it: what was read, what is not written yet, and what was taken from it.
 
-use redrive_shared::gate::{Change, Gate, Room, State};
+use redrive_shared::gate::{Change, Gate, Handed, Room, State};
 use redrive_shared::limits::RESTART_GRACE_MS;
 use redrive_shared::stored::LeftOut;
 use redrive_shared::task::Lease;
@@ -110,6 +110,11 @@ impl Entry {
         self.gate.settings().max_in_flight.is_some()
     }
 
+    /// Whether what was taken of it counts, used or not.
+    fn keeps_what_is_taken(&self) -> bool {
+        self.limits_in_flight() || self.gate.limits_tokens()
+    }
+
     /// What a claim was given of it, and how many more would have been taken.
     pub fn claimed(&mut self, given: Option<u32>, leases: &[&Lease], held_back: u32, now_ms: i64) {
         let count = |some: usize| u32::try_from(some).unwrap_or(u32::MAX);
@@ -122,6 +127,9 @@ impl Entry {
             for lease in leases {
                 self.begin(1, began_ms(lease.epoch), over_by_ms(lease), now_ms);
             }
+        }
+        if self.gate.limits_tokens() && !leases.is_empty() {
+            self.add(Event::Hand(handed(given, leases), now_ms), now_ms);
         }
         if let Some(given) = given {
             self.stock = self.stock.saturating_add(given.saturating_sub(firsts + retries));
@@ -148,7 +156,7 @@ impl Entry {
         let short = self.gate.retry_room(now_ms).is_some_and(|room| room == 0);
         let within_ms = match (&event, change, self.gate.state()) {
             (Event::Command(..) | Event::Set(_) | Event::Take(_), ..) | (_, Some(_), _) => 0,
-            (event, ..) if event.is_of_limit() && self.limits_in_flight() => 0,
+            (event, ..) if event.is_of_limit() && self.keeps_what_is_taken() => 0,
             (_, None, State::Canary | State::Ramp) => BUDGET_WITHIN_MS,
             (Event::Calls { retries, .. }, ..) if *retries > 0 && self.lent > 0 => BUDGET_WITHIN_MS,
             _ if short => BUDGET_WITHIN_MS,
@@ -167,7 +175,7 @@ impl Entry {
     /// What was taken of another state is worth nothing.
     fn waste(&mut self, now_ms: i64) {
         let unused = std::mem::take(&mut self.stock);
-        if unused > 0 && self.limits_in_flight() {
+        if unused > 0 && self.keeps_what_is_taken() {
             self.add(Event::Waste(unused), now_ms);
         }
     }
@@ -204,6 +212,10 @@ impl Entry {
                 *until_ms = (*until_ms).max(*later_ms);
                 *at_ms = *now_ms;
             }
+            (Some(Event::Hand(handed, at_ms)), Event::Hand(more, now_ms)) => {
+                handed.join(*more);
+                *at_ms = *now_ms;
+            }
             (
                 Some(Event::End { count, started_ms, at_ms }),
                 Event::End { count: more, started_ms: also_ms, at_ms: now_ms },
@@ -237,7 +249,9 @@ impl Entry {
             // It opened or shut by time: what was taken before is worth nothing.
             self.waste(now_ms);
         }
-        if self.stock > 0 && now_ms >= self.stock_ms + STOCK_KEPT_MS && self.wanted == 0 {
+        let idle = now_ms >= self.stock_ms + STOCK_KEPT_MS && self.wanted == 0;
+        // What was taken is more than it seemed, where what was leased of it has brought the gate into debt.
+        if self.stock > 0 && (idle || self.gate.tokens_owed(now_ms).is_some_and(|owed| owed > 0)) {
             let unused = std::mem::take(&mut self.stock);
             self.add(Event::GiveBack(unused), now_ms);
         }
@@ -337,7 +351,7 @@ impl Entry {
             if self.gate.room() == Room::Limited {
                 self.stock = self.stock.saturating_add(sending.granted);
                 self.stock_ms = now_ms;
-            } else if self.limits_in_flight() && sending.granted > 0 {
+            } else if self.keeps_what_is_taken() && sending.granted > 0 {
                 self.add(Event::Waste(sending.granted), now_ms);
             }
         }
@@ -435,6 +449,19 @@ impl Entry {
 /// Whether an operator sets the gate's limits.
 fn is_set(events: &[Event]) -> bool {
     events.iter().any(|event| matches!(event, Event::Set(_)))
+}
+
+/// What a claim was given and leased, in tokens.
+fn handed(given: Option<u32>, leases: &[&Lease]) -> Handed {
+    let count = |some: usize| u32::try_from(some).unwrap_or(u32::MAX);
+    let tasks = count(leases.len());
+    let tokens = leases.iter().filter_map(|lease| lease.tokens).map(u64::from);
+    Handed {
+        taken: tasks.min(given.unwrap_or(0)),
+        tasks,
+        unknown: count(leases.iter().filter(|lease| lease.tokens.is_none()).count()),
+        tokens: tokens.sum(),
+    }
 }
 
 /// When a lease is over at the latest: it is started before its end, may then take its time, and is spared for a while where

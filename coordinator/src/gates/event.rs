@@ -1,6 +1,6 @@
 //! What gates are told, and what happens to one.
 
-use redrive_shared::gate::{Change, Command, Gate, Heard, Settings, Signal};
+use redrive_shared::gate::{Change, Command, Gate, Handed, Heard, Settings, Signal};
 use redrive_shared::id::Name;
 
 /// How calls of a batch ended, gathered by dependency and agent, and which leases are over.
@@ -91,6 +91,8 @@ pub(super) enum Event {
         started_ms: i64,
         at_ms: i64,
     },
+    /// What was leased uses tokens.
+    Hand(Handed, i64),
     /// What was taken is worth nothing.
     Waste(u32),
     /// Nothing that is out stops to count before then.
@@ -103,11 +105,16 @@ impl Event {
         matches!(self, Self::End { .. } | Self::GiveBack(_) | Self::Waste(_) | Self::Set(_))
     }
 
-    /// Whether others must know it soon, where it is limited how many are out.
+    /// Whether others must know it soon, where it is limited how many are out or what they use.
     pub const fn is_of_limit(&self) -> bool {
         matches!(
             self,
-            Self::Begin { .. } | Self::End { .. } | Self::GiveBack(_) | Self::Waste(_) | Self::Spare(_)
+            Self::Begin { .. }
+                | Self::End { .. }
+                | Self::GiveBack(_)
+                | Self::Hand(..)
+                | Self::Waste(_)
+                | Self::Spare(_)
         )
     }
 }
@@ -141,6 +148,10 @@ pub(super) fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Chang
         }
         Event::End { count, started_ms, at_ms } => {
             gate.end(*count, *started_ms, at(at_ms));
+            None
+        }
+        Event::Hand(handed, at_ms) => {
+            gate.hand(*handed, at(at_ms));
             None
         }
         Event::Waste(unused) => {

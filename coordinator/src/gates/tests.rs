@@ -12,6 +12,7 @@ use crate::store::{GateCell, GateSwap, GateSwapped, Gates};
 mod adversity;
 mod late;
 mod newer;
+mod tokens;
 
 const T0: i64 = 1_700_000_000_000;
 
@@ -115,6 +116,7 @@ fn lease(failed: u32) -> redrive_shared::task::Lease {
         ledger: Ledger { failed, ..Ledger::default() },
         last_failure: None,
         traceparent: None,
+        tokens: None,
         labels: BTreeMap::new(),
     }
 }

@@ -21,6 +21,7 @@ pub(super) struct Contents {
     /// As its chain has it now.
     pub route: u32,
     pub traceparent: Option<String>,
+    pub tokens: Option<u32>,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -57,6 +58,7 @@ pub(super) fn lease(
         ledger: record.ledger,
         last_failure,
         traceparent: contents.traceparent,
+        tokens: contents.tokens,
         labels: contents.labels,
     }
 }

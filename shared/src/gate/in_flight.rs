@@ -217,6 +217,7 @@ impl Gate {
     /// What was taken is worth nothing, since the gate has changed: nobody is out because of it.
     pub fn waste(&mut self, unused: u32) {
         self.in_flight.give_back(unused);
+        self.release_tokens(unused);
     }
 }
 

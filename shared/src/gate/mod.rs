@@ -32,6 +32,9 @@
 //! **In flight.** Where it is limited how many tasks are out at once, what is taken counts until it was given back or its lease
 //! has ended ([`Gate::begin`], [`Gate::end`]); what nobody tells of stops to count by itself.
 //!
+//! **Tokens.** Where it is limited how many a minute are used, what is leased is charged with its callers' estimates, and while
+//! that is not paid off nothing passes ([`Gate::hand`]).
+//!
 //! **Budget.** Retries are bounded to a share of first attempts ([`Budget`]), once there are enough of those to tell.
 
 mod hear;
@@ -44,6 +47,7 @@ mod sample;
 mod set_back;
 mod settings;
 mod standing;
+mod tokens;
 
 use std::collections::VecDeque;
 
@@ -58,8 +62,12 @@ use self::phase::Phase;
 pub use self::phase::{Alarm, Change, Reason, State};
 pub use self::sample::Tally;
 use self::sample::{SAMPLE_MS, Sample};
-pub use self::settings::{Budget, MAX_IN_FLIGHT_MAX, REQUESTS_PER_MINUTE_MAX, Settings, SettingsError};
+pub use self::settings::{
+    Budget, MAX_IN_FLIGHT_MAX, REQUESTS_PER_MINUTE_MAX, Settings, SettingsError, TOKENS_PER_MINUTE_MAX,
+};
 pub use self::standing::{Barred, Standing};
+pub use self::tokens::Handed;
+use self::tokens::{TokenRate, Tokens};
 use crate::failure::FailureClass;
 use crate::id::Name;
 
@@ -127,6 +135,9 @@ pub struct Gate {
     /// Where that is limited.
     #[serde(default, skip_serializing_if = "InFlight::is_empty")]
     in_flight: InFlight,
+    /// Where those are limited.
+    #[serde(default, skip_serializing_if = "Tokens::is_empty")]
+    tokens: Tokens,
     /// Of a ramp.
     #[serde(default)]
     ramp_pace: Pace,
@@ -167,6 +178,7 @@ impl Default for Gate {
             strain: 0,
             pace: Pace::default(),
             in_flight: InFlight::default(),
+            tokens: Tokens::default(),
             ramp_pace: Pace::default(),
             full_per_s: None,
             before_refusal: None,
@@ -287,7 +299,9 @@ impl Gate {
     pub fn take(&mut self, wanted: u32, now_us: i64) -> u32 {
         let now_ms = now_us.div_euclid(1_000);
         self.mind_the_clock(now_ms);
+        let token_rate = TokenRate::of(&self.settings);
         let wanted = wanted.min(self.in_flight_room(now_ms));
+        let wanted = token_rate.map_or(wanted, |rate| self.tokens.tasks(wanted, rate, now_us));
         let wanted = match self.limit() {
             Some(rate) => self.pace.take(wanted, rate, now_us),
             None => wanted,
@@ -295,6 +309,9 @@ impl Gate {
         let granted = self.take_of_phase(wanted, now_us);
         if self.settings.max_in_flight.is_some() {
             self.in_flight.take(granted, now_ms);
+        }
+        if let Some(rate) = token_rate {
+            self.tokens.reserve(granted, rate, now_us);
         }
         granted
     }
@@ -318,7 +335,7 @@ impl Gate {
 
     /// Takes back what was taken and not used.
     pub fn give_back(&mut self, unused: u32) {
-        self.in_flight.give_back(unused);
+        self.waste(unused);
         if let Some(rate) = self.limit() {
             self.pace.give_back(unused, rate);
         }
@@ -332,6 +349,9 @@ impl Gate {
     /// When more may pass than now (ms), by time alone; none where only an event can bring that.
     pub fn next_ms(&self, now_ms: i64) -> Option<i64> {
         let limit_ms = self.limit().map_or(i64::MIN, |rate| div_up(self.pace.next_us(rate)));
+        let now_us = now_ms.saturating_mul(1_000);
+        let tokens_us = TokenRate::of(&self.settings).map(|rate| self.tokens.next_us(rate, now_us));
+        let tokens_ms = tokens_us.map_or(i64::MIN, div_up);
         let phase_ms = match self.phase {
             Phase::Isolated => return None,
             Phase::Open => i64::MIN,
@@ -343,7 +363,7 @@ impl Gate {
         };
         // The end of a lease may bring it earlier: that is an event.
         let full_ms = self.in_flight.next_ms(now_ms).filter(|_| self.is_full(now_ms)).unwrap_or(i64::MIN);
-        Some(limit_ms.max(phase_ms).max(full_ms)).filter(|at_ms| *at_ms != i64::MIN)
+        Some(limit_ms.max(phase_ms).max(full_ms).max(tokens_ms)).filter(|at_ms| *at_ms != i64::MIN)
     }
 
     /// When the budget lets more retries through (ms), at the latest.
@@ -353,6 +373,7 @@ impl Gate {
 
     /// Sets limits. What was let through stays counted; how many are out is counted from when that is limited.
     pub fn set(&mut self, settings: Settings) {
+        self.rate_tokens(&settings);
         self.settings = settings;
         if self.settings.max_in_flight.is_none() {
             self.in_flight = InFlight::default();
@@ -385,9 +406,10 @@ impl Gate {
                 Some(change)
             }
             Command::Reset => {
-                let in_flight = std::mem::take(&mut self.in_flight);
-                *self =
-                    Self { settings: self.settings.clone(), pace: self.pace, in_flight, ..Self::default() };
+                let (in_flight, tokens) =
+                    (std::mem::take(&mut self.in_flight), std::mem::take(&mut self.tokens));
+                let (settings, pace) = (self.settings.clone(), self.pace);
+                *self = Self { settings, pace, in_flight, tokens, ..Self::default() };
                 self.since_ms = now_ms;
                 (from != State::Open).then_some(Change { from, to: State::Open, reason: Reason::Operator })
             }

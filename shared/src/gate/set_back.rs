@@ -48,5 +48,6 @@ impl Gate {
         self.pace.set_back(by_ms);
         self.ramp_pace.set_back(by_ms);
         self.in_flight.set_back(by_ms);
+        self.tokens.set_back(by_ms);
     }
 }

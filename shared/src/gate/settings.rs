@@ -3,11 +3,16 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::limits::TASK_TOKENS_MAX;
+
 /// Highest rate that can be set.
 pub const REQUESTS_PER_MINUTE_MAX: u32 = 10_000_000;
 
 /// Most tasks at once that can be set.
 pub const MAX_IN_FLIGHT_MAX: u32 = 1_000_000;
+
+/// Highest rate of tokens that can be set.
+pub const TOKENS_PER_MINUTE_MAX: u64 = 10_000_000_000;
 
 /// Limits of one dependency, over the whole fleet. Left out: no limit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -20,6 +25,13 @@ pub struct Settings {
     /// Tasks that may be leased at once, 1 to 1,000,000. Leases that were given before it was set do not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<u32>,
+    /// Tokens that tasks handed out in any minute may use by their `tokens`, 1 to 10,000,000,000. What is handed out last may go
+    /// beyond it; that is paid off before anything else passes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_minute: Option<u64>,
+    /// With `tokens_per_minute`: what a task counts that was enqueued without `tokens`, 1 to 10,000,000. Left out: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_default: Option<u32>,
     /// The retry budget; left out: the default one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
@@ -61,7 +73,7 @@ pub struct SettingsError {
 impl Settings {
     /// Whether what passes has to be counted.
     pub(super) const fn is_counted(&self) -> bool {
-        self.requests_per_minute.is_some() || self.max_in_flight.is_some()
+        self.requests_per_minute.is_some() || self.max_in_flight.is_some() || self.tokens_per_minute.is_some()
     }
 
     /// Checks every number.
@@ -76,6 +88,16 @@ impl Settings {
         if let Some(most) = self.max_in_flight {
             let good = (1..=MAX_IN_FLIGHT_MAX).contains(&most);
             check("max_in_flight", most, good, "1 to 1000000, or left out for no limit")?;
+        }
+        if let Some(per_minute) = self.tokens_per_minute {
+            let good = (1..=TOKENS_PER_MINUTE_MAX).contains(&per_minute);
+            check("tokens_per_minute", per_minute, good, "1 to 10000000000, or left out for no limit")?;
+        }
+        if let Some(each) = self.tokens_default {
+            let good = (1..=TASK_TOKENS_MAX).contains(&each);
+            check("tokens_default", each, good, "1 to 10000000, or left out to count nothing")?;
+            let must = "left out without `tokens_per_minute`";
+            check("tokens_default", each, self.tokens_per_minute.is_some(), must)?;
         }
         let Some(budget) = self.budget else { return Ok(()) };
         check("budget.ratio", budget.ratio, (0.0..=10.0).contains(&budget.ratio), "0 to 10")?;

@@ -31,6 +31,9 @@ pub struct GateView {
     /// Tasks that are out, where `max_in_flight` is set: leased, or about to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<u32>,
+    /// Tokens that were handed out beyond `tokens_per_minute` and are not paid off, where that is set: nothing passes meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_owed: Option<u64>,
     /// What a person has to mend, while it is isolated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarm: Option<Alarm>,
@@ -55,6 +58,7 @@ impl GateView {
             rate_per_s: gate.rate_per_s(now_ms),
             retries_left: gate.retry_room(now_ms),
             in_flight: gate.in_flight(now_ms),
+            tokens_owed: gate.tokens_owed(now_ms),
             alarm: gate.alarm().cloned(),
             last_minute: gate.tally(now_ms),
             settings: gate.settings().clone(),

@@ -59,6 +59,10 @@ pub struct NewTask {
     /// report, goes to a person instead of a retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_cost_usd: Option<Cost>,
+    /// Tokens that one attempt uses by the caller's estimate, 1 to 10,000,000: prompt and answer together, over all of its calls.
+    /// Counted where a dependency has a limit of tokens a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u32>,
     /// Attempts that the caller has already made; counted against `max_attempts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts_made: Option<u32>,

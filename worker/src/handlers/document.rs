@@ -36,6 +36,8 @@ struct Document<'a> {
     last_failure: Option<&'a FailureRecord>,
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<u32>,
     labels: &'a BTreeMap<String, String>,
 }
 
@@ -63,6 +65,7 @@ pub(super) fn document(lease: &Lease, agent: &Name) -> Vec<u8> {
         group: lease.group.as_ref(),
         last_failure: lease.last_failure.as_ref(),
         traceparent: lease.traceparent.as_deref(),
+        tokens: lease.tokens,
         labels: &lease.labels,
     };
     // Serialising strings, numbers and JSON that is valid already cannot fail.
@@ -100,6 +103,7 @@ pub(super) mod tests {
             ledger: Ledger::default(),
             last_failure: None,
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            tokens: Some(12_000),
             labels: BTreeMap::new(),
         }
     }
@@ -113,6 +117,6 @@ pub(super) mod tests {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["id"], "order-17/charge");
         assert_eq!(value["nonce"], "0000000000000007");
-        assert_eq!(value["attempt"], 2);
+        assert_eq!((&value["attempt"], &value["tokens"]), (&2.into(), &12_000.into()));
     }
 }

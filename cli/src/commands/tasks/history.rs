@@ -51,6 +51,7 @@ fn facts(task: &TaskView, now_ms: i64) -> Vec<(&'static str, String)> {
         task.dependency
             .as_ref()
             .map(|name| ("dependency", dependency(name, task.primary.as_ref(), task.route))),
+        task.tokens.map(|tokens| ("tokens", format!("{tokens} an attempt, as estimated"))),
         task.group.as_ref().map(|name| ("group", name.to_string())),
         Some(("enqueued", when(task.enqueued_at_ms))),
         runs_next,

@@ -32,6 +32,7 @@ fn task(id: &str, state: TaskState, failed: u32, class: FailureClass) -> TaskVie
         ledger: Ledger { failed, ..Ledger::default() },
         retry: None,
         max_cost_usd: None,
+        tokens: None,
         why: None,
         result: None,
         last_failure,

@@ -54,6 +54,7 @@ fn task(id: &str, state: TaskState, history: Vec<AttemptRecord>) -> TaskView {
         ledger: Ledger { failed: u32::try_from(failures).unwrap(), ..Ledger::default() },
         retry: None,
         max_cost_usd: None,
+        tokens: None,
         why: None,
         result: None,
         last_failure: None,

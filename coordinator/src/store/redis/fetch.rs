@@ -159,6 +159,7 @@ pub(super) fn lease(
         type_version: task.meta.type_version,
         payload: RawValue::from_string(payload.to_owned()).map_err(|_| corrupt("payload"))?,
         traceparent: task.meta.traceparent.clone(),
+        tokens: task.meta.tokens,
         labels: task.meta.labels.clone(),
     };
     Ok(views::lease(id.clone(), &task.record, lane(task)?, contents, last_failure, policy, lease_ms))

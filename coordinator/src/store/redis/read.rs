@@ -95,6 +95,7 @@ impl Inner {
             ledger: record.ledger,
             retry: record.strategy.as_deref().cloned(),
             max_cost_usd: record.max_cost,
+            tokens: task.meta.tokens,
             why,
             result: None,
             last_failure: newest.find_map(|line| line.failure),

@@ -143,6 +143,8 @@ pub(super) struct Meta {
     pub labels: BTreeMap<String, String>,
     #[prost(uint64, optional, tag = "11")]
     max_cost_micros: Option<u64>,
+    #[prost(uint32, optional, tag = "12")]
+    pub tokens: Option<u32>,
     /// The task's own backoff, as JSON.
     #[prost(string, optional, tag = "13")]
     strategy: Option<String>,
@@ -234,6 +236,7 @@ impl Meta {
             traceparent: task.spec.traceparent.clone(),
             labels: task.spec.labels.clone(),
             max_cost_micros: task.spec.max_cost_usd.map(Cost::micros),
+            tokens: task.spec.tokens,
             // Numbers and a name: they always serialise.
             strategy: task.spec.retry.as_ref().and_then(|retry| serde_json::to_string(retry).ok()),
         }

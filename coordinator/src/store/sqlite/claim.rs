@@ -155,6 +155,7 @@ fn contents(row: &Row<'_>) -> rusqlite::Result<Contents> {
         route: row.get(25)?,
         traceparent: row.get(HOT_COLUMNS + 3)?,
         labels: json(row, HOT_COLUMNS + 4)?.unwrap_or_default(),
+        tokens: row.get(HOT_COLUMNS + 5)?,
     })
 }
 

@@ -124,6 +124,7 @@ fn insert_body(tx: &Tx<'_>, seq: i64, task: &Enqueue, hash: &[u8]) -> rusqlite::
         task.spec.route,
         task.spec.traceparent,
         labels,
+        task.spec.tokens,
     ])?;
     Ok(())
 }

@@ -87,7 +87,9 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
         "SELECT EXISTS (SELECT 1 FROM pragma_table_info('tasks') WHERE name = 'in_transaction')";
     add(connection, transactions, include_str!("sql/add_transactions.sql"))?;
     let strategies = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('tasks') WHERE name = 'strategy')";
-    add(connection, strategies, include_str!("sql/add_strategies.sql"))
+    add(connection, strategies, include_str!("sql/add_strategies.sql"))?;
+    let tokens = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('bodies') WHERE name = 'tokens')";
+    add(connection, tokens, include_str!("sql/add_tokens.sql"))
 }
 
 /// Adds what came after the version, unless it is known, and what an older release passes over if it is put back: so the
@@ -190,6 +192,9 @@ mod tests {
             let task = connection.query_row(include_str!("sql/load_task.sql"), ["t"], hot).unwrap();
             assert_eq!((task.record.route, task.record.failed_on_route), (2, 3));
             assert!(task.primary.is_none() && task.record.ledger.cost_usd.is_zero());
+            let tokens: Option<u32> =
+                connection.query_row("SELECT tokens FROM bodies", [], |row| row.get(0)).unwrap();
+            assert_eq!(tokens, None);
         }
     }
 }

@@ -62,6 +62,7 @@ fn task_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
         ledger: task.record.ledger,
         retry: task.record.strategy.map(|strategy| *strategy),
         max_cost_usd: task.record.max_cost,
+        tokens: row.get(BODY + 11)?,
         why: row.get(BODY + 10)?,
         result: json(row, BODY + 8)?,
         last_failure: json(row, BODY + 9)?,

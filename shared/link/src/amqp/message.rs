@@ -32,6 +32,8 @@ pub const TASK_TYPE: &str = "redrive-type";
 pub const DEPENDENCY: &str = "redrive-dependency";
 /// Tenant or fairness key.
 pub const GROUP: &str = "redrive-group";
+/// Tokens that one attempt uses, as a number or as text.
+pub const TOKENS: &str = "redrive-tokens";
 /// What went wrong, in the words of the consumer that gave up on the message.
 pub const ERROR: &str = "redrive-error";
 /// Which attempt this is, from 1.

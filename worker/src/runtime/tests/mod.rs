@@ -91,6 +91,7 @@ pub(super) fn lease(id: &str, payload: &str) -> Lease {
         ledger: Ledger::default(),
         last_failure: None,
         traceparent: None,
+        tokens: None,
         labels: BTreeMap::new(),
     }
 }

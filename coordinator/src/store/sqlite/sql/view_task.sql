@@ -7,6 +7,7 @@ SELECT t.seq, t.lane, t.state, t.epoch, t.nonce, t.due_ms, t.lease_until_ms, t.s
        b.task_type, b.payload, b.labels, q.name, q.policy, l.priority, l.dependency, l.grp,
        (SELECT result FROM results r WHERE r.seq = t.seq),
        (SELECT a.failure FROM attempts a WHERE a.seq = t.seq AND a.failure IS NOT NULL ORDER BY a.entry DESC LIMIT 1),
-       (SELECT a.why FROM attempts a WHERE a.seq = t.seq ORDER BY a.entry DESC LIMIT 1)
+       (SELECT a.why FROM attempts a WHERE a.seq = t.seq ORDER BY a.entry DESC LIMIT 1),
+       b.tokens
 FROM tasks t JOIN bodies b ON b.seq = t.seq JOIN lanes l ON l.lane = t.lane JOIN queues q ON q.queue = l.queue
 WHERE t.id = ?1
