@@ -10,6 +10,7 @@ use super::*;
 use crate::store::{GateCell, GateSwap, GateSwapped, Gates};
 
 mod adversity;
+mod queues;
 
 const T0: i64 = 1_700_000_000_000;
 
@@ -373,7 +374,7 @@ fn claim_some(book: &mut Book, shelf: &mut Shelf, now_ms: i64) -> u32 {
 
 fn end(book: &mut Book, began_ms: i64, now_ms: i64) {
     let mut told = Told::default();
-    told.end(&dependency(), began_ms);
+    told.end(&Name::new("q").unwrap(), Some(&dependency()), began_ms);
     book.hear(told, now_ms);
 }
 

@@ -79,8 +79,11 @@ impl GateView {
 /// Every gate.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct GatesReply {
-    /// By dependency.
+    /// Those of dependencies, by name.
     pub gates: Vec<GateView>,
+    /// Those of queues that have limits, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<GateView>,
 }
 
 /// What to do with a gate.
@@ -99,12 +102,16 @@ pub enum GateAction {
     Set,
 }
 
-/// Changes the gate of a dependency.
+/// Changes the gate of a dependency or of a queue: exactly one of the two is named.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GateRequest {
     /// Whose gate; one that nobody has called yet may be named too.
-    pub dependency: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependency: Option<Name>,
+    /// Whose gate. It has `requests_per_minute` and `max_in_flight`, and no action but `set`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Name>,
     /// What to do with it.
     pub action: GateAction,
     /// With `shut`: for how long, in milliseconds, 1 to 86,400,000 (24 h).
@@ -116,8 +123,19 @@ pub struct GateRequest {
 }
 
 impl GateRequest {
-    /// An action that needs nothing else.
+    /// An action on a dependency's gate that needs nothing else.
     pub const fn new(dependency: Name, action: GateAction) -> Self {
-        Self { dependency, action, for_ms: None, settings: None }
+        Self { dependency: Some(dependency), queue: None, action, for_ms: None, settings: None }
+    }
+
+    /// Sets a queue's limits.
+    pub const fn of_queue(queue: Name, settings: Settings) -> Self {
+        Self {
+            dependency: None,
+            queue: Some(queue),
+            action: GateAction::Set,
+            for_ms: None,
+            settings: Some(settings),
+        }
     }
 }
