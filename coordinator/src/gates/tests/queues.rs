@@ -174,3 +174,71 @@ fn what_lay_unused_for_too_long_is_not_handed_out() {
     ask(&mut book, T0 + 800);
     assert_eq!(write(&mut book, &mut shelf, T0 + 800), [of_queue()], "it can be taken again");
 }
+
+/// A coordinator at which one worker always waits for a task that needs the dependency.
+#[derive(Default)]
+struct Side {
+    book: Book,
+    /// What held its claim back last: it tries again when that lets something through.
+    held_back: Option<Scope>,
+    /// Until when its worker is busy, and since when.
+    busy: Option<(i64, i64)>,
+    finished: u32,
+}
+
+impl Side {
+    fn step(&mut self, shelf: &mut Shelf, now_ms: i64) {
+        self.book.learn(shelf.all(), now_ms);
+        self.keep(shelf, now_ms);
+        if self.busy.is_some() || self.held_back.is_some() {
+            return;
+        }
+        let restrictions = restrict(&mut self.book, &queue(), now_ms);
+        let shut = |scope: &Scope| restrictions.iter().any(|one| one.scope == *scope && one.any == Some(0));
+        self.held_back = [of_queue(), scope()].into_iter().find(shut);
+        let leases = if self.held_back.is_none() { vec![lease_at(now_ms)] } else { Vec::new() };
+        if self.held_back.is_none() {
+            self.busy = Some((now_ms + 30, now_ms));
+        }
+        let claimed =
+            Claimed { leases, held_back: self.held_back.iter().cloned().collect(), ..Claimed::default() };
+        self.book.claimed(&restrictions, &[claim(1)], &[claimed], now_ms);
+        self.keep(shelf, now_ms);
+    }
+
+    fn keep(&mut self, shelf: &mut Shelf, now_ms: i64) {
+        let through = write(&mut self.book, shelf, now_ms);
+        self.held_back.take_if(|scope| through.contains(scope));
+    }
+
+    /// When the lease began that is over by now.
+    fn finish(&mut self, now_ms: i64) -> Option<i64> {
+        let (_, began_ms) = self.busy.take_if(|(until_ms, _)| *until_ms <= now_ms)?;
+        self.finished += 1;
+        Some(began_ms)
+    }
+}
+
+#[test]
+fn coordinators_that_wait_for_the_same_two_limits_both_go_on() {
+    let mut shelf = Shelf::default();
+    let mut first = set(at_once(1), &mut shelf);
+    assert_eq!(first.order(&scope(), Order::Set(at_once(1)), oneshot::channel().0, T0), Ok(()));
+    write(&mut first, &mut shelf, T0);
+    let mut sides = [Side::default(), Side::default()];
+    for step in 0..6_000 {
+        let now_ms = T0 + 10 + step * 5;
+        for place in 0..2 {
+            sides[place].step(&mut shelf, now_ms);
+            // The other one hears of the end.
+            if let Some(began_ms) = sides[place].finish(now_ms) {
+                let other = &mut sides[1 - place];
+                let mut told = other.book.told();
+                told.end(&queue(), Some(&dependency()), began_ms);
+                other.book.hear(told, now_ms);
+            }
+        }
+    }
+    let finished = sides.each_ref().map(|side| side.finished);
+    assert!(finished.iter().all(|finished| *finished >= 10), "{finished:?} in 30 s");
+}
