@@ -13,7 +13,7 @@ use futures_util::future::Either;
 use futures_util::stream::FuturesUnordered;
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem};
-use redrive_shared::gate::Signal;
+use redrive_shared::gate::{Scope, Signal};
 use redrive_shared::id::Name;
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::limits::WAITING_CLAIMS_MAX;
@@ -22,7 +22,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::alarm::Alarm;
-use crate::gates::{Keeper, Told, began_ms};
+use crate::gates::{Keeper, began_ms};
 use crate::store::{Claim, Claimed, Ending, Settle, Settled, Store};
 use crate::watch::Watchers;
 
@@ -57,8 +57,8 @@ struct Line {
     waiters: VecDeque<Waiter>,
     /// From when on it is worth trying.
     try_at_ms: i64,
-    /// Dependencies whose gates held something back from it, until they let more through.
-    held_back: HashSet<Name>,
+    /// Whose gates held something back from it, until they let more through.
+    held_back: HashSet<Scope>,
     /// Waves under way that have waiters of it: until they are back it is kept, to remember what is announced meanwhile.
     under_way: usize,
 }
@@ -203,12 +203,12 @@ impl Dispatcher {
         self.alarm.set_earlier(i64::MIN);
     }
 
-    /// The gates of these dependencies let more through: lines from which they held something back try again.
-    pub fn let_through(&self, dependencies: &[Name]) {
-        let dependencies: HashSet<&Name> = dependencies.iter().collect();
+    /// The gates of these let more through: lines from which they held something back try again.
+    pub fn let_through(&self, scopes: &[Scope]) {
+        let scopes: HashSet<&Scope> = scopes.iter().collect();
         let mut concerned = false;
         for line in self.lock().lines.values_mut() {
-            if line.held_back.iter().any(|name| dependencies.contains(name)) {
+            if line.held_back.iter().any(|scope| scopes.contains(scope)) {
                 line.held_back.clear();
                 line.try_at_ms = i64::MIN;
                 concerned = true;
@@ -292,7 +292,7 @@ impl Dispatcher {
             return self.fail(wave, &Problem::from(error));
         }
         let claims: Vec<Claim> = wave.iter().map(|(_, waiter)| waiter.claim.clone()).collect();
-        let gates = self.gates.restrict(claims.iter().map(|claim| claim.max).sum());
+        let gates = self.gates.restrict(&claims);
         match self.store.claim(claims.clone(), &gates).await {
             Ok(results) => {
                 self.learn_held_back(&wave, &results);
@@ -430,13 +430,13 @@ impl Dispatcher {
             .collect();
         match self.store.settle(batch).await {
             Ok(settled) => {
-                let mut told = Told::default();
+                let mut told = self.gates.told();
                 for (began_ms, outcome) in began.into_iter().zip(settled) {
                     if let Settled::Applied { due_ms, queue, dependency, agent, .. } = outcome {
-                        if let Some(dependency) = dependency {
-                            told.add(&dependency, Signal::NotMade, agent.as_ref(), began_ms);
-                            told.end(&dependency, began_ms);
+                        if let Some(dependency) = &dependency {
+                            told.add(dependency, Signal::NotMade, agent.as_ref(), began_ms);
                         }
+                        told.end(&queue, dependency.as_ref(), began_ms);
                         self.announce(&queue, due_ms);
                     }
                 }

@@ -1,4 +1,4 @@
-//! `redrive gates`: what holds the whole fleet back from a dependency.
+//! `redrive gates`: what holds the whole fleet back from a dependency, or from a queue.
 
 use comfy_table::Color;
 use redrive_shared::gate::{Budget, Settings, State};
@@ -17,19 +17,22 @@ Examples:
   redrive gates list
   redrive gates open anthropic/main/opus          After the credential was renewed
   redrive gates shut tool/pdf --for 20m           Before its maintenance
-  redrive gates limit openai/main/gpt --requests-per-minute 600";
+  redrive gates limit openai/main/gpt --requests-per-minute 600
+  redrive gates limit --queue emails --max-in-flight 8";
 
 const LIMIT_HELP: &str = "\
-Limits hold over the whole fleet and stay until they are set again. What is left out is no limit, or the default budget.
+Limits hold over the whole fleet and stay until they are set again. What is left out is no limit, or the default budget. Those
+of a queue hold for all of its tasks, whatever they need, beside those of their dependencies; it has no retry budget.
 
 Examples:
   redrive gates limit openai/main/gpt --requests-per-minute 600
   redrive gates limit openai/main/gpt --requests-per-minute 600 --tokens-per-minute 200000
   redrive gates limit tool/pdf --max-in-flight 8
+  redrive gates limit --queue emails --requests-per-minute 120 --max-in-flight 8
   redrive gates limit tool/pdf --retry-ratio 0.1 --retry-floor 0.5
   redrive gates limit tool/pdf                    No limits any more";
 
-/// See, open, shut and limit the gates of dependencies.
+/// See, open, shut and limit the gates of dependencies, and the limits of queues.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
@@ -39,7 +42,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// List the gate of every dependency that is called or has limits.
+    /// List the gate of every dependency that is called or has limits, and every queue that has limits.
     #[command(
         after_help = "Example:\n  redrive gates list --json | jq '.gates[] | select(.state != \"open\")'"
     )]
@@ -71,15 +74,19 @@ enum Action {
         /// The dependency.
         dependency: Name,
     },
-    /// Set the limits of a dependency.
-    #[command(after_help = LIMIT_HELP)]
+    /// Set the limits of a dependency or of a queue.
+    #[command(visible_alias = "set", after_help = LIMIT_HELP)]
     Limit(Limit),
 }
 
 #[derive(Debug, clap::Args)]
 struct Limit {
     /// The dependency.
-    dependency: Name,
+    #[arg(required_unless_present = "queue", conflicts_with = "queue")]
+    dependency: Option<Name>,
+    /// The queue, in place of a dependency.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["retry_ratio", "retry_floor", "retry_min_firsts"])]
+    queue: Option<Name>,
     /// Tasks handed out in any minute, at most.
     #[arg(long, value_name = "N")]
     requests_per_minute: Option<u32>,
@@ -133,15 +140,17 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         Action::Isolate { dependency } => GateRequest::new(dependency, GateAction::Isolate),
         Action::Reset { dependency } => GateRequest::new(dependency, GateAction::Reset),
         Action::Limit(limit) => {
-            let settings = Some(limit.settings());
-            GateRequest { settings, ..GateRequest::new(limit.dependency, GateAction::Set) }
+            let (settings, action, for_ms) = (Some(limit.settings()), GateAction::Set, None);
+            GateRequest { dependency: limit.dependency, queue: limit.queue, action, for_ms, settings }
         }
     };
     let view = context.client()?.change_gate(&request).await?;
     if context.output.json {
         return context.output.value(&view);
     }
-    Ok(context.output.table(table(&[view], context.now_ms()))?)
+    let views = [view];
+    let rows = if views[0].queue.is_some() { queues(&views) } else { table(&views, context.now_ms()) };
+    Ok(context.output.table(rows)?)
 }
 
 async fn list(context: &Context) -> anyhow::Result<()> {
@@ -151,9 +160,26 @@ async fn list(context: &Context) -> anyhow::Result<()> {
     }
     if reply.gates.is_empty() {
         context.output.say("no dependency was called in the last ten minutes: a gate comes with the first task that names one");
-        return Ok(());
+    } else {
+        context.output.table(table(&reply.gates, context.now_ms()))?;
     }
-    Ok(context.output.table(table(&reply.gates, context.now_ms()))?)
+    if !reply.queues.is_empty() {
+        context.output.table(queues(&reply.queues))?;
+    }
+    Ok(())
+}
+
+/// The limits of queues.
+fn queues(gates: &[GateView]) -> Rows {
+    let mut rows = Rows::new(["QUEUE", "LIMIT/MIN", "IN FLIGHT"]).right([1, 2]);
+    for gate in gates {
+        rows.push([
+            Entry::or_dash(gate.queue.as_ref()),
+            Entry::or_dash(gate.settings.requests_per_minute),
+            Entry::or_dash(in_flight(gate)),
+        ]);
+    }
+    rows
 }
 
 fn table(gates: &[GateView], now_ms: i64) -> Rows {
@@ -174,7 +200,7 @@ fn table(gates: &[GateView], now_ms: i64) -> Rows {
     let mut rows = Rows::new(headers).right([5, 6, 7, 8, 9, 10, 11]);
     for gate in gates {
         rows.push([
-            (&gate.dependency).into(),
+            Entry::or_dash(gate.dependency.as_ref()),
             state(gate.state),
             Entry::or_dash(gate.reason.map(|reason| why(gate, reason.as_str()))),
             Entry::or_dash(gate.since_ms.map(|at_ms| from_now(at_ms, now_ms))),

@@ -1,6 +1,6 @@
 //! One gate as this coordinator knows it: what was read, what is not written yet, and what was taken from it.
 
-use redrive_shared::gate::{Change, Gate, Handed, Room, State};
+use redrive_shared::gate::{Change, Gate, Handed, Room, State, USED_WITHIN_MS};
 use redrive_shared::limits::RESTART_GRACE_MS;
 use redrive_shared::stored::LeftOut;
 use redrive_shared::task::Lease;
@@ -14,8 +14,12 @@ const WRITE_WITHIN_MS: i64 = 2_000;
 const BUDGET_WITHIN_MS: i64 = 200;
 /// Calls that were handed out within so many ms are told as one: a gate that shut meanwhile asks how many were before that.
 const CALLS_TOGETHER_MS: i64 = 500;
-/// How long something taken may lie unused.
-const STOCK_KEPT_MS: i64 = 1_000;
+/// How long something taken may lie unused, in ms, and how much less at random: two coordinators that each have what the
+/// other waits for do not give it back, and take the other, at the same time for ever. A claim has the rest of
+/// [`USED_WITHIN_MS`] to hand it out.
+const STOCK_KEPT_MS: i64 = USED_WITHIN_MS * 3 / 4;
+/// See [`STOCK_KEPT_MS`].
+const STOCK_SPREAD_MS: i64 = 250;
 /// Most events of one gate that wait to be written. Beyond it the gate has changed here, and others hear of no more.
 const PENDING_MAX: usize = 1_000;
 /// The shortest time between two looks at a gate that lets nothing through, in ms.
@@ -36,9 +40,9 @@ pub(super) struct Entry {
     sending: Option<Sending>,
     /// When it is sent again as it was: nobody knows whether it was written.
     resend_at_ms: Option<i64>,
-    /// Taken and not used.
+    /// Taken and not used, and until when it may be.
     stock: u32,
-    stock_ms: i64,
+    stock_until_ms: i64,
     /// Retries that claims under way may get of the budget.
     lent: u32,
     /// How many more tasks claims that wait would take.
@@ -91,7 +95,10 @@ impl Entry {
         self.gate.advance(now_ms);
         let any = match self.gate.room() {
             Room::Free => None,
-            Room::Limited => Some(std::mem::take(&mut self.stock)),
+            Room::Limited => {
+                self.let_lapse(now_ms);
+                Some(std::mem::take(&mut self.stock))
+            }
             Room::Shut => Some(0),
         };
         let left = self.gate.retry_room(now_ms).map(|room| room.saturating_sub(self.lent));
@@ -115,14 +122,18 @@ impl Entry {
         self.limits_in_flight() || self.gate.limits_tokens()
     }
 
-    /// What a claim was given of it, and how many more would have been taken.
-    pub fn claimed(&mut self, given: Option<u32>, leases: &[&Lease], held_back: u32, now_ms: i64) {
-        let count = |some: usize| u32::try_from(some).unwrap_or(u32::MAX);
+    /// Its dependency is called for these tasks.
+    pub fn called(&mut self, leases: &[&Lease], now_ms: i64) {
         let retries = count(leases.iter().filter(|lease| lease.ledger.was_tried()).count());
         let firsts = count(leases.len()) - retries;
         if firsts + retries > 0 {
             self.add(Event::Calls { firsts, retries, at_ms: now_ms }, now_ms);
         }
+    }
+
+    /// What a claim was given of it, and how many more would have been taken.
+    pub fn claimed(&mut self, given: Option<u32>, leases: &[&Lease], held_back: u32, now_ms: i64) {
+        let used = count(leases.len());
         if self.limits_in_flight() {
             for lease in leases {
                 self.begin(1, began_ms(lease.epoch), over_by_ms(lease), now_ms);
@@ -132,11 +143,11 @@ impl Entry {
             self.add(Event::Hand(handed(given, leases), now_ms), now_ms);
         }
         if let Some(given) = given {
-            self.stock = self.stock.saturating_add(given.saturating_sub(firsts + retries));
+            self.stock = self.stock.saturating_add(given.saturating_sub(used));
         }
         if held_back > 0 {
             // It could have had more than it took.
-            self.over_budget = given.is_none_or(|given| given > firsts + retries);
+            self.over_budget = given.is_none_or(|given| given > used);
             self.wanted = self.wanted.max(held_back);
         }
         self.look(now_ms);
@@ -238,7 +249,7 @@ impl Entry {
             return i64::MIN;
         }
         let write_ms = if self.sending.is_some() { self.resend_at_ms } else { self.write_at_ms };
-        let stock_ms = (self.stock > 0).then_some(self.stock_ms + STOCK_KEPT_MS);
+        let stock_ms = (self.stock > 0).then_some(self.stock_until_ms);
         [write_ms, self.look_at_ms, stock_ms].into_iter().flatten().min().unwrap_or(i64::MAX)
     }
 
@@ -249,38 +260,39 @@ impl Entry {
             // It opened or shut by time: what was taken before is worth nothing.
             self.waste(now_ms);
         }
-        let idle = now_ms >= self.stock_ms + STOCK_KEPT_MS && self.wanted == 0;
-        // What was taken is more than it seemed, where what was leased of it has brought the gate into debt.
-        if self.stock > 0 && (idle || self.gate.tokens_owed(now_ms).is_some_and(|owed| owed > 0)) {
-            let unused = std::mem::take(&mut self.stock);
-            self.add(Event::GiveBack(unused), now_ms);
-        }
+        self.let_lapse(now_ms);
         self.look_at_ms = None;
         if self.wanted == 0 {
             return;
         }
-        let next_ms = match self.gate.room() {
+        let next_ms = match (self.gate.room(), self.gate.next_retry_ms(now_ms)) {
             // Held back all the same: retries are, by the budget.
-            Room::Free => match self.gate.next_retry_ms(now_ms) {
-                Some(next_ms) => next_ms,
-                None => return self.let_through(),
-            },
-            Room::Limited if self.stock > 0 => match self.gate.next_retry_ms(now_ms) {
-                Some(next_ms) if self.over_budget => next_ms,
-                _ => return self.let_through(),
-            },
-            Room::Limited if self.has_asked() => return,
-            Room::Limited => match self.gate.next_ms(now_ms) {
+            (Room::Free, Some(next_ms)) => next_ms,
+            (Room::Limited, Some(next_ms)) if self.over_budget => next_ms,
+            (Room::Free, None) => return self.let_through(),
+            (Room::Limited, _) if self.stock > 0 => return self.let_through(),
+            (Room::Limited, _) if self.has_asked() => return,
+            (Room::Limited, _) => match self.gate.next_ms(now_ms) {
                 Some(next_ms) if next_ms > now_ms => next_ms,
                 _ => return self.add(Event::Take(self.wanted), now_ms),
             },
-            Room::Shut => match self.gate.next_ms(now_ms) {
+            (Room::Shut, _) => match self.gate.next_ms(now_ms) {
                 Some(next_ms) => next_ms,
                 // Only an event changes that, and it looks here.
                 None => return,
             },
         };
         self.look_at_ms = Some(next_ms.max(now_ms + LOOK_MIN_MS));
+    }
+
+    /// Gives back what has lain unused for too long, and what was more than it seemed: what was leased of it has brought the gate
+    /// into debt.
+    fn let_lapse(&mut self, now_ms: i64) {
+        let owes = || self.gate.tokens_owed(now_ms).is_some_and(|owed| owed > 0);
+        if self.stock > 0 && (now_ms >= self.stock_until_ms || owes()) {
+            let unused = std::mem::take(&mut self.stock);
+            self.add(Event::GiveBack(unused), now_ms);
+        }
     }
 
     /// Whether it has asked for more already, and does not know yet what it gets.
@@ -350,7 +362,7 @@ impl Entry {
         if sending.events.iter().any(|event| matches!(event, Event::Take(_))) {
             if self.gate.room() == Room::Limited {
                 self.stock = self.stock.saturating_add(sending.granted);
-                self.stock_ms = now_ms;
+                self.stock_until_ms = now_ms + STOCK_KEPT_MS - rand::random_range(0..STOCK_SPREAD_MS);
             } else if self.keeps_what_is_taken() && sending.granted > 0 {
                 self.add(Event::Waste(sending.granted), now_ms);
             }
@@ -453,7 +465,6 @@ fn is_set(events: &[Event]) -> bool {
 
 /// What a claim was given and leased, in tokens.
 fn handed(given: Option<u32>, leases: &[&Lease]) -> Handed {
-    let count = |some: usize| u32::try_from(some).unwrap_or(u32::MAX);
     let tasks = count(leases.len());
     let tokens = leases.iter().filter_map(|lease| lease.tokens).map(u64::from);
     Handed {
@@ -462,6 +473,10 @@ fn handed(given: Option<u32>, leases: &[&Lease]) -> Handed {
         unknown: count(leases.iter().filter(|lease| lease.tokens.is_none()).count()),
         tokens: tokens.sum(),
     }
+}
+
+fn count(some: usize) -> u32 {
+    u32::try_from(some).unwrap_or(u32::MAX)
 }
 
 /// When a lease is over at the latest: it is started before its end, may then take its time, and is spared for a while where

@@ -1,4 +1,4 @@
-//! What an operator sets on a dependency.
+//! What an operator sets on a dependency or a queue.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -14,7 +14,7 @@ pub const MAX_IN_FLIGHT_MAX: u32 = 1_000_000;
 /// Highest rate of tokens that can be set.
 pub const TOKENS_PER_MINUTE_MAX: u64 = 10_000_000_000;
 
-/// Limits of one dependency, over the whole fleet. Left out: no limit.
+/// Limits of one dependency or of one queue, over the whole fleet. Left out: no limit. A queue has no retry budget.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schema(as = GateSettings)]

@@ -1,16 +1,23 @@
-//! Gates: what holds the whole fleet back from one dependency.
+//! Gates: what holds the whole fleet back from one dependency, or from one queue.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::gate::{Alarm, Gate, Reason, Settings, State, Tally};
+use crate::gate::{Alarm, Gate, Reason, Scope, Settings, State, Tally};
 use crate::id::Name;
 
 /// A gate as operators see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GateView {
-    /// The upstream that it guards.
-    pub dependency: Name,
+    /// The upstream that it guards; missing where it is a queue's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependency: Option<Name>,
+    /// The queue that it guards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Name>,
+    /// The group of the queue that it guards, where it does not guard the whole queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Name>,
     /// What it does just now.
     pub state: State,
     /// Since when, in ms since the Unix epoch; missing where it never changed.
@@ -45,12 +52,19 @@ pub struct GateView {
 
 impl GateView {
     /// How it is now.
-    pub fn of(dependency: Name, gate: &Gate, now_ms: i64) -> Self {
+    pub fn of(scope: Scope, gate: &Gate, now_ms: i64) -> Self {
         let mut gate = gate.clone();
         gate.advance(now_ms);
         let shut = gate.state() == State::Shut;
+        let (dependency, queue, group) = match scope {
+            Scope::Dependency(dependency) => (Some(dependency), None, None),
+            Scope::Queue(queue) => (None, Some(queue), None),
+            Scope::Group { queue, group } => (None, Some(queue), Some(group)),
+        };
         Self {
             dependency,
+            queue,
+            group,
             state: gate.state(),
             since_ms: gate.since().map(|(since_ms, _)| since_ms),
             reason: gate.since().map(|(_, reason)| reason),
@@ -69,8 +83,11 @@ impl GateView {
 /// Every gate.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct GatesReply {
-    /// By dependency.
+    /// Those of dependencies, by name.
     pub gates: Vec<GateView>,
+    /// Those of queues that have limits, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<GateView>,
 }
 
 /// What to do with a gate.
@@ -89,12 +106,16 @@ pub enum GateAction {
     Set,
 }
 
-/// Changes the gate of a dependency.
+/// Changes the gate of a dependency or of a queue: exactly one of the two is named.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GateRequest {
     /// Whose gate; one that nobody has called yet may be named too.
-    pub dependency: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependency: Option<Name>,
+    /// Whose gate. It has `requests_per_minute` and `max_in_flight`, and no action but `set`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Name>,
     /// What to do with it.
     pub action: GateAction,
     /// With `shut`: for how long, in milliseconds, 1 to 86,400,000 (24 h).
@@ -106,8 +127,19 @@ pub struct GateRequest {
 }
 
 impl GateRequest {
-    /// An action that needs nothing else.
+    /// An action on a dependency's gate that needs nothing else.
     pub const fn new(dependency: Name, action: GateAction) -> Self {
-        Self { dependency, action, for_ms: None, settings: None }
+        Self { dependency: Some(dependency), queue: None, action, for_ms: None, settings: None }
+    }
+
+    /// Sets a queue's limits.
+    pub const fn of_queue(queue: Name, settings: Settings) -> Self {
+        Self {
+            dependency: None,
+            queue: Some(queue),
+            action: GateAction::Set,
+            for_ms: None,
+            settings: Some(settings),
+        }
     }
 }

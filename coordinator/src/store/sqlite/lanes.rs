@@ -119,6 +119,10 @@ impl LaneIndex {
     ) -> Vec<Candidate> {
         let mut found = Vec::new();
         for queue in queues {
+            if let Some(place) = self.held_as_a_whole(*queue, avoid, allowance, now_ms) {
+                held_back.insert(place);
+                continue;
+            }
             for ((_, rank), set) in self.due.range((*queue, i64::MIN)..=(*queue, i64::MAX)) {
                 let eligible = set.range(..=(now_ms, i64::MAX)).filter_map(|(_, lane)| {
                     let entry = self.entries.get(lane).filter(|entry| eligible(&entry.lane, avoid))?;
@@ -133,6 +137,24 @@ impl LaneIndex {
         }
         found.sort_by_key(|candidate| (candidate.rank, candidate.visited, candidate.lane));
         found
+    }
+
+    /// The place of the restriction on a queue that lets nothing of it through, where something is due: then its lanes need not
+    /// be looked at, of which there may be very many.
+    fn held_as_a_whole(
+        &self,
+        queue: i64,
+        avoid: &[Name],
+        allowance: &Allowance,
+        now_ms: i64,
+    ) -> Option<usize> {
+        let sets = self.due.range((queue, i64::MIN)..=(queue, i64::MAX));
+        let mut due = sets.flat_map(|(_, set)| set.range(..=(now_ms, i64::MAX)));
+        let (_, first) = due.next()?;
+        let place = allowance.held_back_queue(&self.entries.get(first)?.lane.queue)?;
+        let mut due = std::iter::once(first).chain(due.map(|(_, lane)| lane));
+        due.any(|lane| self.entries.get(lane).is_some_and(|entry| eligible(&entry.lane, avoid)))
+            .then_some(place)
     }
 
     /// A claim has visited the lane: it goes to the end of the rotation.
@@ -173,6 +195,7 @@ fn eligible(lane: &Lane, avoid: &[Name]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use redrive_shared::gate::Scope;
     use redrive_shared::task::Priority;
 
     use super::*;
@@ -224,8 +247,8 @@ mod tests {
     fn what_is_held_back_is_noted_and_comes_by_no_due_time() {
         let mut index = LaneIndex::default();
         let dependency = Name::new("dep").unwrap();
-        let shut =
-            Allowance::new(&[Restriction { dependency: dependency.clone(), any: Some(0), retries: None }]);
+        let scope = Scope::Dependency(dependency.clone());
+        let shut = Allowance::new(&[Restriction { scope, any: Some(0), retries: None }]);
         index.insert(1, 7, lane(Priority::Normal, "a"), 1, Some(60));
         assert_eq!(due(&index, &[], &shut), (vec![], BTreeSet::new()), "nothing is due");
         assert_eq!(index.next_due(&[7], &[], &shut, 50), Some(60), "then somebody has to notice");
