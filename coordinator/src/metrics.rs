@@ -108,6 +108,21 @@ pub fn record_queue_gates(labels: &BoundedLabels, gates: &[GateView]) {
     for (label, in_flight) in out {
         metrics::gauge!("redrive_gate_in_flight", "queue" => label.to_string()).set(f64::from(in_flight));
     }
+    for (label, tokens) in tokens_owed(gates, |gate| gate.queue.as_ref().map(|name| labels.label(name))) {
+        metrics::gauge!("redrive_gate_tokens_owed", "queue" => label.to_string()).set(tokens as f64);
+    }
+}
+
+/// Tokens owed where that is limited: of those that share a label, together.
+fn tokens_owed(gates: &[GateView], label: impl Fn(&GateView) -> Option<Arc<str>>) -> BTreeMap<Arc<str>, u64> {
+    let mut owed: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+    for gate in gates {
+        if let (Some(tokens), Some(label)) = (gate.tokens_owed, label(gate)) {
+            let shown = owed.entry(label).or_default();
+            *shown = shown.saturating_add(tokens);
+        }
+    }
+    owed
 }
 
 /// Gates by dependency, read when someone looks: their state as its place in [`State::ALL`], 0 open to 4 isolated. Of
@@ -132,14 +147,8 @@ pub fn record_gates(labels: &BoundedLabels, gates: &[GateView]) {
         metrics::gauge!("redrive_gate_in_flight", "dependency" => label.to_string())
             .set(f64::from(in_flight));
     }
-    let mut owed: BTreeMap<Arc<str>, u64> = BTreeMap::new();
-    for gate in gates {
-        if let Some(tokens) = gate.tokens_owed {
-            let shown = owed.entry(labels.label(&gate.dependency)).or_default();
-            *shown = shown.saturating_add(tokens);
-        }
-    }
-    for (label, tokens) in owed {
+    for (label, tokens) in tokens_owed(gates, |gate| gate.dependency.as_ref().map(|name| labels.label(name)))
+    {
         metrics::gauge!("redrive_gate_tokens_owed", "dependency" => label.to_string()).set(tokens as f64);
     }
     for (label, number) in worst {

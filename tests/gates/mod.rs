@@ -21,6 +21,10 @@ use crate::support::{id, name};
 
 const DEPENDENCY: &str = "openai/main/gpt";
 
+fn task(id_text: &str, dependency: &str) -> NewTask {
+    NewTask { id: Some(id(id_text)), dependency: Some(name(dependency)), ..NewTask::default() }
+}
+
 /// Enqueues so many tasks that need the dependency.
 async fn enqueue(client: &Client, prefix: &str, count: usize, dependency: &str) {
     enqueue_to(client, prefix, count, "default", Some(dependency)).await;

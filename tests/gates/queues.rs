@@ -207,7 +207,7 @@ async fn limits_of_a_queue_outlive_the_coordinator() {
     let data = tempfile::tempdir().expect("a directory");
     let mut coordinator = Coordinator::start(data.path()).await;
     let client = coordinator.client();
-    let settings = Settings { requests_per_minute: Some(600), max_in_flight: Some(2), budget: None };
+    let settings = Settings { requests_per_minute: Some(600), max_in_flight: Some(2), ..Settings::default() };
     limit_queue(&client, "default", settings.clone()).await;
     coordinator.kill().await;
     coordinator.restart().await;
@@ -239,11 +239,7 @@ async fn what_is_wrong_with_a_queues_limits_is_said_and_changes_nothing() {
             "did you mean `default`",
         ),
         (json!({"queue": "a b", "action": "set", "settings": {}}), "invalid_value", "contains ' '"),
-        (
-            set(json!({"budget": {"ratio": 0.1}})),
-            "invalid_value",
-            "`requests_per_minute` and `max_in_flight`",
-        ),
+        (set(json!({"budget": {"ratio": 0.1}})), "invalid_value", "a queue has no retry budget"),
         (set(json!({"max_in_flight": 0})), "invalid_value", "1 to 1000000"),
         (set(json!({"requests_per_hour": 5})), "unknown_field", "requests_per_minute"),
     ];

@@ -95,10 +95,31 @@ fn assert_within_the_limit(leased: &[(i64, i64)]) {
     }
 }
 
-async fn heavy_and_light_ones_share_a_limit(clients: &[Client]) {
-    limit_tokens(&clients[0], per_minute(PER_MINUTE)).await;
+/// Of the dependency that all of them need, or of the queue that they are on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Dependency,
+    Queue,
+}
+
+/// What the queue owes; none: it has no limit of tokens.
+async fn queue_owes(client: &Client) -> Option<u64> {
+    let queues = client.gates().await.expect("an answer").queues;
+    queues.into_iter().find(|gate| gate.queue == Some(name("default")))?.tokens_owed
+}
+
+async fn heavy_and_light_ones_share_a_limit(clients: &[Client], whose: Whose) {
+    if whose == Whose::Queue {
+        let request = GateRequest::of_queue(name("default"), per_minute(PER_MINUTE));
+        clients[0].change_gate(&request).await.expect("done");
+    } else {
+        limit_tokens(&clients[0], per_minute(PER_MINUTE)).await;
+    }
     for client in clients {
-        let known = async || (owed(client).await == Some(0)).then_some(());
+        let known = async || {
+            let owed = if whose == Whose::Queue { queue_owes(client).await } else { owed(client).await };
+            (owed == Some(0)).then_some(())
+        };
         eventually("the limit is known", PATIENCE, known).await;
     }
     let all = enqueue_all(&clients[0]).await;
@@ -122,7 +143,7 @@ async fn heavy_and_light_ones_share_a_limit(clients: &[Client]) {
 async fn heavy_and_light_tasks_are_held_to_the_limit_embedded() {
     let data = tempfile::tempdir().expect("a directory");
     let coordinator = Coordinator::start(data.path()).await;
-    heavy_and_light_ones_share_a_limit(&[coordinator.client()]).await;
+    heavy_and_light_ones_share_a_limit(&[coordinator.client()], Whose::Dependency).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -130,7 +151,15 @@ async fn heavy_and_light_tasks_are_held_to_the_limit_by_two_coordinators() {
     let redis = RedisServer::start().await;
     let url = redis.url();
     let (a, b) = tokio::join!(Coordinator::on(&url), Coordinator::on(&url));
-    heavy_and_light_ones_share_a_limit(&[a.client(), b.client()]).await;
+    heavy_and_light_ones_share_a_limit(&[a.client(), b.client()], Whose::Dependency).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heavy_and_light_tasks_of_a_queue_are_held_to_its_limit_by_two_coordinators() {
+    let redis = RedisServer::start().await;
+    let url = redis.url();
+    let (a, b) = tokio::join!(Coordinator::on(&url), Coordinator::on(&url));
+    heavy_and_light_ones_share_a_limit(&[a.client(), b.client()], Whose::Queue).await;
 }
 
 /// A task that is larger than the limit passes alone, and nothing else until it is paid off, whoever asks and whoever dies; what

@@ -171,11 +171,12 @@ async fn list(context: &Context) -> anyhow::Result<()> {
 
 /// The limits of queues.
 fn queues(gates: &[GateView]) -> Rows {
-    let mut rows = Rows::new(["QUEUE", "LIMIT/MIN", "IN FLIGHT"]).right([1, 2]);
+    let mut rows = Rows::new(["QUEUE", "LIMIT/MIN", "TOKENS/MIN", "IN FLIGHT"]).right([1, 2, 3]);
     for gate in gates {
         rows.push([
             Entry::or_dash(gate.queue.as_ref()),
             Entry::or_dash(gate.settings.requests_per_minute),
+            Entry::or_dash(tokens(gate)),
             Entry::or_dash(in_flight(gate)),
         ]);
     }

@@ -137,16 +137,12 @@ fn scope(request: &GateRequest) -> Result<Scope> {
 fn check_queue(request: &GateRequest) -> Result<()> {
     let invalid = |place: &str, detail: &str| Err(Problem::new(ErrorCode::InvalidValue, detail).at(place));
     match (request.action, &request.settings) {
-        (GateAction::Set, Some(Settings { requests_per_minute, max_in_flight, .. })) => {
-            let (requests_per_minute, max_in_flight) = (*requests_per_minute, *max_in_flight);
-            let limits = Settings { requests_per_minute, max_in_flight, ..Settings::default() };
-            if request.settings.as_ref() == Some(&limits) {
-                return Ok(());
-            }
-            let detail = "a queue has `requests_per_minute` and `max_in_flight`; leave the others out, or set them on the \
-                          dependencies that its tasks need";
-            invalid("settings", detail)
+        (GateAction::Set, Some(Settings { budget: Some(_), .. })) => {
+            let detail =
+                "a queue has no retry budget, only limits; set it on the dependencies that its tasks need";
+            invalid("settings.budget", detail)
         }
+        (GateAction::Set, Some(_)) => Ok(()),
         (GateAction::Set, None) => Ok(()),
         (GateAction::Open | GateAction::Shut | GateAction::Isolate | GateAction::Reset, _) => {
             let detail = "the gate of a queue has limits only, so its action is `set`; pause and resume the queue to stop it";

@@ -29,7 +29,7 @@ fn what_others_handed_out_before_a_refusal_counts_for_the_ramp_after_it() {
             hear(&mut a, "x", Signal::Success, now_ms + 1);
         }
         // Of a hundred all but one were not refused, in the half second that is the least to tell a rate from.
-        let rate_per_s = a.view(&dependency(), now_ms + 1).rate_per_s.unwrap();
+        let rate_per_s = a.view(&scope(), now_ms + 1).rate_per_s.unwrap();
         assert!((rate_per_s - 0.7 * 99.0 / 0.5).abs() < 0.5, "{rate_per_s}");
     }
 }
@@ -42,12 +42,12 @@ fn what_is_told_late_is_no_clock_that_was_set_back() {
     }
     hear(&mut a, "x", hint(10_000), T0 + 1_500);
     write(&mut a, &mut shelf, T0 + 1_500);
-    let until_ms = a.view(&dependency(), T0 + 1_500).until_ms;
+    let until_ms = a.view(&scope(), T0 + 1_500).until_ms;
     assert!(until_ms.is_some_and(|until_ms| until_ms >= T0 + 11_500), "{until_ms:?}");
     b.learn(shelf.all(), T0 + 1_900);
-    assert_eq!(b.view(&dependency(), T0 + 1_900).until_ms, until_ms);
+    assert_eq!(b.view(&scope(), T0 + 1_900).until_ms, until_ms);
     write(&mut b, &mut shelf, T0 + 2_000);
     a.learn(shelf.all(), T0 + 2_001);
-    let view = a.view(&dependency(), T0 + 2_001);
+    let view = a.view(&scope(), T0 + 2_001);
     assert_eq!((view.until_ms, view.last_minute.successes), (until_ms, 10));
 }

@@ -9,7 +9,7 @@ fn newer() -> (Shelf, Value) {
     let (mut shelf, mut book) = (Shelf::default(), Book::default());
     let (written, _done) = oneshot::channel();
     let settings = Settings { max_in_flight: Some(3), ..Settings::default() };
-    book.order(&dependency(), Order::Set(settings), written, T0).unwrap();
+    book.order(&scope(), Order::Set(settings), written, T0).unwrap();
     write(&mut book, &mut shelf, T0);
     let mut value = kept(&shelf);
     value["settings"]["hourly"] = json!({ "most": 9 });
@@ -19,12 +19,12 @@ fn newer() -> (Shelf, Value) {
 }
 
 fn kept(shelf: &Shelf) -> Value {
-    serde_json::from_str(&shelf.cells[&dependency()].value).unwrap()
+    serde_json::from_str(&shelf.cells[&scope()].value).unwrap()
 }
 
 fn put(shelf: &mut Shelf, value: &Value) {
     shelf.change += 1;
-    let cell = shelf.cells.get_mut(&dependency()).unwrap();
+    let cell = shelf.cells.get_mut(&scope()).unwrap();
     (cell.value, cell.version) = (value.to_string(), shelf.change);
 }
 
@@ -33,7 +33,7 @@ fn settings_of_a_newer_release_stay_while_an_older_one_counts() {
     let (mut shelf, _) = newer();
     let mut book = Book::default();
     book.learn(shelf.all(), T0);
-    assert_eq!(book.view(&dependency(), T0).settings.max_in_flight, Some(3), "what is known holds here");
+    assert_eq!(book.view(&scope(), T0).settings.max_in_flight, Some(3), "what is known holds here");
     hear(&mut book, "a", hint(60_000), T0 + 1_000);
     write(&mut book, &mut shelf, T0 + 1_000);
     assert_eq!(state(&book, T0 + 1_000), State::Shut);
@@ -42,7 +42,7 @@ fn settings_of_a_newer_release_stay_while_an_older_one_counts() {
     assert_eq!(settings["budget"]["ratio"], json!(0.5));
     let (written, _done) = oneshot::channel();
     let settings = Settings { max_in_flight: Some(4), ..Settings::default() };
-    book.order(&dependency(), Order::Set(settings), written, T0 + 2_000).unwrap();
+    book.order(&scope(), Order::Set(settings), written, T0 + 2_000).unwrap();
     write(&mut book, &mut shelf, T0 + 2_000);
     assert_eq!(kept(&shelf)["settings"], json!({ "max_in_flight": 4 }), "set all at once, as ever");
     hear(&mut book, "a", hint(90_000), T0 + 3_000);

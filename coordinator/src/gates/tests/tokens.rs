@@ -9,7 +9,7 @@ fn limited(shelf: &mut Shelf, now_ms: i64) -> (Book, Book) {
     let (mut a, mut b) = (Book::default(), Book::default());
     let (written, _done) = oneshot::channel();
     let settings = Settings { tokens_per_minute: Some(60 * AT_ONCE), ..Settings::default() };
-    assert_eq!(a.order(&dependency(), Order::Set(settings), written, now_ms), Ok(()));
+    assert_eq!(a.order(&scope(), Order::Set(settings), written, now_ms), Ok(()));
     write(&mut a, shelf, now_ms);
     b.learn(shelf.all(), now_ms);
     (a, b)
@@ -20,7 +20,7 @@ fn lease_some(book: &mut Book, most: u32, tokens: u32, more: bool, now_ms: i64) 
     let restrictions = book.restrict(most, now_ms);
     let count = only(&restrictions).0.unwrap().min(most);
     let lease = || redrive_shared::task::Lease { tokens: Some(tokens), ..lease_at(now_ms) };
-    let held_back = if more { vec![dependency()] } else { Vec::new() };
+    let held_back = if more { vec![scope()] } else { Vec::new() };
     let leases = (0..count).map(|_| lease()).collect();
     let claimed = Claimed { leases, held_back, ..Claimed::default() };
     book.claimed(&restrictions, &[claim(most as usize)], &[claimed], now_ms);
@@ -37,7 +37,7 @@ fn ask(book: &mut Book, shelf: &mut Shelf, most: u32, tokens: u32, now_ms: i64) 
 }
 
 fn owed(book: &Book, now_ms: i64) -> u64 {
-    book.view(&dependency(), now_ms).tokens_owed.unwrap()
+    book.view(&scope(), now_ms).tokens_owed.unwrap()
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn nobody_gets_anything_until_a_heavy_batch_is_paid_off() {
     }
     let next_ms = b.next_ms();
     assert!((5_000..5_200).contains(&(next_ms - later)), "{}", next_ms - later);
-    assert_eq!(write(&mut b, &mut shelf, next_ms), [dependency()]);
+    assert_eq!(write(&mut b, &mut shelf, next_ms), [scope()]);
     assert_eq!(lease_some(&mut b, 50, 100, false, next_ms), 1);
 }
 
@@ -101,7 +101,7 @@ fn what_is_not_used_can_be_taken_again() {
     write(&mut a, &mut shelf, later);
     hear(&mut a, "x", hint(1), later);
     write(&mut a, &mut shelf, later);
-    let text = &shelf.cells[&dependency()].value;
+    let text = &shelf.cells[&scope()].value;
     assert!(!text.contains("reserved"), "{text}");
 }
 
@@ -137,7 +137,7 @@ fn a_debt_is_not_made_smaller_by_what_is_written_late() {
     // Somebody else was faster, and then the store is away for a while.
     let error = StoreError::Unavailable("gone".into());
     a.written(Err(error), T0, T0 + 5_000);
-    let cell = shelf.cells.get_mut(&dependency()).unwrap();
+    let cell = shelf.cells.get_mut(&scope()).unwrap();
     (cell.version, shelf.change) = (77, 77);
     write(&mut a, &mut shelf, T0 + 5_000);
     assert!((24_900..25_100).contains(&owed(&a, T0 + 5_000)), "{}", owed(&a, T0 + 5_000));
