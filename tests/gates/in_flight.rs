@@ -196,7 +196,15 @@ async fn never_more_than_three(limited: Limited, clients: Vec<Client>, meanwhile
     assert!((2..=MOST as i32).contains(&most), "{most} were leased at once");
     all_are_back(&client, limited).await;
     limited.enqueue(&client, "more", 10).await;
-    assert_eq!(claim(&client, "w", 10, 10_000).await.len(), MOST as usize, "the limit is whole again");
+    // What a worker that has left was still waiting for may have been asked for by itself.
+    let mut given = 0;
+    while given < MOST as usize {
+        let leases = claim(&client, "w", 10, 10_000).await.len();
+        assert!(leases > 0, "the limit is whole again: {given} are out");
+        given += leases;
+    }
+    assert_eq!(given, MOST as usize, "and no more than that");
+    assert!(claim(&client, "w", 10, 0).await.is_empty());
 }
 
 /// Over three coordinators, one of which dies.

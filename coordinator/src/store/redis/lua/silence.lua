@@ -28,13 +28,14 @@ if ARGV[3] ~= '' then
     call('ZREM', shard .. 'gone', unpack(forgotten))
     local known
     for _, hash in ipairs({ shard .. 'commands', shard .. 'lost' }) do
-      local agents = call('HKEYS', hash)
+      local agents = call('HGETALL', hash)
       if #agents > 0 and not known then
         known = {}
-        for _, run in ipairs(call('HKEYS', shard .. 'agents')) do known[string.match(run, '^[^|]*')] = true end
+        local runs = call('HGETALL', shard .. 'agents')
+        for i = 1, #runs, 2 do known[string.match(runs[i], '^[^|]*')] = true end
       end
-      for _, agent in ipairs(agents) do
-        if not known[agent] then call('HDEL', hash, agent) end
+      for i = 1, #agents, 2 do
+        if not known[agents[i]] then call('HDEL', hash, agents[i]) end
       end
     end
   end
