@@ -73,12 +73,19 @@ async fn a_model_that_fails_is_stood_in_for_by_the_next() {
     assert_eq!(counted(&coordinator, OPUS).await, (2, 1));
     assert_eq!(counted(&coordinator, SONNET).await, (1, 0));
 
+    let queue = run(&coordinator, &["queues", "show", "writing"]).await;
+    assert_eq!(queue["amplification"], json!(3.0), "three calls for one task");
+    assert_eq!(coordinator.metric("redrive_amplification{queue=\"writing\"}").await, 3);
+    assert_eq!(coordinator.metric("redrive_amplification{queue=\"default\"}").await, 0, "no calls");
+
     // What failed for good at the caller goes on at once, whatever holds the first model back.
     run(&coordinator, &["gates", "isolate", OPUS]).await;
     enqueue(&coordinator, "gone", &["--failure", r#"{"class": "model_unavailable"}"#]).await;
     let done = run(&coordinator, &["tasks", "show", "gone", "--wait", "30s"]).await;
     assert_eq!((&done["state"], &done["route"]), (&json!("succeeded"), &json!(1)), "{done:#}");
     assert_eq!(opus.handle.calls_of("gone"), 0);
+    let queue = run(&coordinator, &["queues", "show", "writing"]).await;
+    assert_eq!(queue["amplification"], json!(2.5), "the call that was made before it came counts");
 
     // Nobody left to stand in, and too dear: a person is asked.
     sonnet.handle.begin_outage(Reply::Overloaded);

@@ -58,7 +58,7 @@ fn policies(text: &str) -> Vec<(String, RetryPolicy)> {
 
 fn view(name: &str, policy: RetryPolicy) -> QueueView {
     let (counts, name) = (<_>::default(), Name::new(name).unwrap());
-    QueueView { name, paused: false, counts, next_due_at_ms: None, policy, version: 3 }
+    QueueView { name, paused: false, counts, next_due_at_ms: None, policy, amplification: None, version: 3 }
 }
 
 #[test]

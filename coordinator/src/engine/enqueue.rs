@@ -58,9 +58,9 @@ impl Engine {
                 }
             }
             self.gates.hear(gates);
-            for ((dependency, attempts), outcome) in made.into_iter().zip(&outcomes) {
+            for (((_, queue), (dependency, attempts)), outcome) in named.iter().zip(made).zip(&outcomes) {
                 if attempts > 0 && matches!(outcome, Enqueued::Created { .. }) {
-                    told.called(dependency, Calls { attempts, tasks: 1, cost: Cost::default() });
+                    told.called(queue, dependency, Calls { attempts, tasks: 1, cost: Cost::default() });
                 }
             }
             for ((place, (id, queue)), outcome) in places.into_iter().zip(named).zip(outcomes) {

@@ -3,6 +3,7 @@
 //! It holds nothing that another coordinator would need: the truth is in the store, and what is here are waiting callers.
 
 mod actions;
+mod amplification;
 mod breakers;
 mod check;
 mod enqueue;
@@ -25,6 +26,7 @@ use redrive_shared::task::TaskState;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use self::amplification::Amplification;
 pub(crate) use self::check::is_traceparent;
 use self::presence::Presence;
 pub use self::presence::Present;
@@ -51,6 +53,7 @@ pub struct Engine {
     gates: Arc<Keeper>,
     labels: Arc<BoundedLabels>,
     agent_labels: BoundedLabels,
+    amplification: Amplification,
     create_queues: bool,
     /// Told when leases have ended: who pushes may have room again.
     freed: Notify,
@@ -91,6 +94,7 @@ impl Engine {
             gates,
             labels,
             agent_labels: BoundedLabels::new(AGENT_LABELS_MAX),
+            amplification: Amplification::default(),
             create_queues,
             freed: Notify::new(),
             taker_heard: Notify::new(),
@@ -146,6 +150,8 @@ impl Engine {
 
     /// Tells everyone what a batch changed.
     fn tell(&self, told: &told::Told) {
+        // Whoever is woken may look.
+        told.record(&self.labels, &self.amplification, self.clock.now_ms());
         for (queue, due_ms) in &told.due {
             self.dispatcher.announce(queue, *due_ms);
         }
@@ -153,7 +159,6 @@ impl Engine {
             self.watchers.settled(id);
         }
         self.freed.notify_waiters();
-        told.record(&self.labels);
     }
 
     /// A worker vanished in the middle of a task.
@@ -162,6 +167,7 @@ impl Engine {
             crate::metrics::record_lost(self.agent_labels.label(agent));
         }
         let calls = Calls { attempts: 1, tasks: u32::from(!task.retried), ..Calls::default() };
+        self.amplification.count(&task.queue, calls, self.clock.now_ms());
         crate::metrics::record_calls(&self.labels, task.dependency.as_deref(), calls);
     }
 

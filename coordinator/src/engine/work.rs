@@ -211,9 +211,9 @@ fn was_called(ending: &Ending) -> bool {
 }
 
 fn called(sent: &Sent, outcome: &Settled, told: &mut Told) {
-    if let (true, Settled::Applied { dependency, retried, .. }) = (sent.called, outcome) {
+    if let (true, Settled::Applied { queue, dependency, retried, .. }) = (sent.called, outcome) {
         let calls = Calls { attempts: 1, tasks: u32::from(!retried), cost: sent.cost };
-        told.called(dependency.clone(), calls);
+        told.called(queue, dependency.clone(), calls);
     }
 }
 

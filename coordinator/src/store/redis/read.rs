@@ -274,6 +274,7 @@ impl Inner {
                     counts: counts.get(name.as_str()).copied().unwrap_or_default(),
                     next_due_at_ms: due.get(name.as_str()).copied(),
                     policy: (*queue.policy).clone(),
+                    amplification: None,
                     version: queue.version,
                 })
             })

@@ -176,6 +176,7 @@ pub(super) fn queues(connection: &Connection) -> rusqlite::Result<Vec<QueueView>
             counts: states,
             next_due_at_ms: next.query_row([number], |row| row.get(0))?,
             policy: json(row, 3)?.unwrap_or_default(),
+            amplification: None,
             version: version.query_row([number], |row| row.get::<_, i64>(0))?.unsigned_abs(),
         })
     })?;
