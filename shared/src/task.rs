@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::charges::Charge;
 use crate::cost::Cost;
 use crate::failure::FailureClass;
 use crate::id::{Name, TaskId};
@@ -162,7 +163,8 @@ pub struct Ledger {
     pub failed: u32,
     /// Leases that had started and whose worker vanished, or said that its process was killed.
     pub lost: u32,
-    /// Leases that nobody started.
+    /// Leases that nobody started: they ran out, or the coordinator took them back, since RabbitMQ did not take the message
+    /// or whoever claimed it had gone.
     pub undelivered: u32,
     /// Times put off uncharged: by its handler (snooze), or since its dependency is isolated.
     pub deferred: u32,
@@ -362,6 +364,9 @@ pub struct TaskView {
     pub max_attempts: u32,
     /// What it has been through.
     pub ledger: Ledger,
+    /// The ledger with the bound of each kind, and the reason of its last charge. Left out of lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub charges: Vec<Charge>,
     /// What it may cost before a failure sends it to a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_cost_usd: Option<Cost>,

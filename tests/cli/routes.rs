@@ -95,6 +95,34 @@ async fn a_model_that_fails_is_stood_in_for_by_the_next() {
     assert!(done["why"].as_str().unwrap().contains("cost"), "{done:#}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happened_to_a_task_before_it_came_counts_once_and_only_its_calls() {
+    let directory = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(directory.path()).await;
+    run(&coordinator, &["queues", "create", "writing"]).await;
+    let failed = ["--attempts-made", "3", "--failure", r#"{"class": "timeout"}"#];
+    for _ in 0..2 {
+        enqueue(&coordinator, "twice", &failed).await;
+    }
+    let waited = ["--attempts-made", "2", "--failure", r#"{"class": "lock_timeout"}"#];
+    enqueue(&coordinator, "waited", &waited).await;
+    let reported =
+        |class: &str| format!("redrive_failures_reported_total{{queue=\"writing\",class=\"{class}\"}}");
+    assert_eq!(coordinator.metric(&reported("timeout")).await, 1, "the second was the same task");
+    assert_eq!(coordinator.metric(&reported("lock_timeout")).await, 1);
+    assert_eq!(counted(&coordinator, OPUS).await, (4, 2), "a lock that was not had is no call");
+
+    let shown = run(&coordinator, &["tasks", "show", "waited"]).await;
+    let charges = shown["charges"].as_array().unwrap();
+    let of = |kind: &str| charges.iter().find(|one| one["kind"] == kind).unwrap();
+    assert_eq!((&of("failed")["count"], &of("failed")["most"]), (&json!(1), &json!(5)), "{shown:#}");
+    assert_eq!((&of("lock_waits")["count"], &of("lock_waits")["most"]), (&json!(1), &json!(20)));
+    assert_eq!(of("lock_waits")["last_why"], "lock_timeout: lock_timeout");
+    assert_eq!((&of("released")["most"], &of("lost")["most"]), (&json!(1_000), &json!(3)));
+    let listed = run(&coordinator, &["tasks", "list"]).await;
+    assert!(listed["tasks"].as_array().unwrap().iter().all(|task| task.get("charges").is_none()));
+}
+
 fn line(line: &Value) -> [&Value; 4] {
     ["route", "dependency", "end", "cost_usd"].map(|field| &line[field])
 }

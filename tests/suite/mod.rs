@@ -91,6 +91,8 @@ macro_rules! with_behaviours {
                 an_unretryable_failure_ends_the_task_at_its_first_attempt,
                 a_snooze_charges_no_attempt,
                 a_released_task_is_due_within_a_second_and_charges_no_attempt,
+                what_is_taken_back_is_undelivered_and_due_within_a_second,
+                only_the_first_call_of_a_task_is_no_retry,
                 a_stale_or_forged_fence_changes_nothing,
                 a_task_that_was_never_leased_cannot_be_settled,
                 an_unknown_task_cannot_be_settled,

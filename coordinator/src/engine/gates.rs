@@ -121,7 +121,7 @@ pub(super) fn signal(ending: &Ending) -> Option<Signal> {
         Ending::Failed(failure) | Ending::FailedForGood(failure) | Ending::NeedsPerson(failure) => {
             Some(Signal::of(failure.class, failure.retry_after_ms))
         }
-        Ending::Snoozed { .. } | Ending::Released => Some(Signal::NotMade),
+        Ending::Snoozed { .. } | Ending::Released | Ending::Undelivered => Some(Signal::NotMade),
         // Nobody knows yet.
         Ending::HandedOff => None,
     }

@@ -256,7 +256,7 @@ impl RetryPolicy {
     fn check_counts(&self, found: &mut Vec<PolicyError>) {
         let rows = [
             ("max_deferrals", self.max_deferrals, "leave it out for 10,000"),
-            ("max_releases", self.max_releases, "leave it out for 10,000"),
+            ("max_releases", self.max_releases, "leave it out for 1,000"),
         ];
         for (field, value, instead) in rows {
             if let Some(value) = value {

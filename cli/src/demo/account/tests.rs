@@ -30,6 +30,7 @@ fn task(id: &str, state: TaskState, failed: u32, class: FailureClass) -> TaskVie
         runs: 1,
         max_attempts: 5,
         ledger: Ledger { failed, ..Ledger::default() },
+        charges: Vec::new(),
         max_cost_usd: None,
         why: None,
         result: None,

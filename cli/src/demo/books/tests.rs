@@ -52,6 +52,7 @@ fn task(id: &str, state: TaskState, history: Vec<AttemptRecord>) -> TaskView {
         runs: 0,
         max_attempts: 5,
         ledger: Ledger { failed: u32::try_from(failures).unwrap(), ..Ledger::default() },
+        charges: Vec::new(),
         max_cost_usd: None,
         why: None,
         result: None,

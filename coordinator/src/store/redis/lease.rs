@@ -187,7 +187,7 @@ impl Inner {
             Ok(verdict) => verdict,
             Err(refused) => return Ok(Err(refusal(refused, before.due_ms))),
         };
-        let (state, due_ms, retried) = (task.record.state, task.record.due_ms, before.ledger.was_tried());
+        let (state, due_ms, retried) = (task.record.state, task.record.due_ms, before.was_called());
         let result = match &item.ending {
             Ending::Done(Some(result)) => Some(result.get().as_bytes()),
             _ => None,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use redis::{Value, cmd};
+use redrive_shared::charges::charges;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::limits::{BODY_MAX_BYTES, HISTORY_MAX_ENTRIES, PAGE_SCAN_MAX_ROWS};
 use redrive_shared::task::{AttemptRecord, StateCounts, TaskState, TaskView};
@@ -64,6 +65,8 @@ impl Inner {
         let own = view.primary.as_ref().or(view.dependency.as_ref());
         let at = |line: AttemptRecord| AttemptRecord { dependency: line.dependency.or(own.cloned()), ..line };
         view.history = history.into_iter().rev().map(at).collect();
+        let policy = self.books.get().policy(&view.queue);
+        view.charges = charges(&view.ledger, &view.history, &policy, view.max_attempts);
         Ok(Some(view))
     }
 
@@ -93,6 +96,7 @@ impl Inner {
             runs: record.runs,
             max_attempts: policy.attempts_allowed(record.max_attempts),
             ledger: record.ledger,
+            charges: Vec::new(),
             max_cost_usd: record.max_cost,
             why,
             result: None,

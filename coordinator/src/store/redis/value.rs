@@ -31,7 +31,9 @@ use redrive_shared::task::{Lane, Ledger, Nonce, TaskState};
 
 use super::history::newest;
 use super::keys::agent_of;
-use crate::store::format::{class_counts, class_counts_from, priority_from, state_from, state_number};
+use crate::store::format::{
+    called_from, class_counts, class_counts_from, priority_from, state_from, state_number,
+};
 
 /// The version that this release writes, and the only one that it reads.
 pub(super) const VERSION: u8 = 1;
@@ -45,7 +47,7 @@ pub const STORED: [(&str, &str); 6] = [
     ("header", "50 bytes: version, state, epoch, nonce, runs, due, deadline, lengths, ordinal"),
     (
         "record",
-        "ledger, failures by class, last delay, most attempts, deadline or expiry, entries of history, lane of retries, route, cost",
+        "ledger, failures by class, whether it was called, last delay, most attempts, deadline or expiry, entries of history, lane of retries, route, cost",
     ),
     (
         "meta",
@@ -314,6 +316,7 @@ impl Task {
                 cost_usd: Cost::from_micros(stored.cost_micros),
             },
             class_failures,
+            called: called_from(&stored.class_failures),
             previous_delay_ms: stored.previous_delay_ms,
             max_attempts: stored.max_attempts,
             max_cost: meta.max_cost_micros.map(Cost::from_micros),
@@ -378,7 +381,7 @@ impl Task {
             undelivered: self.record.ledger.undelivered,
             deferred: self.record.ledger.deferred,
             released: self.record.ledger.released,
-            class_failures: class_counts(&self.record.class_failures),
+            class_failures: class_counts(&self.record.class_failures, self.record.called),
             previous_delay_ms: self.record.previous_delay_ms,
             max_attempts: self.record.max_attempts,
             expires_ms: self.record.expires_ms,

@@ -75,7 +75,7 @@ fn settle_one(tx: &mut Tx<'_>, item: &mut Settle) -> rusqlite::Result<Settled> {
                 task.agent.as_deref().map(Name::new).transpose().map_err(|error| corrupt(22, error))?;
             tx.save(&mut task, &before)?;
             let (state, due_ms) = (task.record.state, task.record.due_ms);
-            Ok(Settled::Applied { state, due_ms, queue, dependency, agent, retried: before.was_tried })
+            Ok(Settled::Applied { state, due_ms, queue, dependency, agent, retried: before.was_called })
         }
         Err(Refused::Repeated(state)) => Ok(Settled::Repeated { state, due_ms: task.record.due_ms }),
         Err(Refused::Stale(state) | Refused::WrongState(state)) => Ok(Settled::Stale(state)),
@@ -138,7 +138,7 @@ fn lose(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<Reaped> {
         epoch,
         agent: holder.and_then(|agent| Name::new(agent).ok()),
         started,
-        retried: before.was_tried,
+        retried: before.was_called,
         state: task.record.state,
         due_ms: task.record.due_ms,
     })
