@@ -32,6 +32,9 @@
 //! **In flight.** Where it is limited how many tasks are out at once, what is taken counts until it was given back or its lease
 //! has ended ([`Gate::begin`], [`Gate::end`]); what nobody tells of stops to count by itself.
 //!
+//! **Spent.** A group's tasks may cost so much within a day ([`Gate::spend`]), where their queue says so; then they wait for the
+//! next one.
+//!
 //! **Budget.** Retries are bounded to a share of first attempts ([`Budget`]), once there are enough of those to tell.
 
 mod hear;
@@ -42,6 +45,7 @@ mod ramp;
 mod sample;
 mod set_back;
 mod settings;
+mod spend;
 mod standing;
 
 use std::collections::VecDeque;
@@ -57,6 +61,8 @@ pub use self::phase::{Alarm, Change, Reason, State};
 pub use self::sample::Tally;
 use self::sample::{SAMPLE_MS, Sample};
 pub use self::settings::{Budget, MAX_IN_FLIGHT_MAX, REQUESTS_PER_MINUTE_MAX, Settings, SettingsError};
+use self::spend::Spend;
+pub use self::spend::Spent;
 pub use self::standing::{Barred, Standing};
 use crate::failure::FailureClass;
 use crate::id::Name;
@@ -94,13 +100,13 @@ pub enum Room {
 /// What an operator does to a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Lets a canary through, and then a ramp.
+    /// Lets a canary through, and then a ramp; and lifts a bound on the day's costs until the day is over.
     Open,
     /// Lets nothing through for so long (ms).
     Shut(u64),
     /// Lets nothing through until it is opened.
     Isolate,
-    /// Forgets everything but what is set: open, as if it were new.
+    /// Forgets everything but what is set, also what was spent today: open, as if it were new.
     Reset,
 }
 
@@ -125,6 +131,9 @@ pub struct Gate {
     /// Where that is limited.
     #[serde(default, skip_serializing_if = "InFlight::is_empty")]
     in_flight: InFlight,
+    /// Of a group's tasks, where that is bounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    spend: Option<Spend>,
     /// Of a ramp.
     #[serde(default)]
     ramp_pace: Pace,
@@ -162,6 +171,7 @@ impl Default for Gate {
             strain: 0,
             pace: Pace::default(),
             in_flight: InFlight::default(),
+            spend: None,
             ramp_pace: Pace::default(),
             full_per_s: None,
             trips: 0,
@@ -212,6 +222,7 @@ impl Gate {
         (self.phase == Phase::Open || deserted)
             && self.settings == Settings::default()
             && self.sample.is_empty(now_ms)
+            && self.spent(now_ms).is_none()
             && quiet_ms(last_ms) > TRIPS_RESET_MS
     }
 
@@ -355,6 +366,9 @@ impl Gate {
     pub fn command(&mut self, command: Command, now_ms: i64) -> Option<Change> {
         self.mind_the_clock(now_ms);
         let from = self.state();
+        if command == Command::Open {
+            self.lift(now_ms);
+        }
         match command {
             Command::Open if from == State::Open || from == State::Ramp => None,
             Command::Open => {

@@ -4,6 +4,7 @@ use super::hear::BLOCKED_QUIET_MS;
 use super::*;
 
 mod adversity;
+mod spend;
 
 const SECOND: i64 = 1_000;
 const T0: i64 = 1_000_000_000;

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    ClassPolicy, ClassRule, DAY_MS, DEFAULT_RETENTION_FLOOR_MS, MINUTE_MS, SECOND_MS, Strategy, class_default,
+    ClassPolicy, ClassRule, DAY_MS, DEFAULT_RETENTION_FLOOR_MS, MINUTE_MS, PolicyError, SECOND_MS, Strategy,
+    class_default,
 };
+use crate::cost::Cost;
 use crate::failure::FailureClass;
 use crate::id::Name;
 use crate::limits::{DEFERRALS_DEFAULT, RELEASES_DEFAULT};
@@ -83,6 +85,10 @@ pub struct RetryPolicy {
     /// How often one task may be handed back untouched before a person is asked, 1 to 1,000,000. Default 1,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_releases: Option<u32>,
+    /// What the tasks of one group may cost within a day (UTC), in US dollars, more than 0 and up to 10,000: a group that reached
+    /// it waits for midnight. Default: no bound. What has no group is not bounded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_group_cost_usd_per_day: Option<Cost>,
     /// The backoff for classes that have none of their own, neither in `overrides` nor by default.
     pub strategy: Strategy,
     /// What this policy does differently for single failure classes.
@@ -120,6 +126,12 @@ impl RetryPolicy {
     pub fn releases_allowed(&self) -> u32 {
         self.max_releases.unwrap_or(RELEASES_DEFAULT)
     }
+
+    /// What is wrong with the bound on a group's costs.
+    pub(super) fn group_cost_problem(&self) -> Option<PolicyError> {
+        let value = self.max_group_cost_usd_per_day.filter(|most| most.is_zero() || *most > Cost::MAX)?;
+        Some(PolicyError::AmountOutOfRange { field: "max_group_cost_usd_per_day".to_owned(), value })
+    }
 }
 
 /// A policy as it was written: what was left out can still be told from what was set.
@@ -137,6 +149,7 @@ struct Given {
     fallbacks: BTreeMap<Name, Vec<Name>>,
     max_deferrals: Option<u32>,
     max_releases: Option<u32>,
+    max_group_cost_usd_per_day: Option<Cost>,
 }
 
 impl From<Given> for RetryPolicy {
@@ -156,6 +169,7 @@ impl From<Given> for RetryPolicy {
             fallbacks: given.fallbacks,
             max_deferrals: given.max_deferrals,
             max_releases: given.max_releases,
+            max_group_cost_usd_per_day: given.max_group_cost_usd_per_day,
         }
     }
 }
