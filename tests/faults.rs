@@ -13,7 +13,8 @@ use redrive_shared::task::TaskState;
 use rusqlite::Connection;
 
 use crate::support::{
-    Bed, EnqueueExt, START_MS, SqliteBackend, claim_of, fast_directory, fixed_policy, id, name, task,
+    Bed, EnqueueExt, START_MS, SqliteBackend, claim_of, fast_directory, fixed_policy, id, name,
+    of_dependency, task,
 };
 
 fn clock() -> Arc<ManualClock> {
@@ -93,14 +94,14 @@ async fn a_database_from_before_there_were_gates_goes_on_and_its_release_may_com
         )
         .unwrap();
     bed.reopen().await;
-    let no_retries = [Restriction { dependency: name("d"), any: None, retries: Some(0) }];
+    let no_retries = [Restriction { scope: of_dependency("d"), any: None, retries: Some(0) }];
     let mut claimed = bed.claim(vec![claim_of(9)], &no_retries).await.unwrap().remove(0);
     assert_eq!(claimed.leases.len(), 1, "it waits where it did");
     bed.finish(&claimed.leases.remove(0), Ending::Released).await;
     bed.advance(1_000);
     let claimed = bed.claim(vec![claim_of(9)], &no_retries).await.unwrap().remove(0);
     assert_eq!(claimed.leases.iter().map(|lease| &*lease.id).collect::<Vec<_>>(), ["first"]);
-    assert_eq!(claimed.held_back, [name("d")], "it was scheduled again");
+    assert_eq!(claimed.held_back, [of_dependency("d")], "it was scheduled again");
     assert_eq!(bed.gates(0).await.unwrap().expect("none was seen").cells, []);
     // What an older release does with lanes.
     older

@@ -13,7 +13,7 @@ use futures_util::future::Either;
 use futures_util::stream::FuturesUnordered;
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem};
-use redrive_shared::gate::Signal;
+use redrive_shared::gate::{Scope, Signal};
 use redrive_shared::id::Name;
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::limits::WAITING_CLAIMS_MAX;
@@ -57,8 +57,8 @@ struct Line {
     waiters: VecDeque<Waiter>,
     /// From when on it is worth trying.
     try_at_ms: i64,
-    /// Dependencies whose gates held something back from it, until they let more through.
-    held_back: HashSet<Name>,
+    /// Whose gates held something back from it, until they let more through.
+    held_back: HashSet<Scope>,
     /// Waves under way that have waiters of it: until they are back it is kept, to remember what is announced meanwhile.
     under_way: usize,
 }
@@ -203,12 +203,12 @@ impl Dispatcher {
         self.alarm.set_earlier(i64::MIN);
     }
 
-    /// The gates of these dependencies let more through: lines from which they held something back try again.
-    pub fn let_through(&self, dependencies: &[Name]) {
-        let dependencies: HashSet<&Name> = dependencies.iter().collect();
+    /// The gates of these let more through: lines from which they held something back try again.
+    pub fn let_through(&self, scopes: &[Scope]) {
+        let scopes: HashSet<&Scope> = scopes.iter().collect();
         let mut concerned = false;
         for line in self.lock().lines.values_mut() {
-            if line.held_back.iter().any(|name| dependencies.contains(name)) {
+            if line.held_back.iter().any(|scope| scopes.contains(scope)) {
                 line.held_back.clear();
                 line.try_at_ms = i64::MIN;
                 concerned = true;
@@ -292,7 +292,7 @@ impl Dispatcher {
             return self.fail(wave, &Problem::from(error));
         }
         let claims: Vec<Claim> = wave.iter().map(|(_, waiter)| waiter.claim.clone()).collect();
-        let gates = self.gates.restrict(claims.iter().map(|claim| claim.max).sum());
+        let gates = self.gates.restrict(&claims);
         match self.store.claim(claims.clone(), &gates).await {
             Ok(results) => {
                 self.learn_held_back(&wave, &results);

@@ -100,15 +100,16 @@ pub(crate) fn record_calls(labels: &BoundedLabels, dependency: Option<&str>, cal
 /// And how many of their tasks are out, where that is limited: of those that share a label, together.
 pub fn record_gates(labels: &BoundedLabels, gates: &[GateView]) {
     let mut worst: BTreeMap<Arc<str>, usize> = labels.known().into_iter().map(|label| (label, 0)).collect();
-    for gate in gates {
+    let of_dependencies = || gates.iter().filter_map(|gate| Some((gate.dependency.as_ref()?, gate)));
+    for (dependency, gate) in of_dependencies() {
         let number = State::ALL.iter().position(|state| *state == gate.state).unwrap_or(0);
-        let shown = worst.entry(labels.label(&gate.dependency)).or_default();
+        let shown = worst.entry(labels.label(dependency)).or_default();
         *shown = number.max(*shown);
     }
     let mut out: BTreeMap<Arc<str>, u32> = BTreeMap::new();
-    for gate in gates {
+    for (dependency, gate) in of_dependencies() {
         if let Some(in_flight) = gate.in_flight {
-            let shown = out.entry(labels.label(&gate.dependency)).or_default();
+            let shown = out.entry(labels.label(dependency)).or_default();
             *shown = shown.saturating_add(in_flight);
         }
     }

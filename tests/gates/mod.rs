@@ -74,7 +74,7 @@ fn done() -> Outcome {
 
 async fn gate(client: &Client, dependency: &str) -> Option<GateView> {
     let gates = client.gates().await.expect("an answer").gates;
-    gates.into_iter().find(|gate| gate.dependency.as_str() == dependency)
+    gates.into_iter().find(|gate| gate.dependency.as_deref() == Some(dependency))
 }
 
 async fn state(client: &Client, dependency: &str) -> State {

@@ -3,65 +3,84 @@
 use std::collections::BTreeMap;
 
 use redrive_coordinator::store::{Claimed, Restriction};
+use redrive_shared::gate::Scope;
 use redrive_shared::lifecycle::Fence;
 
-use super::command::{AGENTS, Claim, Gate, IDS, QUEUES};
-use super::compare::{Pair, boot_of, dependency_name, number_of};
+use super::command::{AGENTS, Claim, Gate, IDS, Of, QUEUES};
+use super::compare::{Pair, boot_of, dependency_name, group_name, number_of};
 use super::reference::{Answer, Lease, Standing, Task};
 use crate::support::{claim_of, name};
 
 /// What gates still let through: of any kind, and of those that were tried before. In the order of the gates.
-struct Left(Vec<(u8, u32, u32)>);
+struct Left(Vec<(Of, u32, u32)>);
+
+impl Of {
+    fn has(self, task: &Task) -> bool {
+        match self {
+            Self::Dependency(dependency) => task.lane.2 == Some(dependency),
+            Self::Queue(queue) => task.queue == queue,
+            Self::Group(queue, group) => task.queue == queue && task.lane.1 == Some(group),
+        }
+    }
+
+    fn scope(self) -> Scope {
+        match self {
+            Self::Dependency(dependency) => Scope::Dependency(dependency_name(dependency)),
+            Self::Queue(queue) => Scope::Queue(name(QUEUES[queue])),
+            Self::Group(queue, group) => {
+                Scope::Group { queue: name(QUEUES[queue]), group: group_name(group) }
+            }
+        }
+    }
+}
 
 impl Left {
-    /// Of a dependency that is named twice, the lower bound of each kind.
+    /// Of what is named twice, the lower bound of each kind.
     fn of(gates: &[Gate]) -> Self {
-        let mut left: Vec<(u8, u32, u32)> = Vec::new();
-        for Gate { dependency, any, retries } in gates {
+        let mut left: Vec<(Of, u32, u32)> = Vec::new();
+        for Gate { of, any, retries } in gates {
             let (any, retries) = (any.unwrap_or(u32::MAX), retries.unwrap_or(u32::MAX));
-            match left.iter_mut().find(|(known, ..)| known == dependency) {
+            match left.iter_mut().find(|(known, ..)| known == of) {
                 Some(known) => *known = (known.0, known.1.min(any), known.2.min(retries)),
-                None => left.push((*dependency, any, retries)),
+                None => left.push((*of, any, retries)),
             }
         }
         Self(left)
     }
 
-    fn in_order(&self) -> Vec<u8> {
-        self.0.iter().map(|(dependency, ..)| *dependency).collect()
+    /// Those that let nothing of the task's kind through.
+    fn holding<'a>(&'a self, task: &'a Task) -> impl Iterator<Item = &'a (Of, u32, u32)> {
+        self.0
+            .iter()
+            .filter(|(of, any, retries)| of.has(task) && (*any == 0 || *retries == 0 && task.is_retry()))
     }
 
-    /// Whether nothing of the task's kind is let through.
     fn hold_back(&self, task: &Task) -> bool {
-        let gate = self.0.iter().find(|(dependency, ..)| Some(*dependency) == task.lane.2);
-        gate.is_some_and(|(_, any, retries)| *any == 0 || *retries == 0 && task.is_retry())
+        self.holding(task).next().is_some()
+    }
+
+    /// Whether a gate holds the one back that has nothing to do with the other.
+    fn tell_apart(&self, held: &Task, given: &Task) -> bool {
+        self.holding(held).any(|(of, any, _)| !of.has(given) || *any > 0 && !given.is_retry())
+    }
+
+    /// The scopes of those that these are in, in order.
+    fn scopes(&self, those: impl Fn(&(Of, u32, u32)) -> bool) -> Vec<Scope> {
+        self.0.iter().filter(|gate| those(gate)).map(|(of, ..)| of.scope()).collect()
     }
 
     /// The task was given.
     fn take(&mut self, task: &Task) {
         assert!(!self.hold_back(task), "more than a gate lets through");
-        if let Some(gate) = self.0.iter_mut().find(|(dependency, ..)| Some(*dependency) == task.lane.2) {
+        for gate in self.0.iter_mut().filter(|(of, ..)| of.has(task)) {
             gate.1 -= 1;
             gate.2 -= u32::from(task.is_retry());
         }
     }
-
-    /// How many of these tasks can be given: first attempts first.
-    fn most_of<'a>(mut self, tasks: impl Iterator<Item = &'a Task>) -> usize {
-        let (retries, firsts): (Vec<&Task>, Vec<&Task>) = tasks.partition(|task| task.is_retry());
-        let mut given = 0;
-        for task in firsts.into_iter().chain(retries) {
-            if !self.hold_back(task) {
-                self.take(task);
-                given += 1;
-            }
-        }
-        given
-    }
 }
 
 fn store_gate(gate: Gate) -> Restriction {
-    Restriction { dependency: dependency_name(gate.dependency), any: gate.any, retries: gate.retries }
+    Restriction { scope: gate.of.scope(), any: gate.any, retries: gate.retries }
 }
 
 impl Pair {
@@ -137,32 +156,30 @@ impl Pair {
         let eligible = self.model.eligible(&claim.queues, claim.avoid);
         let due: Vec<&Task> = eligible.iter().map(|task| &self.model.tasks[task]).collect();
         let due = || due.iter().filter(|task| task.due_ms <= self.bed.now_ms());
-        let mut told = claimed.held_back.iter();
+        let held_back = &claimed.held_back;
         if claimed.leases.len() == claim.max {
-            let waits = |number: &u8| due().any(|task| task.lane.2 == Some(*number));
-            let may_be_told: Vec<_> =
-                left.in_order().into_iter().filter(waits).map(dependency_name).collect();
-            assert!(told.all(|name| may_be_told.contains(name)), "{:?}", claimed.held_back);
+            let may_be_told = left.scopes(|(of, ..)| due().any(|task| of.has(task)));
+            assert!(held_back.iter().all(|scope| may_be_told.contains(scope)), "{held_back:?}");
             return;
         }
-        let holds = |number: &u8| due().any(|task| task.lane.2 == Some(*number) && left.hold_back(task));
-        let expected: Vec<_> = left.in_order().into_iter().filter(holds).map(dependency_name).collect();
+        let holds = |gate: &(Of, u32, u32), task: &Task| left.holding(task).any(|holding| holding == gate);
+        let expected = left.scopes(|gate| due().any(|task| holds(gate, task)));
         if !self.set_back {
-            assert_eq!(claimed.held_back, expected, "what is held back");
+            assert_eq!(*held_back, expected, "what is held back");
             return;
         }
         // A lane is not looked into while its gate is shut: where a clock was set back since its last turn, that turn may have
         // come before its next task is due. Then it is told for nothing.
-        let waits = |number: &u8| {
-            eligible
-                .iter()
-                .map(|task| &self.model.tasks[task])
-                .any(|task| task.lane.2 == Some(*number) && left.hold_back(task))
-        };
-        let may_be_told: Vec<_> = left.in_order().into_iter().filter(waits).map(dependency_name).collect();
-        let held_back = &claimed.held_back;
-        assert!(expected.iter().all(|name| held_back.contains(name)), "{held_back:?}, expected {expected:?}");
-        assert!(held_back.iter().all(|name| may_be_told.contains(name)), "{held_back:?} of {may_be_told:?}");
+        let waiting = || eligible.iter().map(|task| &self.model.tasks[task]);
+        let may_be_told = left.scopes(|gate| waiting().any(|task| holds(gate, task)));
+        assert!(
+            expected.iter().all(|scope| held_back.contains(scope)),
+            "{held_back:?}, expected {expected:?}"
+        );
+        assert!(
+            held_back.iter().all(|scope| may_be_told.contains(scope)),
+            "{held_back:?} of {may_be_told:?}"
+        );
     }
 
     /// Tasks were escalated whose deadline had passed before they started.
@@ -217,12 +234,16 @@ impl Pair {
             due.iter().partition(|task| now_ms > self.model.tasks[*task].deadline_ms);
         assert!(too_late.iter().all(|task| late.contains(task)), "escalated too early");
         assert!(leases.iter().all(|(task, _)| fit.contains(task)), "not for this claim: {leases:?}");
-        let fit = fit.iter().map(|task| &self.model.tasks[task]);
-        let most = Left::of(&claim.gates).most_of(fit);
-        assert_eq!(leases.len(), most.min(claim.max), "as many as there are and may be given");
         let mut through = Left::of(&claim.gates);
         leases.iter().for_each(|(task, _)| through.take(&self.model.tasks[task]));
         let taken = |task: &usize| leases.iter().any(|(given, _)| given == task) || too_late.contains(task);
+        assert!(leases.len() <= claim.max);
+        let mut passed_over = fit.iter().filter(|task| !taken(task));
+        let is_full = leases.len() == claim.max;
+        assert!(
+            is_full || passed_over.all(|task| through.hold_back(&self.model.tasks[task])),
+            "more could be given"
+        );
         let order = |task: &usize| (self.model.tasks[task].due_ms, self.model.tasks[task].seq);
         for left in due.iter().filter(|task| !taken(task)) {
             for (given, _) in leases {
@@ -230,9 +251,7 @@ impl Pair {
                 if !self.bed.order_is_exact() {
                     continue;
                 }
-                let same_kind =
-                    (given_task.lane.2, given_task.is_retry()) == (left_task.lane.2, left_task.is_retry());
-                if through.hold_back(left_task) && !same_kind {
+                if through.tell_apart(left_task, given_task) {
                     continue;
                 }
                 assert!(given_task.lane.0 <= left_task.lane.0, "priority first");
@@ -240,8 +259,8 @@ impl Pair {
                 if given_task.due_ms == left_task.due_ms && given_task.came_ms != left_task.came_ms {
                     continue;
                 }
-                let same_lane =
-                    same_kind && (given_task.queue, given_task.lane) == (left_task.queue, left_task.lane);
+                let lane = |task: &Task| (task.queue, task.lane, task.is_retry());
+                let same_lane = lane(given_task) == lane(left_task);
                 assert!(!same_lane || order(given) < order(left), "earliest first within a lane");
             }
         }

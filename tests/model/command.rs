@@ -47,10 +47,18 @@ pub struct Claim {
     pub gates: Vec<Gate>,
 }
 
-/// How much of a dependency may be given.
+/// What a gate is before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    Dependency(u8),
+    Queue(usize),
+    Group(usize, u8),
+}
+
+/// How much of it may be given.
 #[derive(Debug, Clone, Copy)]
 pub struct Gate {
-    pub dependency: u8,
+    pub of: Of,
     pub any: Option<u32>,
     pub retries: Option<u32>,
 }
@@ -201,7 +209,7 @@ fn failures() -> impl Strategy<Value = Failure> {
 fn claims() -> impl Strategy<Value = Claim> {
     let queues = select(vec![vec![0], vec![1], vec![0, 1], vec![1, 0]]);
     let options = (weighted(0.35, 0..2_u8), weighted(0.3, 1_000..60_000_u64), weighted(0.2, 0..2_u8));
-    let gates = prop_oneof![3 => Just(Vec::new()), 2 => vec(gates(), 1..4)];
+    let gates = prop_oneof![3 => Just(Vec::new()), 2 => vec(gates(), 1..5)];
     let who = (0..AGENTS.len(), queues, 1..6_usize);
     (who, options, gates).prop_map(|((agent, queues, max), (request, lease_ms, avoid), gates)| Claim {
         agent,
@@ -216,7 +224,17 @@ fn claims() -> impl Strategy<Value = Claim> {
 
 fn gates() -> impl Strategy<Value = Gate> {
     let bound = || prop_oneof![2 => Just(None), 2 => Just(Some(0)), 3 => (1..4_u32).prop_map(Some)];
-    (0..2_u8, bound(), bound()).prop_map(|(dependency, any, retries)| Gate { dependency, any, retries })
+    let of_dependency = (0..2_u8, bound(), bound()).prop_map(|(dependency, any, retries)| Gate {
+        of: Of::Dependency(dependency),
+        any,
+        retries,
+    });
+    let others = prop_oneof![
+        (0..QUEUES.len()).prop_map(Of::Queue),
+        (0..QUEUES.len(), 0..2_u8).prop_map(|(queue, group)| Of::Group(queue, group)),
+    ];
+    let of_others = (others, bound()).prop_map(|(of, any)| Gate { of, any, retries: None });
+    prop_oneof![1 => of_dependency, 1 => of_others]
 }
 
 fn shown() -> impl Strategy<Value = Shown> {

@@ -310,6 +310,10 @@ pub fn boot_of(agent: usize) -> redrive_shared::id::Name {
     name(&format!("{}-1", AGENTS[agent]))
 }
 
+pub fn group_name(number: u8) -> redrive_shared::id::Name {
+    name(&format!("g{number}"))
+}
+
 pub fn dependency_name(number: u8) -> redrive_shared::id::Name {
     name(&format!("dep{number}"))
 }
@@ -345,7 +349,7 @@ fn store_task(spec: &NewTask) -> redrive_coordinator::store::Enqueue {
     made.failure = spec.failure.map(store_failure);
     made.spec = redrive_shared::wire::NewTask {
         priority: spec.priority,
-        group: spec.group.map(|number| name(&format!("g{number}"))),
+        group: spec.group.map(group_name),
         dependency: spec.dependency.map(dependency_name),
         delay_ms: spec.delay_ms,
         deadline_ms: spec.deadline_ms,

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::support::redis::RedisServer;
-use crate::support::{EnqueueExt, claim_of, name, redis_config, task};
+use crate::support::{EnqueueExt, claim_of, name, of_dependency, redis_config, task};
 
 /// Hints travel in milliseconds; the rest is for a busy machine.
 const SOON: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ async fn open(redis: &RedisServer, shards: u16) -> Arc<RedisStore> {
 }
 
 fn swap(dependency: &str, seen: i64, value: &str, tell: bool) -> GateSwap {
-    GateSwap { dependency: name(dependency), seen, value: Some(value.to_owned()), tell }
+    GateSwap { scope: of_dependency(dependency), seen, value: Some(value.to_owned()), tell }
 }
 
 async fn swap_one(store: &RedisStore, swap: GateSwap) -> GateSwapped {
@@ -50,7 +50,7 @@ async fn of_coordinators_that_change_a_gate_at_once_one_is_first_each_time() {
             .collect();
         let [(version, value)] = &won[..] else { panic!("one is first: {answers:?}") };
         assert!(*version > seen);
-        let there = GateCell { dependency: name("d"), version: *version, value: value.clone() };
+        let there = GateCell { scope: of_dependency("d"), version: *version, value: value.clone() };
         for (answer, _) in answers.iter().filter(|(answer, _)| !matches!(answer, GateSwapped::Now(_))) {
             assert_eq!(
                 *answer,
@@ -155,7 +155,7 @@ async fn a_restriction_holds_over_all_shards_and_calls() {
     for from in [0, 1_000, 2_000] {
         store.enqueue(tasks(from).collect()).await.expect("taken");
     }
-    let restricted = [Restriction { dependency: name("d"), any: Some(1_500), retries: None }];
+    let restricted = [Restriction { scope: of_dependency("d"), any: Some(1_500), retries: None }];
     // More than one call to a shard gives.
     let claims: Vec<Claim> = (0..12).map(|_| Claim { max: 1_000, ..claim_of(1) }).collect();
     let claimed = store.claim(claims.clone(), &restricted).await.expect("an answer");

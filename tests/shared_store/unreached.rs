@@ -15,7 +15,9 @@ use redrive_shared::wire::Heartbeat;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::redis::{RedisCluster, RedisOptions, RedisServer};
 use crate::support::wait::eventually;
-use crate::support::{EnqueueExt, START_MS, beat_with, claim_of, id, name, redis_config, settle_of, task};
+use crate::support::{
+    EnqueueExt, START_MS, beat_with, claim_of, id, name, of_dependency, redis_config, settle_of, task,
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long this store waits for an answer.
@@ -227,7 +229,7 @@ async fn a_dead_master_is_waited_for_once_where_shards_are_asked_one_after_anoth
     for node in [dead, dead + 3] {
         cluster.nodes()[node].suspend();
     }
-    let restricted = [Restriction { dependency: name("d"), any: Some(1_000), retries: None }];
+    let restricted = [Restriction { scope: of_dependency("d"), any: Some(1_000), retries: None }];
     let asked = Instant::now();
     let claimed = store.claim(vec![claim_of(200)], &restricted).await.unwrap().remove(0);
     let took = asked.elapsed();

@@ -7,7 +7,7 @@ use redrive_shared::task::TaskState;
 
 use crate::model::NEWER_RELEASE;
 use crate::support::redis::RedisServer;
-use crate::support::{Bed, EnqueueExt, RedisBackend, claim_of, failure, id, ids, name, task};
+use crate::support::{Bed, EnqueueExt, RedisBackend, claim_of, failure, id, ids, of_dependency, task};
 
 /// Changes the version of a task's value.
 async fn set_version(redis: &RedisServer, task: &str, version: &str) {
@@ -142,7 +142,7 @@ async fn a_retry_that_an_older_release_scheduled_waits_with_all_others_until_it_
     bed.put_all(all.map(waiting).to_vec()).await;
     let moved = redis.command(&["EVAL", BEFORE_LANES_OF_RETRIES, "1", "rd:{0}:"]).await;
     assert_eq!(moved, "4", "{moved}");
-    let no_retries = [Restriction { dependency: name("d"), any: None, retries: Some(0) }];
+    let no_retries = [Restriction { scope: of_dependency("d"), any: None, retries: Some(0) }];
     let claimed = bed.claim(vec![claim_of(9)], &no_retries).await.unwrap().remove(0);
     assert_eq!(claimed.leases.iter().map(|lease| &*lease.id).collect::<Vec<_>>(), ["given"]);
     assert!(claimed.held_back.is_empty());
@@ -151,7 +151,11 @@ async fn a_retry_that_an_older_release_scheduled_waits_with_all_others_until_it_
     assert!(matches!(bed.retry_one("hurried").await, Acted::Now { state: TaskState::Scheduled, .. }));
     bed.advance(10_000);
     let claimed = bed.claim(vec![claim_of(9)], &no_retries).await.unwrap().remove(0);
-    assert_eq!((claimed.leases.len(), claimed.held_back), (0, vec![name("d")]), "they were scheduled again");
+    assert_eq!(
+        (claimed.leases.len(), claimed.held_back),
+        (0, vec![of_dependency("d")]),
+        "they were scheduled again"
+    );
     let mut given = bed.take_ids(9).await;
     given.sort_unstable();
     assert_eq!(given, ["given", "hurried"]);

@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use redrive_coordinator::store::{GateCell, GateSwap, GateSwapped};
+use redrive_shared::gate::Scope;
 use redrive_shared::limits::{GATE_MAX_BYTES, GATES_MAX};
 
-use crate::support::{Bed, name};
+use crate::support::{Bed, of_dependency, of_group, of_queue};
 
 /// A change of a gate that was made from that version.
 pub fn swap(dependency: &str, seen: i64, value: &str) -> GateSwap {
-    GateSwap { dependency: name(dependency), seen, value: Some(value.to_owned()), tell: false }
+    swap_of(of_dependency(dependency), seen, value)
+}
+
+fn swap_of(scope: Scope, seen: i64, value: &str) -> GateSwap {
+    GateSwap { scope, seen, value: Some(value.to_owned()), tell: false }
 }
 
 fn forget(dependency: &str, seen: i64) -> GateSwap {
@@ -31,15 +36,15 @@ async fn put(bed: &Bed, dependency: &str, seen: i64, value: &str) -> i64 {
     }
 }
 
-/// All gates by dependency, and the change that they are as of.
+/// All gates by the key of their scope, and the change that they are as of.
 async fn read(bed: &Bed) -> (i64, BTreeMap<String, (i64, String)>) {
     let gates = bed.gates(0).await.unwrap().expect("none was seen");
     let cells = gates.cells.into_iter();
-    (gates.change, cells.map(|cell| (cell.dependency.to_string(), (cell.version, cell.value))).collect())
+    (gates.change, cells.map(|cell| (cell.scope.key().into_owned(), (cell.version, cell.value))).collect())
 }
 
 fn cell(dependency: &str, version: i64, value: &str) -> GateCell {
-    GateCell { dependency: name(dependency), version, value: value.to_owned() }
+    GateCell { scope: of_dependency(dependency), version, value: value.to_owned() }
 }
 
 pub async fn at_first_there_is_no_gate(bed: Bed) {
@@ -60,6 +65,33 @@ pub async fn a_gate_is_made_changed_and_forgotten(bed: Bed) {
     assert!(gates.is_empty() && last > second, "that it is forgotten is a change");
     assert_eq!(swap_one(&bed, forget("openai/team-1/gpt", 0)).await, GateSwapped::Now(0));
     assert_eq!(read(&bed).await.0, last, "what is not there stays so");
+}
+
+pub async fn gates_of_one_name_are_apart_by_what_they_are_before(mut bed: Bed) {
+    let scopes =
+        [of_dependency("a"), of_queue("a"), of_group("a", "a"), of_group("a", "b"), of_group("b", "a")];
+    let mut versions = Vec::new();
+    for (place, scope) in scopes.iter().enumerate() {
+        match swap_one(&bed, swap_of(scope.clone(), 0, &place.to_string())).await {
+            GateSwapped::Now(version) => versions.push(version),
+            other => panic!("{scope} is new: {other:?}"),
+        }
+    }
+    assert!(versions.is_sorted_by(|one, next| one < next), "{versions:?}");
+    bed.reopen().await;
+    let (change, gates) = read(&bed).await;
+    assert_eq!((change, gates.len()), (versions[4], 5));
+    for (place, scope) in scopes.iter().enumerate() {
+        assert_eq!(gates[&*scope.key()], (versions[place], place.to_string()));
+    }
+    let late = swap_one(&bed, swap_of(of_queue("a"), versions[0], "late")).await;
+    let there = GateCell { scope: of_queue("a"), version: versions[1], value: "1".into() };
+    assert_eq!(late, GateSwapped::Changed(Some(there)));
+    let forget = GateSwap { value: None, ..swap_of(of_queue("a"), versions[1], "") };
+    assert_eq!(swap_one(&bed, forget).await, GateSwapped::Now(0));
+    let (last, gates) = read(&bed).await;
+    assert!(last > change && !gates.contains_key(&*of_queue("a").key()) && gates.contains_key("a"));
+    assert_eq!(gates.len(), 4);
 }
 
 pub async fn who_was_slower_changes_nothing_and_is_told_what_is_there(bed: Bed) {
@@ -137,11 +169,16 @@ pub async fn there_is_a_bound_on_gates(bed: Bed) {
         assert!(answers.iter().all(|answer| matches!(answer, GateSwapped::Now(1..))));
     }
     assert_eq!(swap_one(&bed, swap("one-more", 0, "v")).await, GateSwapped::NoRoom);
+    assert_eq!(swap_one(&bed, swap_of(of_queue("q"), 0, "v")).await, GateSwapped::NoRoom, "of any kind");
     let (change, gates) = read(&bed).await;
     assert_eq!(gates.len(), GATES_MAX);
     put(&bed, "d7", gates["d7"].0, "those that are there can be changed").await;
     assert_eq!(swap_one(&bed, forget("d8", gates["d8"].0)).await, GateSwapped::Now(0));
-    assert!(put(&bed, "one-more", 0, "v").await > change);
+    let GateSwapped::Now(version) = swap_one(&bed, swap_of(of_queue("q"), 0, "v")).await else {
+        panic!("there is room for one")
+    };
+    assert!(version > change);
+    assert_eq!(swap_one(&bed, swap("one-more", 0, "v")).await, GateSwapped::NoRoom);
 }
 
 pub async fn of_many_who_change_a_gate_at_once_one_is_first(bed: Bed) {
@@ -151,7 +188,7 @@ pub async fn of_many_who_change_a_gate_at_once_one_is_first(bed: Bed) {
         let bed = Arc::clone(&bed);
         callers.spawn(async move {
             // Each counts to ten, in one counter.
-            let mut seen = GateCell { dependency: name("d"), version: 0, value: "0".into() };
+            let mut seen = GateCell { scope: of_dependency("d"), version: 0, value: "0".into() };
             let mut counted = 0;
             while counted < 10 {
                 let next = (seen.value.parse::<u32>().unwrap() + 1).to_string();

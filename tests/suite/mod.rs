@@ -18,6 +18,7 @@ mod reopen;
 mod repeat;
 mod restricted;
 mod routes;
+mod scopes;
 mod settle;
 mod takeover;
 mod together;
@@ -228,6 +229,7 @@ macro_rules! with_behaviours {
             gates {
                 at_first_there_is_no_gate,
                 a_gate_is_made_changed_and_forgotten,
+                gates_of_one_name_are_apart_by_what_they_are_before,
                 who_was_slower_changes_nothing_and_is_told_what_is_there,
                 gates_that_did_not_change_are_not_read_again,
                 versions_rise_and_never_come_twice,
@@ -254,6 +256,15 @@ macro_rules! with_behaviours {
                 what_is_too_late_uses_nothing_up,
                 a_settlement_tells_whose_and_what_it_was,
                 retries_wait_apart_when_the_store_is_opened_again,
+            }
+            scopes {
+                a_queue_that_lets_nothing_through_holds_back_all_of_its_tasks_and_no_others,
+                a_queue_lets_so_many_through_whatever_they_need,
+                a_group_is_held_back_in_its_queue_alone,
+                what_is_in_several_scopes_is_charged_to_each_and_bound_by_the_lowest,
+                every_scope_that_lets_nothing_through_is_told,
+                claims_of_one_call_share_what_a_queue_lets_through,
+                what_is_too_late_uses_up_nothing_of_a_queue,
             }
             breakers {
                 a_command_is_handed_over_until_it_was_carried_out,

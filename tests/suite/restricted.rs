@@ -2,12 +2,19 @@
 
 use redrive_coordinator::store::{Claim, Claimed, Ending, Restriction};
 use redrive_shared::failure::FailureClass;
+use redrive_shared::gate::Scope;
 use redrive_shared::task::{Priority, TaskState};
 
-use crate::support::{Bed, EnqueueExt, START_MS, claim_of, failure, fixed_policy, ids, name, task};
+use crate::support::{
+    Bed, EnqueueExt, START_MS, claim_of, failure, fixed_policy, ids, name, of_dependency, task,
+};
 
 fn at_most(dependency: &str, most: u32) -> Restriction {
-    Restriction { dependency: name(dependency), any: Some(most), retries: None }
+    some_of(of_dependency(dependency), most)
+}
+
+fn some_of(scope: Scope, most: u32) -> Restriction {
+    Restriction { scope, any: Some(most), retries: None }
 }
 
 fn shut(dependency: &str) -> Restriction {
@@ -16,7 +23,7 @@ fn shut(dependency: &str) -> Restriction {
 
 /// Of those that were tried before.
 fn at_most_retries(dependency: &str, most: u32) -> Restriction {
-    Restriction { dependency: name(dependency), any: None, retries: Some(most) }
+    Restriction { scope: of_dependency(dependency), any: None, retries: Some(most) }
 }
 
 async fn claim(bed: &Bed, claim: Claim, gates: &[Restriction]) -> Claimed {
@@ -34,8 +41,9 @@ fn given(claimed: &Claimed) -> Vec<&str> {
     ids
 }
 
+/// The dependencies that held something back.
 fn held_back(claimed: &Claimed) -> Vec<&str> {
-    claimed.held_back.iter().map(|name| &**name).collect()
+    claimed.held_back.iter().filter_map(|scope| Some(scope.dependency()?.as_str())).collect()
 }
 
 /// A task that failed once before it came, and is due.
@@ -203,7 +211,7 @@ pub async fn waiting_retries_can_be_called_off_hurried_and_be_too_late(bed: Bed)
 pub async fn retries_count_within_what_a_gate_lets_through(bed: Bed) {
     bed.put_all((0..10).map(|number| task(&format!("f{number}")).needs("d")).collect()).await;
     bed.put_all((0..10).map(|number| retry(&format!("r{number}")).needs("d")).collect()).await;
-    let gate = Restriction { dependency: name("d"), any: Some(15), retries: Some(3) };
+    let gate = Restriction { scope: of_dependency("d"), any: Some(15), retries: Some(3) };
     let claimed = take(&bed, 100, std::slice::from_ref(&gate)).await;
     let retries = given(&claimed).iter().filter(|id| id.starts_with('r')).count();
     assert_eq!((claimed.leases.len(), retries), (13, 3), "all first attempts, and some retries");

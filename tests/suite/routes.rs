@@ -7,7 +7,9 @@ use redrive_shared::gate::{Barred, Standing};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{FailureRecord, Lease, TaskState};
 
-use crate::support::{Bed, EnqueueExt, claim_of, failure, fixed_policy, name, settle_of, task};
+use crate::support::{
+    Bed, EnqueueExt, claim_of, failure, fixed_policy, name, of_dependency, settle_of, task,
+};
 
 fn chained() -> RetryPolicy {
     let chain = vec![name("sonnet"), name("gpt")];
@@ -32,7 +34,7 @@ async fn fail(bed: &Bed, lease: &Lease) -> (TaskState, i64) {
 }
 
 fn shut(dependency: &str) -> Restriction {
-    Restriction { dependency: name(dependency), any: Some(0), retries: None }
+    Restriction { scope: of_dependency(dependency), any: Some(0), retries: None }
 }
 
 fn barred(dependencies: &[(&str, Barred)]) -> Standing {
@@ -49,7 +51,7 @@ pub async fn a_task_goes_on_in_the_lane_of_its_route(mut bed: Bed) {
     assert_eq!(place(&lease), (0, "opus"));
     assert_eq!(fail(&bed, &lease).await, (TaskState::Scheduled, bed.now_ms()), "at once");
     let held_back = bed.claim(vec![claim_of(2)], &[shut("sonnet")]).await.unwrap().remove(0);
-    assert!(held_back.leases.is_empty() && held_back.held_back == [name("sonnet")]);
+    assert!(held_back.leases.is_empty() && held_back.held_back == [of_dependency("sonnet")]);
     bed.reopen().await;
     let through = bed.claim(vec![claim_of(2)], &[shut("opus")]).await.unwrap().remove(0);
     assert_eq!(place(&through.leases[0]), (1, "sonnet"), "the gate that is shut is another's");

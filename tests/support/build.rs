@@ -2,7 +2,7 @@
 
 use redrive_coordinator::store::{Claim, Ending, Enqueue, Settle};
 use redrive_shared::failure::FailureClass;
-use redrive_shared::gate::Standing;
+use redrive_shared::gate::{Scope, Standing};
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::retry::{RetryPolicy, Strategy};
@@ -15,6 +15,21 @@ pub const START_MS: i64 = 1_760_000_000_000;
 
 pub fn name(text: &str) -> Name {
     Name::new(text).expect("a valid name")
+}
+
+/// The scope of a dependency.
+pub fn of_dependency(text: &str) -> Scope {
+    Scope::Dependency(name(text))
+}
+
+/// The scope of a queue.
+pub fn of_queue(text: &str) -> Scope {
+    Scope::Queue(name(text))
+}
+
+/// The scope of a group of a queue.
+pub fn of_group(queue: &str, group: &str) -> Scope {
+    Scope::Group { queue: name(queue), group: name(group) }
 }
 
 pub fn id(text: &str) -> TaskId {

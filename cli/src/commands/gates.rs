@@ -160,7 +160,7 @@ fn table(gates: &[GateView], now_ms: i64) -> Rows {
     let mut rows = Rows::new(headers).right([5, 6, 7, 8, 9, 10]);
     for gate in gates {
         rows.push([
-            (&gate.dependency).into(),
+            Entry::or_dash(gate.dependency.as_ref()),
             state(gate.state),
             Entry::or_dash(gate.reason.map(|reason| why(gate, reason.as_str()))),
             Entry::or_dash(gate.since_ms.map(|at_ms| from_now(at_ms, now_ms))),

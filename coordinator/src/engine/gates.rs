@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use redrive_shared::error::{ErrorCode, Problem};
-use redrive_shared::gate::{Command, SettingsError, Signal};
+use redrive_shared::gate::{Command, Scope, SettingsError, Signal};
 use redrive_shared::id::TaskId;
 use redrive_shared::limits::GATE_SHUT_MAX_MS;
 use redrive_shared::wire::{GateAction, GateRequest, GateView, GatesReply};
@@ -70,8 +70,9 @@ impl Engine {
     /// Changes a gate; returns it as it is then.
     pub async fn change_gate(&self, request: GateRequest) -> Result<GateView> {
         let order = order(&request)?;
-        self.gates.command(&request.dependency, order).await?;
-        Ok(self.gates.view(&request.dependency))
+        let scope = Scope::Dependency(request.dependency);
+        self.gates.command(&scope, order).await?;
+        Ok(self.gates.view(&scope))
     }
 }
 

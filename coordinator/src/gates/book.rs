@@ -1,8 +1,8 @@
 //! Every gate that this coordinator knows of. No I/O: the keeper reads and writes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use redrive_shared::gate::{Barred, Change, Gate, Room, Standing, State};
+use redrive_shared::gate::{Barred, Change, Gate, Room, Scope, Standing, State};
 use redrive_shared::id::Name;
 use redrive_shared::limits::GATES_MAX;
 use redrive_shared::task::Lease;
@@ -33,9 +33,9 @@ pub(super) enum Refusal {
 /// The book.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    entries: HashMap<Name, Entry>,
+    entries: HashMap<Scope, Entry>,
     /// Those that may hold something back: the others cost a claim nothing.
-    restricting: BTreeSet<Name>,
+    restricting: BTreeSet<Scope>,
     /// The last change of the store's that it shows.
     change: i64,
     look_at_ms: Option<i64>,
@@ -43,21 +43,43 @@ pub(super) struct Book {
     /// The earliest moment at which an entry has something to do.
     entries_next_ms: Option<i64>,
     /// Under way, in the order of the call.
-    sending: Vec<Name>,
-    orders: Vec<(Name, Written)>,
+    sending: Vec<Scope>,
+    orders: Vec<(Scope, Written)>,
     closed: bool,
 }
 
 impl Book {
-    /// What the gates let through of up to `most` tasks.
+    /// What the gates of dependencies let through of up to `most` tasks.
     pub fn restrict(&mut self, most: u32, now_ms: i64) -> Vec<Restriction> {
+        self.restrict_those(|scope| scope.dependency().is_some(), most, now_ms)
+    }
+
+    /// What gates within these queues let through of up to `most` tasks: claims of others have nothing to do with them.
+    pub fn restrict_in<'a>(
+        &mut self,
+        queues: impl Iterator<Item = &'a Name>,
+        most: u32,
+        now_ms: i64,
+    ) -> Vec<Restriction> {
+        // Scopes of dependencies come before all others.
+        if self.restricting.last().is_none_or(|scope| scope.queue().is_none()) {
+            return Vec::new();
+        }
+        let queues: HashSet<&Name> = queues.collect();
+        self.restrict_those(|scope| scope.queue().is_some_and(|queue| queues.contains(queue)), most, now_ms)
+    }
+
+    fn restrict_those(&mut self, those: impl Fn(&Scope) -> bool, most: u32, now_ms: i64) -> Vec<Restriction> {
         let Self { entries, restricting, .. } = self;
         let mut restrictions = Vec::new();
-        restricting.retain(|dependency| {
-            let Some(entry) = entries.get_mut(dependency) else { return false };
+        restricting.retain(|scope| {
+            if !those(scope) {
+                return true;
+            }
+            let Some(entry) = entries.get_mut(scope) else { return false };
             let (any, retries) = entry.restrict(most, now_ms);
             if any.is_some() || retries.is_some() {
-                restrictions.push(Restriction { dependency: dependency.clone(), any, retries });
+                restrictions.push(Restriction { scope: scope.clone(), any, retries });
             }
             restricts(&entry.gate, now_ms)
         });
@@ -66,7 +88,8 @@ impl Book {
 
     /// The dependencies that are let nothing through to.
     pub fn standing(&self) -> Standing {
-        let held_back = self.restricting.iter().filter_map(|name| Some((name, self.entries.get(name)?)));
+        let held_back =
+            self.restricting.iter().filter_map(|scope| Some((scope.dependency()?, self.entries.get(scope)?)));
         Standing::new(held_back.filter_map(|(name, entry)| {
             let barred = match entry.gate.state() {
                 State::Shut => Barred::Shut,
@@ -85,39 +108,40 @@ impl Book {
         claimed: &[Claimed],
         now_ms: i64,
     ) {
-        let mut used: HashMap<&Name, Vec<&Lease>> = HashMap::new();
-        for lease in claimed.iter().filter(|one| !one.replayed).flat_map(|one| &one.leases) {
-            let Some(dependency) = &lease.dependency else { continue };
-            used.entry(dependency).or_default().push(lease);
-        }
-        let mut held_back: HashMap<&Name, usize> = HashMap::new();
+        let mut used = Used::of(restrictions, claimed);
+        let mut held_back: HashMap<&Scope, usize> = HashMap::new();
         for (claim, one) in claims.iter().zip(claimed) {
-            for dependency in &one.held_back {
-                *held_back.entry(dependency).or_default() += claim.max.saturating_sub(one.leases.len());
+            for scope in &one.held_back {
+                *held_back.entry(scope).or_default() += claim.max.saturating_sub(one.leases.len());
             }
         }
-        for restriction in restrictions {
-            let dependency = &restriction.dependency;
-            let held_back = held_back.get(dependency).copied().unwrap_or(0);
-            let used = used.remove(dependency).unwrap_or_default();
-            self.with(dependency, now_ms, |entry| {
+        for Restriction { scope, any, retries } in restrictions {
+            let held_back = held_back.get(scope).copied().unwrap_or(0);
+            let used = used.take(scope);
+            self.with(scope, now_ms, |entry| {
                 let held_back = u32::try_from(held_back).unwrap_or(u32::MAX);
-                entry.pay_back(restriction.retries);
-                entry.claimed(restriction.any, &used, held_back, now_ms);
+                entry.pay_back(*retries);
+                if scope.dependency().is_some() {
+                    entry.called(&used, now_ms);
+                }
+                entry.claimed(*any, &used, held_back, now_ms);
             });
         }
-        for (dependency, used) in used {
-            self.with(dependency, now_ms, |entry| entry.claimed(None, &used, 0, now_ms));
+        for (dependency, used) in used.dependencies {
+            self.with(&Scope::Dependency(dependency.clone()), now_ms, |entry| {
+                entry.called(&used, now_ms);
+                entry.claimed(None, &used, 0, now_ms);
+            });
         }
     }
 
     /// A claim under these restrictions failed, but may have been given what they let through: such leases end unstarted by
     /// then.
     pub fn lost(&mut self, restrictions: &[Restriction], ends_ms: i64, now_ms: i64) {
-        for Restriction { dependency, any, retries } in restrictions {
-            self.with(dependency, now_ms, |entry| entry.pay_back(*retries));
+        for Restriction { scope, any, retries } in restrictions {
+            self.with(scope, now_ms, |entry| entry.pay_back(*retries));
             if let Some(given) = any.filter(|given| *given > 0) {
-                self.with(dependency, now_ms, |entry| entry.begin(given, now_ms, ends_ms, now_ms));
+                self.with(scope, now_ms, |entry| entry.begin(given, now_ms, ends_ms, now_ms));
             }
         }
     }
@@ -125,68 +149,68 @@ impl Book {
     /// Nothing that is out stops to count before then.
     pub fn spare(&mut self, until_ms: i64, now_ms: i64) {
         let limited = self.entries.iter().filter(|(_, entry)| entry.limits_in_flight());
-        for dependency in limited.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-            self.with(&dependency, now_ms, |entry| entry.add(Event::Spare(until_ms), now_ms));
+        for scope in limited.map(|(scope, _)| scope.clone()).collect::<Vec<_>>() {
+            self.with(&scope, now_ms, |entry| entry.add(Event::Spare(until_ms), now_ms));
         }
     }
 
     /// How calls ended, and which leases did.
     pub fn hear(&mut self, told: Told, now_ms: i64) {
-        for (dependency, started_ms, count) in told.ended {
-            if self.entries.get(&dependency).is_some_and(Entry::limits_in_flight) {
+        for (scope, started_ms, count) in told.ended {
+            if self.entries.get(&scope).is_some_and(Entry::limits_in_flight) {
                 let event = Event::End { count, started_ms, at_ms: now_ms };
-                self.with(&dependency, now_ms, |entry| entry.add(event, now_ms));
+                self.with(&scope, now_ms, |entry| entry.add(event, now_ms));
             }
         }
         for (dependency, heard) in told.heard {
             let event = Event::Heard { heard, at_ms: now_ms, jitter: rand::random::<f64>() };
-            self.with(&dependency, now_ms, |entry| entry.add(event, now_ms));
+            self.with(&Scope::Dependency(dependency), now_ms, |entry| entry.add(event, now_ms));
         }
     }
 
     /// Agents made first calls themselves.
     pub fn count_reported(&mut self, dependency: &Name, firsts: u32, now_ms: i64) {
         let event = Event::Reported { firsts, at_ms: now_ms };
-        self.with(dependency, now_ms, |entry| entry.add(event, now_ms));
+        self.with(&Scope::Dependency(dependency.clone()), now_ms, |entry| entry.add(event, now_ms));
     }
 
     /// An operator orders something.
     pub fn order(
         &mut self,
-        dependency: &Name,
+        scope: &Scope,
         order: Order,
         written: Written,
         now_ms: i64,
     ) -> Result<(), Refusal> {
-        if self.entries.get(dependency).is_some_and(Entry::is_unreadable) {
+        if self.entries.get(scope).is_some_and(Entry::is_unreadable) {
             return Err(Refusal::Unreadable);
         }
         let event = match order {
             Order::Command(command) => Event::Command(command, now_ms),
             Order::Set(settings) => Event::Set(settings),
         };
-        if !self.with(dependency, now_ms, |entry| entry.add(event, now_ms)) {
+        if !self.with(scope, now_ms, |entry| entry.add(event, now_ms)) {
             return Err(Refusal::TooMany);
         }
         if !self.closed {
-            self.orders.push((dependency.clone(), written));
+            self.orders.push((scope.clone(), written));
         }
         Ok(())
     }
 
     /// Does something with a gate, which is made if it is not there; false where there are too many of them.
-    fn with(&mut self, dependency: &Name, now_ms: i64, does: impl FnOnce(&mut Entry)) -> bool {
-        if !self.entries.contains_key(dependency) {
+    fn with(&mut self, scope: &Scope, now_ms: i64, does: impl FnOnce(&mut Entry)) -> bool {
+        if !self.entries.contains_key(scope) {
             if self.entries.len() >= GATES_MAX {
                 metrics::counter!("redrive_gates_refused_total").increment(1);
                 return false;
             }
-            self.entries.insert(dependency.clone(), Entry::default());
+            self.entries.insert(scope.clone(), Entry::default());
         }
-        let Some(entry) = self.entries.get_mut(dependency) else { return false };
+        let Some(entry) = self.entries.get_mut(scope) else { return false };
         does(entry);
-        if restricts(&entry.gate, now_ms) && !self.restricting.contains(dependency) {
-            self.restricting.insert(dependency.clone());
+        if restricts(&entry.gate, now_ms) && !self.restricting.contains(scope) {
+            self.restricting.insert(scope.clone());
         }
         let next_ms = entry.next_ms();
         self.entries_next_ms = Some(self.entries_next_ms.map_or(next_ms, |earlier| earlier.min(next_ms)));
@@ -215,25 +239,25 @@ impl Book {
     /// Takes in what the store has.
     pub fn learn(&mut self, gates: Gates, now_ms: i64) {
         self.change = gates.change;
-        let mut gone: BTreeSet<Name> = self
+        let mut gone: BTreeSet<Scope> = self
             .entries
             .iter()
             .filter(|(_, entry)| entry.version() != 0)
             .map(|(name, _)| name.clone())
             .collect();
         for cell in gates.cells {
-            gone.remove(&cell.dependency);
-            if self.entries.get(&cell.dependency).is_some_and(|entry| entry.version() == cell.version) {
+            gone.remove(&cell.scope);
+            if self.entries.get(&cell.scope).is_some_and(|entry| entry.version() == cell.version) {
                 continue;
             }
-            let gate = read(&cell.dependency, &cell.value);
-            self.with(&cell.dependency, now_ms, |entry| match gate {
+            let gate = read(&cell.scope, &cell.value);
+            self.with(&cell.scope, now_ms, |entry| match gate {
                 Some(gate) => entry.learn(gate, cell.version, now_ms),
                 None => entry.cannot_read(cell.version),
             });
         }
-        for dependency in gone {
-            self.with(&dependency, now_ms, |entry| entry.learn(Gate::default(), 0, now_ms));
+        for scope in gone {
+            self.with(&scope, now_ms, |entry| entry.learn(Gate::default(), 0, now_ms));
         }
     }
 
@@ -241,18 +265,18 @@ impl Book {
     pub fn begin_write(&mut self, now_us: i64) -> Vec<GateSwap> {
         let now_ms = now_us.div_euclid(1_000);
         let mut swaps = self.forget(now_ms);
-        self.sending = swaps.iter().map(|swap| swap.dependency.clone()).collect();
+        self.sending = swaps.iter().map(|swap| swap.scope.clone()).collect();
         let mut next_ms = i64::MAX;
-        for (dependency, entry) in &mut self.entries {
+        for (scope, entry) in &mut self.entries {
             if entry.next_ms() <= now_ms {
                 entry.look(now_ms);
             }
             if swaps.len() < WRITE_MAX
                 && let Some(draft) = entry.begin_write(now_us)
             {
-                self.sending.push(dependency.clone());
+                self.sending.push(scope.clone());
                 swaps.push(GateSwap {
-                    dependency: dependency.clone(),
+                    scope: scope.clone(),
                     seen: draft.seen,
                     value: Some(draft.value),
                     tell: draft.tell,
@@ -264,21 +288,21 @@ impl Book {
         swaps
     }
 
-    /// Gates of dependencies that nobody calls any more.
+    /// Gates of what nobody calls any more.
     fn forget(&mut self, now_ms: i64) -> Vec<GateSwap> {
         if now_ms < self.forget_at_ms {
             return Vec::new();
         }
         self.forget_at_ms = now_ms + FORGET_EVERY_MS;
         let old = self.entries.iter().filter(|(_, entry)| entry.is_settled() && entry.gate.is_fresh(now_ms));
-        let old: Vec<(Name, i64)> =
+        let old: Vec<(Scope, i64)> =
             old.take(WRITE_MAX).map(|(name, entry)| (name.clone(), entry.version())).collect();
         for (name, _) in &old {
             self.entries.remove(name);
             self.restricting.remove(name);
         }
         let written = old.into_iter().filter(|(_, version)| *version != 0);
-        written.map(|(dependency, seen)| GateSwap { dependency, seen, value: None, tell: false }).collect()
+        written.map(|(scope, seen)| GateSwap { scope, seen, value: None, tell: false }).collect()
     }
 
     /// What came of writing: returns what changed by it.
@@ -287,19 +311,19 @@ impl Book {
         result: Result<Vec<GateSwapped>, StoreError>,
         now_ms: i64,
         again_ms: i64,
-    ) -> Vec<(Name, Change)> {
+    ) -> Vec<(Scope, Change)> {
         let sending = std::mem::take(&mut self.sending);
         let mut changes = Vec::new();
         match result {
             Ok(swapped) => {
-                for (dependency, swapped) in sending.into_iter().zip(swapped) {
-                    self.swapped(dependency, swapped, now_ms, &mut changes);
+                for (scope, swapped) in sending.into_iter().zip(swapped) {
+                    self.swapped(scope, swapped, now_ms, &mut changes);
                 }
             }
             Err(error) => {
-                for dependency in sending {
-                    self.answer(&dependency, &Err(error.clone()));
-                    self.with(&dependency, now_ms, |entry| entry.failed(again_ms));
+                for scope in sending {
+                    self.answer(&scope, &Err(error.clone()));
+                    self.with(&scope, now_ms, |entry| entry.failed(again_ms));
                 }
             }
         }
@@ -308,32 +332,32 @@ impl Book {
 
     fn swapped(
         &mut self,
-        dependency: Name,
+        scope: Scope,
         swapped: GateSwapped,
         now_ms: i64,
-        changes: &mut Vec<(Name, Change)>,
+        changes: &mut Vec<(Scope, Change)>,
     ) {
         match swapped {
             // It was forgotten.
             GateSwapped::Now(0) => {}
-            GateSwapped::Now(version) => self.is_written(&dependency, version, now_ms, changes),
+            GateSwapped::Now(version) => self.is_written(&scope, version, now_ms, changes),
             GateSwapped::Changed(Some(cell)) if self.has_written(&cell) => {
-                self.is_written(&dependency, cell.version, now_ms, changes);
+                self.is_written(&scope, cell.version, now_ms, changes);
             }
             GateSwapped::NoRoom => {
-                self.with(&dependency, now_ms, Entry::refused);
-                self.answer(&dependency, &Err(StoreError::Full("there are too many gates".into())));
+                self.with(&scope, now_ms, Entry::refused);
+                self.answer(&scope, &Err(StoreError::Full("there are too many gates".into())));
             }
             GateSwapped::Changed(cell) => {
                 let (gate, version) = cell.map_or_else(
                     || (Some(Gate::default()), 0),
-                    |cell| (read(&dependency, &cell.value), cell.version),
+                    |cell| (read(&scope, &cell.value), cell.version),
                 );
                 if gate.is_none() {
                     let error = StoreError::Corrupt("it is of a newer release, and left as it is".into());
-                    self.answer(&dependency, &Err(error));
+                    self.answer(&scope, &Err(error));
                 }
-                self.with(&dependency, now_ms, |entry| match gate {
+                self.with(&scope, now_ms, |entry| match gate {
                     Some(gate) => entry.overtaken(gate, version, now_ms),
                     None => entry.cannot_read(version),
                 });
@@ -342,46 +366,40 @@ impl Book {
     }
 
     fn has_written(&self, cell: &GateCell) -> bool {
-        self.entries.get(&cell.dependency).is_some_and(|entry| entry.has_written(&cell.value))
+        self.entries.get(&cell.scope).is_some_and(|entry| entry.has_written(&cell.value))
     }
 
-    fn is_written(
-        &mut self,
-        dependency: &Name,
-        version: i64,
-        now_ms: i64,
-        changes: &mut Vec<(Name, Change)>,
-    ) {
-        self.with(dependency, now_ms, |entry| {
+    fn is_written(&mut self, scope: &Scope, version: i64, now_ms: i64, changes: &mut Vec<(Scope, Change)>) {
+        self.with(scope, now_ms, |entry| {
             let changed = entry.written(version, now_ms).into_iter();
-            changes.extend(changed.map(|change| (dependency.clone(), change)));
+            changes.extend(changed.map(|change| (scope.clone(), change)));
         });
-        self.answer(dependency, &Ok(()));
+        self.answer(scope, &Ok(()));
     }
 
-    fn answer(&mut self, dependency: &Name, result: &Result<(), StoreError>) {
+    fn answer(&mut self, scope: &Scope, result: &Result<(), StoreError>) {
         let (done, others) =
-            std::mem::take(&mut self.orders).into_iter().partition(|(name, _)| name == dependency);
+            std::mem::take(&mut self.orders).into_iter().partition(|(name, _)| name == scope);
         self.orders = others;
-        let done: Vec<(Name, Written)> = done;
+        let done: Vec<(Scope, Written)> = done;
         for (_, written) in done {
             // Whoever ordered may have gone.
             let _ = written.send(result.clone());
         }
     }
 
-    /// The dependencies of which somebody waits for more, and gets it now.
-    pub fn take_let_through(&mut self, now_ms: i64) -> Vec<Name> {
-        let mut names = Vec::new();
-        for (dependency, entry) in &mut self.entries {
+    /// Of what somebody waits for more, and gets it now.
+    pub fn take_let_through(&mut self, now_ms: i64) -> Vec<Scope> {
+        let mut scopes = Vec::new();
+        for (scope, entry) in &mut self.entries {
             if std::mem::take(&mut entry.lets_through) {
-                names.push(dependency.clone());
+                scopes.push(scope.clone());
             }
         }
         let next_ms = self.entries.values().map(Entry::next_ms).min().unwrap_or(i64::MAX);
         // Later than now: whatever an entry may want, the keeper does not run in a circle.
         self.entries_next_ms = Some(next_ms.max(now_ms + 1));
-        names
+        scopes
     }
 
     /// Everything is to be written at once.
@@ -396,19 +414,52 @@ impl Book {
     }
 
     pub fn views(&self, now_ms: i64) -> Vec<GateView> {
-        let mut views: Vec<GateView> = self
-            .entries
-            .iter()
-            .map(|(name, entry)| GateView::of(name.clone(), &entry.gate, now_ms))
-            .collect();
-        views.sort_by(|one, other| one.dependency.cmp(&other.dependency));
-        views
+        let mut entries: Vec<(&Scope, &Entry)> = self.entries.iter().collect();
+        entries.sort_by_key(|(scope, _)| *scope);
+        entries.into_iter().map(|(scope, entry)| GateView::of(scope.clone(), &entry.gate, now_ms)).collect()
     }
 
-    pub fn view(&self, dependency: &Name, now_ms: i64) -> GateView {
+    pub fn view(&self, scope: &Scope, now_ms: i64) -> GateView {
         let fresh = Gate::default();
-        let gate = self.entries.get(dependency).map_or(&fresh, |entry| &entry.gate);
-        GateView::of(dependency.clone(), gate, now_ms)
+        let gate = self.entries.get(scope).map_or(&fresh, |entry| &entry.gate);
+        GateView::of(scope.clone(), gate, now_ms)
+    }
+}
+
+/// The leases of claims, by what they are charged to.
+struct Used<'a> {
+    dependencies: HashMap<&'a Name, Vec<&'a Lease>>,
+    queues: HashMap<&'a Name, Vec<&'a Lease>>,
+    groups: HashMap<(&'a Name, &'a Name), Vec<&'a Lease>>,
+}
+
+impl<'a> Used<'a> {
+    /// Dependencies are charged in any case, queues where something in them is restricted.
+    fn of(restrictions: &'a [Restriction], claimed: &'a [Claimed]) -> Self {
+        let mut used = Self { dependencies: HashMap::new(), queues: HashMap::new(), groups: HashMap::new() };
+        let in_queues = restrictions.iter().any(|restriction| restriction.scope.queue().is_some());
+        for lease in claimed.iter().filter(|one| !one.replayed).flat_map(|one| &one.leases) {
+            if let Some(dependency) = &lease.dependency {
+                used.dependencies.entry(dependency).or_default().push(lease);
+            }
+            if !in_queues {
+                continue;
+            }
+            used.queues.entry(&lease.queue).or_default().push(lease);
+            if let Some(group) = &lease.group {
+                used.groups.entry((&lease.queue, group)).or_default().push(lease);
+            }
+        }
+        used
+    }
+
+    fn take(&mut self, scope: &'a Scope) -> Vec<&'a Lease> {
+        let used = match scope {
+            Scope::Dependency(dependency) => self.dependencies.remove(dependency),
+            Scope::Queue(queue) => self.queues.remove(queue),
+            Scope::Group { queue, group } => self.groups.remove(&(queue, group)),
+        };
+        used.unwrap_or_default()
     }
 }
 
@@ -418,9 +469,9 @@ fn restricts(gate: &Gate, now_ms: i64) -> bool {
 }
 
 /// A gate as the store has it. One that this release cannot read holds nothing back here, and is left as it is.
-fn read(dependency: &Name, value: &str) -> Option<Gate> {
+fn read(scope: &Scope, value: &str) -> Option<Gate> {
     let unreadable = |error| {
-        tracing::warn!(%dependency, %error, "the gate in the store cannot be read: a newer release wrote it, or it is damaged");
+        tracing::warn!(%scope, %error, "the gate in the store cannot be read: a newer release wrote it, or it is damaged");
     };
     serde_json::from_str(value).map_err(unreadable).ok()
 }

@@ -104,25 +104,29 @@ impl Entry {
         self.gate.settings().max_in_flight.is_some()
     }
 
-    /// What a claim was given of it, and how many more would have been taken.
-    pub fn claimed(&mut self, given: Option<u32>, leases: &[&Lease], held_back: u32, now_ms: i64) {
-        let count = |some: usize| u32::try_from(some).unwrap_or(u32::MAX);
+    /// Its dependency is called for these tasks.
+    pub fn called(&mut self, leases: &[&Lease], now_ms: i64) {
         let retries = count(leases.iter().filter(|lease| lease.ledger.was_tried()).count());
         let firsts = count(leases.len()) - retries;
         if firsts + retries > 0 {
             self.add(Event::Calls { firsts, retries, at_ms: now_ms }, now_ms);
         }
+    }
+
+    /// What a claim was given of it, and how many more would have been taken.
+    pub fn claimed(&mut self, given: Option<u32>, leases: &[&Lease], held_back: u32, now_ms: i64) {
+        let used = count(leases.len());
         if self.limits_in_flight() {
             for lease in leases {
                 self.begin(1, began_ms(lease.epoch), over_by_ms(lease), now_ms);
             }
         }
         if let Some(given) = given {
-            self.stock = self.stock.saturating_add(given.saturating_sub(firsts + retries));
+            self.stock = self.stock.saturating_add(given.saturating_sub(used));
         }
         if held_back > 0 {
             // It could have had more than it took.
-            self.over_budget = given.is_none_or(|given| given > firsts + retries);
+            self.over_budget = given.is_none_or(|given| given > used);
             self.wanted = self.wanted.max(held_back);
         }
         self.look(now_ms);
@@ -413,6 +417,10 @@ impl Entry {
             self.resend_at_ms = Some(i64::MIN);
         }
     }
+}
+
+fn count(some: usize) -> u32 {
+    u32::try_from(some).unwrap_or(u32::MAX)
 }
 
 /// When a lease is over at the latest: it is started before its end, may then take its time, and is spared for a while where

@@ -1,6 +1,6 @@
 //! What gates are told, and what happens to one.
 
-use redrive_shared::gate::{Change, Command, Gate, Heard, Settings, Signal};
+use redrive_shared::gate::{Change, Command, Gate, Heard, Scope, Settings, Signal};
 use redrive_shared::id::Name;
 
 /// How calls of a batch ended, gathered by dependency and agent, and which leases are over.
@@ -8,7 +8,7 @@ use redrive_shared::id::Name;
 pub struct Told {
     pub(super) heard: Vec<(Name, Heard)>,
     /// When they began, and how many.
-    pub(super) ended: Vec<(Name, i64, u32)>,
+    pub(super) ended: Vec<(Scope, i64, u32)>,
 }
 
 impl Told {
@@ -44,8 +44,12 @@ impl Told {
     /// A lease on a task of the dependency is over, whatever is known of its call.
     pub fn end(&mut self, dependency: &Name, started_ms: i64) {
         match self.ended.last_mut() {
-            Some((last, last_ms, count)) if last == dependency && *last_ms == started_ms => *count += 1,
-            _ => self.ended.push((dependency.clone(), started_ms, 1)),
+            Some((last, last_ms, count))
+                if last.dependency() == Some(dependency) && *last_ms == started_ms =>
+            {
+                *count += 1;
+            }
+            _ => self.ended.push((Scope::Dependency(dependency.clone()), started_ms, 1)),
         }
     }
 

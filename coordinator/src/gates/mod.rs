@@ -1,4 +1,5 @@
-//! Keeps the fleet's gates: what a dependency's outcomes say is told to its gate, and what the gate says bounds claims.
+//! Keeps the fleet's gates: what a dependency's outcomes say is told to its gate, and what gates say bounds claims. Each has
+//! a [`Scope`].
 //!
 //! A [`Gate`](redrive_shared::gate::Gate) is pure and lies in the store as an opaque value with a version. Each coordinator has
 //! a copy of all of them, its book: outcomes change the copy at once and are written soon after, by compare and swap; who was
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem};
-use redrive_shared::gate::{Command, Settings, Signal, Standing};
+use redrive_shared::gate::{Command, Scope, Settings, Signal, Standing};
 use redrive_shared::id::Name;
 use redrive_shared::limits::{GATES_MAX, LEASE_DEFAULT_MS, RESTART_GRACE_MS};
 use redrive_shared::wire::GateView;
@@ -88,13 +89,17 @@ impl Keeper {
         Ok(())
     }
 
-    /// What the gates let through of up to `most` tasks. Give the answer to [`Keeper::claimed`], whatever comes of the claim.
-    pub fn restrict(&self, most: usize) -> Vec<Restriction> {
+    /// What the gates let through to claims. Give the answer to [`Keeper::claimed`], whatever comes of them.
+    pub fn restrict(&self, claims: &[Claim]) -> Vec<Restriction> {
         if !self.holds_back {
             return Vec::new();
         }
+        let most = u32::try_from(claims.iter().map(|claim| claim.max).sum::<usize>()).unwrap_or(u32::MAX);
         let now_ms = self.clock.now_ms();
-        self.lock().restrict(u32::try_from(most).unwrap_or(u32::MAX), now_ms)
+        let mut book = self.lock();
+        let mut restrictions = book.restrict(most, now_ms);
+        restrictions.extend(book.restrict_in(claims.iter().flat_map(|claim| &claim.queues), most, now_ms));
+        restrictions
     }
 
     /// Which dependencies are let nothing through to, for those who judge failures. Cheap where there are none.
@@ -145,22 +150,21 @@ impl Keeper {
     }
 
     /// Does what an operator says; returns when it is written.
-    pub async fn command(&self, dependency: &Name, order: Order) -> Result<(), Problem> {
+    pub async fn command(&self, scope: &Scope, order: Order) -> Result<(), Problem> {
         let (written, done) = oneshot::channel();
         {
             let now_ms = self.clock.now_ms();
             let mut book = self.lock();
-            match book.order(dependency, order, written, now_ms) {
+            match book.order(scope, order, written, now_ms) {
                 Ok(()) => {}
                 Err(Refusal::TooMany) => {
-                    let detail = format!(
-                        "{GATES_MAX} dependencies have gates already; none was made for `{dependency}`"
-                    );
+                    let detail =
+                        format!("there are {GATES_MAX} gates already; none was made for the {scope}");
                     return Err(Problem::new(ErrorCode::LimitReached, detail));
                 }
                 Err(Refusal::Unreadable) => {
                     let detail = format!(
-                        "the gate of `{dependency}` cannot be read by this release; ask a coordinator of the newer one"
+                        "the gate of the {scope} cannot be read by this release; ask a coordinator of the newer one"
                     );
                     return Err(Problem::new(ErrorCode::Internal, detail));
                 }
@@ -173,16 +177,16 @@ impl Keeper {
         }
     }
 
-    /// Every gate, by dependency.
+    /// Every gate, those of dependencies first, each kind by name.
     pub fn views(&self) -> Vec<GateView> {
         let now_ms = self.clock.now_ms();
         self.lock().views(now_ms)
     }
 
     /// One gate; as new where nothing is known.
-    pub fn view(&self, dependency: &Name) -> GateView {
+    pub fn view(&self, scope: &Scope) -> GateView {
         let now_ms = self.clock.now_ms();
-        self.lock().view(dependency, now_ms)
+        self.lock().view(scope, now_ms)
     }
 
     /// Learns what there is, before anything is handed out.
@@ -235,8 +239,8 @@ impl Keeper {
         }
     }
 
-    /// Writes what is to be written; returns the dependencies that let more through now.
-    async fn write(&self) -> Vec<Name> {
+    /// Writes what is to be written; returns what lets more through now.
+    async fn write(&self) -> Vec<Scope> {
         let now_us = self.clock.now_us();
         let swaps = self.lock().begin_write(now_us);
         if !swaps.is_empty() {
@@ -246,14 +250,16 @@ impl Keeper {
             }
             let now_ms = self.clock.now_ms();
             let changes = self.lock().written(result, now_ms, now_ms + RETRY_AFTER_FAILURE_MS);
-            for (dependency, change) in changes {
-                self.record(&dependency, change);
+            for (scope, change) in changes {
+                self.record(&scope, change);
             }
         }
         self.lock().take_let_through(self.clock.now_ms())
     }
 
-    fn record(&self, dependency: &Name, change: redrive_shared::gate::Change) {
+    fn record(&self, scope: &Scope, change: redrive_shared::gate::Change) {
+        // Nothing is heard of others that would move them.
+        let Some(dependency) = scope.dependency() else { return };
         let (to, reason) = (change.to.as_str(), change.reason.as_str());
         let label = self.labels.label(dependency).to_string();
         metrics::counter!("redrive_gate_changes_total", "dependency" => label, "to" => to, "reason" => reason)

@@ -17,10 +17,14 @@ fn dependency() -> Name {
     Name::new("openai/main/gpt").unwrap()
 }
 
+fn scope() -> Scope {
+    Scope::Dependency(dependency())
+}
+
 /// The store's side.
 #[derive(Default)]
 struct Shelf {
-    cells: BTreeMap<Name, GateCell>,
+    cells: BTreeMap<Scope, GateCell>,
     change: i64,
 }
 
@@ -30,17 +34,17 @@ impl Shelf {
     }
 
     fn swap_one(&mut self, swap: GateSwap) -> GateSwapped {
-        let now = self.cells.get(&swap.dependency);
+        let now = self.cells.get(&swap.scope);
         if now.map_or(0, |cell| cell.version) != swap.seen {
             return GateSwapped::Changed(now.cloned());
         }
         self.change += 1;
         let Some(value) = swap.value else {
-            self.cells.remove(&swap.dependency);
+            self.cells.remove(&swap.scope);
             return GateSwapped::Now(0);
         };
-        let cell = GateCell { dependency: swap.dependency.clone(), version: self.change, value };
-        self.cells.insert(swap.dependency, cell);
+        let cell = GateCell { scope: swap.scope.clone(), version: self.change, value };
+        self.cells.insert(swap.scope, cell);
         GateSwapped::Now(self.change)
     }
 
@@ -56,7 +60,7 @@ fn hear(book: &mut Book, agent: &str, signal: Signal, now_ms: i64) {
 }
 
 /// Writes what is due, until nothing is.
-fn write(book: &mut Book, shelf: &mut Shelf, now_ms: i64) -> Vec<Name> {
+fn write(book: &mut Book, shelf: &mut Shelf, now_ms: i64) -> Vec<Scope> {
     for _ in 0..10 {
         let swaps = book.begin_write(now_ms * 1_000);
         if swaps.is_empty() {
@@ -68,7 +72,7 @@ fn write(book: &mut Book, shelf: &mut Shelf, now_ms: i64) -> Vec<Name> {
 }
 
 fn state(book: &Book, now_ms: i64) -> State {
-    book.view(&dependency(), now_ms).state
+    book.view(&scope(), now_ms).state
 }
 
 const fn hint(ms: u64) -> Signal {
@@ -120,7 +124,7 @@ fn lease(failed: u32) -> redrive_shared::task::Lease {
 /// A claim of so many that found so many, and more behind the gate.
 fn claim_with(book: &mut Book, max: usize, found: &[u32], more: bool, now_ms: i64) -> Vec<Restriction> {
     let restrictions = book.restrict(u32::try_from(max).unwrap(), now_ms);
-    let held_back = if more { vec![dependency()] } else { Vec::new() };
+    let held_back = if more { vec![scope()] } else { Vec::new() };
     let leases = found.iter().map(|failed| lease(*failed)).collect();
     let claimed = Claimed { leases, held_back, ..Claimed::default() };
     book.claimed(&restrictions, &[claim(max)], &[claimed], now_ms);
@@ -175,7 +179,7 @@ fn what_two_hear_at_once_is_kept_of_both() {
     write(&mut b, &mut shelf, T0);
     a.learn(shelf.all(), T0 + 1);
     for book in [&a, &b] {
-        let view = book.view(&dependency(), T0 + 1);
+        let view = book.view(&scope(), T0 + 1);
         assert_eq!((view.last_minute.successes, view.last_minute.limited), (8, 2));
         assert_eq!(view.until_ms.map(|at_ms| at_ms >= T0 + 60_000), Some(true), "the longer hint");
     }
@@ -203,10 +207,10 @@ fn what_was_taken_is_used_once_and_comes_back_unused() {
     hear(&mut book, "x", hint(1_000), T0);
     claim_with(&mut book, 10, &[], true, T0);
     let later = T0 + 1_100;
-    assert_eq!(write(&mut book, &mut shelf, later), [dependency()]);
+    assert_eq!(write(&mut book, &mut shelf, later), [scope()]);
     assert_eq!(only(&book.restrict(10, later)).0, Some(1));
     assert_eq!(only(&book.restrict(10, later)).0, Some(0), "another wave has it");
-    let restrictions = [Restriction { dependency: dependency(), any: Some(1), retries: None }];
+    let restrictions = [Restriction { scope: scope(), any: Some(1), retries: None }];
     book.claimed(&restrictions, &[claim(10)], &[Claimed::default()], later);
     assert_eq!(only(&book.restrict(10, later)).0, Some(1), "nothing was due");
     book.claimed(&restrictions, &[claim(10)], &[Claimed::default()], later);
@@ -215,7 +219,7 @@ fn what_was_taken_is_used_once_and_comes_back_unused() {
     write(&mut book, &mut shelf, later + 2_000);
     assert_eq!(only(&book.restrict(10, later + 2_000)).0, Some(0));
     claim_with(&mut book, 10, &[], true, later + 2_001);
-    assert_eq!(write(&mut book, &mut shelf, later + 2_001), [dependency()]);
+    assert_eq!(write(&mut book, &mut shelf, later + 2_001), [scope()]);
 }
 
 #[test]
@@ -236,7 +240,7 @@ fn after_the_canary_a_growing_rate_passes() {
         let restrictions = book.restrict(50, now_ms);
         let found = restrictions.first().and_then(|one| one.any).unwrap_or(50).min(50);
         let leases = (0..found).map(|_| lease(1)).collect();
-        let claimed = Claimed { leases, held_back: vec![dependency()], ..Claimed::default() };
+        let claimed = Claimed { leases, held_back: vec![scope()], ..Claimed::default() };
         book.claimed(&restrictions, &[claim(50)], &[claimed], now_ms);
         passed += found;
     }
@@ -259,7 +263,7 @@ fn a_store_that_fails_loses_nothing_of_what_was_heard() {
     let mut other = Book::default();
     other.learn(shelf.all(), T0 + 502);
     assert_eq!(
-        (state(&other, T0 + 502), other.view(&dependency(), T0 + 502).last_minute.successes),
+        (state(&other, T0 + 502), other.view(&scope(), T0 + 502).last_minute.successes),
         (State::Shut, 1)
     );
 }
@@ -268,7 +272,7 @@ fn a_store_that_fails_loses_nothing_of_what_was_heard() {
 fn an_order_is_answered_when_it_is_written() {
     let (mut shelf, mut book) = (Shelf::default(), Book::default());
     let (written, mut done) = oneshot::channel();
-    assert_eq!(book.order(&dependency(), Order::Command(Command::Isolate), written, T0), Ok(()));
+    assert_eq!(book.order(&scope(), Order::Command(Command::Isolate), written, T0), Ok(()));
     assert!(done.try_recv().is_err());
     write(&mut book, &mut shelf, T0);
     assert!(done.try_recv().unwrap().is_ok());
@@ -306,7 +310,7 @@ fn too_many_dependencies_get_no_gates_and_no_harm() {
     }
     assert_eq!(book.views(T0).len(), GATES_MAX);
     let (written, _done) = oneshot::channel();
-    let late = Name::new(format!("tool/{GATES_MAX}")).unwrap();
+    let late = Scope::Dependency(Name::new(format!("tool/{GATES_MAX}")).unwrap());
     let refused = book.order(&late, Order::Command(Command::Isolate), written, T0);
     assert_eq!(refused, Err(Refusal::TooMany));
 }
@@ -324,7 +328,7 @@ fn failures_of_the_fleet_are_one_gates_business_whoever_hears_them() {
     write(&mut b, &mut shelf, T0 + 2_000);
     a.learn(shelf.all(), T0 + 2_001);
     assert_eq!((state(&a, T0 + 2_001), state(&b, T0 + 2_001)), (State::Shut, State::Shut));
-    let view = a.view(&dependency(), T0 + 2_001);
+    let view = a.view(&scope(), T0 + 2_001);
     assert!(view.until_ms.is_some_and(|at_ms| at_ms >= T0 + SHUT_MS as i64));
 }
 
@@ -343,7 +347,7 @@ fn limited_to(max: u32, shelf: &mut Shelf, now_ms: i64) -> (Book, Book) {
     let (mut a, mut b) = (Book::default(), Book::default());
     let (written, _done) = oneshot::channel();
     let settings = Settings { max_in_flight: Some(max), ..Settings::default() };
-    assert_eq!(a.order(&dependency(), Order::Set(settings), written, now_ms), Ok(()));
+    assert_eq!(a.order(&scope(), Order::Set(settings), written, now_ms), Ok(()));
     write(&mut a, shelf, now_ms);
     b.learn(shelf.all(), now_ms);
     (a, b)
@@ -374,7 +378,7 @@ fn end(book: &mut Book, began_ms: i64, now_ms: i64) {
 }
 
 fn in_flight(book: &Book, now_ms: i64) -> Option<u32> {
-    book.view(&dependency(), now_ms).in_flight
+    book.view(&scope(), now_ms).in_flight
 }
 
 #[test]
@@ -387,7 +391,7 @@ fn two_share_how_many_may_be_out() {
     // The end of one is heard by whoever did not give it, and by the other at once.
     end(&mut b, T0, T0 + 500);
     assert!(b.next_ms() <= T0 + 500, "somebody waits");
-    assert_eq!(write(&mut b, &mut shelf, T0 + 500), [dependency()]);
+    assert_eq!(write(&mut b, &mut shelf, T0 + 500), [scope()]);
     assert_eq!(only(&b.restrict(10, T0 + 500)).0, Some(1));
     a.learn(shelf.all(), T0 + 501);
     assert_eq!(claim_some(&mut a, &mut shelf, T0 + 502), 0);
@@ -407,7 +411,7 @@ fn an_end_is_announced_where_nobody_waits_and_lets_others_through() {
     assert!(swaps.iter().all(|swap| swap.tell), "{swaps:?}");
     a.written(Ok(shelf.swap(swaps)), T0 + 2, T0 + 2);
     b.learn(shelf.all(), T0 + 3);
-    assert_eq!(write(&mut b, &mut shelf, T0 + 3), [dependency()]);
+    assert_eq!(write(&mut b, &mut shelf, T0 + 3), [scope()]);
 }
 
 #[test]

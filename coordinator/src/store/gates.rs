@@ -5,14 +5,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use redrive_shared::gate::Scope;
 use redrive_shared::id::Name;
 use redrive_shared::task::{Lane, Lease};
 
 /// A gate as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateCell {
-    /// The dependency that it is before.
-    pub dependency: Name,
+    /// What it is before.
+    pub scope: Scope,
     /// Rises with every change, and is never that of another: not of a gate that was forgotten, and not after a failover
     /// or a restore that took it back.
     pub version: i64,
@@ -33,7 +34,7 @@ pub struct Gates {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateSwap {
     /// Which gate.
-    pub dependency: Name,
+    pub scope: Scope,
     /// The version that it was made from; 0: there was none.
     pub seen: i64,
     /// Its contents from now on; none: it is forgotten.
@@ -53,16 +54,18 @@ pub enum GateSwapped {
     NoRoom,
 }
 
-/// How much of a dependency's tasks may be leased, by all claims of one call together. What a repeated request is given
+/// How much of a scope's tasks may be leased, by all claims of one call together. Of a task in several scopes each must let it
+/// through, and each is charged. What a repeated request is given
 /// again does not count; nor does what was leased in a part of the store whose answer was lost: nobody knows of those leases,
 /// and they end unstarted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restriction {
-    /// Which dependency. One that is named twice has the lower bound of each kind.
-    pub dependency: Name,
+    /// Of what. One that is named twice has the lower bound of each kind.
+    pub scope: Scope,
     /// Most tasks of any kind; none: no bound. With 0 its lanes are not visited.
     pub any: Option<u32>,
-    /// Most of those that were tried before; none: no bound of their own. With 0 their lanes are not visited.
+    /// Most of those that were tried before; none: no bound of their own. With 0 their lanes are not visited. For
+    /// dependencies alone: elsewhere they wait in no lanes of their own.
     pub retries: Option<u32>,
 }
 
@@ -71,23 +74,29 @@ pub struct Restriction {
 pub(super) struct Allowance {
     left: Vec<Restriction>,
     /// Their places.
-    places: HashMap<Name, usize>,
+    dependencies: HashMap<Name, usize>,
+    queues: HashMap<Name, usize>,
+    /// By queue.
+    groups: HashMap<Name, HashMap<Name, usize>>,
 }
 
 impl Allowance {
     pub fn new(gates: &[Restriction]) -> Self {
         let mut allowance = Self::default();
         for gate in gates {
-            match allowance.places.get(&gate.dependency) {
-                Some(place) => {
-                    let known = &mut allowance.left[*place];
+            let next = allowance.left.len();
+            let place = *match gate.scope.clone() {
+                Scope::Dependency(dependency) => allowance.dependencies.entry(dependency),
+                Scope::Queue(queue) => allowance.queues.entry(queue),
+                Scope::Group { queue, group } => allowance.groups.entry(queue).or_default().entry(group),
+            }
+            .or_insert(next);
+            match allowance.left.get_mut(place) {
+                Some(known) => {
                     known.any = lower(known.any, gate.any);
                     known.retries = lower(known.retries, gate.retries);
                 }
-                None => {
-                    allowance.places.insert(gate.dependency.clone(), allowance.left.len());
-                    allowance.left.push(gate.clone());
-                }
+                None => allowance.left.push(gate.clone()),
             }
         }
         allowance
@@ -106,40 +115,51 @@ impl Allowance {
 
     /// Most tasks of a lane that may be leased now.
     pub fn most(&self, lane: &Lane) -> usize {
-        let most = self.place(lane).and_then(|place| {
-            let gate = &self.left[place];
-            lower(gate.any, gate.retries.filter(|_| lane.retry))
-        });
+        let most = self.of_lane(lane).filter_map(|(_, most)| most).min();
         most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
     }
 
-    /// The place of the restriction that lets nothing of a lane through.
-    pub fn held_back(&self, lane: &Lane) -> Option<usize> {
-        self.place(lane).filter(|_| self.most(lane) == 0)
+    /// The places of all restrictions that let nothing of a lane through.
+    pub fn held_back(&self, lane: &Lane) -> impl Iterator<Item = usize> {
+        self.of_lane(lane).filter(|(_, most)| *most == Some(0)).map(|(place, _)| place)
     }
 
     /// These were leased.
     pub fn count(&mut self, leases: &[Lease]) {
+        if self.left.is_empty() {
+            return;
+        }
         for lease in leases {
-            let Some(place) = lease.dependency.as_ref().and_then(|name| self.places.get(name)) else {
-                continue;
-            };
-            let gate = &mut self.left[*place];
-            gate.any = gate.any.map(|left| left.saturating_sub(1));
-            if lease.ledger.was_tried() {
-                gate.retries = gate.retries.map(|left| left.saturating_sub(1));
+            for place in self.places(&lease.queue, lease.dependency.as_ref(), lease.group.as_ref()) {
+                let Some(gate) = place.and_then(|place| self.left.get_mut(place)) else { continue };
+                gate.any = gate.any.map(|left| left.saturating_sub(1));
+                if lease.ledger.was_tried() {
+                    gate.retries = gate.retries.map(|left| left.saturating_sub(1));
+                }
             }
         }
     }
 
-    /// The dependencies of restrictions at these places.
-    pub fn dependencies(&self, places: &BTreeSet<usize>) -> Vec<Name> {
+    /// What the restrictions at these places are of.
+    pub fn scopes(&self, places: &BTreeSet<usize>) -> Vec<Scope> {
         let gates = places.iter().filter_map(|place| self.left.get(*place));
-        gates.map(|gate| gate.dependency.clone()).collect()
+        gates.map(|gate| gate.scope.clone()).collect()
     }
 
-    fn place(&self, lane: &Lane) -> Option<usize> {
-        self.places.get(lane.dependency.as_ref()?).copied()
+    /// The places of the restrictions on a lane, and how much of it each lets through.
+    fn of_lane(&self, lane: &Lane) -> impl Iterator<Item = (usize, Option<u32>)> {
+        let places = self.places(&lane.queue, lane.dependency.as_ref(), lane.group.as_ref());
+        let retry = lane.retry;
+        places.into_iter().flatten().filter_map(move |place| {
+            let gate = self.left.get(place)?;
+            Some((place, lower(gate.any, gate.retries.filter(|_| retry))))
+        })
+    }
+
+    fn places(&self, queue: &Name, dependency: Option<&Name>, group: Option<&Name>) -> [Option<usize>; 3] {
+        let of_group = || self.groups.get(queue)?.get(group?);
+        [dependency.and_then(|name| self.dependencies.get(name)), self.queues.get(queue), of_group()]
+            .map(Option::<&usize>::copied)
     }
 }
 
@@ -164,7 +184,11 @@ mod tests {
     }
 
     fn gate(dependency: &str, any: Option<u32>, retries: Option<u32>) -> Restriction {
-        Restriction { dependency: name(dependency), any, retries }
+        Restriction { scope: Scope::Dependency(name(dependency)), any, retries }
+    }
+
+    fn held_back(allowance: &Allowance, lane: &Lane) -> Vec<usize> {
+        allowance.held_back(lane).collect()
     }
 
     #[test]
@@ -174,9 +198,30 @@ mod tests {
         assert_eq!((most(Some("d"), false), most(Some("d"), true)), (5, 2));
         assert_eq!((most(Some("e"), false), most(Some("e"), true)), (usize::MAX, 0));
         assert_eq!((most(Some("f"), true), most(None, false)), (usize::MAX, usize::MAX));
-        assert_eq!(allowance.held_back(&lane(Some("e"), true)), Some(1));
-        assert_eq!(allowance.held_back(&lane(Some("e"), false)), None);
-        assert_eq!(allowance.dependencies(&BTreeSet::from([1, 0])), [name("d"), name("e")]);
+        assert_eq!(held_back(&allowance, &lane(Some("e"), true)), [1]);
+        assert_eq!(held_back(&allowance, &lane(Some("e"), false)), [0; 0]);
+        let scopes = ["d", "e"].map(|dependency| Scope::Dependency(name(dependency)));
+        assert_eq!(allowance.scopes(&BTreeSet::from([1, 0])), scopes);
+    }
+
+    #[test]
+    fn of_a_lane_in_several_scopes_the_lowest_bound_holds_and_every_shut_one_is_told() {
+        let of_queue = |any| Restriction { scope: Scope::Queue(name("q")), any: Some(any), retries: None };
+        let of_group = |queue: &str, any| {
+            let scope = Scope::Group { queue: name(queue), group: name("g") };
+            Restriction { scope, any: Some(any), retries: None }
+        };
+        let grouped = |dependency| Lane { group: Some(name("g")), ..lane(dependency, false) };
+        let allowance =
+            Allowance::new(&[gate("d", Some(7), None), of_queue(5), of_group("q", 3), of_group("p", 1)]);
+        assert_eq!((allowance.most(&grouped(Some("d"))), allowance.most(&grouped(None))), (3, 3));
+        assert_eq!((allowance.most(&lane(Some("d"), false)), allowance.most(&lane(None, false))), (5, 5));
+        let elsewhere = Lane { queue: name("o"), ..grouped(Some("d")) };
+        assert_eq!((allowance.most(&elsewhere), held_back(&allowance, &elsewhere)), (7, vec![]));
+        let allowance = Allowance::new(&[of_group("q", 0), of_queue(5), gate("d", Some(0), None)]);
+        assert_eq!(held_back(&allowance, &grouped(Some("d"))), [2, 0]);
+        assert_eq!(allowance.most(&grouped(Some("d"))), 0);
+        assert_eq!(held_back(&allowance, &lane(None, false)), [0; 0]);
     }
 
     #[test]

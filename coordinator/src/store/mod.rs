@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use redrive_shared::classify::at_dependency;
 use redrive_shared::clock::Clock;
 use redrive_shared::cost::Cost;
-use redrive_shared::gate::Standing;
+use redrive_shared::gate::{Scope, Standing};
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Attempt, Ended, Fence};
 use redrive_shared::retry::RetryPolicy;
@@ -88,9 +88,9 @@ pub struct Claimed {
     /// restriction holds back counts while nothing in it is due: then somebody has to notice, and from then on
     /// `held_back` tells of it.
     pub next_due_ms: Option<i64>,
-    /// Dependencies of which something that is due was passed over because of a restriction, in the order of the
-    /// restrictions. Of a claim that was filled, as far as that was noticed on the way.
-    pub held_back: Vec<Name>,
+    /// Of what something that is due was passed over because of a restriction, in the order of the restrictions: every scope
+    /// that let nothing of it through. Of a claim that was filled, as far as that was noticed on the way.
+    pub held_back: Vec<Scope>,
     /// Tasks that were found past their deadline and escalated.
     pub too_late: Vec<TaskId>,
     /// This is the answer that the same request was given before, as far as it still holds: without what is over by now, and
@@ -356,7 +356,7 @@ pub trait Store: Send + Sync + 'static {
     /// Puts tasks on their queues. Answers in order.
     async fn enqueue(&self, batch: Vec<Enqueue>) -> Result<Vec<Enqueued>>;
     /// Leases what is due, claim by claim in order; lanes by priority, then in rotation, each in order of due time; of each
-    /// dependency that is restricted no more than that, over all claims together.
+    /// scope that is restricted no more than that, over all claims together.
     async fn claim(&self, batch: Vec<Claim>, gates: &[Restriction]) -> Result<Vec<Claimed>>;
     /// Starts leases or makes them longer.
     async fn extend(&self, batch: Vec<Extend>) -> Result<Vec<Extended>>;

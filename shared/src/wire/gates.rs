@@ -1,16 +1,23 @@
-//! Gates: what holds the whole fleet back from one dependency.
+//! Gates: what holds the whole fleet back from one dependency, or from one queue.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::gate::{Alarm, Gate, Reason, Settings, State, Tally};
+use crate::gate::{Alarm, Gate, Reason, Scope, Settings, State, Tally};
 use crate::id::Name;
 
 /// A gate as operators see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GateView {
-    /// The upstream that it guards.
-    pub dependency: Name,
+    /// The upstream that it guards; missing where it is a queue's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependency: Option<Name>,
+    /// The queue that it guards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Name>,
+    /// The group of the queue that it guards, where it does not guard the whole queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Name>,
     /// What it does just now.
     pub state: State,
     /// Since when, in ms since the Unix epoch; missing where it never changed.
@@ -42,12 +49,19 @@ pub struct GateView {
 
 impl GateView {
     /// How it is now.
-    pub fn of(dependency: Name, gate: &Gate, now_ms: i64) -> Self {
+    pub fn of(scope: Scope, gate: &Gate, now_ms: i64) -> Self {
         let mut gate = gate.clone();
         gate.advance(now_ms);
         let shut = gate.state() == State::Shut;
+        let (dependency, queue, group) = match scope {
+            Scope::Dependency(dependency) => (Some(dependency), None, None),
+            Scope::Queue(queue) => (None, Some(queue), None),
+            Scope::Group { queue, group } => (None, Some(queue), Some(group)),
+        };
         Self {
             dependency,
+            queue,
+            group,
             state: gate.state(),
             since_ms: gate.since().map(|(since_ms, _)| since_ms),
             reason: gate.since().map(|(_, reason)| reason),

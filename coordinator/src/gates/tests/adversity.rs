@@ -7,7 +7,7 @@ fn a_store_that_takes_nothing_for_long_costs_no_gate_its_turn() {
     let (mut shelf, mut book) = (Shelf::default(), Book::default());
     let settings = Settings { requests_per_minute: Some(6_000), ..Settings::default() };
     let (written, _done) = oneshot::channel();
-    book.order(&dependency(), Order::Set(settings), written, T0).unwrap();
+    book.order(&scope(), Order::Set(settings), written, T0).unwrap();
     write(&mut book, &mut shelf, T0);
     // What is heard meanwhile is more than is kept.
     let sent = book.begin_write(T0 * 1_000);
@@ -29,7 +29,7 @@ fn a_store_that_takes_nothing_for_long_costs_no_gate_its_turn() {
         let restrictions = book.restrict(10, now_ms);
         let given = restrictions.first().and_then(|one| one.any).unwrap_or(10);
         let leases = (0..given.min(10)).map(|_| lease(0)).collect();
-        let claimed = Claimed { leases, held_back: vec![dependency()], ..Claimed::default() };
+        let claimed = Claimed { leases, held_back: vec![scope()], ..Claimed::default() };
         book.claimed(&restrictions, &[claim(10)], &[claimed], now_ms);
         passed += given.min(10);
     }
@@ -44,7 +44,7 @@ fn what_there_is_no_room_for_in_the_store_holds_nothing_back() {
     let swaps = book.begin_write(T0 * 1_000);
     assert_eq!(swaps.len(), 1);
     book.written(Ok(vec![GateSwapped::NoRoom]), T0, T0 + 500);
-    assert_eq!(book.take_let_through(T0), [dependency()]);
+    assert_eq!(book.take_let_through(T0), [scope()]);
     assert!(book.restrict(10, T0).is_empty());
 }
 
@@ -55,27 +55,24 @@ fn a_gate_of_a_newer_release_is_left_as_it_is_and_holds_nothing_back_here() {
     claim_with(&mut book, 10, &[], true, T0);
     write(&mut book, &mut shelf, T0);
     let newer = r#"{"phase":{"phase":"half_shut"},"since_ms":0}"#.to_owned();
-    let cell = GateCell { dependency: dependency(), version: 99, value: newer.clone() };
-    shelf.cells.insert(dependency(), cell);
+    let cell = GateCell { scope: scope(), version: 99, value: newer.clone() };
+    shelf.cells.insert(scope(), cell);
     shelf.change = 99;
     book.learn(shelf.all(), T0 + 1);
-    assert_eq!(book.take_let_through(T0 + 1), [dependency()]);
+    assert_eq!(book.take_let_through(T0 + 1), [scope()]);
     assert!(book.restrict(10, T0 + 1).is_empty());
     let (written, _done) = oneshot::channel();
-    let refused = book.order(&dependency(), Order::Command(Command::Isolate), written, T0 + 1);
+    let refused = book.order(&scope(), Order::Command(Command::Isolate), written, T0 + 1);
     assert_eq!(refused, Err(Refusal::Unreadable));
     hear(&mut book, "x", hint(60_000), T0 + 2);
     for later in [T0 + 2, T0 + 5_000, T0 + 700_000] {
         write(&mut book, &mut shelf, later);
     }
-    assert_eq!(shelf.cells.get(&dependency()).map(|cell| &cell.value), Some(&newer));
+    assert_eq!(shelf.cells.get(&scope()).map(|cell| &cell.value), Some(&newer));
     // The newer one writes what this one understands.
-    let cell = GateCell {
-        version: 100,
-        value: serde_json::to_string(&shut(T0 + 700_000)).unwrap(),
-        dependency: dependency(),
-    };
-    shelf.cells.insert(dependency(), cell);
+    let cell =
+        GateCell { version: 100, value: serde_json::to_string(&shut(T0 + 700_000)).unwrap(), scope: scope() };
+    shelf.cells.insert(scope(), cell);
     shelf.change = 100;
     book.learn(shelf.all(), T0 + 700_001);
     assert_eq!(only(&book.restrict(10, T0 + 700_001)).0, Some(0));
@@ -131,8 +128,8 @@ fn whoever_judges_failures_is_told_which_dependencies_are_barred() {
     let mut book = Book::default();
     assert_eq!(book.standing(), Standing::default());
     hear(&mut book, "x", Signal::Limited { hint_ms: Some(60_000) }, T0);
-    book.order(&Name::new("tool/pdf").unwrap(), Order::Command(Command::Isolate), oneshot::channel().0, T0)
-        .unwrap();
+    let isolated = Scope::Dependency(Name::new("tool/pdf").unwrap());
+    book.order(&isolated, Order::Command(Command::Isolate), oneshot::channel().0, T0).unwrap();
     let standing = book.standing();
     assert_eq!(standing.of(&dependency()), Some(Barred::Shut));
     assert_eq!(standing.of("tool/pdf"), Some(Barred::Isolated));

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use rand::RngExt;
+use redrive_shared::gate::Scope;
 use redrive_shared::id::Name;
 use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES};
 use redrive_shared::task::Nonce;
@@ -188,11 +189,16 @@ pub(super) fn next_call(wishes: &mut Vec<(u16, Vec<Wish>)>) -> Vec<(u16, Vec<Wis
     vec![(shard, part)]
 }
 
-/// What may be leased of restricted dependencies, as the script takes it.
+/// What may be leased of restricted scopes, as the script takes it: queue and name, of a dependency no queue, of a queue no name.
 fn write_restrictions(call: &mut Call, allowance: &Allowance) {
     let most = |most: Option<u32>| most.map_or_else(String::new, |most| most.to_string());
     call.arg(allowance.left().len());
     for gate in allowance.left() {
-        call.arg(gate.dependency.as_str()).arg(most(gate.any)).arg(most(gate.retries));
+        let (queue, name) = match &gate.scope {
+            Scope::Dependency(dependency) => ("", dependency.as_str()),
+            Scope::Queue(queue) => (queue.as_str(), ""),
+            Scope::Group { queue, group } => (queue.as_str(), group.as_str()),
+        };
+        call.arg(queue).arg(name).arg(most(gate.any)).arg(most(gate.retries));
     }
 }

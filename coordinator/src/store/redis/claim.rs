@@ -320,7 +320,7 @@ impl Filling {
     fn finish(self, allowance: &Allowance) -> Claimed {
         let mut answer = self.answer;
         if !answer.replayed && !self.held_back.is_empty() {
-            answer.held_back = allowance.dependencies(&self.held_back.into_values().flatten().collect());
+            answer.held_back = allowance.scopes(&self.held_back.into_values().flatten().collect());
         }
         if answer.leases.len() < self.claim.max && !answer.replayed {
             answer.next_due_ms = self.next_due_ms;

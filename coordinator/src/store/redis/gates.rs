@@ -1,7 +1,7 @@
 //! Gates: one hash of values, changed by compare and swap.
 
 use redis::{Value, cmd};
-use redrive_shared::id::Name;
+use redrive_shared::gate::Scope;
 use redrive_shared::limits::{BATCH_MAX_ITEMS, GATE_MAX_BYTES, GATES_MAX};
 
 use super::Inner;
@@ -9,7 +9,7 @@ use super::reply::{at, integer, items, pairs, text};
 use super::scripts::SWAP_GATES;
 use crate::store::{GateCell, GateSwap, GateSwapped, Gates, Result, StoreError};
 
-/// The field that has the last change of any gate where a gate has its version: no dependency has this name.
+/// The field that has the last change of any gate where a gate has its version: no scope has this key.
 const LAST_CHANGE: &str = "";
 
 impl Inner {
@@ -27,7 +27,7 @@ impl Inner {
             match text(field)? {
                 LAST_CHANGE => gates.change = last_change(value)?,
                 // One that is damaged does not hide the others.
-                dependency => gates.cells.extend(cell(dependency, text(value)?.split_once(' '))),
+                key => gates.cells.extend(cell(Scope::of_key(key), key, text(value)?.split_once(' '))),
             }
         }
         Ok(Some(gates))
@@ -42,26 +42,27 @@ impl Inner {
             call.arg(GATES_MAX).arg(GATE_MAX_BYTES);
             for swap in part {
                 let verb = if swap.value.is_some() { "put" } else { "forget" };
-                call.arg(swap.dependency.as_str()).arg(swap.seen).arg(verb);
+                call.arg(&*swap.scope.key()).arg(swap.seen).arg(verb);
                 call.arg(swap.value.as_deref().unwrap_or_default()).arg(u8::from(swap.tell));
             }
             let reply = self.link.write(call).await?;
             for (swap, answer) in part.iter().zip(items(&reply)?) {
-                answers.push(swapped(&swap.dependency, items(answer)?)?);
+                answers.push(swapped(&swap.scope, items(answer)?)?);
             }
         }
         Ok(answers)
     }
 }
 
-fn swapped(dependency: &Name, answer: &[Value]) -> Result<GateSwapped> {
+fn swapped(scope: &Scope, answer: &[Value]) -> Result<GateSwapped> {
     match text(at(answer, 0)?)? {
         "now" => Ok(GateSwapped::Now(integer(at(answer, 1)?)?)),
         "no room" => Ok(GateSwapped::NoRoom),
         _ if answer.len() == 1 => Ok(GateSwapped::Changed(None)),
         _ => {
             let there = Some((text(at(answer, 1)?)?, text(at(answer, 2)?)?));
-            Ok(cell(dependency, there).map_or(GateSwapped::NoRoom, |cell| GateSwapped::Changed(Some(cell))))
+            let cell = cell(Some(scope.clone()), &scope.key(), there);
+            Ok(cell.map_or(GateSwapped::NoRoom, |cell| GateSwapped::Changed(Some(cell))))
         }
     }
 }
@@ -74,19 +75,15 @@ fn last_change(value: &Value) -> Result<i64> {
     change.ok_or_else(|| StoreError::Corrupt("the last change of gates cannot be read".into()))
 }
 
-/// None: it is damaged.
-fn cell(dependency: &str, version_and_value: Option<(&str, &str)>) -> Option<GateCell> {
+/// None: it is damaged, or of a kind of scope that a newer release knows.
+fn cell(scope: Option<Scope>, key: &str, version_and_value: Option<(&str, &str)>) -> Option<GateCell> {
     let read = || {
         let (version, value) = version_and_value?;
-        Some(GateCell {
-            dependency: Name::new(dependency).ok()?,
-            version: version.parse().ok()?,
-            value: value.to_owned(),
-        })
+        Some(GateCell { scope: scope?, version: version.parse().ok()?, value: value.to_owned() })
     };
     let cell = read();
     if cell.is_none() {
-        tracing::warn!(dependency, "the gate in the store is damaged, and passed over");
+        tracing::warn!(key, "the gate in the store is damaged, or of a newer release, and passed over");
     }
     cell
 }

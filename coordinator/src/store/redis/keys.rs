@@ -36,7 +36,7 @@
 //! | `rd:{*}:h:<queue>` | hash | the versions that are kept, by number: JSON, the policy in it as text |
 //! | `rd:{*}:paused` | set | paused queues |
 //! | `rd:{*}:changes` | string | the last change of policies and pauses: its time in µs, or a little later |
-//! | `rd:{*}:gates` | hash | gates by dependency: version, space, value; under `''` the last change of any of them, and how many there are |
+//! | `rd:{*}:gates` | hash | gates by the key of their scope: version, space, value; under `''` the last change of any of them, and how many there are |
 //! | `rd:{*}:agents` | hash | the last heartbeat of each run |
 //! | `rd:{*}:commands` | hash | the commands that stand for each agent's breakers |
 //! | `rd:{*}:arrived` | zset | runs, by when their presence connection was opened last, in µs |

@@ -63,7 +63,7 @@ fn claim_one(tx: &mut Tx<'_>, claim: &Claim, allowance: &mut Allowance) -> rusql
     }
     remember(tx, claim, &filling.given)?;
     let mut claimed = filling.claimed;
-    claimed.held_back = allowance.dependencies(&held_back);
+    claimed.held_back = allowance.scopes(&held_back);
     if claimed.leases.len() < claim.max {
         claimed.next_due_ms = tx.memory.lanes.next_due(&queues, &claim.avoid, allowance, tx.now_ms());
     }

@@ -1,10 +1,9 @@
-//! Gates: a table of values, changed by compare and swap.
+//! Gates: tables of values, changed by compare and swap.
 
-use redrive_shared::id::Name;
+use redrive_shared::gate::Scope;
 use redrive_shared::limits::{GATE_MAX_BYTES, GATES_MAX};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::required;
 use super::tx::Tx;
 use crate::store::{GateCell, GateSwap, GateSwapped, Gates};
 
@@ -16,12 +15,26 @@ pub(super) fn gates(connection: &Connection, seen: i64) -> rusqlite::Result<Opti
     if change == seen && seen != 0 {
         return Ok(None);
     }
-    let mut statement =
-        connection.prepare_cached("SELECT dependency, version, value FROM gates WHERE dependency <> ?1")?;
-    let cells = statement.query_map([LAST_CHANGE], |row| {
-        Ok(GateCell { dependency: required(row, 0)?, version: row.get(1)?, value: row.get(2)? })
-    })?;
-    Ok(Some(Gates { change, cells: cells.collect::<rusqlite::Result<_>>()? }))
+    let mut statement = connection.prepare_cached(
+        "SELECT dependency, version, value FROM gates WHERE dependency <> ?1
+         UNION ALL SELECT scope, version, value FROM scoped_gates",
+    )?;
+    let mut gates = Gates { change, cells: Vec::new() };
+    let mut rows = statement.query([LAST_CHANGE])?;
+    while let Some(row) = rows.next()? {
+        let key = row.get_ref(0)?.as_str()?;
+        match Scope::of_key(key) {
+            Some(scope) => {
+                gates.cells.push(GateCell { scope, version: row.get(1)?, value: row.get(2)? });
+            }
+            // It does not hide the others.
+            None => tracing::warn!(
+                key,
+                "the gate in the store is of a kind that a newer release knows, and passed over"
+            ),
+        }
+    }
+    Ok(Some(gates))
 }
 
 pub(super) fn swap(tx: &Tx<'_>, batch: Vec<GateSwap>) -> rusqlite::Result<Vec<GateSwapped>> {
@@ -31,7 +44,7 @@ pub(super) fn swap(tx: &Tx<'_>, batch: Vec<GateSwap>) -> rusqlite::Result<Vec<Ga
 }
 
 fn swap_one(tx: &Tx<'_>, swap: GateSwap, gates: &mut Option<usize>) -> rusqlite::Result<GateSwapped> {
-    let there = cell(tx.connection, &swap.dependency)?;
+    let there = cell(tx.connection, &swap.scope)?;
     if there.as_ref().map_or(0, |cell| cell.version) != swap.seen {
         return Ok(GateSwapped::Changed(there));
     }
@@ -39,9 +52,7 @@ fn swap_one(tx: &Tx<'_>, swap: GateSwap, gates: &mut Option<usize>) -> rusqlite:
         if there.is_some() {
             next_change(tx)?;
             *gates = gates.map(|gates| gates - 1);
-            tx.connection
-                .prepare_cached("DELETE FROM gates WHERE dependency = ?1")?
-                .execute([swap.dependency.as_str()])?;
+            tx.connection.prepare_cached(Table::of(&swap.scope).forget)?.execute([swap.scope.key()])?;
         }
         return Ok(GateSwapped::Now(0));
     };
@@ -60,17 +71,43 @@ fn swap_one(tx: &Tx<'_>, swap: GateSwap, gates: &mut Option<usize>) -> rusqlite:
         *gates = Some(count + 1);
     }
     let version = next_change(tx)?;
-    put(tx.connection, &swap.dependency, version, &value)?;
+    put(tx.connection, Table::of(&swap.scope), &swap.scope.key(), version, &value)?;
     Ok(GateSwapped::Now(version))
 }
 
-fn cell(connection: &Connection, dependency: &Name) -> rusqlite::Result<Option<GateCell>> {
-    let mut statement =
-        connection.prepare_cached("SELECT version, value FROM gates WHERE dependency = ?1")?;
-    let cell = |row: &rusqlite::Row<'_>| {
-        Ok(GateCell { dependency: dependency.clone(), version: row.get(0)?, value: row.get(1)? })
+/// The statements of a table: a scope's key, a version, a value.
+struct Table {
+    load: &'static str,
+    put: &'static str,
+    forget: &'static str,
+}
+
+impl Table {
+    const OF_DEPENDENCIES: &'static Self = &Self {
+        load: "SELECT version, value FROM gates WHERE dependency = ?1",
+        put: "INSERT OR REPLACE INTO gates (dependency, version, value) VALUES (?1, ?2, ?3)",
+        forget: "DELETE FROM gates WHERE dependency = ?1",
     };
-    statement.query_row([dependency.as_str()], cell).optional()
+    const OF_OTHERS: &'static Self = &Self {
+        load: "SELECT version, value FROM scoped_gates WHERE scope = ?1",
+        put: "INSERT OR REPLACE INTO scoped_gates (scope, version, value) VALUES (?1, ?2, ?3)",
+        forget: "DELETE FROM scoped_gates WHERE scope = ?1",
+    };
+
+    const fn of(scope: &Scope) -> &'static Self {
+        match scope {
+            Scope::Dependency(_) => Self::OF_DEPENDENCIES,
+            Scope::Queue(_) | Scope::Group { .. } => Self::OF_OTHERS,
+        }
+    }
+}
+
+fn cell(connection: &Connection, scope: &Scope) -> rusqlite::Result<Option<GateCell>> {
+    let mut statement = connection.prepare_cached(Table::of(scope).load)?;
+    let cell = |row: &rusqlite::Row<'_>| {
+        Ok(GateCell { scope: scope.clone(), version: row.get(0)?, value: row.get(1)? })
+    };
+    statement.query_row([scope.key()], cell).optional()
 }
 
 fn last_change(connection: &Connection) -> rusqlite::Result<i64> {
@@ -82,19 +119,19 @@ fn last_change(connection: &Connection) -> rusqlite::Result<i64> {
 /// The number of a change: a time, and not a count, so that one which a restored file has lost is not used again.
 fn next_change(tx: &Tx<'_>) -> rusqlite::Result<i64> {
     let change = tx.now_us.max(last_change(tx.connection)?.saturating_add(1));
-    put(tx.connection, LAST_CHANGE, change, "")?;
+    put(tx.connection, Table::OF_DEPENDENCIES, LAST_CHANGE, change, "")?;
     Ok(change)
 }
 
-fn put(connection: &Connection, dependency: &str, version: i64, value: &str) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO gates (dependency, version, value) VALUES (?1, ?2, ?3)")?
-        .execute(params![dependency, version, value])?;
+fn put(connection: &Connection, table: &Table, key: &str, version: i64, value: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(table.put)?.execute(params![key, version, value])?;
     Ok(())
 }
 
 fn count(connection: &Connection) -> rusqlite::Result<usize> {
-    let mut statement = connection.prepare_cached("SELECT COUNT(*) FROM gates WHERE dependency <> ?1")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT (SELECT COUNT(*) FROM gates WHERE dependency <> ?1) + (SELECT COUNT(*) FROM scoped_gates)",
+    )?;
     let gates: i64 = statement.query_row([LAST_CHANGE], |row| row.get(0))?;
     Ok(usize::try_from(gates).unwrap_or(0))
 }

@@ -122,8 +122,9 @@ impl LaneIndex {
             for ((_, rank), set) in self.due.range((*queue, i64::MIN)..=(*queue, i64::MAX)) {
                 let eligible = set.range(..=(now_ms, i64::MAX)).filter_map(|(_, lane)| {
                     let entry = self.entries.get(lane).filter(|entry| eligible(&entry.lane, avoid))?;
-                    if let Some(place) = allowance.held_back(&entry.lane) {
-                        held_back.insert(place);
+                    let mut holding = allowance.held_back(&entry.lane).peekable();
+                    if holding.peek().is_some() {
+                        held_back.extend(holding);
                         return None;
                     }
                     Some(Candidate { lane: *lane, rank: *rank, visited: entry.visited })
@@ -154,7 +155,7 @@ impl LaneIndex {
     ) -> Option<i64> {
         let sets = queues.iter().flat_map(|queue| self.due.range((*queue, i64::MIN)..=(*queue, i64::MAX)));
         let counts = |due_ms: i64, lane: &Lane| {
-            eligible(lane, avoid) && (due_ms > now_ms || allowance.held_back(lane).is_none())
+            eligible(lane, avoid) && (due_ms > now_ms || allowance.held_back(lane).next().is_none())
         };
         sets.filter_map(|(_, set)| {
             set.iter()
@@ -173,6 +174,7 @@ fn eligible(lane: &Lane, avoid: &[Name]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use redrive_shared::gate::Scope;
     use redrive_shared::task::Priority;
 
     use super::*;
@@ -224,8 +226,8 @@ mod tests {
     fn what_is_held_back_is_noted_and_comes_by_no_due_time() {
         let mut index = LaneIndex::default();
         let dependency = Name::new("dep").unwrap();
-        let shut =
-            Allowance::new(&[Restriction { dependency: dependency.clone(), any: Some(0), retries: None }]);
+        let scope = Scope::Dependency(dependency.clone());
+        let shut = Allowance::new(&[Restriction { scope, any: Some(0), retries: None }]);
         index.insert(1, 7, lane(Priority::Normal, "a"), 1, Some(60));
         assert_eq!(due(&index, &[], &shut), (vec![], BTreeSet::new()), "nothing is due");
         assert_eq!(index.next_due(&[7], &[], &shut, 50), Some(60), "then somebody has to notice");

@@ -1,8 +1,9 @@
 -- Leases what is due, claim by claim: lanes by priority, then in the order of their last visit, each in order of due time.
 -- Bodies are not touched: the coordinator reads them afterwards.
 --
--- ARGV: now, restrictions n, n × (dependency, most tasks of it, most of those that were tried before ('' : no bound)), which
---   hold for all claims together, claims n, then for each claim
+-- ARGV: now, restrictions n, n × (queue, name, most tasks, most of those that were tried before ('' : no bound)), which hold
+--   for all claims together: of a dependency where there is no queue, of a queue where there is no name, else of the queue's
+--   group; claims n, then for each claim
 --   its name `agent|boot`, request ('' : none), whether it goes on with what it was given before (0 | 1), most leases,
 --   nonce (8 bytes),
 --   queues n, n × (queue, length of its leases in ms), avoided n, n × dependency
@@ -13,7 +14,9 @@
 -- O(n log m + lanes): n the leases, m the tasks of a lane.
 local LANES_MAX, LOOKED_MAX, PUT_BACK_MAX, PAGE, REPLAY_MS = 1024, 5000, 10000, 256, 600000
 local STEP_US, GIVEN_UP_US = 1000000, 250000
-local changes, limits = {}, {}
+local changes = {}
+-- What may still be leased: by dependency, by queue, and by queue and group.
+local is_restricted, of_dependencies, of_queues, of_groups = false, {}, {}, {}
 local stamp = math.max(tonumber(call('GET', EPOCH) or 0), now_us - 1)
 local first_stamp = stamp
 
@@ -61,17 +64,38 @@ local function is_of_retries(rest)
   return string.find(rest, '|.*|r$') ~= nil
 end
 
--- How many tasks of a lane may still be leased, where its dependency is restricted.
+-- What restricts a lane; nil: nothing does.
+local function limits_of(queue, rest)
+  local dependency, group = string.match(rest, '^([^|]*)|([^|]*)')
+  local found
+  local function add(limit)
+    if limit then
+      found = found or {}
+      found[#found + 1] = limit
+    end
+  end
+  add(of_dependencies[dependency])
+  add(of_queues[queue])
+  if of_groups[queue] then add(of_groups[queue][group]) end
+  return found
+end
+
+-- How many tasks of a lane a restriction still lets through.
 local function let_through(limit, rest)
   return is_of_retries(rest) and math.min(limit.any, limit.retries) or limit.any
 end
 
--- Whether a restriction lets nothing of a lane through that is due: this is told.
-local function holds_back(claim, limit, rest)
-  if not limit or let_through(limit, rest) > 0 then return false end
-  claim.held_back = claim.held_back or {}
-  claim.held_back[limit.place] = true
-  return true
+-- Whether a restriction lets nothing of a lane through that is due: each that does not is told.
+local function holds_back(claim, limits, rest)
+  local held = false
+  for _, limit in ipairs(limits or {}) do
+    if let_through(limit, rest) <= 0 then
+      claim.held_back = claim.held_back or {}
+      claim.held_back[limit.place] = true
+      held = true
+    end
+  end
+  return held
 end
 
 -- Up to `wanted` lanes of a priority that are due and eligible, longest since their turn first.
@@ -86,10 +110,9 @@ local function due_lanes(claim, rank, wanted)
       local page = call('ZRANGEBYSCORE', LANES .. index, '-inf', limit, 'WITHSCORES', 'LIMIT', offset, at_once)
       for i = 1, #page, 2 do
         if mine < wanted then
-          local dependency = string.match(page[i], '^[^|]*')
-          local limit = limits[dependency]
-          if not claim.avoid[dependency] and not holds_back(claim, limit, page[i]) then
-            found[#found + 1] = { index = index, rest = page[i], score = tonumber(page[i + 1]), queue = queue, limit = limit }
+          local limits = is_restricted and limits_of(queue.name, page[i]) or nil
+          if not claim.avoid[string.match(page[i], '^[^|]*')] and not holds_back(claim, limits, page[i]) then
+            found[#found + 1] = { index = index, rest = page[i], score = tonumber(page[i + 1]), queue = queue, limits = limits }
             mine = mine + 1
           end
         end
@@ -162,9 +185,9 @@ local function visit(claim, lane, wanted)
     local queue = lane.queue.name
     changes[queue .. '|0'] = (changes[queue .. '|0'] or 0) - leased
     changes[queue .. '|1'] = (changes[queue .. '|1'] or 0) + leased
-    if lane.limit then
-      lane.limit.any = lane.limit.any - leased
-      if is_of_retries(lane.rest) then lane.limit.retries = lane.limit.retries - leased end
+    for _, limit in ipairs(lane.limits or {}) do
+      limit.any = limit.any - leased
+      if is_of_retries(lane.rest) then limit.retries = limit.retries - leased end
     end
   end
   turn(lane, key)
@@ -207,9 +230,10 @@ local function fill(claim)
       for _, lane in ipairs(lanes) do
         left = claim.most - claim.count
         if left == 0 then break end
+        local most = math.min(share, left)
         -- A lane before it may have used up what there was for both.
-        local most = lane.limit and let_through(lane.limit, lane.rest) or left
-        if most > 0 then visit(claim, lane, math.min(share, left, most)) end
+        for _, limit in ipairs(lane.limits or {}) do most = math.min(most, let_through(limit, lane.rest)) end
+        if most > 0 then visit(claim, lane, most) end
       end
       if claim.count == before then break end
     end
@@ -223,8 +247,17 @@ local function take()
 end
 
 for place = 0, tonumber(take()) - 1 do
-  local dependency, any, retries = take(), take(), take()
-  limits[dependency] = { place = place, any = tonumber(any) or math.huge, retries = tonumber(retries) or math.huge }
+  local queue, name, any, retries = take(), take(), take(), take()
+  local limit = { place = place, any = tonumber(any) or math.huge, retries = tonumber(retries) or math.huge }
+  is_restricted = true
+  if queue == '' then
+    of_dependencies[name] = limit
+  elseif name == '' then
+    of_queues[queue] = limit
+  else
+    of_groups[queue] = of_groups[queue] or {}
+    of_groups[queue][name] = limit
+  end
 end
 
 local reply, visits = { string.format('%d', now_us) }, {}

@@ -2,14 +2,14 @@
 --
 -- KEYS[1]: what every key that there is once begins with
 -- ARGV: now, channel, origin, most gates, most bytes of a value, then for each:
---   dependency, version that was seen (0: there was none), 'put' | 'forget', value, whether others are told at once (0 | 1)
+--   the key of its scope, version that was seen (0: there was none), 'put' | 'forget', value, whether others are told at once (0 | 1)
 -- Returns for each: { 'now', its version (0: it is forgotten) } | { 'no room' }
 --   | { 'changed', version, value } what is there instead | { 'changed' } nothing is. O(n): n the batch.
 local gates, FIELDS = shard .. 'gates', 5
 local most, most_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
 local told, reply = false, {}
 
--- The last change of any gate, and how many there are: kept like a gate, under no dependency's name.
+-- The last change of any gate, and how many there are: kept like a gate, under no scope's key.
 local last, there = string.match(call('HGET', gates, '') or '0 0', '^(%d+) (%d+)$')
 last, there = tonumber(last), tonumber(there)
 
@@ -22,8 +22,8 @@ local function next_change(more)
 end
 
 for at = 6, #ARGV, FIELDS do
-  local dependency, seen, verb, value = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local known = call('HGET', gates, dependency)
+  local scope, seen, verb, value = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local known = call('HGET', gates, scope)
   local version, kept = string.match(known or '', '^(%d+) (.*)$')
   local answer
   if (known and version or '0') ~= seen then
@@ -31,14 +31,14 @@ for at = 6, #ARGV, FIELDS do
   elseif verb == 'forget' then
     if known then
       next_change(-1)
-      call('HDEL', gates, dependency)
+      call('HDEL', gates, scope)
     end
     answer = { 'now', '0' }
   elseif #value > most_bytes or not known and there >= most then
     answer = { 'no room' }
   else
     local change = next_change(known and 0 or 1)
-    call('HSET', gates, dependency, change .. ' ' .. value)
+    call('HSET', gates, scope, change .. ' ' .. value)
     answer = { 'now', change }
   end
   told = told or answer[1] == 'now' and ARGV[at + 4] == '1'
