@@ -161,11 +161,13 @@ impl Pair {
             };
             match task.standing_to_settle(fence, ending) {
                 Standing::Holds => {
-                    let Settled::Applied { state, due_ms, queue, dependency, agent, retried } = answer else {
+                    let Settled::Applied { state, due_ms, queue, dependency, group, agent, retried } = answer
+                    else {
                         panic!("it holds: {answer:?}")
                     };
                     assert_eq!((&*queue, retried), (QUEUES[task.queue], task.called));
                     assert_eq!(dependency, task.lane.2.map(dependency_name));
+                    assert_eq!(group, task.lane.1.map(|number| name(&format!("g{number}"))));
                     assert_eq!(agent, task.lease.map(|lease| name(AGENTS[lease.agent])));
                     let allowed = task.settle(ending, now_ms);
                     task.adopt(allowed, state, due_ms, now_ms);

@@ -6,6 +6,7 @@
 
 mod breakers;
 mod claim;
+mod costs;
 mod enqueue;
 mod gates;
 mod handed_off;
@@ -256,6 +257,11 @@ macro_rules! with_behaviours {
                 what_is_too_late_uses_nothing_up,
                 a_settlement_tells_whose_and_what_it_was,
                 retries_wait_apart_when_the_store_is_opened_again,
+            }
+            costs {
+                a_settlement_tells_the_group_of_its_task,
+                a_group_that_spent_its_day_waits_for_the_next_and_others_go_on,
+                what_a_group_spent_outlives_the_coordinator_and_a_changed_bound_holds_at_once,
             }
             scopes {
                 a_queue_that_lets_nothing_through_holds_back_all_of_its_tasks_and_no_others,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use redrive_shared::cost::Cost;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::gate::{Command, Scope, SettingsError, Signal};
 use redrive_shared::id::TaskId;
@@ -16,7 +17,8 @@ use crate::store::{Acted, Ending, Reaped, Settled};
 impl Engine {
     /// Every gate.
     pub fn gates(&self) -> GatesReply {
-        GatesReply { gates: self.gates.views() }
+        let (gates, groups) = self.gates.views().into_iter().partition(|view| view.group.is_none());
+        GatesReply { gates, groups }
     }
 
     /// Shows the gates as metrics.
@@ -67,12 +69,49 @@ impl Engine {
         }
     }
 
+    /// What a task of a group cost, where its queue bounds that.
+    pub(super) fn tell_gates_of_cost(&self, told: &mut Told, cost: Cost, settled: &Settled) {
+        let Settled::Applied { queue, group: Some(group), .. } = settled else { return };
+        if cost.is_zero() {
+            return;
+        }
+        if let Some(most) = self.gates.max_group_cost(queue) {
+            told.spend(queue, group, cost, most);
+        }
+    }
+
     /// Changes a gate; returns it as it is then.
     pub async fn change_gate(&self, request: GateRequest) -> Result<GateView> {
-        let order = order(&request)?;
-        let scope = Scope::Dependency(request.dependency);
+        let (scope, order) = (scope(&request)?, order(&request)?);
+        self.require_queues(scope.queue().into_iter()).await?;
         self.gates.command(&scope, order).await?;
         Ok(self.gates.view(&scope))
+    }
+}
+
+/// Whose gate.
+fn scope(request: &GateRequest) -> Result<Scope> {
+    let invalid = |place: &str, detail: &str| Err(Problem::new(ErrorCode::InvalidValue, detail).at(place));
+    match (&request.dependency, &request.queue, &request.group) {
+        (Some(dependency), None, None) => Ok(Scope::Dependency(dependency.clone())),
+        (None, Some(queue), Some(group)) => match request.action {
+            GateAction::Open | GateAction::Reset => {
+                Ok(Scope::Group { queue: queue.clone(), group: group.clone() })
+            }
+            GateAction::Shut | GateAction::Isolate | GateAction::Set => invalid(
+                "action",
+                "the gate of a group bounds what it costs, as its queue's policy says: `open` lifts that until midnight \
+                 (UTC), `reset` forgets what was spent today",
+            ),
+        },
+        (Some(_), ..) => invalid(
+            "dependency",
+            "a gate is of a `dependency`, or of a `group` of a `queue`; leave one of them out",
+        ),
+        (None, ..) => invalid(
+            "dependency",
+            "`dependency` is missing; name one, or a `queue` and its `group` in its place",
+        ),
     }
 }
 

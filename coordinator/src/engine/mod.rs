@@ -113,7 +113,7 @@ impl Engine {
     }
 
     /// Keeps the gates until shutdown.
-    pub(crate) async fn keep_gates(&self, shutdown: CancellationToken) {
+    pub async fn keep_gates(&self, shutdown: CancellationToken) {
         self.gates.run(&self.dispatcher, shutdown).await;
     }
 

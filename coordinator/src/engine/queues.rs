@@ -66,7 +66,11 @@ impl Engine {
         let queues = queues.into_iter().map(new).collect();
         let change = PolicyChange { queues, actor, reason };
         match self.store.put_queues(change).await.map_err(unavailable)? {
-            PolicyPut::Done => Ok(()),
+            PolicyPut::Done => {
+                // What groups may spend may have changed.
+                self.gates.look();
+                Ok(())
+            }
             PolicyPut::Conflict(conflicts) => {
                 let first = conflicts.first().and_then(|(name, _)| names.iter().position(|n| n == name));
                 Err(conflict(&conflicts).at(at(first.unwrap_or(0)) + "version"))

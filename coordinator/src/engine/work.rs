@@ -116,6 +116,7 @@ impl Engine {
         let mut results = Vec::with_capacity(sent.len());
         for (sent, outcome) in sent.into_iter().zip(outcomes) {
             gates::tell(&mut gates, sent.signal, sent.epoch, &outcome);
+            self.tell_gates_of_cost(&mut gates, sent.cost, &outcome);
             called(&sent, &outcome, &mut told);
             results.push(settled(sent.id, sent.labels, outcome, &mut told));
         }

@@ -1,8 +1,10 @@
 //! One gate as this coordinator knows it: what was read, what is not written yet, and what was taken from it.
 
-use redrive_shared::gate::{Change, Gate, Room, State};
+use redrive_shared::cost::Cost;
+use redrive_shared::gate::{Change, Gate, Room, Scope, State, is_same_day};
 use redrive_shared::limits::RESTART_GRACE_MS;
 use redrive_shared::task::Lease;
+use redrive_shared::wire::GateView;
 
 use super::event::{Event, apply, began_ms};
 
@@ -39,6 +41,10 @@ pub(super) struct Entry {
     wanted: u32,
     /// What waits are retries, and the budget is what holds them back.
     over_budget: bool,
+    /// What it may cost within a day, as its queue says now; and whether that was reached by what was written here, and nobody
+    /// was told yet.
+    pub most: Option<Cost>,
+    pub reached: bool,
     /// What is in the store cannot be read by this release: it is left as it is.
     unreadable: bool,
     write_at_ms: Option<i64>,
@@ -56,6 +62,8 @@ struct Sending {
     gate: Gate,
     granted: u32,
     changes: Vec<Change>,
+    /// Whether it uses up what may be spent today.
+    reached: bool,
 }
 
 /// What is to be written of one gate.
@@ -88,10 +96,39 @@ impl Entry {
             Room::Limited => Some(std::mem::take(&mut self.stock)),
             Room::Shut => Some(0),
         };
+        let any = if self.spent_until_ms(now_ms).is_some() { Some(0) } else { any };
         let left = self.gate.retry_room(now_ms).map(|room| room.saturating_sub(self.lent));
         let retries = left.filter(|left| *left < most);
         self.lent = self.lent.saturating_add(retries.unwrap_or(0));
         (any, retries)
+    }
+
+    /// Until when nothing passes, since what may be spent today was spent.
+    pub fn spent_until_ms(&self, now_ms: i64) -> Option<i64> {
+        self.gate.spent_until_ms(self.most?, now_ms)
+    }
+
+    /// What may be spent within a day is that from now on.
+    pub fn bound_costs(&mut self, most: Option<Cost>, now_ms: i64) {
+        if self.most != most {
+            self.most = most;
+            self.look(now_ms);
+        }
+    }
+
+    /// When others must know what was spent: at once where it uses up what may be, and soon where half of that is gone.
+    fn spent_within_ms(&self, now_ms: i64) -> i64 {
+        let Some(most) = self.most else { return WRITE_WITHIN_MS };
+        let half = Cost::from_micros(most.micros() / 2);
+        match (self.base.spent_until_ms(most, now_ms), self.spent_until_ms(now_ms)) {
+            (None, Some(_)) => 0,
+            (None, None) if self.gate.spent_until_ms(half, now_ms).is_some() => BUDGET_WITHIN_MS,
+            _ => WRITE_WITHIN_MS,
+        }
+    }
+
+    pub fn view(&self, scope: &Scope, now_ms: i64) -> GateView {
+        GateView::of(scope.clone(), &self.gate, now_ms).with_costs(&self.gate, self.most, now_ms)
     }
 
     /// A claim that could have had so many retries is back.
@@ -146,6 +183,7 @@ impl Entry {
         let short = self.gate.retry_room(now_ms).is_some_and(|room| room == 0);
         let within_ms = match (&event, change, self.gate.state()) {
             (Event::Command(..) | Event::Set(_) | Event::Take(_), ..) | (_, Some(_), _) => 0,
+            (Event::Spent { .. }, ..) => self.spent_within_ms(now_ms),
             (event, ..) if event.is_of_limit() && self.limits_in_flight() => 0,
             (_, None, State::Canary | State::Ramp) => BUDGET_WITHIN_MS,
             (Event::Calls { retries, .. }, ..) if *retries > 0 && self.lent > 0 => BUDGET_WITHIN_MS,
@@ -195,6 +233,11 @@ impl Entry {
                 *retries = retries.saturating_add(*again);
                 *at_ms = *now_ms;
             }
+            (Some(Event::Spent { cost, at_ms }), Event::Spent { cost: more, at_ms: now_ms })
+                if is_same_day(*at_ms, *now_ms) =>
+            {
+                *cost = cost.plus(*more);
+            }
             (
                 Some(Event::Begin { count, started_ms, until_ms, at_ms }),
                 Event::Begin { count: more, started_ms: also_ms, until_ms: later_ms, at_ms: now_ms },
@@ -242,6 +285,10 @@ impl Entry {
         }
         self.look_at_ms = None;
         if self.wanted == 0 {
+            return;
+        }
+        if let Some(until_ms) = self.spent_until_ms(now_ms) {
+            self.look_at_ms = Some(until_ms);
             return;
         }
         let next_ms = match self.gate.room() {
@@ -308,14 +355,18 @@ impl Entry {
         }
         // Others may have somebody who waits for the end of a lease that is heard of here.
         let has_room = was_full && !gate.is_full(now_ms);
+        let is_spent =
+            |gate: &Gate| self.most.is_some_and(|most| gate.spent_until_ms(most, now_ms).is_some());
+        let reached = is_spent(&gate) && !is_spent(&self.base);
         let tell = has_room
+            || reached
             || !changes.is_empty()
             || events.iter().any(|event| matches!(event, Event::Set(_) | Event::Command(..)));
         // It consists of numbers and names: were it ever not to serialise, nothing would be written.
         let value = serde_json::to_string(&gate).ok()?;
         let draft = Draft { seen: self.version, value, tell };
         self.sending =
-            Some(Sending { draft: draft.clone(), doubtful: false, events, gate, granted, changes });
+            Some(Sending { draft: draft.clone(), doubtful: false, events, gate, granted, changes, reached });
         Some(draft)
     }
 
@@ -324,6 +375,7 @@ impl Entry {
         let Some(sending) = self.sending.take() else { return Vec::new() };
         self.base = sending.gate;
         self.version = version;
+        self.reached |= sending.reached;
         self.again(now_ms);
         if sending.events.iter().any(|event| matches!(event, Event::Take(_))) {
             if self.gate.room() == Room::Limited {

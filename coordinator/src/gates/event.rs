@@ -1,5 +1,6 @@
 //! What gates are told, and what happens to one.
 
+use redrive_shared::cost::Cost;
 use redrive_shared::gate::{Change, Command, Gate, Heard, Scope, Settings, Signal};
 use redrive_shared::id::Name;
 
@@ -9,6 +10,15 @@ pub struct Told {
     pub(super) heard: Vec<(Name, Heard)>,
     /// When they began, and how many.
     pub(super) ended: Vec<(Scope, i64, u32)>,
+    pub(super) spent: Vec<Spending>,
+}
+
+/// What tasks of a group cost, and what its queue lets it spend within a day.
+#[derive(Debug)]
+pub(super) struct Spending {
+    pub scope: Scope,
+    pub cost: Cost,
+    pub most: Cost,
 }
 
 impl Told {
@@ -53,9 +63,18 @@ impl Told {
         }
     }
 
+    /// A task of a group cost so much, where its queue bounds that.
+    pub fn spend(&mut self, queue: &Name, group: &Name, cost: Cost, most: Cost) {
+        let scope = Scope::Group { queue: queue.clone(), group: group.clone() };
+        match self.spent.last_mut() {
+            Some(last) if last.scope == scope => last.cost = last.cost.plus(cost),
+            _ => self.spent.push(Spending { scope, cost, most }),
+        }
+    }
+
     /// Whether nothing was.
     pub fn is_empty(&self) -> bool {
-        self.heard.is_empty() && self.ended.is_empty()
+        self.heard.is_empty() && self.ended.is_empty() && self.spent.is_empty()
     }
 }
 
@@ -94,6 +113,11 @@ pub(super) enum Event {
         started_ms: i64,
         at_ms: i64,
     },
+    /// Tasks of a group cost so much.
+    Spent {
+        cost: Cost,
+        at_ms: i64,
+    },
     /// What was taken is worth nothing.
     Waste(u32),
     /// Nothing that is out stops to count before then.
@@ -103,7 +127,10 @@ pub(super) enum Event {
 impl Event {
     /// Whether more may pass after it, though the state is the same.
     pub const fn makes_room(&self) -> bool {
-        matches!(self, Self::End { .. } | Self::GiveBack(_) | Self::Waste(_) | Self::Set(_))
+        matches!(
+            self,
+            Self::End { .. } | Self::GiveBack(_) | Self::Waste(_) | Self::Set(_) | Self::Command(..)
+        )
     }
 
     /// Whether others must know it soon, where it is limited how many are out.
@@ -142,6 +169,10 @@ pub(super) fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Chang
         }
         Event::End { count, started_ms, at_ms } => {
             gate.end(*count, *started_ms, *at_ms);
+            None
+        }
+        Event::Spent { cost, at_ms } => {
+            gate.spend(*cost, *at_ms);
             None
         }
         Event::Waste(unused) => {

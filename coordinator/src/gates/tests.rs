@@ -10,6 +10,7 @@ use super::*;
 use crate::store::{GateCell, GateSwap, GateSwapped, Gates};
 
 mod adversity;
+mod costs;
 
 const T0: i64 = 1_700_000_000_000;
 

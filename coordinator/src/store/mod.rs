@@ -236,6 +236,8 @@ pub enum Settled {
         queue: Name,
         /// The upstream that the attempt went to.
         dependency: Option<Name>,
+        /// The group of the task.
+        group: Option<Name>,
         /// Who held the lease; of what was handed off before, nobody is known.
         agent: Option<Name>,
         /// Whether the attempt that ended was a retry: a call had been made for the task before it.
@@ -396,6 +398,8 @@ pub trait Store: Send + Sync + 'static {
     async fn pause(&self, name: &Name, paused: bool) -> Result<bool>;
     /// Whether there is such a queue, as far as this process knows. Cheap: it is asked with every request.
     fn has_queue(&self, name: &Name) -> bool;
+    /// The policy of a queue, as far as this process knows. As cheap.
+    fn policy(&self, name: &Name) -> Option<Arc<RetryPolicy>>;
     /// Names of the queues, as far as this process knows.
     fn queue_names(&self) -> Vec<Name>;
     /// Learns of queues that others made: asked before a queue is called unknown.

@@ -64,7 +64,7 @@ use self::sample::{SAMPLE_MS, Sample};
 pub use self::scope::Scope;
 pub use self::settings::{Budget, MAX_IN_FLIGHT_MAX, REQUESTS_PER_MINUTE_MAX, Settings, SettingsError};
 use self::spend::Spend;
-pub use self::spend::Spent;
+pub use self::spend::{Spent, is_same_day};
 pub use self::standing::{Barred, Standing};
 use crate::failure::FailureClass;
 use crate::id::Name;

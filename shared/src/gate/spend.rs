@@ -68,6 +68,11 @@ impl Gate {
     }
 }
 
+/// Whether two moments are of one day.
+pub fn is_same_day(one_ms: i64, other_ms: i64) -> bool {
+    day_of(one_ms) == day_of(other_ms)
+}
+
 fn day_of(at_ms: i64) -> i64 {
     at_ms.div_euclid(DAY_MS)
 }

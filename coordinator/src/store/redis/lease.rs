@@ -196,11 +196,15 @@ impl Inner {
         // What was handed off is nobody's lease any more.
         let guard = (before.state != TaskState::Leased).then(|| task.whole_header());
         let holder = agent.clone();
+        let group = task
+            .meta
+            .group_name()
+            .map_err(|error| StoreError::Corrupt(format!("task {}: {error}", item.id)))?;
         let decided = Decided { guard, before, verdict, failure, agent, note: None, result, now_ms };
         let body = value.as_deref().and_then(|value| body_of(value).ok());
         let change = self.change(&item.id, &mut task, body, decided).await?;
         let (queue, dependency) = (change.queue.clone(), change.dependency.clone());
-        let applied = Settled::Applied { state, due_ms, queue, dependency, agent: holder, retried };
+        let applied = Settled::Applied { state, due_ms, queue, dependency, group, agent: holder, retried };
         Ok(Ok((change, applied)))
     }
 

@@ -49,6 +49,7 @@ use async_trait::async_trait;
 use redis::Value;
 use redrive_shared::clock::Clock;
 use redrive_shared::id::{Name, TaskId};
+use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
 use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView};
 use tokio::sync::broadcast;
@@ -278,6 +279,10 @@ impl Store for RedisStore {
 
     fn has_queue(&self, name: &Name) -> bool {
         self.inner.books.get().queues.contains_key(name)
+    }
+
+    fn policy(&self, name: &Name) -> Option<Arc<RetryPolicy>> {
+        self.inner.books.get().queues.get(name).map(|queue| Arc::clone(&queue.policy))
     }
 
     fn queue_names(&self) -> Vec<Name> {

@@ -235,7 +235,7 @@ impl Meta {
             queue: name(&self.queue)?,
             priority: priority_from(rank).ok_or(Unreadable::Field("priority"))?,
             dependency: self.primary()?,
-            group: self.group.as_deref().map(name).transpose()?,
+            group: self.group_name()?,
             retry,
         })
     }
@@ -249,6 +249,11 @@ impl Meta {
     /// The upstream that it was enqueued with.
     pub fn primary(&self) -> Result<Option<Name>, Unreadable> {
         self.dependency.as_deref().map(name).transpose()
+    }
+
+    /// Its group.
+    pub fn group_name(&self) -> Result<Option<Name>, Unreadable> {
+        self.group.as_deref().map(name).transpose()
     }
 
     /// The name of its queue.

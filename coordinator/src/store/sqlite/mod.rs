@@ -239,6 +239,10 @@ impl Store for SqliteStore {
         self.published.get().get(name).is_some()
     }
 
+    fn policy(&self, name: &Name) -> Option<Arc<RetryPolicy>> {
+        self.published.get().get(name).map(|queue| Arc::clone(&queue.policy))
+    }
+
     fn queue_names(&self) -> Vec<Name> {
         self.published.get().names()
     }
