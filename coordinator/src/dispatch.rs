@@ -22,7 +22,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::alarm::Alarm;
-use crate::gates::{Keeper, Told, began_ms};
+use crate::gates::{Keeper, began_ms};
 use crate::store::{Claim, Claimed, Ending, Settle, Settled, Store};
 use crate::watch::Watchers;
 
@@ -430,13 +430,13 @@ impl Dispatcher {
             .collect();
         match self.store.settle(batch).await {
             Ok(settled) => {
-                let mut told = Told::default();
+                let mut told = self.gates.told();
                 for (began_ms, outcome) in began.into_iter().zip(settled) {
                     if let Settled::Applied { due_ms, queue, dependency, agent, .. } = outcome {
-                        if let Some(dependency) = dependency {
-                            told.add(&dependency, Signal::NotMade, agent.as_ref(), began_ms);
-                            told.end(&dependency, began_ms);
+                        if let Some(dependency) = &dependency {
+                            told.add(dependency, Signal::NotMade, agent.as_ref(), began_ms);
                         }
+                        told.end(&queue, dependency.as_ref(), began_ms);
                         self.announce(&queue, due_ms);
                     }
                 }

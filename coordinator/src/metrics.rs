@@ -95,19 +95,33 @@ pub(crate) fn record_calls(labels: &BoundedLabels, dependency: Option<&str>, cal
     }
 }
 
+/// How many tasks are out of queues where that is limited, read when someone looks: of those that share a label, together. Of
+/// one that is not limited any more none are counted.
+pub fn record_queue_gates(labels: &BoundedLabels, gates: &[GateView]) {
+    let mut out: BTreeMap<Arc<str>, u32> = labels.known().into_iter().map(|label| (label, 0)).collect();
+    for gate in gates {
+        if let (Some(queue), Some(in_flight)) = (&gate.queue, gate.in_flight) {
+            let shown = out.entry(labels.label(queue)).or_default();
+            *shown = shown.saturating_add(in_flight);
+        }
+    }
+    for (label, in_flight) in out {
+        metrics::gauge!("redrive_gate_in_flight", "queue" => label.to_string()).set(f64::from(in_flight));
+    }
+}
+
 /// Gates by dependency, read when someone looks: their state as its place in [`State::ALL`], 0 open to 4 isolated. Of
 /// dependencies that share a label the one that lets least through is shown. One that was forgotten lets everything through.
 /// And how many of their tasks are out, where that is limited: of those that share a label, together.
 pub fn record_gates(labels: &BoundedLabels, gates: &[GateView]) {
     let mut worst: BTreeMap<Arc<str>, usize> = labels.known().into_iter().map(|label| (label, 0)).collect();
-    let of_dependencies = || gates.iter().filter_map(|gate| Some((gate.dependency.as_ref()?, gate)));
-    for (dependency, gate) in of_dependencies() {
+    for (dependency, gate) in gates.iter().filter_map(|gate| Some((gate.dependency.as_ref()?, gate))) {
         let number = State::ALL.iter().position(|state| *state == gate.state).unwrap_or(0);
         let shown = worst.entry(labels.label(dependency)).or_default();
         *shown = number.max(*shown);
     }
     let mut out: BTreeMap<Arc<str>, u32> = BTreeMap::new();
-    for (dependency, gate) in of_dependencies() {
+    for (dependency, gate) in gates.iter().filter_map(|gate| Some((gate.dependency.as_ref()?, gate))) {
         if let Some(in_flight) = gate.in_flight {
             let shown = out.entry(labels.label(dependency)).or_default();
             *shown = shown.saturating_add(in_flight);

@@ -60,6 +60,8 @@ pub const POLICY_VERSIONS_KEPT: usize = 50;
 pub const REASON_MAX_BYTES: usize = 512;
 /// Most distinct dependencies that become metric labels; the rest share one.
 pub const DEPENDENCY_LABELS_MAX: usize = 200;
+/// Most queues that metrics of gates name, one label each: those that have limits.
+pub const QUEUE_LABELS_MAX: usize = 200;
 /// Longest wait before a task may run first, and longest snooze.
 pub const DELAY_MAX_MS: u64 = 365 * 24 * 60 * 60 * 1_000;
 /// Highest number of attempts that anyone may ask for.

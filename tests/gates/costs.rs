@@ -20,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Three dollars a day for each group of the queue `default`.
 async fn bound(client: &Client) {
-    let policy: RetryPolicy = serde_json::from_value(json!({"max_group_cost_usd_per_day": 3})).expect("a policy");
+    let policy: RetryPolicy =
+        serde_json::from_value(json!({"max_group_cost_usd_per_day": 3})).expect("a policy");
     client.put_queue(&name("default"), &QueueCreate::from(policy)).await.expect("it is put");
 }
 
@@ -134,7 +135,7 @@ async fn what_cannot_be_done_with_a_group_is_said() {
         (with(json!({"dependency": "d"})), "invalid_value", "leave one of them out"),
         (with(json!({"queue": "nowhere"})), "unknown_queue", "nowhere"),
         (json!({"action": "open"}), "invalid_value", "`dependency` is missing"),
-        (json!({"group": "g", "action": "open"}), "invalid_value", "a `queue` and its `group`"),
+        (json!({"group": "g", "action": "open"}), "invalid_value", "`queue` is missing"),
     ];
     for (request, code, says) in cases {
         let reply = server.post("/v1/gates", &request).await;

@@ -1,5 +1,5 @@
-//! How many tasks of a dependency are out at once, where that is limited: over several workers and coordinators, while some of
-//! them die.
+//! How many tasks of a dependency or of a queue are out at once, where that is limited: over several workers and coordinators,
+//! while some of them die.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,24 +29,51 @@ const LEASE_MS: u64 = 2_000;
 /// Longer than everything that comes back by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-async fn limit_to(client: &Client, most: u32) {
-    let settings = Settings { max_in_flight: Some(most), ..Settings::default() };
-    let request = GateRequest::new(name(DEPENDENCY), GateAction::Set);
-    client.change_gate(&GateRequest { settings: Some(settings), ..request }).await.expect("done");
+/// What is limited.
+#[derive(Clone, Copy)]
+pub enum Limited {
+    Dependency,
+    /// The queue `default`: its tasks need nothing.
+    Queue,
+}
+
+impl Limited {
+    async fn to(self, client: &Client, most: u32) {
+        let settings = Settings { max_in_flight: Some(most), ..Settings::default() };
+        let request = match self {
+            Self::Dependency => GateRequest {
+                settings: Some(settings),
+                ..GateRequest::new(name(DEPENDENCY), GateAction::Set)
+            },
+            Self::Queue => GateRequest::of_queue(name("default"), settings),
+        };
+        client.change_gate(&request).await.expect("done");
+    }
+
+    async fn enqueue(self, client: &Client, prefix: &str, count: usize) {
+        match self {
+            Self::Dependency => enqueue(client, prefix, count, DEPENDENCY).await,
+            Self::Queue => super::enqueue_to(client, prefix, count, "default", None).await,
+        }
+    }
+
+    async fn out(self, client: &Client) -> Option<u32> {
+        let view = match self {
+            Self::Dependency => gate(client, DEPENDENCY).await,
+            Self::Queue => super::queue_gate(client, "default").await,
+        };
+        view.and_then(|view| view.in_flight)
+    }
 }
 
 /// Short attempts, so that what nobody hears of any more is soon over.
-async fn short_attempts(client: &Client) {
+pub async fn short_attempts(client: &Client, queue: &str) {
     let policy = RetryPolicy { timeout_ms: LEASE_MS, lease_ms: LEASE_MS, ..RetryPolicy::default() };
-    client.put_queue(&name("default"), &policy.into()).await.expect("done");
+    client.put_queue(&name(queue), &policy.into()).await.expect("done");
 }
 
-async fn out(client: &Client) -> Option<u32> {
-    gate(client, DEPENDENCY).await.and_then(|gate| gate.in_flight)
-}
-
-async fn all_are_back(client: &Client) {
-    let back = async || (out(client).await == Some(0)).then_some(());
+async fn all_are_back(client: &Client, limited: Limited) {
+    let back = async || (limited.out(client).await == Some(0)).then_some(());
     eventually("nothing is out", PATIENCE, back).await;
 }
 
@@ -130,22 +157,22 @@ async fn work_through(clients: Vec<Client>, meanwhile: impl Future<Output = ()>)
     assert!(crew.most.load(Ordering::SeqCst) <= MOST as usize, "{:?} ran at once", crew.most);
 }
 
-/// When each lease of every task began and ended, as the store has noted it.
-async fn leased(client: &Client) -> Vec<(i64, i64)> {
+/// When each lease of so many tasks began and ended, as the store has noted it.
+pub async fn leased(client: &Client, prefix: &str, count: usize) -> Vec<(i64, i64)> {
     let mut leased = Vec::new();
-    for number in 0..TASKS {
-        let task: TaskView = client.task(&id(&format!("t-{number}")), None).await.expect("there");
+    for number in 0..count {
+        let task: TaskView = client.task(&id(&format!("{prefix}-{number}")), None).await.expect("there");
         assert_eq!(task.state, TaskState::Succeeded, "{task:?}");
         leased.extend(
             task.history.iter().filter(|one| one.run > 0).map(|one| (one.started_at_ms, one.ended_at_ms)),
         );
     }
-    assert!(leased.len() >= TASKS);
+    assert!(leased.len() >= count);
     leased
 }
 
 /// Most leases at once.
-fn most_at_once(leased: &[(i64, i64)]) -> i32 {
+pub fn most_at_once(leased: &[(i64, i64)]) -> i32 {
     // In the millisecond in which one ends and another begins, the end came first. A coordinator notes ends by its estimate of
     // the store's clock, which may be a little ahead.
     let ends = leased.iter().map(|(from_ms, until_ms)| ((until_ms - 2).max(*from_ms), -1));
@@ -159,26 +186,26 @@ fn most_at_once(leased: &[(i64, i64)]) -> i32 {
     most
 }
 
-async fn never_more_than_three(clients: Vec<Client>, meanwhile: impl Future<Output = ()>) {
+async fn never_more_than_three(limited: Limited, clients: Vec<Client>, meanwhile: impl Future<Output = ()>) {
     let client = clients[clients.len() - 1].clone();
-    short_attempts(&client).await;
-    limit_to(&client, MOST).await;
-    enqueue(&client, "t", TASKS, DEPENDENCY).await;
+    short_attempts(&client, "default").await;
+    limited.to(&client, MOST).await;
+    limited.enqueue(&client, "t", TASKS).await;
     work_through(clients, meanwhile).await;
-    let most = most_at_once(&leased(&client).await);
+    let most = most_at_once(&leased(&client, "t", TASKS).await);
     assert!((2..=MOST as i32).contains(&most), "{most} were leased at once");
-    all_are_back(&client).await;
-    enqueue(&client, "more", 10, DEPENDENCY).await;
+    all_are_back(&client, limited).await;
+    limited.enqueue(&client, "more", 10).await;
     assert_eq!(claim(&client, "w", 10, 10_000).await.len(), MOST as usize, "the limit is whole again");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_more_are_leased_at_once_than_may_be_whoever_dies_shared() {
+/// Over three coordinators, one of which dies.
+pub async fn never_more_than_three_shared(limited: Limited) {
     let redis = RedisServer::start().await;
     let url = redis.url();
     let (mut a, b, c) = tokio::join!(Coordinator::on(&url), Coordinator::on(&url), Coordinator::on(&url));
     let clients = vec![a.client(), b.client(), c.client()];
-    never_more_than_three(clients, async {
+    never_more_than_three(limited, clients, async {
         sleep(Duration::from_millis(1_200)).await;
         a.kill().await;
         sleep(Duration::from_millis(500)).await;
@@ -187,12 +214,12 @@ async fn no_more_are_leased_at_once_than_may_be_whoever_dies_shared() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_more_are_leased_at_once_than_may_be_whoever_dies_embedded() {
+/// With one coordinator, which dies.
+pub async fn never_more_than_three_embedded(limited: Limited) {
     let data = tempfile::tempdir().expect("a directory");
     let mut coordinator = Coordinator::start(data.path()).await;
     let client = coordinator.client();
-    never_more_than_three(vec![client], async {
+    never_more_than_three(limited, vec![client], async {
         sleep(Duration::from_millis(1_200)).await;
         coordinator.kill().await;
         sleep(Duration::from_millis(200)).await;
@@ -201,13 +228,23 @@ async fn no_more_are_leased_at_once_than_may_be_whoever_dies_embedded() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_are_leased_at_once_than_may_be_whoever_dies_shared() {
+    never_more_than_three_shared(Limited::Dependency).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_are_leased_at_once_than_may_be_whoever_dies_embedded() {
+    never_more_than_three_embedded(Limited::Dependency).await;
+}
+
 /// Every way in which a lease ends makes room for another, at once or with its time.
-async fn every_end_makes_room(client: &Client) {
-    limit_to(client, 1).await;
-    enqueue(client, "e", 8, DEPENDENCY).await;
+pub async fn every_end_makes_room(client: &Client, limited: Limited) {
+    limited.to(client, 1).await;
+    limited.enqueue(client, "e", 8).await;
     let next = async |why: &str| {
         let mut leases = claim(client, "w", 5, 10_000).await;
-        assert_eq!((leases.len(), out(client).await), (1, Some(1)), "{why}");
+        assert_eq!((leases.len(), limited.out(client).await), (1, Some(1)), "{why}");
         assert_eq!(claim(client, "other", 5, 0).await.len(), 0, "{why}");
         leases.remove(0)
     };
@@ -231,14 +268,14 @@ async fn every_end_makes_room(client: &Client) {
 async fn every_end_of_a_lease_makes_room_embedded() {
     let data = tempfile::tempdir().expect("a directory");
     let coordinator = Coordinator::start(data.path()).await;
-    every_end_makes_room(&coordinator.client()).await;
+    every_end_makes_room(&coordinator.client(), Limited::Dependency).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_end_of_a_lease_makes_room_shared() {
     let redis = RedisServer::start().await;
     let coordinator = Coordinator::on(&redis.url()).await;
-    every_end_makes_room(&coordinator.client()).await;
+    every_end_makes_room(&coordinator.client(), Limited::Dependency).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -247,11 +284,11 @@ async fn a_claim_that_waits_at_one_coordinator_gets_what_ends_at_another() {
     let url = redis.url();
     let (a, b) = tokio::join!(Coordinator::on(&url), Coordinator::on(&url));
     let (one, a, b) = (&a, a.client(), b.client());
-    limit_to(&a, 1).await;
+    Limited::Dependency.to(&a, 1).await;
     enqueue(&a, "e", 3, DEPENDENCY).await;
     let lease = claim(&a, "w", 5, 10_000).await.remove(0);
     assert_eq!(one.metric(&format!("redrive_gate_in_flight{{dependency=\"{DEPENDENCY}\"}}")).await, 1);
-    let known = async || (out(&b).await == Some(1)).then_some(());
+    let known = async || (Limited::Dependency.out(&b).await == Some(1)).then_some(());
     eventually("the other knows", PATIENCE, known).await;
     let waiting = tokio::spawn(async move { claim(&b, "w", 5, 20_000).await });
     sleep(Duration::from_millis(300)).await;

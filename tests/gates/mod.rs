@@ -4,6 +4,7 @@ mod agreement;
 mod costs;
 mod in_flight;
 mod operators;
+mod queues;
 mod several;
 mod storm;
 
@@ -20,14 +21,21 @@ use crate::support::{id, name};
 
 const DEPENDENCY: &str = "openai/main/gpt";
 
-fn task(id_text: &str, dependency: &str) -> NewTask {
-    NewTask { id: Some(id(id_text)), dependency: Some(name(dependency)), ..NewTask::default() }
-}
-
 /// Enqueues so many tasks that need the dependency.
 async fn enqueue(client: &Client, prefix: &str, count: usize, dependency: &str) {
-    let tasks = (0..count).map(|number| task(&format!("{prefix}-{number}"), dependency)).collect();
-    let reply = client.enqueue(&EnqueueRequest { tasks }).await.expect("an answer");
+    enqueue_to(client, prefix, count, "default", Some(dependency)).await;
+}
+
+/// Enqueues so many tasks.
+async fn enqueue_to(client: &Client, prefix: &str, count: usize, queue: &str, dependency: Option<&str>) {
+    let task = |number| NewTask {
+        id: Some(id(&format!("{prefix}-{number}"))),
+        queue: Some(name(queue)),
+        dependency: dependency.map(name),
+        ..NewTask::default()
+    };
+    let reply =
+        client.enqueue(&EnqueueRequest { tasks: (0..count).map(task).collect() }).await.expect("an answer");
     assert!(reply.results.iter().all(|one| one.error.is_none()), "{reply:?}");
 }
 
@@ -76,6 +84,11 @@ fn done() -> Outcome {
 async fn gate(client: &Client, dependency: &str) -> Option<GateView> {
     let gates = client.gates().await.expect("an answer").gates;
     gates.into_iter().find(|gate| gate.dependency.as_deref() == Some(dependency))
+}
+
+async fn queue_gate(client: &Client, queue: &str) -> Option<GateView> {
+    let gates = client.gates().await.expect("an answer").queues;
+    gates.into_iter().find(|gate| gate.queue.as_deref() == Some(queue))
 }
 
 async fn state(client: &Client, dependency: &str) -> State {

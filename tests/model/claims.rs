@@ -55,6 +55,15 @@ impl Left {
             .filter(|(of, any, retries)| of.has(task) && (*any == 0 || *retries == 0 && task.is_retry()))
     }
 
+    /// The one of them that is told: of its queue, of its group, of its dependency.
+    fn told<'a>(&'a self, task: &'a Task) -> Option<&'a (Of, u32, u32)> {
+        self.holding(task).min_by_key(|(of, ..)| match of {
+            Of::Queue(_) => 0,
+            Of::Group(..) => 1,
+            Of::Dependency(_) => 2,
+        })
+    }
+
     fn hold_back(&self, task: &Task) -> bool {
         self.holding(task).next().is_some()
     }
@@ -162,7 +171,7 @@ impl Pair {
             assert!(held_back.iter().all(|scope| may_be_told.contains(scope)), "{held_back:?}");
             return;
         }
-        let holds = |gate: &(Of, u32, u32), task: &Task| left.holding(task).any(|holding| holding == gate);
+        let holds = |gate: &(Of, u32, u32), task: &Task| left.told(task) == Some(gate);
         let expected = left.scopes(|gate| due().any(|task| holds(gate, task)));
         if !self.set_back {
             assert_eq!(*held_back, expected, "what is held back");

@@ -268,7 +268,8 @@ macro_rules! with_behaviours {
                 a_queue_lets_so_many_through_whatever_they_need,
                 a_group_is_held_back_in_its_queue_alone,
                 what_is_in_several_scopes_is_charged_to_each_and_bound_by_the_lowest,
-                every_scope_that_lets_nothing_through_is_told,
+                of_several_scopes_that_let_nothing_through_the_first_is_told,
+                a_queue_that_lets_nothing_through_hides_no_other_however_many_lanes_it_has,
                 claims_of_one_call_share_what_a_queue_lets_through,
                 what_is_too_late_uses_up_nothing_of_a_queue,
             }

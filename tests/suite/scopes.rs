@@ -117,20 +117,31 @@ pub async fn what_is_in_several_scopes_is_charged_to_each_and_bound_by_the_lowes
     bed.assert_counts_are_right().await;
 }
 
-pub async fn every_scope_that_lets_nothing_through_is_told(bed: Bed) {
+pub async fn of_several_scopes_that_let_nothing_through_the_first_is_told(bed: Bed) {
     bed.put_all(vec![task("t").needs("d").group("g")]).await;
-    let all = [of_group("default", "g"), of_queue("default"), of_dependency("d")];
-    let shut = |scopes: &[Scope]| scopes.iter().map(|scope| at_most(0, scope.clone())).collect::<Vec<_>>();
-    let claimed = take(&bed, 9, &shut(&all)).await;
-    assert_eq!((given(&claimed), &claimed.held_back[..]), (vec![], &all[..]));
-    let mut one_open = shut(&all);
-    one_open[1] = at_most(5, of_queue("default"));
-    let claimed = take(&bed, 9, &one_open).await;
-    assert_eq!((given(&claimed), claimed.held_back.clone()), (vec![], vec![all[0].clone(), all[2].clone()]));
-    let avoiding = Claim { avoid: vec![name("d")], ..of_both(9) };
-    let claimed = bed.claim(vec![avoiding], &shut(&all)).await.unwrap().remove(0);
-    assert_eq!(claimed.held_back, [], "what it avoids is not held back from it");
-    assert_eq!(given(&take(&bed, 9, &all.map(|scope| at_most(1, scope))).await), ["t"]);
+    // Where one lets it through the next one is told: nobody is to take anything of the others before.
+    let order = [of_queue("default"), of_group("default", "g"), of_dependency("d")];
+    for open in 0..order.len() {
+        let restrict = |(place, scope): (usize, &Scope)| at_most(u32::from(place < open), scope.clone());
+        let gates: Vec<Restriction> = order.iter().enumerate().rev().map(restrict).collect();
+        let claimed = take(&bed, 9, &gates).await;
+        assert_eq!((given(&claimed), &claimed.held_back[..]), (vec![], &order[open..=open]));
+        let avoiding = Claim { avoid: vec![name("d")], ..of_both(9) };
+        let claimed = bed.claim(vec![avoiding], &gates).await.unwrap().remove(0);
+        assert_eq!(claimed.held_back, [], "what it avoids is not held back from it");
+    }
+    assert_eq!(given(&take(&bed, 9, &order.map(|scope| at_most(1, scope))).await), ["t"]);
+}
+
+pub async fn a_queue_that_lets_nothing_through_hides_no_other_however_many_lanes_it_has(bed: Bed) {
+    with_other_queue(&bed).await;
+    let of_group = |number: u32| task(&format!("t{number}")).group(&format!("g{number}"));
+    bed.put_all((0..1_500).map(of_group).collect()).await;
+    bed.advance(1);
+    bed.put(task("well").on("other")).await;
+    let claimed = take(&bed, 2, &[at_most(0, of_queue("default"))]).await;
+    assert_eq!((given(&claimed), &claimed.held_back[..]), (vec!["well"], &[of_queue("default")][..]));
+    assert_eq!(take(&bed, 9, &[at_most(3, of_queue("default"))]).await.leases.len(), 3);
 }
 
 pub async fn claims_of_one_call_share_what_a_queue_lets_through(bed: Bed) {

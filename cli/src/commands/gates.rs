@@ -1,4 +1,4 @@
-//! `redrive gates`: what holds the whole fleet back from a dependency.
+//! `redrive gates`: what holds the whole fleet back from a dependency, or from a queue.
 
 use comfy_table::Color;
 use redrive_shared::cost::Cost;
@@ -18,18 +18,21 @@ Examples:
   redrive gates list
   redrive gates open anthropic/main/opus          After the credential was renewed
   redrive gates shut tool/pdf --for 20m           Before its maintenance
-  redrive gates limit openai/main/gpt --requests-per-minute 600";
+  redrive gates limit openai/main/gpt --requests-per-minute 600
+  redrive gates limit --queue emails --max-in-flight 8";
 
 const LIMIT_HELP: &str = "\
-Limits hold over the whole fleet and stay until they are set again. What is left out is no limit, or the default budget.
+Limits hold over the whole fleet and stay until they are set again. What is left out is no limit, or the default budget. Those
+of a queue hold for all of its tasks, whatever they need, beside those of their dependencies; it has no retry budget.
 
 Examples:
   redrive gates limit openai/main/gpt --requests-per-minute 600
   redrive gates limit tool/pdf --max-in-flight 8
+  redrive gates limit --queue emails --requests-per-minute 120 --max-in-flight 8
   redrive gates limit tool/pdf --retry-ratio 0.1 --retry-floor 0.5
   redrive gates limit tool/pdf                    No limits any more";
 
-/// See, open, shut and limit the gates of dependencies.
+/// See, open, shut and limit the gates of dependencies, and the limits of queues.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
@@ -39,7 +42,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// List the gate of every dependency that is called or has limits.
+    /// List the gate of every dependency that is called or has limits, and every queue that has limits.
     #[command(
         after_help = "Example:\n  redrive gates list --json | jq '.gates[] | select(.state != \"open\")'"
     )]
@@ -79,8 +82,8 @@ enum Action {
         #[command(flatten)]
         whose: Whose,
     },
-    /// Set the limits of a dependency.
-    #[command(after_help = LIMIT_HELP)]
+    /// Set the limits of a dependency or of a queue.
+    #[command(visible_alias = "set", after_help = LIMIT_HELP)]
     Limit(Limit),
 }
 
@@ -108,7 +111,11 @@ impl Whose {
 #[derive(Debug, clap::Args)]
 struct Limit {
     /// The dependency.
-    dependency: Name,
+    #[arg(required_unless_present = "queue", conflicts_with = "queue")]
+    dependency: Option<Name>,
+    /// The queue, in place of a dependency.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["retry_ratio", "retry_floor", "retry_min_firsts"])]
+    queue: Option<Name>,
     /// Tasks handed out in any minute, at most.
     #[arg(long, value_name = "N")]
     requests_per_minute: Option<u32>,
@@ -151,7 +158,8 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         Action::Reset { whose } => whose.request(GateAction::Reset),
         Action::Limit(limit) => {
             let settings = Some(limit.settings());
-            GateRequest { settings, ..GateRequest::new(limit.dependency, GateAction::Set) }
+            let (action, group, for_ms) = (GateAction::Set, None, None);
+            GateRequest { dependency: limit.dependency, queue: limit.queue, group, action, for_ms, settings }
         }
     };
     let view = context.client()?.change_gate(&request).await?;
@@ -159,7 +167,11 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         return context.output.value(&view);
     }
     let (views, now_ms) = ([view], context.now_ms());
-    let rows = if views[0].group.is_some() { groups(&views, now_ms) } else { table(&views, now_ms) };
+    let rows = match (&views[0].group, &views[0].queue) {
+        (Some(_), _) => groups(&views, now_ms),
+        (None, Some(_)) => queues(&views),
+        (None, None) => table(&views, now_ms),
+    };
     Ok(context.output.table(rows)?)
 }
 
@@ -173,10 +185,26 @@ async fn list(context: &Context) -> anyhow::Result<()> {
     } else {
         context.output.table(table(&reply.gates, context.now_ms()))?;
     }
+    if !reply.queues.is_empty() {
+        context.output.table(queues(&reply.queues))?;
+    }
     if !reply.groups.is_empty() {
         context.output.table(groups(&reply.groups, context.now_ms()))?;
     }
     Ok(())
+}
+
+/// The limits of queues.
+fn queues(gates: &[GateView]) -> Rows {
+    let mut rows = Rows::new(["QUEUE", "LIMIT/MIN", "IN FLIGHT"]).right([1, 2]);
+    for gate in gates {
+        rows.push([
+            Entry::or_dash(gate.queue.as_ref()),
+            Entry::or_dash(gate.settings.requests_per_minute),
+            Entry::or_dash(in_flight(gate)),
+        ]);
+    }
+    rows
 }
 
 /// Groups, and what they cost today.

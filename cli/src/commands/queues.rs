@@ -7,7 +7,7 @@ mod history;
 
 use redrive_shared::id::Name;
 use redrive_shared::retry::RetryPolicy;
-use redrive_shared::wire::{QueueCreate, QueueView};
+use redrive_shared::wire::{GateView, QueueCreate, QueueView};
 use redrive_worker::client::{Client, ClientError};
 
 use crate::arguments;
@@ -92,7 +92,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         Action::Export(args) => export::run(args, &client, context).await,
         Action::History(args) => history::run(args, &client, context).await,
         Action::List => list(&client, context).await,
-        Action::Show { name } => show(context, &client.queue(&name).await?),
+        Action::Show { name } => show(context, &client.queue(&name).await?, &client.gates().await?.queues),
         Action::Create { name, policy, reason } => {
             let policy = policy.map(|given| arguments::object("--policy", &given)).transpose()?;
             create(&client, context, &name, policy, reason).await
@@ -111,10 +111,11 @@ async fn list(client: &Client, context: &Context) -> anyhow::Result<()> {
         context.output.say("there is no queue yet; make one with `redrive queues create NAME`");
         return Ok(());
     }
-    Ok(context.output.table(table(&reply.queues, context.now_ms()))?)
+    let limits = client.gates().await?.queues;
+    Ok(context.output.table(table(&reply.queues, &limits, context.now_ms()))?)
 }
 
-fn table(queues: &[QueueView], now_ms: i64) -> Rows {
+fn table(queues: &[QueueView], limits: &[GateView], now_ms: i64) -> Rows {
     const HANDED_OFF: usize = 8;
     let headers = [
         "QUEUE",
@@ -134,7 +135,7 @@ fn table(queues: &[QueueView], now_ms: i64) -> Rows {
             (&queue.name).into(),
             status(queue),
             queue.counts.scheduled.into(),
-            queue.counts.leased.into(),
+            leased(queue, limits),
             queue.counts.succeeded.into(),
             queue.counts.dead.into(),
             queue.counts.escalated.into(),
@@ -147,16 +148,25 @@ fn table(queues: &[QueueView], now_ms: i64) -> Rows {
     if queues.iter().all(|queue| queue.counts.handed_off == 0) { rows.without(HANDED_OFF) } else { rows }
 }
 
+/// How many are leased; of how many that may be, where that is limited.
+fn leased(queue: &QueueView, limits: &[GateView]) -> Entry {
+    let limit = limits.iter().find(|gate| gate.queue.as_ref() == Some(&queue.name));
+    match limit.and_then(|gate| gate.settings.max_in_flight) {
+        Some(most) => format!("{}/{most}", queue.counts.leased).into(),
+        None => queue.counts.leased.into(),
+    }
+}
+
 fn status(queue: &QueueView) -> Entry {
     if queue.paused { Entry::coloured("paused", comfy_table::Color::Yellow) } else { "active".into() }
 }
 
-fn show(context: &Context, queue: &QueueView) -> anyhow::Result<()> {
+fn show(context: &Context, queue: &QueueView, limits: &[GateView]) -> anyhow::Result<()> {
     let output = &context.output;
     if output.json {
         return output.value(queue);
     }
-    output.table(table(std::slice::from_ref(queue), context.now_ms()))?;
+    output.table(table(std::slice::from_ref(queue), limits, context.now_ms()))?;
     if let Some(amplification) = queue.amplification {
         let calls = format!("{amplification:.2} calls a task in the last 10 minutes");
         output.line(format!("\n{}  {calls}", output.strong("amplification")))?;

@@ -4,42 +4,51 @@ use std::collections::HashMap;
 
 use redrive_shared::cost::Cost;
 use redrive_shared::error::{ErrorCode, Problem};
-use redrive_shared::gate::{Command, Scope, SettingsError, Signal};
+use redrive_shared::gate::{Command, Scope, Settings, SettingsError, Signal};
 use redrive_shared::id::TaskId;
 use redrive_shared::limits::GATE_SHUT_MAX_MS;
 use redrive_shared::wire::{GateAction, GateRequest, GateView, GatesReply};
 
 use super::{Engine, Result};
 use crate::gates::{Order, Told, began_ms};
-use crate::metrics::record_gates;
+use crate::metrics::{record_gates, record_queue_gates};
 use crate::store::{Acted, Ending, Reaped, Settled};
 
 impl Engine {
     /// Every gate.
     pub fn gates(&self) -> GatesReply {
-        let (gates, groups) = self.gates.views().into_iter().partition(|view| view.group.is_none());
-        GatesReply { gates, groups }
+        let mut reply = GatesReply { gates: Vec::new(), queues: Vec::new(), groups: Vec::new() };
+        for view in self.gates.views() {
+            match (&view.queue, &view.group) {
+                (None, _) => reply.gates.push(view),
+                (Some(_), None) => reply.queues.push(view),
+                (Some(_), Some(_)) => reply.groups.push(view),
+            }
+        }
+        reply
     }
 
     /// Shows the gates as metrics.
     pub(crate) fn record_gates(&self) {
-        record_gates(&self.labels, &self.gates.views());
+        let GatesReply { gates, queues, groups: _ } = self.gates();
+        record_gates(&self.labels, &gates);
+        record_queue_gates(&self.queue_labels, &queues);
     }
 
     /// Leases ended by time.
     pub(crate) fn tell_gates_of_reaped(&self, reaped: &[Reaped]) {
-        let mut told = Told::default();
+        let mut told = self.gates.told();
         for task in reaped {
             if let Some(dependency) = &task.dependency {
                 told.add(dependency, Signal::NotMade, task.agent.as_ref(), began_ms(task.epoch));
-                told.end(dependency, began_ms(task.epoch));
             }
+            told.end(&task.queue, task.dependency.as_ref(), began_ms(task.epoch));
         }
         self.gates.hear(told);
     }
 
-    /// Leases ended since their tasks were called off. Of which dependencies, these tasks say themselves: few are called off
-    /// while they are leased.
+    /// Leases ended since their tasks were called off. Of which queues and dependencies, these tasks say themselves: few are
+    /// called off while they are leased.
     pub(super) async fn tell_gates_of_cancelled(&self, ids: &[TaskId], outcomes: &[Acted]) {
         let began: HashMap<&TaskId, i64> = ids
             .iter()
@@ -54,12 +63,13 @@ impl Engine {
         }
         match self.store.status(began.keys().copied().cloned().collect()).await {
             Ok(tasks) => {
-                let mut told = Told::default();
+                let mut told = self.gates.told();
                 for task in tasks {
-                    if let (Some(dependency), Some(began_ms)) = (&task.dependency, began.get(&task.id)) {
+                    let Some(began_ms) = began.get(&task.id) else { continue };
+                    if let Some(dependency) = &task.dependency {
                         told.add(dependency, Signal::NotMade, None, *began_ms);
-                        told.end(dependency, *began_ms);
                     }
+                    told.end(&task.queue, task.dependency.as_ref(), *began_ms);
                 }
                 self.gates.hear(told);
             }
@@ -82,36 +92,14 @@ impl Engine {
 
     /// Changes a gate; returns it as it is then.
     pub async fn change_gate(&self, request: GateRequest) -> Result<GateView> {
-        let (scope, order) = (scope(&request)?, order(&request)?);
+        let scope = scope(&request)?;
+        if let Scope::Queue(_) = &scope {
+            check_queue(&request)?;
+        }
+        let order = order(&request)?;
         self.require_queues(scope.queue().into_iter()).await?;
         self.gates.command(&scope, order).await?;
         Ok(self.gates.view(&scope))
-    }
-}
-
-/// Whose gate.
-fn scope(request: &GateRequest) -> Result<Scope> {
-    let invalid = |place: &str, detail: &str| Err(Problem::new(ErrorCode::InvalidValue, detail).at(place));
-    match (&request.dependency, &request.queue, &request.group) {
-        (Some(dependency), None, None) => Ok(Scope::Dependency(dependency.clone())),
-        (None, Some(queue), Some(group)) => match request.action {
-            GateAction::Open | GateAction::Reset => {
-                Ok(Scope::Group { queue: queue.clone(), group: group.clone() })
-            }
-            GateAction::Shut | GateAction::Isolate | GateAction::Set => invalid(
-                "action",
-                "the gate of a group bounds what it costs, as its queue's policy says: `open` lifts that until midnight \
-                 (UTC), `reset` forgets what was spent today",
-            ),
-        },
-        (Some(_), ..) => invalid(
-            "dependency",
-            "a gate is of a `dependency`, or of a `group` of a `queue`; leave one of them out",
-        ),
-        (None, ..) => invalid(
-            "dependency",
-            "`dependency` is missing; name one, or a `queue` and its `group` in its place",
-        ),
     }
 }
 
@@ -154,6 +142,55 @@ fn order(request: &GateRequest) -> Result<Order> {
     })
 }
 
+/// Whose gate.
+fn scope(request: &GateRequest) -> Result<Scope> {
+    let invalid = |place: &str, detail: &str| Err(Problem::new(ErrorCode::InvalidValue, detail).at(place));
+    match (&request.dependency, &request.queue, &request.group) {
+        (Some(dependency), None, None) => Ok(Scope::Dependency(dependency.clone())),
+        (None, Some(queue), Some(group)) => match request.action {
+            GateAction::Open | GateAction::Reset => {
+                Ok(Scope::Group { queue: queue.clone(), group: group.clone() })
+            }
+            GateAction::Shut | GateAction::Isolate | GateAction::Set => invalid(
+                "action",
+                "the gate of a group bounds what it costs, as its queue's policy says: `open` lifts that until midnight \
+                 (UTC), `reset` forgets what was spent today",
+            ),
+        },
+        (None, Some(queue), None) => Ok(Scope::Queue(queue.clone())),
+        (Some(_), ..) => invalid(
+            "dependency",
+            "a gate is of a `dependency` or of a `queue` or its `group`; leave one of them out",
+        ),
+        (None, None, None) => {
+            invalid("dependency", "`dependency` is missing; name one, or a `queue` in its place")
+        }
+        (None, None, Some(_)) => invalid("queue", "`queue` is missing; a `group` is one of a queue"),
+    }
+}
+
+/// A queue's gate has limits and nothing else: it hears of no outcomes, and a person stops it by pausing the queue.
+fn check_queue(request: &GateRequest) -> Result<()> {
+    let invalid = |place: &str, detail: &str| Err(Problem::new(ErrorCode::InvalidValue, detail).at(place));
+    match (request.action, &request.settings) {
+        (GateAction::Set, Some(Settings { requests_per_minute, max_in_flight, .. })) => {
+            let (requests_per_minute, max_in_flight) = (*requests_per_minute, *max_in_flight);
+            let limits = Settings { requests_per_minute, max_in_flight, ..Settings::default() };
+            if request.settings.as_ref() == Some(&limits) {
+                return Ok(());
+            }
+            let detail = "a queue has `requests_per_minute` and `max_in_flight`; leave the others out, or set them on the \
+                          dependencies that its tasks need";
+            invalid("settings", detail)
+        }
+        (GateAction::Set, None) => Ok(()),
+        (GateAction::Open | GateAction::Shut | GateAction::Isolate | GateAction::Reset, _) => {
+            let detail = "the gate of a queue has limits only, so its action is `set`; pause and resume the queue to stop it";
+            invalid("action", detail)
+        }
+    }
+}
+
 /// What an ending tells the gate of its task's dependency.
 pub(super) fn signal(ending: &Ending) -> Option<Signal> {
     match ending {
@@ -167,14 +204,14 @@ pub(super) fn signal(ending: &Ending) -> Option<Signal> {
     }
 }
 
-/// Adds a settlement to what the gates are told.
+/// Adds a settlement to what gates are told.
 pub(super) fn tell(told: &mut Told, signal: Option<Signal>, epoch: i64, settled: &Settled) {
-    let Settled::Applied { dependency: Some(dependency), agent, .. } = settled else { return };
-    if let Some(signal) = signal {
+    let Settled::Applied { queue, dependency, agent, .. } = settled else { return };
+    if let (Some(dependency), Some(signal)) = (dependency, signal) {
         told.add(dependency, signal, agent.as_ref(), began_ms(epoch));
     }
     // Where nobody is known, the lease was over before, by being handed off.
     if agent.is_some() {
-        told.end(dependency, began_ms(epoch));
+        told.end(queue, dependency.as_ref(), began_ms(epoch));
     }
 }

@@ -21,7 +21,7 @@ use redrive_shared::clock::Clock;
 use redrive_shared::error::{ErrorCode, Problem, suggest};
 use redrive_shared::gate::Standing;
 use redrive_shared::id::Name;
-use redrive_shared::limits::{AGENT_LABELS_MAX, DEPENDENCY_LABELS_MAX};
+use redrive_shared::limits::{AGENT_LABELS_MAX, DEPENDENCY_LABELS_MAX, QUEUE_LABELS_MAX};
 use redrive_shared::task::TaskState;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +54,7 @@ pub struct Engine {
     labels: Arc<BoundedLabels>,
     agent_labels: BoundedLabels,
     amplification: Amplification,
+    queue_labels: BoundedLabels,
     create_queues: bool,
     /// Told when leases have ended: who pushes may have room again.
     freed: Notify,
@@ -95,6 +96,7 @@ impl Engine {
             labels,
             agent_labels: BoundedLabels::new(AGENT_LABELS_MAX),
             amplification: Amplification::default(),
+            queue_labels: BoundedLabels::new(QUEUE_LABELS_MAX),
             create_queues,
             freed: Notify::new(),
             taker_heard: Notify::new(),

@@ -112,7 +112,7 @@ impl Engine {
     async fn settle_judged(&self, batch: Vec<Settle>) -> Result<Vec<SettleResult>> {
         let sent: Vec<Sent> = batch.iter().map(Sent::of).collect();
         let outcomes = self.store.settle(batch).await.map_err(unavailable)?;
-        let (mut told, mut gates) = (Told::default(), crate::gates::Told::default());
+        let (mut told, mut gates) = (Told::default(), self.gates.told());
         let mut results = Vec::with_capacity(sent.len());
         for (sent, outcome) in sent.into_iter().zip(outcomes) {
             gates::tell(&mut gates, sent.signal, sent.epoch, &outcome);

@@ -3,11 +3,11 @@
 mod spending;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-use redrive_shared::gate::{Barred, Change, Gate, Room, Scope, Standing, State};
+use redrive_shared::gate::{Barred, Change, Gate, Room, Scope, Settings, Standing, State};
 use redrive_shared::id::Name;
 use redrive_shared::limits::GATES_MAX;
-use redrive_shared::task::Lease;
 use redrive_shared::wire::GateView;
 use tokio::sync::oneshot;
 
@@ -15,6 +15,7 @@ pub(super) use self::spending::Reached;
 use super::Order;
 use super::entry::Entry;
 use super::event::{Event, Told};
+use super::used::Used;
 use crate::store::{Claim, Claimed, GateCell, GateSwap, GateSwapped, Gates, Restriction, StoreError};
 
 /// How often gates are looked for that can be forgotten, in ms.
@@ -39,6 +40,8 @@ pub(super) struct Book {
     entries: HashMap<Scope, Entry>,
     /// Those that may hold something back: the others cost a claim nothing.
     restricting: BTreeSet<Scope>,
+    /// The queues of which it is limited how many tasks are out.
+    counted: Arc<HashSet<Name>>,
     /// The last change of the store's that it shows.
     change: i64,
     look_at_ms: Option<i64>,
@@ -157,6 +160,11 @@ impl Book {
         }
     }
 
+    /// Takes down what gates are to be told.
+    pub fn told(&self) -> Told {
+        Told::counting(Arc::clone(&self.counted))
+    }
+
     /// How calls ended, and which leases did.
     pub fn hear(&mut self, told: Told, now_ms: i64) {
         for (scope, started_ms, count) in told.ended {
@@ -215,6 +223,14 @@ impl Book {
         does(entry);
         if restricts(entry, now_ms) && !self.restricting.contains(scope) {
             self.restricting.insert(scope.clone());
+        }
+        if let Scope::Queue(queue) = scope
+            && self.counted.contains(queue) != entry.limits_in_flight()
+        {
+            let counted = Arc::make_mut(&mut self.counted);
+            if !counted.remove(queue) {
+                counted.insert(queue.clone());
+            }
         }
         let next_ms = entry.next_ms();
         self.entries_next_ms = Some(self.entries_next_ms.map_or(next_ms, |earlier| earlier.min(next_ms)));
@@ -418,7 +434,11 @@ impl Book {
     }
 
     pub fn views(&self, now_ms: i64) -> Vec<GateView> {
-        let mut entries: Vec<(&Scope, &Entry)> = self.entries.iter().collect();
+        // That of a dependency is shown for what was seen, that of a queue for its limits.
+        let shown = |(scope, entry): &(&Scope, &Entry)| {
+            scope.dependency().is_some() || *entry.gate.settings() != Settings::default()
+        };
+        let mut entries: Vec<(&Scope, &Entry)> = self.entries.iter().filter(shown).collect();
         entries.sort_by_key(|(scope, _)| *scope);
         entries.into_iter().map(|(scope, entry)| entry.view(scope, now_ms)).collect()
     }
@@ -426,43 +446,6 @@ impl Book {
     pub fn view(&self, scope: &Scope, now_ms: i64) -> GateView {
         let fresh = || GateView::of(scope.clone(), &Gate::default(), now_ms);
         self.entries.get(scope).map_or_else(fresh, |entry| entry.view(scope, now_ms))
-    }
-}
-
-/// The leases of claims, by what they are charged to.
-struct Used<'a> {
-    dependencies: HashMap<&'a Name, Vec<&'a Lease>>,
-    queues: HashMap<&'a Name, Vec<&'a Lease>>,
-    groups: HashMap<(&'a Name, &'a Name), Vec<&'a Lease>>,
-}
-
-impl<'a> Used<'a> {
-    /// Dependencies are charged in any case, queues where something in them is restricted.
-    fn of(restrictions: &'a [Restriction], claimed: &'a [Claimed]) -> Self {
-        let mut used = Self { dependencies: HashMap::new(), queues: HashMap::new(), groups: HashMap::new() };
-        let in_queues = restrictions.iter().any(|restriction| restriction.scope.queue().is_some());
-        for lease in claimed.iter().filter(|one| !one.replayed).flat_map(|one| &one.leases) {
-            if let Some(dependency) = &lease.dependency {
-                used.dependencies.entry(dependency).or_default().push(lease);
-            }
-            if !in_queues {
-                continue;
-            }
-            used.queues.entry(&lease.queue).or_default().push(lease);
-            if let Some(group) = &lease.group {
-                used.groups.entry((&lease.queue, group)).or_default().push(lease);
-            }
-        }
-        used
-    }
-
-    fn take(&mut self, scope: &'a Scope) -> Vec<&'a Lease> {
-        let used = match scope {
-            Scope::Dependency(dependency) => self.dependencies.remove(dependency),
-            Scope::Queue(queue) => self.queues.remove(queue),
-            Scope::Group { queue, group } => self.groups.remove(&(queue, group)),
-        };
-        used.unwrap_or_default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! One gate as this coordinator knows it: what was read, what is not written yet, and what was taken from it.
 
 use redrive_shared::cost::Cost;
-use redrive_shared::gate::{Change, Gate, Room, Scope, State, is_same_day};
+use redrive_shared::gate::{Change, Gate, Room, Scope, State, USED_WITHIN_MS, is_same_day};
 use redrive_shared::limits::RESTART_GRACE_MS;
 use redrive_shared::task::Lease;
 use redrive_shared::wire::GateView;
@@ -12,8 +12,12 @@ use super::event::{Event, apply, began_ms};
 const WRITE_WITHIN_MS: i64 = 2_000;
 /// The same, where a budget is short: what was used of it must be known soon.
 const BUDGET_WITHIN_MS: i64 = 200;
-/// How long something taken may lie unused.
-const STOCK_KEPT_MS: i64 = 1_000;
+/// How long something taken may lie unused, in ms, and how much less at random: two coordinators that each have what the
+/// other waits for do not give it back, and take the other, at the same time for ever. A claim has the rest of
+/// [`USED_WITHIN_MS`] to hand it out.
+const STOCK_KEPT_MS: i64 = USED_WITHIN_MS * 3 / 4;
+/// See [`STOCK_KEPT_MS`].
+const STOCK_SPREAD_MS: i64 = 250;
 /// Most events of one gate that wait to be written. Beyond it the gate has changed here, and others hear of no more.
 const PENDING_MAX: usize = 1_000;
 /// The shortest time between two looks at a gate that lets nothing through, in ms.
@@ -32,9 +36,9 @@ pub(super) struct Entry {
     sending: Option<Sending>,
     /// When it is sent again as it was: nobody knows whether it was written.
     resend_at_ms: Option<i64>,
-    /// Taken and not used.
+    /// Taken and not used, and until when it may be.
     stock: u32,
-    stock_ms: i64,
+    stock_until_ms: i64,
     /// Retries that claims under way may get of the budget.
     lent: u32,
     /// How many more tasks claims that wait would take.
@@ -92,11 +96,14 @@ impl Entry {
     pub fn restrict(&mut self, most: u32, now_ms: i64) -> (Option<u32>, Option<u32>) {
         self.gate.advance(now_ms);
         let any = match self.gate.room() {
+            _ if self.spent_until_ms(now_ms).is_some() => Some(0),
             Room::Free => None,
-            Room::Limited => Some(std::mem::take(&mut self.stock)),
+            Room::Limited => {
+                self.let_lapse(now_ms);
+                Some(std::mem::take(&mut self.stock))
+            }
             Room::Shut => Some(0),
         };
-        let any = if self.spent_until_ms(now_ms).is_some() { Some(0) } else { any };
         let left = self.gate.retry_room(now_ms).map(|room| room.saturating_sub(self.lent));
         let retries = left.filter(|left| *left < most);
         self.lent = self.lent.saturating_add(retries.unwrap_or(0));
@@ -268,7 +275,7 @@ impl Entry {
             return i64::MIN;
         }
         let write_ms = if self.sending.is_some() { self.resend_at_ms } else { self.write_at_ms };
-        let stock_ms = (self.stock > 0).then_some(self.stock_ms + STOCK_KEPT_MS);
+        let stock_ms = (self.stock > 0).then_some(self.stock_until_ms);
         [write_ms, self.look_at_ms, stock_ms].into_iter().flatten().min().unwrap_or(i64::MAX)
     }
 
@@ -279,10 +286,7 @@ impl Entry {
             // It opened or shut by time: what was taken before is worth nothing.
             self.waste(now_ms);
         }
-        if self.stock > 0 && now_ms >= self.stock_ms + STOCK_KEPT_MS && self.wanted == 0 {
-            let unused = std::mem::take(&mut self.stock);
-            self.add(Event::GiveBack(unused), now_ms);
-        }
+        self.let_lapse(now_ms);
         self.look_at_ms = None;
         if self.wanted == 0 {
             return;
@@ -291,28 +295,32 @@ impl Entry {
             self.look_at_ms = Some(until_ms);
             return;
         }
-        let next_ms = match self.gate.room() {
+        let next_ms = match (self.gate.room(), self.gate.next_retry_ms(now_ms)) {
             // Held back all the same: retries are, by the budget.
-            Room::Free => match self.gate.next_retry_ms(now_ms) {
-                Some(next_ms) => next_ms,
-                None => return self.let_through(),
-            },
-            Room::Limited if self.stock > 0 => match self.gate.next_retry_ms(now_ms) {
-                Some(next_ms) if self.over_budget => next_ms,
-                _ => return self.let_through(),
-            },
-            Room::Limited if self.has_asked() => return,
-            Room::Limited => match self.gate.next_ms(now_ms) {
+            (Room::Free, Some(next_ms)) => next_ms,
+            (Room::Limited, Some(next_ms)) if self.over_budget => next_ms,
+            (Room::Free, None) => return self.let_through(),
+            (Room::Limited, _) if self.stock > 0 => return self.let_through(),
+            (Room::Limited, _) if self.has_asked() => return,
+            (Room::Limited, _) => match self.gate.next_ms(now_ms) {
                 Some(next_ms) if next_ms > now_ms => next_ms,
                 _ => return self.add(Event::Take(self.wanted), now_ms),
             },
-            Room::Shut => match self.gate.next_ms(now_ms) {
+            (Room::Shut, _) => match self.gate.next_ms(now_ms) {
                 Some(next_ms) => next_ms,
                 // Only an event changes that, and it looks here.
                 None => return,
             },
         };
         self.look_at_ms = Some(next_ms.max(now_ms + LOOK_MIN_MS));
+    }
+
+    /// Gives back what has lain unused for too long.
+    fn let_lapse(&mut self, now_ms: i64) {
+        if self.stock > 0 && now_ms >= self.stock_until_ms {
+            let unused = std::mem::take(&mut self.stock);
+            self.add(Event::GiveBack(unused), now_ms);
+        }
     }
 
     /// Whether it has asked for more already, and does not know yet what it gets.
@@ -380,7 +388,7 @@ impl Entry {
         if sending.events.iter().any(|event| matches!(event, Event::Take(_))) {
             if self.gate.room() == Room::Limited {
                 self.stock = self.stock.saturating_add(sending.granted);
-                self.stock_ms = now_ms;
+                self.stock_until_ms = now_ms + STOCK_KEPT_MS - rand::random_range(0..STOCK_SPREAD_MS);
             } else if self.limits_in_flight() && sending.granted > 0 {
                 self.add(Event::Waste(sending.granted), now_ms);
             }

@@ -1,5 +1,8 @@
 //! What gates are told, and what happens to one.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use redrive_shared::cost::Cost;
 use redrive_shared::gate::{Change, Command, Gate, Heard, Scope, Settings, Signal};
 use redrive_shared::id::Name;
@@ -11,6 +14,8 @@ pub struct Told {
     /// When they began, and how many.
     pub(super) ended: Vec<(Scope, i64, u32)>,
     pub(super) spent: Vec<Spending>,
+    /// The queues of which it is counted how many tasks are out: of others no end is noted.
+    counted: Arc<HashSet<Name>>,
 }
 
 /// What tasks of a group cost, and what its queue lets it spend within a day.
@@ -22,6 +27,11 @@ pub(super) struct Spending {
 }
 
 impl Told {
+    /// What is told while these queues are counted.
+    pub(super) fn counting(counted: Arc<HashSet<Name>>) -> Self {
+        Self { counted, ..Self::default() }
+    }
+
     /// One call to the dependency ended.
     pub fn add(&mut self, dependency: &Name, signal: Signal, agent: Option<&Name>, started_ms: i64) {
         self.add_many(dependency, signal, 1, agent, started_ms);
@@ -51,15 +61,24 @@ impl Told {
         self.heard.push((dependency.clone(), Heard { signal, count, agent: agent.cloned(), started_ms }));
     }
 
-    /// A lease on a task of the dependency is over, whatever is known of its call.
-    pub fn end(&mut self, dependency: &Name, started_ms: i64) {
-        match self.ended.last_mut() {
-            Some((last, last_ms, count))
-                if last.dependency() == Some(dependency) && *last_ms == started_ms =>
-            {
-                *count += 1;
-            }
-            _ => self.ended.push((Scope::Dependency(dependency.clone()), started_ms, 1)),
+    /// A lease on a task of the queue is over, and of the dependency if it needed one, whatever is known of its call.
+    pub fn end(&mut self, queue: &Name, dependency: Option<&Name>, started_ms: i64) {
+        if let Some(dependency) = dependency {
+            let scope = || Scope::Dependency(dependency.clone());
+            self.end_of(|known| known.dependency() == Some(dependency), scope, started_ms);
+        }
+        if self.counted.contains(queue) {
+            let scope = || Scope::Queue(queue.clone());
+            self.end_of(|known| matches!(known, Scope::Queue(known) if known == queue), scope, started_ms);
+        }
+    }
+
+    fn end_of(&mut self, is_it: impl Fn(&Scope) -> bool, scope: impl Fn() -> Scope, started_ms: i64) {
+        // The last ones: a task that ended before had perhaps both.
+        let last = self.ended.iter_mut().rev().take(2);
+        match last.into_iter().find(|(known, known_ms, _)| *known_ms == started_ms && is_it(known)) {
+            Some((_, _, count)) => *count += 1,
+            None => self.ended.push((scope(), started_ms, 1)),
         }
     }
 

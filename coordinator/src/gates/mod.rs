@@ -12,6 +12,7 @@
 mod book;
 mod entry;
 mod event;
+mod used;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -125,6 +126,11 @@ impl Keeper {
         let mut book = self.lock();
         book.lost(restrictions, ends_ms, now_ms);
         self.ring(book);
+    }
+
+    /// Takes down what gates are to be told of leases that are over: give it to [`Keeper::hear`].
+    pub fn told(&self) -> Told {
+        self.lock().told()
     }
 
     /// How calls ended, and which leases did.

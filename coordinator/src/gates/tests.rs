@@ -11,6 +11,7 @@ use crate::store::{GateCell, GateSwap, GateSwapped, Gates};
 
 mod adversity;
 mod costs;
+mod queues;
 
 const T0: i64 = 1_700_000_000_000;
 
@@ -374,7 +375,7 @@ fn claim_some(book: &mut Book, shelf: &mut Shelf, now_ms: i64) -> u32 {
 
 fn end(book: &mut Book, began_ms: i64, now_ms: i64) {
     let mut told = Told::default();
-    told.end(&dependency(), began_ms);
+    told.end(&Name::new("q").unwrap(), Some(&dependency()), began_ms);
     book.hear(told, now_ms);
 }
 

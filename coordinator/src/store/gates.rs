@@ -119,9 +119,15 @@ impl Allowance {
         most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
     }
 
-    /// The places of all restrictions that let nothing of a lane through.
-    pub fn held_back(&self, lane: &Lane) -> impl Iterator<Item = usize> {
-        self.of_lane(lane).filter(|(_, most)| *most == Some(0)).map(|(place, _)| place)
+    /// The place of the first restriction that lets nothing of a lane through: on its queue, on its group, on its dependency.
+    /// The others matter when that one lets it through; until then nobody is to ask them for anything.
+    pub fn held_back(&self, lane: &Lane) -> Option<usize> {
+        self.of_lane(lane).find(|(_, most)| *most == Some(0)).map(|(place, _)| place)
+    }
+
+    /// The place of a restriction that lets nothing of a queue through, whatever the lane.
+    pub fn held_back_queue(&self, queue: &Name) -> Option<usize> {
+        self.queues.get(queue).copied().filter(|place| self.left[*place].any == Some(0))
     }
 
     /// These were leased.
@@ -146,7 +152,7 @@ impl Allowance {
         gates.map(|gate| gate.scope.clone()).collect()
     }
 
-    /// The places of the restrictions on a lane, and how much of it each lets through.
+    /// The places of the restrictions on a lane, in the order in which they are told, and how much of it each lets through.
     fn of_lane(&self, lane: &Lane) -> impl Iterator<Item = (usize, Option<u32>)> {
         let places = self.places(&lane.queue, lane.dependency.as_ref(), lane.group.as_ref());
         let retry = lane.retry;
@@ -158,7 +164,7 @@ impl Allowance {
 
     fn places(&self, queue: &Name, dependency: Option<&Name>, group: Option<&Name>) -> [Option<usize>; 3] {
         let of_group = || self.groups.get(queue)?.get(group?);
-        [dependency.and_then(|name| self.dependencies.get(name)), self.queues.get(queue), of_group()]
+        [self.queues.get(queue), of_group(), dependency.and_then(|name| self.dependencies.get(name))]
             .map(Option::<&usize>::copied)
     }
 }
@@ -187,10 +193,6 @@ mod tests {
         Restriction { scope: Scope::Dependency(name(dependency)), any, retries }
     }
 
-    fn held_back(allowance: &Allowance, lane: &Lane) -> Vec<usize> {
-        allowance.held_back(lane).collect()
-    }
-
     #[test]
     fn a_lane_may_give_what_the_bounds_of_its_kind_leave() {
         let allowance = Allowance::new(&[gate("d", Some(5), Some(2)), gate("e", None, Some(0))]);
@@ -198,14 +200,14 @@ mod tests {
         assert_eq!((most(Some("d"), false), most(Some("d"), true)), (5, 2));
         assert_eq!((most(Some("e"), false), most(Some("e"), true)), (usize::MAX, 0));
         assert_eq!((most(Some("f"), true), most(None, false)), (usize::MAX, usize::MAX));
-        assert_eq!(held_back(&allowance, &lane(Some("e"), true)), [1]);
-        assert_eq!(held_back(&allowance, &lane(Some("e"), false)), [0; 0]);
+        assert_eq!(allowance.held_back(&lane(Some("e"), true)), Some(1));
+        assert_eq!(allowance.held_back(&lane(Some("e"), false)), None);
         let scopes = ["d", "e"].map(|dependency| Scope::Dependency(name(dependency)));
         assert_eq!(allowance.scopes(&BTreeSet::from([1, 0])), scopes);
     }
 
     #[test]
-    fn of_a_lane_in_several_scopes_the_lowest_bound_holds_and_every_shut_one_is_told() {
+    fn of_a_lane_in_several_scopes_the_lowest_bound_holds_and_the_first_shut_one_is_told() {
         let of_queue = |any| Restriction { scope: Scope::Queue(name("q")), any: Some(any), retries: None };
         let of_group = |queue: &str, any| {
             let scope = Scope::Group { queue: name(queue), group: name("g") };
@@ -217,11 +219,17 @@ mod tests {
         assert_eq!((allowance.most(&grouped(Some("d"))), allowance.most(&grouped(None))), (3, 3));
         assert_eq!((allowance.most(&lane(Some("d"), false)), allowance.most(&lane(None, false))), (5, 5));
         let elsewhere = Lane { queue: name("o"), ..grouped(Some("d")) };
-        assert_eq!((allowance.most(&elsewhere), held_back(&allowance, &elsewhere)), (7, vec![]));
+        assert_eq!((allowance.most(&elsewhere), allowance.held_back(&elsewhere)), (7, None));
         let allowance = Allowance::new(&[of_group("q", 0), of_queue(5), gate("d", Some(0), None)]);
-        assert_eq!(held_back(&allowance, &grouped(Some("d"))), [2, 0]);
-        assert_eq!(allowance.most(&grouped(Some("d"))), 0);
-        assert_eq!(held_back(&allowance, &lane(None, false)), [0; 0]);
+        let held_back = |lane: &Lane| allowance.held_back(lane);
+        assert_eq!((held_back(&grouped(Some("d"))), held_back(&lane(Some("d"), false))), (Some(0), Some(2)));
+        assert_eq!((allowance.most(&grouped(Some("d"))), held_back(&lane(None, false))), (0, None));
+        assert_eq!(allowance.held_back_queue(&name("q")), None);
+        let allowance = Allowance::new(&[of_group("q", 0), of_queue(0)]);
+        assert_eq!(
+            (allowance.held_back(&grouped(None)), allowance.held_back_queue(&name("q"))),
+            (Some(1), Some(1))
+        );
     }
 
     #[test]

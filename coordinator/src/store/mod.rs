@@ -88,8 +88,9 @@ pub struct Claimed {
     /// restriction holds back counts while nothing in it is due: then somebody has to notice, and from then on
     /// `held_back` tells of it.
     pub next_due_ms: Option<i64>,
-    /// Of what something that is due was passed over because of a restriction, in the order of the restrictions: every scope
-    /// that let nothing of it through. Of a claim that was filled, as far as that was noticed on the way.
+    /// Of what something that is due was passed over because of a restriction, in the order of the restrictions: the first
+    /// that let nothing of it through, on its queue, its group there, or its dependency. Of a claim that was filled, as far
+    /// as that was noticed on the way.
     pub held_back: Vec<Scope>,
     /// Tasks that were found past their deadline and escalated.
     pub too_late: Vec<TaskId>,

@@ -81,6 +81,8 @@ pub const CANARY_MS: i64 = 60_000;
 pub const REFUSAL_MS: i64 = 2_000;
 /// How long a ramp takes to the whole, in ms.
 pub const RAMP_MS: i64 = 60_000;
+/// How long after it was taken something may be handed out, in ms: what is not by then is given back.
+pub const USED_WITHIN_MS: i64 = 1_000;
 /// Calls a second that are the whole of a ramp where nothing is known.
 pub const UNKNOWN_PER_S: f64 = 10.0;
 /// After so long without a failure that shut it, the next one counts as the first again, in ms.
@@ -411,12 +413,13 @@ impl Gate {
         Change { from, to: self.state(), reason }
     }
 
-    /// The rate of the limit that is set. In no minute (half open) do more than the limit pass: a burst of `b` and the rest
-    /// at one each T are at most b − 1 + 60 s / T.
+    /// The rate of the limit that is set. In no minute (half open) is more than the limit handed out: that is what was taken in
+    /// a minute and [`USED_WITHIN_MS`], and a burst of `b` and the rest at one each T are at most b − 1 + 61 s / T.
     fn limit(&self) -> Option<Rate> {
         let per_minute = self.settings.requests_per_minute?.max(1);
         let burst = (per_minute / 60).max(1);
-        Some(Rate { per_s: f64::from(per_minute - burst + 1) / 60.0, burst })
+        let within_s = 60.0 + USED_WITHIN_MS as f64 / 1_000.0;
+        Some(Rate { per_s: f64::from(per_minute - burst + 1) / within_s, burst })
     }
 }
 

@@ -1,4 +1,4 @@
-//! What an operator sets on a dependency.
+//! What an operator sets on a dependency or a queue.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -9,7 +9,7 @@ pub const REQUESTS_PER_MINUTE_MAX: u32 = 10_000_000;
 /// Most tasks at once that can be set.
 pub const MAX_IN_FLIGHT_MAX: u32 = 1_000_000;
 
-/// Limits of one dependency, over the whole fleet. Left out: no limit.
+/// Limits of one dependency or of one queue, over the whole fleet. Left out: no limit. A queue has the first two alone.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schema(as = GateSettings)]

@@ -329,12 +329,28 @@ fn a_limit_per_minute_holds_in_every_minute() {
 }
 
 #[test]
+fn a_limit_holds_in_every_minute_though_what_is_taken_is_handed_out_later() {
+    for per_minute in [1, 2, 60, 61, 600] {
+        let mut gate = Gate::default();
+        gate.set(Settings { requests_per_minute: Some(per_minute), ..Settings::default() });
+        // What is taken first lies for as long as it may; then everything is handed out at once.
+        let mut handed_out = vec![0; 1_300];
+        for step in 0..1_290_usize {
+            let later = if step < 10 { USED_WITHIN_MS as usize / 100 - 1 - step } else { 0 };
+            handed_out[step + later] += take(&mut gate, 1_000_000, T0 + step as i64 * 100);
+        }
+        let most = handed_out.windows(600).map(|minute| minute.iter().sum::<u32>()).max().unwrap();
+        assert!(most <= per_minute, "{most} of {per_minute}");
+    }
+}
+
+#[test]
 fn a_ramp_never_passes_the_limit_that_is_set() {
     let mut gate = ramp(T0);
     gate.set(Settings { requests_per_minute: Some(60), ..Settings::default() });
     let at_ms = T0 + 50 * SECOND;
     assert_eq!(take(&mut gate, 1_000, at_ms), 1);
-    assert_eq!(gate.next_ms(at_ms), Some(at_ms + SECOND));
+    assert_eq!(gate.next_ms(at_ms), Some(at_ms + SECOND + 17), "61 s for 60");
 }
 
 #[test]

@@ -115,8 +115,11 @@ pub struct GroupCosts {
 /// Every gate.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct GatesReply {
-    /// By dependency.
+    /// Those of dependencies, by name.
     pub gates: Vec<GateView>,
+    /// Those of queues that have limits, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<GateView>,
     /// The groups that cost something today, where their queues bound that, by queue and group.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GateView>,
@@ -138,17 +141,17 @@ pub enum GateAction {
     Set,
 }
 
-/// Changes the gate of a dependency, or of a group of a queue.
+/// Changes the gate of a dependency, of a queue or of one of its groups.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GateRequest {
     /// Whose gate; one that nobody has called yet may be named too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dependency: Option<Name>,
-    /// The queue of a group, in place of a dependency.
+    /// Whose gate. It has `requests_per_minute` and `max_in_flight`, and no action but `set`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<Name>,
-    /// Its group, to `open` or `reset` what it may cost today.
+    /// Of that queue: the group whose costs of today are meant, with `open` or `reset`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Name>,
     /// What to do with it.
@@ -162,7 +165,7 @@ pub struct GateRequest {
 }
 
 impl GateRequest {
-    /// An action that needs nothing else.
+    /// An action on a dependency's gate that needs nothing else.
     pub const fn new(dependency: Name, action: GateAction) -> Self {
         Self { dependency: Some(dependency), queue: None, group: None, action, for_ms: None, settings: None }
     }
@@ -176,6 +179,18 @@ impl GateRequest {
             action,
             for_ms: None,
             settings: None,
+        }
+    }
+
+    /// Sets a queue's limits.
+    pub const fn of_queue(queue: Name, settings: Settings) -> Self {
+        Self {
+            dependency: None,
+            queue: Some(queue),
+            group: None,
+            action: GateAction::Set,
+            for_ms: None,
+            settings: Some(settings),
         }
     }
 }

@@ -119,12 +119,15 @@ impl LaneIndex {
     ) -> Vec<Candidate> {
         let mut found = Vec::new();
         for queue in queues {
+            if let Some(place) = self.held_as_a_whole(*queue, avoid, allowance, now_ms) {
+                held_back.insert(place);
+                continue;
+            }
             for ((_, rank), set) in self.due.range((*queue, i64::MIN)..=(*queue, i64::MAX)) {
                 let eligible = set.range(..=(now_ms, i64::MAX)).filter_map(|(_, lane)| {
                     let entry = self.entries.get(lane).filter(|entry| eligible(&entry.lane, avoid))?;
-                    let mut holding = allowance.held_back(&entry.lane).peekable();
-                    if holding.peek().is_some() {
-                        held_back.extend(holding);
+                    if let Some(place) = allowance.held_back(&entry.lane) {
+                        held_back.insert(place);
                         return None;
                     }
                     Some(Candidate { lane: *lane, rank: *rank, visited: entry.visited })
@@ -134,6 +137,24 @@ impl LaneIndex {
         }
         found.sort_by_key(|candidate| (candidate.rank, candidate.visited, candidate.lane));
         found
+    }
+
+    /// The place of the restriction on a queue that lets nothing of it through, where something is due: then its lanes need not
+    /// be looked at, of which there may be very many.
+    fn held_as_a_whole(
+        &self,
+        queue: i64,
+        avoid: &[Name],
+        allowance: &Allowance,
+        now_ms: i64,
+    ) -> Option<usize> {
+        let sets = self.due.range((queue, i64::MIN)..=(queue, i64::MAX));
+        let mut due = sets.flat_map(|(_, set)| set.range(..=(now_ms, i64::MAX)));
+        let (_, first) = due.next()?;
+        let place = allowance.held_back_queue(&self.entries.get(first)?.lane.queue)?;
+        let mut due = std::iter::once(first).chain(due.map(|(_, lane)| lane));
+        due.any(|lane| self.entries.get(lane).is_some_and(|entry| eligible(&entry.lane, avoid)))
+            .then_some(place)
     }
 
     /// A claim has visited the lane: it goes to the end of the rotation.
@@ -155,7 +176,7 @@ impl LaneIndex {
     ) -> Option<i64> {
         let sets = queues.iter().flat_map(|queue| self.due.range((*queue, i64::MIN)..=(*queue, i64::MAX)));
         let counts = |due_ms: i64, lane: &Lane| {
-            eligible(lane, avoid) && (due_ms > now_ms || allowance.held_back(lane).next().is_none())
+            eligible(lane, avoid) && (due_ms > now_ms || allowance.held_back(lane).is_none())
         };
         sets.filter_map(|(_, set)| {
             set.iter()

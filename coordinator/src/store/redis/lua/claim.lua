@@ -64,7 +64,7 @@ local function is_of_retries(rest)
   return string.find(rest, '|.*|r$') ~= nil
 end
 
--- What restricts a lane; nil: nothing does.
+-- What restricts a lane, in the order in which it is told; nil: nothing does.
 local function limits_of(queue, rest)
   local dependency, group = string.match(rest, '^([^|]*)|([^|]*)')
   local found
@@ -74,9 +74,9 @@ local function limits_of(queue, rest)
       found[#found + 1] = limit
     end
   end
-  add(of_dependencies[dependency])
   add(of_queues[queue])
   if of_groups[queue] then add(of_groups[queue][group]) end
+  add(of_dependencies[dependency])
   return found
 end
 
@@ -85,17 +85,16 @@ local function let_through(limit, rest)
   return is_of_retries(rest) and math.min(limit.any, limit.retries) or limit.any
 end
 
--- Whether a restriction lets nothing of a lane through that is due: each that does not is told.
+-- Whether a restriction lets nothing of a lane through that is due: the first that does not is told.
 local function holds_back(claim, limits, rest)
-  local held = false
   for _, limit in ipairs(limits or {}) do
     if let_through(limit, rest) <= 0 then
       claim.held_back = claim.held_back or {}
       claim.held_back[limit.place] = true
-      held = true
+      return true
     end
   end
-  return held
+  return false
 end
 
 -- Up to `wanted` lanes of a priority that are due and eligible, longest since their turn first.
@@ -106,12 +105,17 @@ local function due_lanes(claim, rank, wanted)
   local at_once = math.max(wanted, PAGE)
   for _, queue in ipairs(claim.queues) do
     local index, offset, mine = rank .. '|' .. queue.name, 0, 0
+    local whole = of_queues[queue.name]
     repeat
       local page = call('ZRANGEBYSCORE', LANES .. index, '-inf', limit, 'WITHSCORES', 'LIMIT', offset, at_once)
       for i = 1, #page, 2 do
         if mine < wanted then
           local limits = is_restricted and limits_of(queue.name, page[i]) or nil
-          if not claim.avoid[string.match(page[i], '^[^|]*')] and not holds_back(claim, limits, page[i]) then
+          local eligible = not claim.avoid[string.match(page[i], '^[^|]*')]
+          if eligible and holds_back(claim, limits, page[i]) then
+            -- No other lane of the queue has to be looked at, of which there may be very many.
+            if whole and whole.any <= 0 then mine = wanted end
+          elseif eligible then
             found[#found + 1] = { index = index, rest = page[i], score = tonumber(page[i + 1]), queue = queue, limits = limits }
             mine = mine + 1
           end
