@@ -72,8 +72,10 @@ impl Task {
             max_attempts: spec.max_attempts.unwrap_or(rules.max_attempts),
             ledger: Ledger { failed: made, ..Ledger::default() },
             of_class: BTreeMap::new(),
-            called: made
-                > u32::from(spec.failure.is_some_and(|seen| seen.class == FailureClass::LockTimeout)),
+            called: match spec.failure {
+                Some(seen) => made > 1 || seen.class != FailureClass::LockTimeout,
+                None => made > 0,
+            },
             runs: 0,
             lease: None,
             settled_by: None,

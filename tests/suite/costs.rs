@@ -110,6 +110,8 @@ pub async fn a_group_that_spent_its_day_waits_for_the_next_and_others_go_on(bed:
     assert_eq!((b.state, b.costs.map(|costs| costs.spent_usd)), (State::Open, Some(usd(2))));
     assert_eq!(engine.gates().groups.len(), 2);
 
+    // Who waits does so by the same clock.
+    bed.advance(midnight_ms - 20_000 - bed.now_ms());
     let waiting = tokio::spawn({
         let engine = Arc::clone(&engine);
         async move { claim(&engine, 50_000).await }
@@ -118,7 +120,7 @@ pub async fn a_group_that_spent_its_day_waits_for_the_next_and_others_go_on(bed:
         tokio::time::sleep(PAUSE).await;
     }
     let ledger = bed.view("a-2").await.ledger;
-    bed.advance(midnight_ms - bed.now_ms());
+    bed.advance(20_000);
     let leases = waiting.await.unwrap();
     assert_eq!(ids(&leases), ["a-2"]);
     assert_eq!(bed.view("a-2").await.ledger, ledger, "nothing was charged meanwhile");

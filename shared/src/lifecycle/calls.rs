@@ -18,10 +18,14 @@ impl Ended<'_> {
 }
 
 impl Start<'_> {
-    /// How many of the attempts made were calls: a lock that was not had at last was none.
+    /// How many of the attempts made were calls. A failure that is told was one, whatever their number says, unless it is that
+    /// a lock was not had.
     pub fn calls_made(&self) -> u32 {
-        let waited = self.failure.is_some_and(|failure| failure.class == FailureClass::LockTimeout);
-        self.attempts_made.saturating_sub(u32::from(waited))
+        match self.failure.map(|failure| failure.class) {
+            Some(FailureClass::LockTimeout) => self.attempts_made.saturating_sub(1),
+            Some(_) => self.attempts_made.max(1),
+            None => self.attempts_made,
+        }
     }
 }
 
