@@ -434,9 +434,11 @@ impl Book {
     }
 
     pub fn views(&self, now_ms: i64) -> Vec<GateView> {
-        // That of a dependency is shown for what was seen, that of a queue for its limits.
+        // That of a dependency is shown for what was seen, that of a queue for its limits, that of a group for what it cost.
         let shown = |(scope, entry): &(&Scope, &Entry)| {
-            scope.dependency().is_some() || *entry.gate.settings() != Settings::default()
+            scope.dependency().is_some()
+                || *entry.gate.settings() != Settings::default()
+                || entry.gate.spent(now_ms).is_some()
         };
         let mut entries: Vec<(&Scope, &Entry)> = self.entries.iter().filter(shown).collect();
         entries.sort_by_key(|(scope, _)| *scope);
