@@ -60,6 +60,8 @@ async fn what_a_claim_was_given_that_nobody_waits_for_any_more_is_handed_back() 
             (task.state == TaskState::Scheduled).then_some(())
         })
         .await;
+        let ledger = store.get(&id("t")).await.unwrap().expect("it is there").ledger;
+        assert_eq!((ledger.undelivered, ledger.released), (1, 0), "no worker handed it back");
         stop.cancel();
     };
     tokio::join!(dispatcher.run(stop.clone()), given_up);

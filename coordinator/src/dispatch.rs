@@ -425,7 +425,7 @@ impl Dispatcher {
             .into_iter()
             .map(|lease| {
                 let fence = Fence { epoch: lease.epoch, nonce: lease.nonce };
-                Settle::new(lease.id, fence, Ending::Released)
+                Settle::new(lease.id, fence, Ending::Undelivered)
             })
             .collect();
         match self.store.settle(batch).await {

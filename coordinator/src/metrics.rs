@@ -180,5 +180,7 @@ pub fn record_queues(queues: &[QueueView], now_ms: i64) {
         let overdue_ms = queue.next_due_at_ms.map_or(0, |due_ms| now_ms.saturating_sub(due_ms).max(0));
         metrics::gauge!("redrive_oldest_due_age_seconds", "queue" => queue.name.to_string())
             .set(overdue_ms as f64 / 1_000.0);
+        metrics::gauge!("redrive_amplification", "queue" => queue.name.to_string())
+            .set(queue.amplification.unwrap_or(0.0));
     }
 }

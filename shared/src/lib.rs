@@ -4,6 +4,7 @@
 //! depend on this crate, and it depends on none of them.
 
 pub mod breaker;
+pub mod charges;
 pub mod classify;
 pub mod clock;
 pub mod config;

@@ -20,13 +20,15 @@
 //! is told under the fence that it left with.
 //!
 //! **Charging.** A failure charges `failed`; a lease that had started and was lost charges `lost`; one that never started
-//! charges `undelivered`; snoozes and releases charge nothing that counts against attempts. Three losses are poison, and
-//! every other kind of charge has a bound of its own, at which a person is asked.
+//! charges `undelivered`, also where the coordinator itself takes it back; snoozes and releases charge nothing that counts
+//! against attempts. Three losses are poison, and what workers do has bounds of its own, at which a person is asked; what
+//! reached nobody has none.
 //!
 //! **Routes.** A task goes on at the next dependency of its chain when the policy says so
 //! ([`RetryPolicy::fallbacks`]), or where it would wait for a person at an isolated one; and never back, but for a person's
 //! `retry_now`.
 
+mod calls;
 mod class_counts;
 mod judge;
 
@@ -35,6 +37,7 @@ use rand::{Rng, RngExt};
 pub use self::class_counts::ClassCounts;
 pub use self::judge::STANDS_IN;
 
+pub(crate) use self::judge::ISOLATED;
 use self::judge::Loss;
 use crate::cost::Cost;
 use crate::gate::Standing;
@@ -45,6 +48,9 @@ use crate::task::{AttemptEnd, FailureRecord, Ledger, Nonce, TaskState};
 
 /// The nonce of an epoch that is no lease's: a fence made up from what everyone can see of a task never fits.
 const NO_LEASE: Nonce = Nonce(0);
+/// Words by which a line of history is told from others of its ending: what it charged is not what it otherwise would.
+pub(crate) const PUT_OFF_TOO_OFTEN: &str = "it was put off as often as it may";
+pub(crate) const TOO_LATE: &str = "its deadline passed while it waited";
 
 /// What transitions read and write: the hot part of a task, without its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +75,8 @@ pub struct Record {
     pub ledger: Ledger,
     /// Failures charged, by class.
     pub class_failures: ClassCounts,
+    /// Whether a call was made for it, here or before it came, whatever became of its ledger since.
+    pub called: bool,
     /// The delay chosen last: decorrelated jitter builds on it.
     pub previous_delay_ms: Option<u64>,
     /// The caller's own bound on attempts.
@@ -116,6 +124,8 @@ pub enum Ended<'a> {
     },
     /// Handed back untouched.
     Released,
+    /// Taken back by the coordinator, since it reached no worker.
+    Undelivered,
     /// Given back to where it came from: nobody reports here unless it fails again.
     HandedOff,
 }
@@ -228,6 +238,7 @@ impl Record {
             runs: 0,
             ledger: Ledger { failed: start.attempts_made, ..Ledger::default() },
             class_failures: ClassCounts::default(),
+            called: start.calls_made() > 0,
             previous_delay_ms: None,
             max_attempts: start.max_attempts,
             strategy: start.strategy.cloned().map(Box::new),
@@ -299,7 +310,7 @@ impl Record {
         self.runs = self.runs.saturating_sub(u32::from(unstarted));
         self.raise_epoch(now_us);
         self.settle_in(TaskState::Escalated, policy, now_ms);
-        Ok(self.verdict(AttemptEnd::Undelivered, None, "its deadline passed while it waited"))
+        Ok(self.verdict(AttemptEnd::Undelivered, None, TOO_LATE))
     }
 
     /// Starts the lease (the first time) or makes it end later; never earlier.
@@ -326,6 +337,7 @@ impl Record {
             checked => checked?,
         }
         self.ledger.cost_usd = self.ledger.cost_usd.plus(cost);
+        self.called |= ended.is_call();
         Ok(match ended {
             Ended::Done => {
                 self.settle_in(TaskState::Succeeded, policy, now_ms);
@@ -344,31 +356,17 @@ impl Record {
                 self.settle_in(TaskState::Escalated, policy, now_ms);
                 self.verdict(AttemptEnd::Failed, None, "the handler asked for a person")
             }
-            Ended::Snoozed { delay_ms } => {
-                self.ledger.deferred = self.ledger.deferred.saturating_add(1);
-                let too_often = self.ledger.deferred >= policy.deferrals_allowed();
-                let too_late = now_ms.saturating_add_unsigned(delay_ms) > self.deadline_ms;
-                if too_often || too_late {
-                    let reason = if too_late { EndReason::PastDeadline } else { EndReason::Deferrals };
-                    self.settle_in(TaskState::Escalated, policy, now_ms);
-                    return Ok(self.verdict(AttemptEnd::Snoozed, None, end_words(reason)));
-                }
-                self.schedule(delay_ms, now_ms);
-                self.verdict(AttemptEnd::Snoozed, Some(delay_ms), "put off by its handler")
-            }
-            Ended::Released => {
-                self.ledger.released = self.ledger.released.saturating_add(1);
-                if self.ledger.released >= policy.releases_allowed() {
-                    self.settle_in(TaskState::Escalated, policy, now_ms);
-                    return Ok(self.verdict(AttemptEnd::Released, None, end_words(EndReason::Releases)));
-                }
+            Ended::Snoozed { delay_ms } => self.snooze(delay_ms, cost, policy, now_ms),
+            Ended::Released => self.release(cost, terms, now_ms, rng),
+            Ended::Undelivered => {
+                self.ledger.undelivered = self.ledger.undelivered.saturating_add(1);
                 let delay_ms = rng.random_range(0..=RELEASE_SPREAD_MS);
                 self.schedule(delay_ms, now_ms);
                 let why = match self.pass_isolated(terms) {
-                    true => "handed back untouched, and its dependency is isolated: another stands in",
-                    false => "handed back untouched",
+                    true => "taken back: it reached no worker, and its dependency is isolated: another stands in",
+                    false => "taken back: it reached no worker",
                 };
-                self.verdict(AttemptEnd::Released, Some(delay_ms), why)
+                self.verdict(AttemptEnd::Undelivered, Some(delay_ms), why)
             }
             Ended::HandedOff => {
                 self.settle_in(TaskState::HandedOff, policy, now_ms);
@@ -396,6 +394,7 @@ impl Record {
             let why = "leased, and nobody started it";
             return Ok(self.verdict(AttemptEnd::Undelivered, Some(delay_ms), why));
         }
+        self.called = true;
         Ok(self.fail(&Loss::WORKER, AttemptEnd::Lost, policy.into(), now_ms, rng))
     }
 
@@ -488,7 +487,7 @@ const fn end_words(reason: EndReason) -> &'static str {
         EndReason::Poison => "poison: whoever ran it vanished or was killed",
         EndReason::PastDeadline => "the retry would come after its deadline",
         EndReason::LockWaits => "it waited for locks as often as it may",
-        EndReason::Deferrals => "it was put off as often as it may",
+        EndReason::Deferrals => PUT_OFF_TOO_OFTEN,
         EndReason::Releases => "it was handed back as often as it may",
         EndReason::Cost => "what it cost reached its bound",
     }

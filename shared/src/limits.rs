@@ -78,9 +78,10 @@ pub const TASK_TOKENS_MAX: u32 = 10_000_000;
 /// Times one task is put off (snoozed, or held at an isolated dependency) before a person is asked, where its policy says
 /// nothing: a task that looks again every 10 s for a whole day stays below.
 pub const DEFERRALS_DEFAULT: u32 = 10_000;
-/// Times one task is handed back untouched before a person is asked, where its policy says nothing. It is due again within
-/// a second, and a worker whose breaker is open hands back, so an outage of minutes costs hundreds.
-pub const RELEASES_DEFAULT: u32 = 10_000;
+/// Times workers hand one task back untouched before a person is asked, where its policy says nothing. It is due again within
+/// a second, and a worker whose breaker opens or that drains hands back what it holds: a hundred such workers, each ten
+/// times, stay below. What the coordinator itself takes back is not among them.
+pub const RELEASES_DEFAULT: u32 = 1_000;
 /// Widest spread of a task that waits behind the gate of an isolated dependency: it is due as soon as that opens.
 pub const GATE_SPREAD_MS: u64 = 1_000;
 /// Highest fallback route.

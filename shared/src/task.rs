@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::charges::Charge;
 use crate::cost::Cost;
 use crate::failure::FailureClass;
 use crate::id::{Name, TaskId};
@@ -163,7 +164,8 @@ pub struct Ledger {
     pub failed: u32,
     /// Leases that had started and whose worker vanished, or said that its process was killed.
     pub lost: u32,
-    /// Leases that nobody started.
+    /// Leases that nobody started: they ran out, or the coordinator took them back, since RabbitMQ did not take the message
+    /// or whoever claimed it had gone.
     pub undelivered: u32,
     /// Times put off uncharged: by its handler (snooze), or since its dependency is isolated.
     pub deferred: u32,
@@ -369,6 +371,9 @@ pub struct TaskView {
     /// Its own backoff, where it brought one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Strategy>,
+    /// The ledger with the bound of each kind, and the reason of its last charge. Left out of lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub charges: Vec<Charge>,
     /// What it may cost before a failure sends it to a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_cost_usd: Option<Cost>,

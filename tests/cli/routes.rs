@@ -73,12 +73,19 @@ async fn a_model_that_fails_is_stood_in_for_by_the_next() {
     assert_eq!(counted(&coordinator, OPUS).await, (2, 1));
     assert_eq!(counted(&coordinator, SONNET).await, (1, 0));
 
+    let queue = run(&coordinator, &["queues", "show", "writing"]).await;
+    assert_eq!(queue["amplification"], json!(3.0), "three calls for one task");
+    assert_eq!(coordinator.metric("redrive_amplification{queue=\"writing\"}").await, 3);
+    assert_eq!(coordinator.metric("redrive_amplification{queue=\"default\"}").await, 0, "no calls");
+
     // What failed for good at the caller goes on at once, whatever holds the first model back.
     run(&coordinator, &["gates", "isolate", OPUS]).await;
     enqueue(&coordinator, "gone", &["--failure", r#"{"class": "model_unavailable"}"#]).await;
     let done = run(&coordinator, &["tasks", "show", "gone", "--wait", "30s"]).await;
     assert_eq!((&done["state"], &done["route"]), (&json!("succeeded"), &json!(1)), "{done:#}");
     assert_eq!(opus.handle.calls_of("gone"), 0);
+    let queue = run(&coordinator, &["queues", "show", "writing"]).await;
+    assert_eq!(queue["amplification"], json!(2.5), "the call that was made before it came counts");
 
     // So does what failed nowhere yet.
     enqueue(&coordinator, "calm", &[]).await;
@@ -93,6 +100,34 @@ async fn a_model_that_fails_is_stood_in_for_by_the_next() {
     let done = run(&coordinator, &["tasks", "show", "dear", "--wait", "30s"]).await;
     assert_eq!((&done["state"], &done["ledger"]["cost_usd"]), (&json!("escalated"), &json!(0.5)), "{done:#}");
     assert!(done["why"].as_str().unwrap().contains("cost"), "{done:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happened_to_a_task_before_it_came_counts_once_and_only_its_calls() {
+    let directory = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(directory.path()).await;
+    run(&coordinator, &["queues", "create", "writing"]).await;
+    let failed = ["--attempts-made", "3", "--failure", r#"{"class": "timeout"}"#];
+    for _ in 0..2 {
+        enqueue(&coordinator, "twice", &failed).await;
+    }
+    let waited = ["--attempts-made", "2", "--failure", r#"{"class": "lock_timeout"}"#];
+    enqueue(&coordinator, "waited", &waited).await;
+    let reported =
+        |class: &str| format!("redrive_failures_reported_total{{queue=\"writing\",class=\"{class}\"}}");
+    assert_eq!(coordinator.metric(&reported("timeout")).await, 1, "the second was the same task");
+    assert_eq!(coordinator.metric(&reported("lock_timeout")).await, 1);
+    assert_eq!(counted(&coordinator, OPUS).await, (4, 2), "a lock that was not had is no call");
+
+    let shown = run(&coordinator, &["tasks", "show", "waited"]).await;
+    let charges = shown["charges"].as_array().unwrap();
+    let of = |kind: &str| charges.iter().find(|one| one["kind"] == kind).unwrap();
+    assert_eq!((&of("failed")["count"], &of("failed")["most"]), (&json!(1), &json!(5)), "{shown:#}");
+    assert_eq!((&of("lock_waits")["count"], &of("lock_waits")["most"]), (&json!(1), &json!(20)));
+    assert_eq!(of("lock_waits")["last_why"], "lock_timeout: lock_timeout");
+    assert_eq!((&of("released")["most"], &of("lost")["most"]), (&json!(1_000), &json!(3)));
+    let listed = run(&coordinator, &["tasks", "list"]).await;
+    assert!(listed["tasks"].as_array().unwrap().iter().all(|task| task.get("charges").is_none()));
 }
 
 fn line(line: &Value) -> [&Value; 4] {

@@ -259,7 +259,7 @@ pub async fn every_end_makes_room(client: &Client, limited: Limited) {
     let lease = next("the first").await;
     settle(client, &lease, done()).await;
     let lease = next("one is done").await;
-    settle(client, &lease, Outcome::Release {}).await;
+    settle(client, &lease, Outcome::release()).await;
     let lease = next("one was released").await;
     settle(client, &lease, Outcome::Snooze { delay_ms: 60_000 }).await;
     let lease = next("one was put off").await;

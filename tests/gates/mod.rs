@@ -1,6 +1,7 @@
 //! Gates as agents and operators meet them: real coordinators, over real sockets, on both stores.
 
 mod agreement;
+mod costs;
 mod in_flight;
 mod operators;
 mod queues;

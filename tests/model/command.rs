@@ -87,7 +87,20 @@ pub enum Ending {
     NeedsPerson(Failure),
     Snoozed(u64),
     Released,
+    Undelivered,
     HandedOff,
+}
+
+impl Ending {
+    pub fn is_call(self) -> bool {
+        match self {
+            Self::Done(_) => true,
+            Self::Failed(seen) | Self::FailedForGood(seen) | Self::NeedsPerson(seen) => {
+                seen.class != FailureClass::LockTimeout
+            }
+            Self::Snoozed(_) | Self::Released | Self::Undelivered | Self::HandedOff => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -243,6 +256,7 @@ fn endings() -> impl Strategy<Value = Ending> {
         1 => failures().prop_map(Ending::NeedsPerson),
         1 => (0..40_000_u64).prop_map(Ending::Snoozed),
         1 => Just(Ending::Released),
+        1 => Just(Ending::Undelivered),
         3 => Just(Ending::HandedOff),
     ]
 }

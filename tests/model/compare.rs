@@ -161,11 +161,13 @@ impl Pair {
             };
             match task.standing_to_settle(fence, ending) {
                 Standing::Holds => {
-                    let Settled::Applied { state, due_ms, queue, dependency, agent, retried } = answer else {
+                    let Settled::Applied { state, due_ms, queue, dependency, group, agent, retried } = answer
+                    else {
                         panic!("it holds: {answer:?}")
                     };
-                    assert_eq!((&*queue, retried), (QUEUES[task.queue], task.was_tried()));
+                    assert_eq!((&*queue, retried), (QUEUES[task.queue], task.called));
                     assert_eq!(dependency, task.lane.2.map(dependency_name));
+                    assert_eq!(group, task.lane.1.map(|number| name(&format!("g{number}"))));
                     assert_eq!(agent, task.lease.map(|lease| name(AGENTS[lease.agent])));
                     let allowed = task.settle(ending, now_ms);
                     task.adopt(allowed, state, due_ms, now_ms);
@@ -194,6 +196,7 @@ impl Pair {
             let lease = task.lease.expect("a lease");
             assert!(lease.until_ms <= now_ms && !spared(&lease));
             assert_eq!((reaped.started, &*reaped.queue), (lease.started, QUEUES[task.queue]));
+            assert_eq!(reaped.retried, task.called);
             let allowed = task.lose(now_ms * 1_000);
             task.adopt(allowed, reaped.state, reaped.due_ms, now_ms);
         }
@@ -335,6 +338,7 @@ fn store_ending(ending: Ending) -> redrive_coordinator::store::Ending {
         Ending::NeedsPerson(seen) => Stored::NeedsPerson(store_failure(seen)),
         Ending::Snoozed(delay_ms) => Stored::Snoozed { delay_ms },
         Ending::Released => Stored::Released,
+        Ending::Undelivered => Stored::Undelivered,
         Ending::HandedOff => Stored::HandedOff,
     }
 }

@@ -25,6 +25,8 @@ pub struct Task {
     pub max_attempts: u32,
     pub ledger: Ledger,
     pub of_class: BTreeMap<FailureClass, u32>,
+    /// Whether a call was made for it.
+    pub called: bool,
     pub runs: u32,
     pub lease: Option<Lease>,
     /// The lease that settled it, until anything else happens.
@@ -70,6 +72,10 @@ impl Task {
             max_attempts: spec.max_attempts.unwrap_or(rules.max_attempts),
             ledger: Ledger { failed: made, ..Ledger::default() },
             of_class: BTreeMap::new(),
+            called: match spec.failure {
+                Some(seen) => made > 1 || seen.class != FailureClass::LockTimeout,
+                None => made > 0,
+            },
             runs: 0,
             lease: None,
             settled_by: None,
@@ -156,6 +162,7 @@ impl Task {
         self.settled_by = self.lease.take().map(|lease| lease.fence).or(self.settled_by);
         self.expires_ms = None;
         self.history += 1;
+        self.called |= ending.is_call();
         match ending {
             Ending::Done(result) => {
                 self.has_result = result;
@@ -182,6 +189,10 @@ impl Task {
                 self.ledger.released += 1;
                 Allowed::between(now_ms, now_ms + 1_000)
             }
+            Ending::Undelivered => {
+                self.ledger.undelivered += 1;
+                Allowed::between(now_ms, now_ms + 1_000)
+            }
             Ending::HandedOff => Allowed::state(TaskState::HandedOff),
         }
     }
@@ -192,6 +203,7 @@ impl Task {
         self.turn(now_us);
         self.history += 1;
         if started {
+            self.called = true;
             let lost = Failure { class: FailureClass::WorkerLost, retryable: true, hint_ms: None };
             return self.fail(lost, now_us / 1_000);
         }

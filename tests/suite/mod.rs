@@ -6,6 +6,7 @@
 
 mod breakers;
 mod claim;
+mod costs;
 mod enqueue;
 mod gates;
 mod handed_off;
@@ -95,6 +96,8 @@ macro_rules! with_behaviours {
                 an_unretryable_failure_ends_the_task_at_its_first_attempt,
                 a_snooze_charges_no_attempt,
                 a_released_task_is_due_within_a_second_and_charges_no_attempt,
+                what_is_taken_back_is_undelivered_and_due_within_a_second,
+                only_the_first_call_of_a_task_is_no_retry,
                 a_stale_or_forged_fence_changes_nothing,
                 a_task_that_was_never_leased_cannot_be_settled,
                 an_unknown_task_cannot_be_settled,
@@ -261,6 +264,11 @@ macro_rules! with_behaviours {
                 what_is_too_late_uses_nothing_up,
                 a_settlement_tells_whose_and_what_it_was,
                 retries_wait_apart_when_the_store_is_opened_again,
+            }
+            costs {
+                a_settlement_tells_the_group_of_its_task,
+                a_group_that_spent_its_day_waits_for_the_next_and_others_go_on,
+                what_a_group_spent_outlives_the_coordinator_and_a_changed_bound_holds_at_once,
             }
             scopes {
                 a_queue_that_lets_nothing_through_holds_back_all_of_its_tasks_and_no_others,

@@ -269,6 +269,45 @@ pub async fn a_released_task_is_due_within_a_second_and_charges_no_attempt(bed: 
     }
 }
 
+pub async fn what_is_taken_back_is_undelivered_and_due_within_a_second(bed: Bed) {
+    bed.put(task("t").max_attempts(1)).await;
+    for times in 1..=3 {
+        let lease = bed.take_one().await;
+        let (state, due_ms) = bed.finish(&lease, Ending::Undelivered).await;
+        assert_eq!(state, TaskState::Scheduled);
+        assert!((0..=1_000).contains(&(due_ms - bed.now_ms())));
+        bed.advance(1_000);
+        let view = bed.view("t").await;
+        assert_eq!((view.ledger.failed, view.ledger.released, view.ledger.undelivered), (0, 0, times));
+        assert_eq!(view.history.last().map(|line| line.end), Some(AttemptEnd::Undelivered));
+    }
+}
+
+pub async fn only_the_first_call_of_a_task_is_no_retry(bed: Bed) {
+    use redrive_coordinator::store::Settled;
+    let retried = |settled: Settled| match settled {
+        Settled::Applied { retried, .. } => retried,
+        other => panic!("the lease holds: {other:?}"),
+    };
+    bed.put(task("t")).await;
+    let no_calls = [
+        Ending::Released,
+        Ending::Undelivered,
+        Ending::Snoozed { delay_ms: 0 },
+        Ending::Failed(failure(FailureClass::LockTimeout)),
+    ];
+    let calls = [Ending::FailedForGood(failure(FailureClass::ServerError)), Ending::Done(None)];
+    for ending in no_calls.iter().chain(&calls[..1]) {
+        let lease = bed.take_one().await;
+        assert!(!retried(bed.settle_one(&lease, ending.clone()).await), "{ending:?}");
+        bed.advance(60_000);
+    }
+    // A person's retry forgives its failures; it was called all the same.
+    bed.retry_one("t").await;
+    let lease = bed.take_one().await;
+    assert!(retried(bed.settle_one(&lease, calls[1].clone()).await));
+}
+
 pub async fn a_stale_or_forged_fence_changes_nothing(bed: Bed) {
     let lease = bed.put_and_take(task("t")).await;
     let before = serde_json::to_string(&bed.view("t").await).unwrap();

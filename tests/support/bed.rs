@@ -149,6 +149,11 @@ impl Bed {
         self.store = Some(self.backend.open(Arc::clone(&self.clock) as Arc<dyn Clock>).await);
     }
 
+    /// The store, for who keeps it.
+    pub fn shared(&self) -> Arc<dyn Store> {
+        Arc::clone(self.store.as_ref().expect("open"))
+    }
+
     pub fn now_ms(&self) -> i64 {
         self.clock.now_ms()
     }

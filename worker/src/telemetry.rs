@@ -46,7 +46,7 @@ pub(crate) fn outcome_label(outcome: &Outcome) -> &'static str {
         Outcome::Snooze { .. } => "snooze",
         Outcome::Dead { .. } => "dead",
         Outcome::Escalate { .. } => "escalate",
-        Outcome::Release {} => "release",
+        Outcome::Release { .. } => "release",
     }
 }
 

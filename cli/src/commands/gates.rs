@@ -1,6 +1,7 @@
 //! `redrive gates`: what holds the whole fleet back from a dependency, or from a queue.
 
 use comfy_table::Color;
+use redrive_shared::cost::Cost;
 use redrive_shared::gate::{Budget, Settings, State};
 use redrive_shared::id::Name;
 use redrive_shared::wire::{GateAction, GateRequest, GateView};
@@ -48,10 +49,14 @@ enum Action {
     )]
     List,
     /// Let one task through to see, and then a rate that grows.
-    #[command(after_help = "Example:\n  redrive gates open anthropic/main/opus")]
+    ///
+    /// Of a group, lift the bound on what it may cost today.
+    #[command(
+        after_help = "Examples:\n  redrive gates open anthropic/main/opus\n  redrive gates open --queue writing --group tenant-7"
+    )]
     Open {
-        /// The dependency.
-        dependency: Name,
+        #[command(flatten)]
+        whose: Whose,
     },
     /// Let nothing through for a while; its tasks wait and no attempt is charged.
     #[command(after_help = "Example:\n  redrive gates shut tool/pdf --for 20m")]
@@ -69,14 +74,39 @@ enum Action {
         dependency: Name,
     },
     /// Forget what was seen; open at once, with the limits that are set.
-    #[command(after_help = "Example:\n  redrive gates reset tool/pdf")]
+    ///
+    /// Of a group, forget what it cost today.
+    #[command(
+        after_help = "Examples:\n  redrive gates reset tool/pdf\n  redrive gates reset --queue writing --group tenant-7"
+    )]
     Reset {
-        /// The dependency.
-        dependency: Name,
+        #[command(flatten)]
+        whose: Whose,
     },
     /// Set the limits of a dependency or of a queue.
     #[command(visible_alias = "set", after_help = LIMIT_HELP)]
     Limit(Limit),
+}
+
+/// A dependency, or a group of a queue.
+#[derive(Debug, clap::Args)]
+struct Whose {
+    /// The dependency.
+    #[arg(required_unless_present = "group", conflicts_with_all = ["queue", "group"])]
+    dependency: Option<Name>,
+    /// The queue of a group, in place of a dependency.
+    #[arg(long, value_name = "NAME", requires = "group")]
+    queue: Option<Name>,
+    /// The group whose costs of today are meant.
+    #[arg(long, value_name = "NAME", requires = "queue")]
+    group: Option<Name>,
+}
+
+impl Whose {
+    fn request(self, action: GateAction) -> GateRequest {
+        let Self { dependency, queue, group } = self;
+        GateRequest { dependency, queue, group, action, for_ms: None, settings: None }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -133,23 +163,28 @@ impl Limit {
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let request = match args.action {
         Action::List => return list(context).await,
-        Action::Open { dependency } => GateRequest::new(dependency, GateAction::Open),
+        Action::Open { whose } => whose.request(GateAction::Open),
         Action::Shut { dependency, for_ms } => {
             GateRequest { for_ms: Some(for_ms), ..GateRequest::new(dependency, GateAction::Shut) }
         }
         Action::Isolate { dependency } => GateRequest::new(dependency, GateAction::Isolate),
-        Action::Reset { dependency } => GateRequest::new(dependency, GateAction::Reset),
+        Action::Reset { whose } => whose.request(GateAction::Reset),
         Action::Limit(limit) => {
-            let (settings, action, for_ms) = (Some(limit.settings()), GateAction::Set, None);
-            GateRequest { dependency: limit.dependency, queue: limit.queue, action, for_ms, settings }
+            let settings = Some(limit.settings());
+            let (action, group, for_ms) = (GateAction::Set, None, None);
+            GateRequest { dependency: limit.dependency, queue: limit.queue, group, action, for_ms, settings }
         }
     };
     let view = context.client()?.change_gate(&request).await?;
     if context.output.json {
         return context.output.value(&view);
     }
-    let views = [view];
-    let rows = if views[0].queue.is_some() { queues(&views) } else { table(&views, context.now_ms()) };
+    let (views, now_ms) = ([view], context.now_ms());
+    let rows = match (&views[0].group, &views[0].queue) {
+        (Some(_), _) => groups(&views, now_ms),
+        (None, Some(_)) => queues(&views),
+        (None, None) => table(&views, now_ms),
+    };
     Ok(context.output.table(rows)?)
 }
 
@@ -166,6 +201,9 @@ async fn list(context: &Context) -> anyhow::Result<()> {
     if !reply.queues.is_empty() {
         context.output.table(queues(&reply.queues))?;
     }
+    if !reply.groups.is_empty() {
+        context.output.table(groups(&reply.groups, context.now_ms()))?;
+    }
     Ok(())
 }
 
@@ -178,6 +216,29 @@ fn queues(gates: &[GateView]) -> Rows {
             Entry::or_dash(gate.settings.requests_per_minute),
             Entry::or_dash(tokens(gate)),
             Entry::or_dash(in_flight(gate)),
+        ]);
+    }
+    rows
+}
+
+/// Groups, and what they cost today.
+fn groups(gates: &[GateView], now_ms: i64) -> Rows {
+    let mut rows = Rows::new(["QUEUE", "GROUP", "GATE", "WHY", "OPENS", "SPENT TODAY", "OF"]).right([5, 6]);
+    let usd = |cost: Cost| format!("${}", cost.usd());
+    for gate in gates {
+        let most = gate.costs.map(|costs| match (costs.max_usd, costs.lifted) {
+            (Some(most), false) => usd(most),
+            (Some(most), true) => format!("{}, lifted for today", usd(most)),
+            (None, _) => "no bound".to_owned(),
+        });
+        rows.push([
+            Entry::or_dash(gate.queue.as_ref()),
+            Entry::or_dash(gate.group.as_ref()),
+            state(gate.state),
+            Entry::or_dash(gate.reason),
+            Entry::or_dash(gate.until_ms.map(|at_ms| from_now(at_ms, now_ms))),
+            usd(gate.costs.map_or(Cost::default(), |costs| costs.spent_usd)).into(),
+            Entry::or_dash(most),
         ]);
     }
     rows

@@ -182,6 +182,10 @@ fn show(context: &Context, queue: &QueueView, limits: &[GateView]) -> anyhow::Re
         return output.value(queue);
     }
     output.table(table(std::slice::from_ref(queue), limits, context.now_ms()))?;
+    if let Some(amplification) = queue.amplification {
+        let calls = format!("{amplification:.2} calls a task in the last 10 minutes");
+        output.line(format!("\n{}  {calls}", output.strong("amplification")))?;
+    }
     let version = output.faint(&format!("version {}", queue.version));
     output.line(format!("\n{}  {version}", output.strong("policy")))?;
     output.line(serde_json::to_string_pretty(&queue.policy)?)?;

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use redrive_shared::config::format_duration_ms;
 use redrive_shared::config::reader::{Read, Reader};
 use redrive_shared::id::Name;
+use redrive_shared::limits::COST_MAX_USD;
 use redrive_shared::retry::{MAX_ATTEMPTS, MAX_DEFERRALS};
 use serde_json::{Map, Value};
 
@@ -24,6 +25,7 @@ pub const QUEUE: &[Setting] = &[
     Setting { key: "max_releases", field: "max_releases", kind: Kind::Count(CHARGES) },
     Setting { key: "task_base_min", field: "task_base_min_ms", kind: Kind::Duration },
     Setting { key: "task_cap_max", field: "task_cap_max_ms", kind: Kind::Duration },
+    Setting { key: "max_group_cost_usd_per_day", field: "max_group_cost_usd_per_day", kind: Kind::Dollars },
     Setting { key: "fallbacks", field: "fallbacks", kind: Kind::Chains },
 ];
 
@@ -68,6 +70,8 @@ pub enum Kind {
     Durations,
     /// A whole number within bounds.
     Count(RangeInclusive<u64>),
+    /// An amount of money, in US dollars.
+    Dollars,
     /// `true` or `false`.
     Flag,
     /// One of some words.
@@ -83,6 +87,7 @@ impl Setting {
             Kind::Duration => table.duration_ms(self.key)?.map(Value::from),
             Kind::Durations => table.durations_ms(self.key)?.map(Value::from),
             Kind::Count(bounds) => table.whole(self.key, bounds.clone())?.map(Value::from),
+            Kind::Dollars => table.number(self.key, 0.0..=COST_MAX_USD.into())?.map(Value::from),
             Kind::Flag => table.flag(self.key)?.map(Value::from),
             Kind::Word(words) => table.word(self.key, words)?.map(Value::from),
             Kind::Chains => match table.table(self.key)? {
@@ -102,6 +107,9 @@ impl Setting {
                 let chain = |(primary, chain): (&String, &Value)| format!("{primary} → {}", names(chain));
                 chains.iter().map(chain).collect::<Vec<_>>().join("; ")
             }
+            (Kind::Dollars, value) => {
+                value.as_f64().map_or_else(|| value.to_string(), |usd| format!("${usd}"))
+            }
             (_, Value::String(text)) => text.clone(),
             (_, value) => value.to_string(),
         }
@@ -119,6 +127,7 @@ impl Setting {
                 let chain = |(primary, chain): (&String, &Value)| format!("\"{primary}\" = {chain}");
                 format!("{{ {} }}", chains.iter().map(chain).collect::<Vec<_>>().join(", "))
             }
+            (Kind::Dollars, value) => value.as_f64().map_or_else(|| value.to_string(), |usd| usd.to_string()),
             // Words, numbers and flags are written alike in JSON and in TOML.
             (_, value) => value.to_string(),
         }

@@ -1,6 +1,7 @@
 //! The file, its documentation, and what is said of mistakes in it.
 
 use redrive_shared::classify::classify;
+use redrive_shared::cost::Cost;
 use redrive_shared::failure::{FailureClass, FailureSignal};
 use redrive_shared::id::Name;
 use redrive_shared::retry::{ClassPolicy, Ending, RetryPolicy, Risk, Strategy};
@@ -26,6 +27,7 @@ max_deferrals = 7
 max_releases = 8
 task_base_min = "1500ms"
 task_cap_max = "1h"
+max_group_cost_usd_per_day = 12.5
 fallbacks = { "llm/a.1" = ["llm/b", "c"] }
 strategy = "equal_jitter"
 base = "2s"
@@ -60,7 +62,8 @@ fn policies(text: &str) -> Vec<(String, RetryPolicy)> {
 
 fn view(name: &str, policy: RetryPolicy) -> QueueView {
     let (counts, name) = (<_>::default(), Name::new(name).unwrap());
-    QueueView { name, paused: false, counts, next_due_at_ms: None, policy, version: 3, unread: Vec::new() }
+    let (amplification, unread) = (None, Vec::new());
+    QueueView { name, paused: false, counts, next_due_at_ms: None, policy, amplification, version: 3, unread }
 }
 
 #[test]
@@ -83,6 +86,7 @@ fn every_setting_is_read() {
         max_releases: Some(8),
         task_base_min_ms: Some(1_500),
         task_cap_max_ms: Some(3_600_000),
+        max_group_cost_usd_per_day: Some(Cost::from_micros(12_500_000)),
     };
     assert_eq!(read[0].1, expected);
     assert_eq!(read[1].1.strategy, Strategy::Fixed { delay_ms: 60_000 });
@@ -354,6 +358,21 @@ fn the_page_shows_what_classes_and_strategies_have_by_default() {
             its.map(|(setting, value)| format!("`{}` {}", setting.key, setting.plain(value))).collect();
         let row = PAGE.lines().find(|line| line.starts_with(&format!("| `{name}` | "))).expect(name);
         assert!(row.contains(&its.join(", ")), "docs/policies.md: {row}: {its:?}");
+    }
+}
+
+#[test]
+fn an_amount_is_read_checked_written_and_told() {
+    let (old, new) =
+        ("[queues.a]\nmax_group_cost_usd_per_day = 3", "[queues.a]\nmax_group_cost_usd_per_day = 0.000001");
+    let (old, new) = (policies(old).remove(0).1, policies(new).remove(0).1);
+    assert_eq!(new.max_group_cost_usd_per_day, Some(Cost::from_micros(1)));
+    let told = changes(&old, &new).unwrap().remove(0);
+    assert_eq!((told.old.as_str(), told.new.as_str()), ("$3", "$0.000001"));
+    for (wrong, said) in [("0", "more than 0"), ("10001", "10000"), ("\"5\"", "number")] {
+        let error = parse("f", &format!("[queues.a]\nmax_group_cost_usd_per_day = {wrong}")).unwrap_err();
+        let text = error.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        assert!(text.contains(said) && text.contains("f:2"), "{wrong}: {text}");
     }
 }
 

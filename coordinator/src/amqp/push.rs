@@ -17,13 +17,14 @@ use lapin::{BasicProperties, Channel, Connection, Consumer};
 use redrive_link::amqp::{SessionError, message};
 use redrive_shared::id::Name;
 use redrive_shared::task::Lease;
-use redrive_shared::wire::{Outcome, SettleRequest, Settlement};
+use redrive_shared::wire::LeaseRef;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::claims::{self, Unconfirmed, What};
 use super::config::PushConfig;
 use super::publisher::{Message, Sent};
+use super::republish::lease_ref;
 use super::takers::Takers;
 use super::{Amqp, topology};
 use crate::store::StoreError;
@@ -295,14 +296,8 @@ impl<'a> Pusher<'a> {
 
     async fn hand_back(&self, leases: Vec<Lease>) {
         tracing::warn!(queue = %self.queue, tasks = leases.len(), "tasks could not be pushed; they are handed back");
-        let settlements = leases.into_iter().map(|lease| Settlement {
-            id: lease.id,
-            epoch: lease.epoch,
-            nonce: lease.nonce,
-            outcome: Outcome::Release {},
-        });
-        let request = SettleRequest { settlements: settlements.collect() };
-        if let Err(problem) = self.amqp.engine.settle(request).await {
+        let leases: Vec<LeaseRef> = leases.iter().map(lease_ref).collect();
+        if let Err(problem) = self.amqp.engine.take_back(&leases).await {
             tracing::warn!(%problem, "leases that were not pushed run until their end");
         }
     }

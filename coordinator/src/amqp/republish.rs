@@ -64,22 +64,28 @@ impl<'a> Republisher<'a> {
                 Err(why) => endings.push(settlement(&lease, no_message(why))),
             }
         }
-        let mut handed_off = Vec::new();
+        let (mut handed_off, mut undelivered) = (Vec::new(), Vec::new());
         for (lease, sent) in out.iter().zip(self.amqp.publisher.publish(&batch).await) {
             match sent {
                 Sent::Confirmed => handed_off.push(lease_ref(lease)),
                 Sent::Refused(why) => endings.push(settlement(lease, failed(why))),
                 // Where nobody knows, it may arrive all the same; if it dies then, its lease is over, and the next one counts.
-                Sent::Unsent(_) | Sent::Unknown(_) => endings.push(settlement(lease, Outcome::Release {})),
+                Sent::Unsent(_) | Sent::Unknown(_) => undelivered.push(lease_ref(lease)),
             }
         }
-        for (result, count) in [("handed_off", handed_off.len()), ("not_published", endings.len())] {
+        let not_published = endings.len() + undelivered.len();
+        for (result, count) in [("handed_off", handed_off.len()), ("not_published", not_published)] {
             metrics::counter!("redrive_republished_total", "queue" => self.queue.to_string(), "result" => result)
                 .increment(count as u64);
         }
         if !handed_off.is_empty() {
             let until_ms = out.iter().map(|lease| lease.lease_until_ms).min().unwrap_or(0);
             self.hand_off(&handed_off, until_ms).await;
+        }
+        if !undelivered.is_empty()
+            && let Err(problem) = self.amqp.engine.take_back(&undelivered).await
+        {
+            tracing::warn!(%problem, queue = %self.queue, "leases that were not published run until their end");
         }
         if !endings.is_empty()
             && let Err(problem) = self.amqp.engine.settle(SettleRequest { settlements: endings }).await
@@ -136,7 +142,7 @@ impl<'a> Republisher<'a> {
     }
 }
 
-fn lease_ref(lease: &Lease) -> LeaseRef {
+pub(super) fn lease_ref(lease: &Lease) -> LeaseRef {
     LeaseRef { id: lease.id.clone(), epoch: lease.epoch, nonce: lease.nonce }
 }
 

@@ -210,6 +210,6 @@ pub(super) fn outcome(outcome: &Outcome) -> Result<()> {
         | Outcome::Dead { failure: signal, .. }
         | Outcome::Escalate { failure: signal, .. } => failure("outcome.failure", signal),
         Outcome::Done { result: Some(result), .. } => whole_text("outcome.done.result", result),
-        Outcome::Done { result: None, .. } | Outcome::Release {} => Ok(()),
+        Outcome::Done { result: None, .. } | Outcome::Release { .. } => Ok(()),
     }
 }

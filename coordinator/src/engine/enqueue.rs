@@ -2,6 +2,7 @@
 
 use redrive_shared::cost::Cost;
 use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::failure::FailureClass;
 use redrive_shared::gate::{Signal, Standing};
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::retry::PolicyError;
@@ -37,34 +38,14 @@ impl Engine {
             let deadlines: Vec<u64> = batch.iter().filter_map(|task| task.spec.deadline_ms).collect();
             let named: Vec<(TaskId, Name)> =
                 batch.iter().map(|task| (task.id.clone(), task.queue.clone())).collect();
-            let mut told = Told::default();
-            let failures: Vec<Option<(Name, Signal)>> = batch.iter().map(failure_of).collect();
-            let made: Vec<(Option<Name>, u32)> =
-                batch.iter().map(|task| (task.spec.dependency.clone(), task.attempts_made())).collect();
-            for task in &batch {
-                if let Some(failure) = &task.failure {
-                    told.count(
-                        "redrive_failures_reported_total",
-                        &task.queue,
-                        "class",
-                        failure.class.as_str(),
-                    );
-                }
-            }
+            let came: Vec<Came> = batch.iter().map(Came::of).collect();
             let outcomes = self.store.enqueue(batch).await.map_err(unavailable)?;
-            let mut gates = crate::gates::Told::default();
-            for (failure, outcome) in failures.into_iter().zip(&outcomes) {
-                if let (Some((dependency, signal)), Enqueued::Created { .. }) = (failure, outcome) {
-                    // When the producer's call began, and whose it was, is not known: it decides nothing that needs that.
-                    gates.add(&dependency, signal, None, 0);
-                }
+            let (mut told, mut gates) = (Told::default(), crate::gates::Told::default());
+            let created = |outcome: &Enqueued| matches!(outcome, Enqueued::Created { .. });
+            for (came, _) in came.into_iter().zip(&outcomes).filter(|(_, outcome)| created(outcome)) {
+                came.tell(&mut told, &mut gates);
             }
             self.gates.hear(gates);
-            for ((dependency, attempts), outcome) in made.into_iter().zip(&outcomes) {
-                if attempts > 0 && matches!(outcome, Enqueued::Created { .. }) {
-                    told.called(dependency, Calls { attempts, tasks: 1, cost: Cost::default() });
-                }
-            }
             for ((place, (id, queue)), outcome) in places.into_iter().zip(named).zip(outcomes) {
                 results[place] = Some(self.enqueued(id, &queue, outcome, place, &mut told).await);
             }
@@ -154,12 +135,40 @@ impl Engine {
     }
 }
 
-/// What the failure that a task came with tells the gate of its dependency.
-fn failure_of(task: &Enqueue) -> Option<(Name, Signal)> {
-    let (failure, dependency) = (task.failure.as_ref()?, task.spec.dependency.as_ref()?);
-    // On a later route another one failed, which only its queue's policy names.
-    (task.spec.route == 0).then_some(())?;
-    Some((dependency.clone(), Signal::of(failure.class, failure.retry_after_ms)))
+/// What happened to a task before it came: told when it is new, since the same task again brings the same again.
+struct Came {
+    queue: Name,
+    dependency: Option<Name>,
+    route: u32,
+    calls: u32,
+    failure: Option<(FailureClass, Option<u64>)>,
+}
+
+impl Came {
+    fn of(task: &Enqueue) -> Self {
+        Self {
+            queue: task.queue.clone(),
+            dependency: task.spec.dependency.clone(),
+            route: task.spec.route,
+            calls: task.calls_made(),
+            failure: task.failure.as_ref().map(|failure| (failure.class, failure.retry_after_ms)),
+        }
+    }
+
+    fn tell(self, told: &mut Told, gates: &mut crate::gates::Told) {
+        if let Some((class, hint_ms)) = self.failure {
+            told.count("redrive_failures_reported_total", &self.queue, "class", class.as_str());
+            // On a later route another dependency failed, which only the queue's policy names. When the producer's call began,
+            // and whose it was, is not known: it decides nothing that needs that.
+            if let (Some(dependency), 0) = (&self.dependency, self.route) {
+                gates.add(dependency, Signal::of(class, hint_ms), None, 0);
+            }
+        }
+        if self.calls > 0 {
+            let calls = Calls { attempts: self.calls, tasks: 1, cost: Cost::default() };
+            told.called(&self.queue, self.dependency, calls);
+        }
+    }
 }
 
 fn refused(id: Option<TaskId>, problem: Problem, place: usize) -> EnqueueResult {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use redrive_shared::cost::Cost;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::gate::{Command, Scope, Settings, SettingsError, Signal};
 use redrive_shared::id::TaskId;
@@ -16,13 +17,20 @@ use crate::store::{Acted, Ending, Reaped, Settled};
 impl Engine {
     /// Every gate.
     pub fn gates(&self) -> GatesReply {
-        let (gates, queues) = self.gates.views().into_iter().partition(|view| view.dependency.is_some());
-        GatesReply { gates, queues }
+        let mut reply = GatesReply { gates: Vec::new(), queues: Vec::new(), groups: Vec::new() };
+        for view in self.gates.views() {
+            match (&view.queue, &view.group) {
+                (None, _) => reply.gates.push(view),
+                (Some(_), None) => reply.queues.push(view),
+                (Some(_), Some(_)) => reply.groups.push(view),
+            }
+        }
+        reply
     }
 
     /// Shows the gates as metrics.
     pub(crate) fn record_gates(&self) {
-        let GatesReply { gates, queues } = self.gates();
+        let GatesReply { gates, queues, groups: _ } = self.gates();
         record_gates(&self.labels, &gates);
         record_queue_gates(&self.queue_labels, &queues);
     }
@@ -71,14 +79,26 @@ impl Engine {
         }
     }
 
+    /// What a task of a group cost, where its queue bounds that.
+    pub(super) fn tell_gates_of_cost(&self, told: &mut Told, cost: Cost, settled: &Settled) {
+        let Settled::Applied { queue, group: Some(group), .. } = settled else { return };
+        if cost.is_zero() {
+            return;
+        }
+        if let Some(most) = self.gates.max_group_cost(queue) {
+            told.spend(queue, group, cost, most);
+        }
+    }
+
     /// Changes a gate; returns it as it is then.
     pub async fn change_gate(&self, request: GateRequest) -> Result<GateView> {
         let scope = scope(&request)?;
-        if let Scope::Queue(queue) = &scope {
+        if let Scope::Queue(_) = &scope {
             check_queue(&request)?;
-            self.require_queues(std::iter::once(queue)).await?;
         }
-        self.gates.command(&scope, order(&request)?).await?;
+        let order = order(&request)?;
+        self.require_queues(scope.queue().into_iter()).await?;
+        self.gates.command(&scope, order).await?;
         Ok(self.gates.view(&scope))
     }
 }
@@ -124,12 +144,28 @@ fn order(request: &GateRequest) -> Result<Order> {
 
 /// Whose gate.
 fn scope(request: &GateRequest) -> Result<Scope> {
-    let invalid = |detail| Err(Problem::new(ErrorCode::InvalidValue, detail).at("dependency"));
-    match (&request.dependency, &request.queue) {
-        (Some(dependency), None) => Ok(Scope::Dependency(dependency.clone())),
-        (None, Some(queue)) => Ok(Scope::Queue(queue.clone())),
-        (None, None) => invalid("`dependency` is missing; name one, or a `queue` in its place"),
-        (Some(_), Some(_)) => invalid("a gate is of a `dependency` or of a `queue`; leave one of them out"),
+    let invalid = |place: &str, detail: &str| Err(Problem::new(ErrorCode::InvalidValue, detail).at(place));
+    match (&request.dependency, &request.queue, &request.group) {
+        (Some(dependency), None, None) => Ok(Scope::Dependency(dependency.clone())),
+        (None, Some(queue), Some(group)) => match request.action {
+            GateAction::Open | GateAction::Reset => {
+                Ok(Scope::Group { queue: queue.clone(), group: group.clone() })
+            }
+            GateAction::Shut | GateAction::Isolate | GateAction::Set => invalid(
+                "action",
+                "the gate of a group bounds what it costs, as its queue's policy says: `open` lifts that until midnight \
+                 (UTC), `reset` forgets what was spent today",
+            ),
+        },
+        (None, Some(queue), None) => Ok(Scope::Queue(queue.clone())),
+        (Some(_), ..) => invalid(
+            "dependency",
+            "a gate is of a `dependency` or of a `queue` or its `group`; leave one of them out",
+        ),
+        (None, None, None) => {
+            invalid("dependency", "`dependency` is missing; name one, or a `queue` in its place")
+        }
+        (None, None, Some(_)) => invalid("queue", "`queue` is missing; a `group` is one of a queue"),
     }
 }
 
@@ -158,7 +194,7 @@ pub(super) fn signal(ending: &Ending) -> Option<Signal> {
         Ending::Failed(failure) | Ending::FailedForGood(failure) | Ending::NeedsPerson(failure) => {
             Some(Signal::of(failure.class, failure.retry_after_ms))
         }
-        Ending::Snoozed { .. } | Ending::Released => Some(Signal::NotMade),
+        Ending::Snoozed { .. } | Ending::Released | Ending::Undelivered => Some(Signal::NotMade),
         // Nobody knows yet.
         Ending::HandedOff => None,
     }

@@ -3,6 +3,7 @@
 //! It holds nothing that another coordinator would need: the truth is in the store, and what is here are waiting callers.
 
 mod actions;
+mod amplification;
 mod breakers;
 mod check;
 mod enqueue;
@@ -25,6 +26,7 @@ use redrive_shared::task::TaskState;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use self::amplification::Amplification;
 pub(crate) use self::check::is_traceparent;
 use self::presence::Presence;
 pub use self::presence::Present;
@@ -51,6 +53,7 @@ pub struct Engine {
     gates: Arc<Keeper>,
     labels: Arc<BoundedLabels>,
     agent_labels: BoundedLabels,
+    amplification: Amplification,
     queue_labels: BoundedLabels,
     create_queues: bool,
     /// Told when leases have ended: who pushes may have room again.
@@ -92,6 +95,7 @@ impl Engine {
             gates,
             labels,
             agent_labels: BoundedLabels::new(AGENT_LABELS_MAX),
+            amplification: Amplification::default(),
             queue_labels: BoundedLabels::new(QUEUE_LABELS_MAX),
             create_queues,
             freed: Notify::new(),
@@ -111,7 +115,7 @@ impl Engine {
     }
 
     /// Keeps the gates until shutdown.
-    pub(crate) async fn keep_gates(&self, shutdown: CancellationToken) {
+    pub async fn keep_gates(&self, shutdown: CancellationToken) {
         self.gates.run(&self.dispatcher, shutdown).await;
     }
 
@@ -148,6 +152,8 @@ impl Engine {
 
     /// Tells everyone what a batch changed.
     fn tell(&self, told: &told::Told) {
+        // Whoever is woken may look.
+        told.record(&self.labels, &self.amplification, self.clock.now_ms());
         for (queue, due_ms) in &told.due {
             self.dispatcher.announce(queue, *due_ms);
         }
@@ -155,7 +161,6 @@ impl Engine {
             self.watchers.settled(id);
         }
         self.freed.notify_waiters();
-        told.record(&self.labels);
     }
 
     /// A worker vanished in the middle of a task.
@@ -164,6 +169,7 @@ impl Engine {
             crate::metrics::record_lost(self.agent_labels.label(agent));
         }
         let calls = Calls { attempts: 1, tasks: u32::from(!task.retried), ..Calls::default() };
+        self.amplification.count(&task.queue, calls, self.clock.now_ms());
         crate::metrics::record_calls(&self.labels, task.dependency.as_deref(), calls);
     }
 

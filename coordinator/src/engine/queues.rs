@@ -66,7 +66,11 @@ impl Engine {
         let queues = queues.into_iter().map(new).collect();
         let change = PolicyChange { queues, actor, reason };
         match self.store.put_queues(change).await.map_err(unavailable)? {
-            PolicyPut::Done => Ok(()),
+            PolicyPut::Done => {
+                // What groups may spend may have changed.
+                self.gates.look();
+                Ok(())
+            }
             PolicyPut::Conflict(conflicts) => {
                 let first = conflicts.first().and_then(|(name, _)| names.iter().position(|n| n == name));
                 Err(conflict(&conflicts).at(at(first.unwrap_or(0)) + "version"))
@@ -93,8 +97,7 @@ impl Engine {
 
     /// One queue.
     pub async fn queue(&self, name: &Name) -> Result<QueueView> {
-        let queues = self.store.queues().await.map_err(unavailable)?;
-        match queues.into_iter().find(|queue| queue.name == *name) {
+        match self.queues().await?.into_iter().find(|queue| queue.name == *name) {
             Some(queue) => Ok(queue),
             None => Err(self.unknown_queue(name)),
         }
@@ -102,7 +105,12 @@ impl Engine {
 
     /// Every queue.
     pub async fn queues(&self) -> Result<Vec<QueueView>> {
-        self.store.queues().await.map_err(unavailable)
+        let mut queues = self.store.queues().await.map_err(unavailable)?;
+        let now_ms = self.clock.now_ms();
+        for queue in &mut queues {
+            queue.amplification = self.amplification.of(&queue.name, now_ms);
+        }
+        Ok(queues)
     }
 
     /// Stops or resumes handing out a queue's tasks.

@@ -6,6 +6,7 @@ use redrive_shared::cost::Cost;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::task::TaskState;
 
+use super::amplification::Amplification;
 use crate::metrics::{BoundedLabels, record_calls};
 
 /// What is to be told when a batch is done.
@@ -16,8 +17,8 @@ pub(super) struct Told {
     /// Tasks that have their answer.
     pub answered: Vec<TaskId>,
     counts: BTreeMap<(&'static str, Name, &'static str, &'static str), u64>,
-    /// By the dependency that they went to.
-    calls: BTreeMap<Option<Name>, Calls>,
+    /// By the queue of their task, and the dependency that they went to.
+    calls: BTreeMap<(Name, Option<Name>), Calls>,
 }
 
 /// Calls that were made, as far as somebody told of them.
@@ -51,16 +52,17 @@ impl Told {
     }
 
     /// Calls were made.
-    pub fn called(&mut self, dependency: Option<Name>, calls: Calls) {
-        let all = self.calls.entry(dependency).or_default();
+    pub fn called(&mut self, queue: &Name, dependency: Option<Name>, calls: Calls) {
+        let all = self.calls.entry((queue.clone(), dependency)).or_default();
         all.attempts = all.attempts.saturating_add(calls.attempts);
         all.tasks = all.tasks.saturating_add(calls.tasks);
         all.cost = all.cost.plus(calls.cost);
     }
 
     /// Adds what was counted to the metrics.
-    pub fn record(&self, labels: &BoundedLabels) {
-        for (dependency, calls) in &self.calls {
+    pub fn record(&self, labels: &BoundedLabels, amplification: &Amplification, now_ms: i64) {
+        for ((queue, dependency), calls) in &self.calls {
+            amplification.count(queue, *calls, now_ms);
             record_calls(labels, dependency.as_deref(), *calls);
         }
         for ((counter, queue, label, value), count) in &self.counts {

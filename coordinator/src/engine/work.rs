@@ -91,9 +91,19 @@ impl Engine {
 
     /// Notes that tasks were given back to where they came from.
     pub(crate) async fn hand_off(&self, leases: &[LeaseRef]) -> Result<Vec<SettleResult>> {
+        self.end(leases, &Ending::HandedOff).await
+    }
+
+    /// Takes leases back that reached no worker.
+    pub(crate) async fn take_back(&self, leases: &[LeaseRef]) -> Result<Vec<SettleResult>> {
+        self.end(leases, &Ending::Undelivered).await
+    }
+
+    /// Ends leases of the coordinator's own, all alike.
+    async fn end(&self, leases: &[LeaseRef], ending: &Ending) -> Result<Vec<SettleResult>> {
         let batch = leases.iter().map(|lease| {
             let fence = Fence { epoch: lease.epoch, nonce: lease.nonce };
-            Settle::new(lease.id.clone(), fence, Ending::HandedOff)
+            Settle::new(lease.id.clone(), fence, ending.clone())
         });
         self.settle_judged(batch.collect()).await
     }
@@ -106,6 +116,7 @@ impl Engine {
         let mut results = Vec::with_capacity(sent.len());
         for (sent, outcome) in sent.into_iter().zip(outcomes) {
             gates::tell(&mut gates, sent.signal, sent.epoch, &outcome);
+            self.tell_gates_of_cost(&mut gates, sent.cost, &outcome);
             called(&sent, &outcome, &mut told);
             results.push(settled(sent.id, sent.labels, outcome, &mut told));
         }
@@ -180,7 +191,7 @@ impl Sent {
             epoch: settle.fence.epoch,
             labels: Labels::of(ending),
             signal: gates::signal(ending),
-            called: was_called(ending),
+            called: ending.ended().is_call(),
             cost: settle.cost,
         }
     }
@@ -199,22 +210,13 @@ impl Labels {
     }
 }
 
-/// Whether an attempt counts as a call: whatever a handler did to the end, well or badly. What was put off, handed back or in
-/// want of a lock was none; of what was handed off, nobody knows yet.
-fn was_called(ending: &Ending) -> bool {
-    match ending {
-        Ending::Done(_) => true,
-        Ending::Failed(failure) | Ending::FailedForGood(failure) | Ending::NeedsPerson(failure) => {
-            failure.class != FailureClass::LockTimeout
-        }
-        Ending::Snoozed { .. } | Ending::Released | Ending::HandedOff => false,
-    }
-}
-
 fn called(sent: &Sent, outcome: &Settled, told: &mut Told) {
-    if let (true, Settled::Applied { dependency, retried, .. }) = (sent.called, outcome) {
-        let calls = Calls { attempts: 1, tasks: u32::from(!retried), cost: sent.cost };
-        told.called(dependency.clone(), calls);
+    let Settled::Applied { queue, dependency, retried, .. } = outcome else { return };
+    // What was no call, or was not brought to its end, may have cost something all the same.
+    if sent.called || !sent.cost.is_zero() {
+        let tasks = u32::from(sent.called && !retried);
+        let calls = Calls { attempts: u32::from(sent.called), tasks, cost: sent.cost };
+        told.called(queue, dependency.clone(), calls);
     }
 }
 
@@ -252,6 +254,7 @@ const fn outcome_name(ending: &Ending) -> &'static str {
         Ending::NeedsPerson(_) => "escalated",
         Ending::Snoozed { .. } => "snoozed",
         Ending::Released => "released",
+        Ending::Undelivered => "undelivered",
         Ending::HandedOff => "handed_off",
     }
 }
@@ -265,7 +268,7 @@ fn judged(settlement: Settlement, judge: &mut judge::Batch, standing: Standing) 
         Outcome::Dead { failure, .. } => Ending::FailedForGood(judge.judge(failure)),
         Outcome::Escalate { failure, .. } => Ending::NeedsPerson(judge.judge(failure)),
         Outcome::Snooze { delay_ms } => Ending::Snoozed { delay_ms },
-        Outcome::Release {} => Ending::Released,
+        Outcome::Release { .. } => Ending::Released,
     };
     let fence = Fence { epoch: settlement.epoch, nonce: settlement.nonce };
     Settle { cost, in_transaction, standing, ..Settle::new(settlement.id, fence, ending) }

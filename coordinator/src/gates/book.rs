@@ -1,5 +1,7 @@
 //! Every gate that this coordinator knows of. No I/O: the keeper reads and writes.
 
+mod spending;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -9,6 +11,7 @@ use redrive_shared::limits::GATES_MAX;
 use redrive_shared::wire::GateView;
 use tokio::sync::oneshot;
 
+pub(super) use self::spending::Reached;
 use super::Order;
 use super::entry::Entry;
 use super::event::{Event, Told};
@@ -85,7 +88,7 @@ impl Book {
             if any.is_some() || retries.is_some() {
                 restrictions.push(Restriction { scope: scope.clone(), any, retries });
             }
-            restricts(&entry.gate, now_ms)
+            restricts(entry, now_ms)
         });
         restrictions
     }
@@ -171,6 +174,7 @@ impl Book {
                 self.with(&scope, now_ms, |entry| entry.add(event, now_ms));
             }
         }
+        self.spend(told.spent, now_ms);
         for (dependency, heard) in told.heard {
             let event = Event::Heard { heard, at_ms: now_ms, jitter: rand::random::<f64>() };
             self.with(&Scope::Dependency(dependency), now_ms, |entry| entry.add(event, now_ms));
@@ -218,7 +222,7 @@ impl Book {
         }
         let Some(entry) = self.entries.get_mut(scope) else { return false };
         does(entry);
-        if restricts(&entry.gate, now_ms) && !self.restricting.contains(scope) {
+        if restricts(entry, now_ms) && !self.restricting.contains(scope) {
             self.restricting.insert(scope.clone());
         }
         if let Scope::Queue(queue) = scope
@@ -431,23 +435,25 @@ impl Book {
     }
 
     pub fn views(&self, now_ms: i64) -> Vec<GateView> {
-        // That of a dependency is shown for what was seen, that of a queue for its limits.
+        // That of a dependency is shown for what was seen, that of a queue for its limits, that of a group for what it cost.
         let shown = |(scope, entry): &(&Scope, &Entry)| {
-            scope.dependency().is_some() || *entry.gate.settings() != Settings::default()
+            scope.dependency().is_some()
+                || *entry.gate.settings() != Settings::default()
+                || entry.gate.spent(now_ms).is_some()
         };
         let mut entries: Vec<(&Scope, &Entry)> = self.entries.iter().filter(shown).collect();
         entries.sort_by_key(|(scope, _)| *scope);
-        entries.into_iter().map(|(scope, entry)| GateView::of(scope.clone(), &entry.gate, now_ms)).collect()
+        entries.into_iter().map(|(scope, entry)| entry.view(scope, now_ms)).collect()
     }
 
     pub fn view(&self, scope: &Scope, now_ms: i64) -> GateView {
-        let fresh = Gate::default();
-        let gate = self.entries.get(scope).map_or(&fresh, |entry| &entry.gate);
-        GateView::of(scope.clone(), gate, now_ms)
+        let fresh = || GateView::of(scope.clone(), &Gate::default(), now_ms);
+        self.entries.get(scope).map_or_else(fresh, |entry| entry.view(scope, now_ms))
     }
 }
 
 /// Whether it may hold something back.
-fn restricts(gate: &Gate, now_ms: i64) -> bool {
-    gate.room() != Room::Free || gate.retry_room(now_ms).is_some()
+fn restricts(entry: &Entry, now_ms: i64) -> bool {
+    let gate = &entry.gate;
+    gate.room() != Room::Free || gate.retry_room(now_ms).is_some() || entry.spent_until_ms(now_ms).is_some()
 }

@@ -1,9 +1,11 @@
 //! One gate as this coordinator knows it: what was read, what is not written yet, and what was taken from it.
 
-use redrive_shared::gate::{Change, Gate, Handed, Room, State, USED_WITHIN_MS};
+use redrive_shared::cost::Cost;
+use redrive_shared::gate::{Change, Gate, Handed, Room, Scope, State, USED_WITHIN_MS, is_same_day};
 use redrive_shared::limits::RESTART_GRACE_MS;
 use redrive_shared::stored::LeftOut;
 use redrive_shared::task::Lease;
+use redrive_shared::wire::GateView;
 
 use super::event::{Event, apply, began_ms};
 use super::known::{self, Known};
@@ -49,6 +51,10 @@ pub(super) struct Entry {
     wanted: u32,
     /// What waits are retries, and the budget is what holds them back.
     over_budget: bool,
+    /// What it may cost within a day, as its queue says now; and whether that was reached by what was written here, and nobody
+    /// was told yet.
+    pub most: Option<Cost>,
+    pub reached: bool,
     /// What is in the store cannot be read by this release: it is left as it is.
     unreadable: bool,
     write_at_ms: Option<i64>,
@@ -66,6 +72,8 @@ struct Sending {
     gate: Gate,
     granted: u32,
     changes: Vec<Change>,
+    /// Whether it uses up what may be spent today.
+    reached: bool,
 }
 
 /// What is to be written of one gate.
@@ -94,6 +102,7 @@ impl Entry {
     pub fn restrict(&mut self, most: u32, now_ms: i64) -> (Option<u32>, Option<u32>) {
         self.gate.advance(now_ms);
         let any = match self.gate.room() {
+            _ if self.spent_until_ms(now_ms).is_some() => Some(0),
             Room::Free => None,
             Room::Limited => {
                 self.let_lapse(now_ms);
@@ -105,6 +114,34 @@ impl Entry {
         let retries = left.filter(|left| *left < most);
         self.lent = self.lent.saturating_add(retries.unwrap_or(0));
         (any, retries)
+    }
+
+    /// Until when nothing passes, since what may be spent today was spent.
+    pub fn spent_until_ms(&self, now_ms: i64) -> Option<i64> {
+        self.gate.spent_until_ms(self.most?, now_ms)
+    }
+
+    /// What may be spent within a day is that from now on.
+    pub fn bound_costs(&mut self, most: Option<Cost>, now_ms: i64) {
+        if self.most != most {
+            self.most = most;
+            self.look(now_ms);
+        }
+    }
+
+    /// When others must know what was spent: at once where it uses up what may be, and soon where half of that is gone.
+    fn spent_within_ms(&self, now_ms: i64) -> i64 {
+        let Some(most) = self.most else { return WRITE_WITHIN_MS };
+        let half = Cost::from_micros(most.micros() / 2);
+        match (self.base.spent_until_ms(most, now_ms), self.spent_until_ms(now_ms)) {
+            (None, Some(_)) => 0,
+            (None, None) if self.gate.spent_until_ms(half, now_ms).is_some() => BUDGET_WITHIN_MS,
+            _ => WRITE_WITHIN_MS,
+        }
+    }
+
+    pub fn view(&self, scope: &Scope, now_ms: i64) -> GateView {
+        GateView::of(scope.clone(), &self.gate, now_ms).with_costs(&self.gate, self.most, now_ms)
     }
 
     /// A claim that could have had so many retries is back.
@@ -167,6 +204,7 @@ impl Entry {
         let short = self.gate.retry_room(now_ms).is_some_and(|room| room == 0);
         let within_ms = match (&event, change, self.gate.state()) {
             (Event::Command(..) | Event::Set(_) | Event::Take(_), ..) | (_, Some(_), _) => 0,
+            (Event::Spent { .. }, ..) => self.spent_within_ms(now_ms),
             (event, ..) if event.is_of_limit() && self.keeps_what_is_taken() => 0,
             (_, None, State::Canary | State::Ramp) => BUDGET_WITHIN_MS,
             (Event::Calls { retries, .. }, ..) if *retries > 0 && self.lent > 0 => BUDGET_WITHIN_MS,
@@ -214,6 +252,11 @@ impl Entry {
             ) if now_ms.saturating_sub(*at_ms) < CALLS_TOGETHER_MS => {
                 *firsts = firsts.saturating_add(*more);
                 *retries = retries.saturating_add(*again);
+            }
+            (Some(Event::Spent { cost, at_ms }), Event::Spent { cost: more, at_ms: now_ms })
+                if is_same_day(*at_ms, *now_ms) =>
+            {
+                *cost = cost.plus(*more);
             }
             (
                 Some(Event::Begin { count, started_ms, until_ms, at_ms }),
@@ -263,6 +306,10 @@ impl Entry {
         self.let_lapse(now_ms);
         self.look_at_ms = None;
         if self.wanted == 0 {
+            return;
+        }
+        if let Some(until_ms) = self.spent_until_ms(now_ms) {
+            self.look_at_ms = Some(until_ms);
             return;
         }
         let next_ms = match (self.gate.room(), self.gate.next_retry_ms(now_ms)) {
@@ -335,7 +382,11 @@ impl Entry {
         }
         // Others may have somebody who waits for the end of a lease that is heard of here.
         let has_room = was_full && !gate.is_full(now_ms);
+        let is_spent =
+            |gate: &Gate| self.most.is_some_and(|most| gate.spent_until_ms(most, now_ms).is_some());
+        let reached = is_spent(&gate) && !is_spent(&self.base);
         let tell = has_room
+            || reached
             || !changes.is_empty()
             || events.iter().any(|event| matches!(event, Event::Set(_) | Event::Command(..)));
         // It consists of numbers and names: were it ever not to serialise, nothing would be written.
@@ -346,7 +397,7 @@ impl Entry {
         let value = known::write(&gate, &later).ok()?;
         let draft = Draft { seen: self.version, value, tell };
         self.sending =
-            Some(Sending { draft: draft.clone(), doubtful: false, events, gate, granted, changes });
+            Some(Sending { draft: draft.clone(), doubtful: false, events, gate, granted, changes, reached });
         Some(draft)
     }
 
@@ -358,6 +409,7 @@ impl Entry {
         if is_set(&sending.events) {
             known::forget_settings(&mut self.later);
         }
+        self.reached |= sending.reached;
         self.again(now_ms);
         if sending.events.iter().any(|event| matches!(event, Event::Take(_))) {
             if self.gate.room() == Room::Limited {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use redrive_shared::cost::Cost;
 use redrive_shared::gate::{Change, Command, Gate, Handed, Heard, Scope, Settings, Signal};
 use redrive_shared::id::Name;
 
@@ -12,8 +13,17 @@ pub struct Told {
     pub(super) heard: Vec<(Name, Heard)>,
     /// When they began, and how many.
     pub(super) ended: Vec<(Scope, i64, u32)>,
+    pub(super) spent: Vec<Spending>,
     /// The queues of which it is counted how many tasks are out: of others no end is noted.
     counted: Arc<HashSet<Name>>,
+}
+
+/// What tasks of a group cost, and what its queue lets it spend within a day.
+#[derive(Debug)]
+pub(super) struct Spending {
+    pub scope: Scope,
+    pub cost: Cost,
+    pub most: Cost,
 }
 
 impl Told {
@@ -72,9 +82,18 @@ impl Told {
         }
     }
 
+    /// A task of a group cost so much, where its queue bounds that.
+    pub fn spend(&mut self, queue: &Name, group: &Name, cost: Cost, most: Cost) {
+        let scope = Scope::Group { queue: queue.clone(), group: group.clone() };
+        match self.spent.last_mut() {
+            Some(last) if last.scope == scope => last.cost = last.cost.plus(cost),
+            _ => self.spent.push(Spending { scope, cost, most }),
+        }
+    }
+
     /// Whether nothing was.
     pub fn is_empty(&self) -> bool {
-        self.heard.is_empty() && self.ended.is_empty()
+        self.heard.is_empty() && self.ended.is_empty() && self.spent.is_empty()
     }
 }
 
@@ -116,6 +135,11 @@ pub(super) enum Event {
     },
     /// What was leased uses tokens.
     Hand(Handed, i64),
+    /// Tasks of a group cost so much.
+    Spent {
+        cost: Cost,
+        at_ms: i64,
+    },
     /// What was taken is worth nothing.
     Waste(u32),
     /// Nothing that is out stops to count before then.
@@ -125,7 +149,10 @@ pub(super) enum Event {
 impl Event {
     /// Whether more may pass after it, though the state is the same.
     pub const fn makes_room(&self) -> bool {
-        matches!(self, Self::End { .. } | Self::GiveBack(_) | Self::Waste(_) | Self::Set(_))
+        matches!(
+            self,
+            Self::End { .. } | Self::GiveBack(_) | Self::Waste(_) | Self::Set(_) | Self::Command(..)
+        )
     }
 
     /// Whether others must know it soon, where it is limited how many are out or what they use.
@@ -175,6 +202,10 @@ pub(super) fn apply(gate: &mut Gate, event: &Event, now_ms: i64) -> Option<Chang
         }
         Event::Hand(handed, at_ms) => {
             gate.hand(*handed, at(at_ms));
+            None
+        }
+        Event::Spent { cost, at_ms } => {
+            gate.spend(*cost, *at_ms);
             None
         }
         Event::Waste(unused) => {

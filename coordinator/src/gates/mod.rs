@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redrive_shared::clock::Clock;
+use redrive_shared::cost::Cost;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::gate::{Command, Scope, Settings, Signal, Standing};
 use redrive_shared::id::Name;
@@ -27,7 +28,7 @@ use redrive_shared::wire::GateView;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use self::book::{Book, Refusal};
+use self::book::{Book, Reached, Refusal};
 pub use self::event::{Told, began_ms};
 use crate::alarm::Alarm;
 use crate::dispatch::Dispatcher;
@@ -87,6 +88,7 @@ impl Keeper {
         if !self.known.swap(true, Ordering::AcqRel) {
             book.spare(spared_ms, now_ms);
         }
+        book.bound_costs(|queue| self.max_group_cost(queue), now_ms);
         self.ring(book);
         Ok(())
     }
@@ -230,7 +232,12 @@ impl Keeper {
         self.lock().close();
     }
 
-    /// Learns what others wrote.
+    /// What a queue lets each of its groups spend within a day.
+    pub fn max_group_cost(&self, queue: &Name) -> Option<Cost> {
+        self.store.policy(queue)?.max_group_cost_usd_per_day
+    }
+
+    /// Learns what others wrote, and what queues let their groups spend by now.
     async fn read(&self, shared: bool) {
         let now_ms = self.clock.now_ms();
         let Some(seen) = self.lock().begin_look(now_ms, shared.then_some(now_ms + LOOK_EVERY_MS)) else {
@@ -244,6 +251,7 @@ impl Keeper {
                 self.lock().look_at(now_ms + RETRY_AFTER_FAILURE_MS);
             }
         }
+        self.lock().bound_costs(|queue| self.max_group_cost(queue), self.clock.now_ms());
     }
 
     /// Writes what is to be written; returns what lets more through now.
@@ -261,7 +269,10 @@ impl Keeper {
                 self.record(&scope, change);
             }
         }
-        self.lock().take_let_through(self.clock.now_ms())
+        let now_ms = self.clock.now_ms();
+        let mut book = self.lock();
+        book.take_reached(now_ms).iter().for_each(tell_reached);
+        book.take_let_through(now_ms)
     }
 
     fn record(&self, scope: &Scope, change: redrive_shared::gate::Change) {
@@ -286,6 +297,16 @@ impl Keeper {
 
     fn lock(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A group reached what it may spend: told once, by whoever wrote it.
+fn tell_reached(reached: &Reached) {
+    let Reached { scope, most, until_ms } = reached;
+    let (usd, for_s) = (most.usd(), until_ms / 1_000);
+    tracing::warn!(%scope, most_usd = usd, until_s = for_s, "its tasks cost what they may within a day: they wait for the next one");
+    if let Some(queue) = scope.queue() {
+        metrics::counter!("redrive_group_cost_reached_total", "queue" => queue.to_string()).increment(1);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::store::{GateCell, GateSwap, GateSwapped, Gates};
 mod adversity;
 mod late;
 mod newer;
+mod costs;
 mod queues;
 mod tokens;
 

@@ -33,6 +33,11 @@ impl Enqueue {
         self.spec.attempts_made.unwrap_or(u32::from(self.failure.is_some()))
     }
 
+    /// How many of them were calls.
+    pub fn calls_made(&self) -> u32 {
+        self.start().calls_made()
+    }
+
     /// As the lifecycle takes it.
     pub(super) fn start(&self) -> Start<'_> {
         Start {

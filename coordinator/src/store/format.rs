@@ -77,10 +77,25 @@ pub(super) fn class_from(number: u8) -> Option<FailureClass> {
     FailureClass::ALL.into_iter().find(|class| class_number(*class) == number)
 }
 
-/// Pairs of bytes, (number of the class, count up to 255); empty when nothing was counted.
-pub(super) fn class_counts(counts: &ClassCounts) -> Vec<u8> {
+/// Stands where the number of a class does, and says that a call was made for the task, with a count of 1. Releases that do
+/// not know it pass over it, as over a class, and lose it when they next write the record.
+const CALLED: u8 = 255;
+
+/// What a record has by class, in pairs of bytes, (number of the class, count up to 255), and whether it was called; empty
+/// when nothing was counted.
+pub(super) fn class_counts(counts: &ClassCounts, called: bool) -> Vec<u8> {
     let count = |count: u32| u8::try_from(count).unwrap_or(u8::MAX);
-    counts.iter().flat_map(|(class, seen)| [class_number(class), count(seen)]).collect()
+    let mut bytes: Vec<u8> =
+        counts.iter().flat_map(|(class, seen)| [class_number(class), count(seen)]).collect();
+    if called {
+        bytes.extend([CALLED, 1]);
+    }
+    bytes
+}
+
+/// Whether such pairs say that a call was made.
+pub(super) fn called_from(bytes: &[u8]) -> bool {
+    bytes.chunks_exact(2).any(|pair| pair[0] == CALLED)
 }
 
 /// The counts of such pairs. A class of a newer release is left out.
@@ -134,8 +149,12 @@ mod tests {
             assert_eq!(priority_from(rank(priority)), Some(priority));
         }
         let counts: ClassCounts = FailureClass::ALL.into_iter().map(|class| (class, 3)).collect();
-        assert_eq!(class_counts_from(&class_counts(&counts)), counts);
-        assert!(class_counts(&ClassCounts::default()).is_empty());
+        for called in [false, true] {
+            let stored = class_counts(&counts, called);
+            assert_eq!((class_counts_from(&stored), called_from(&stored)), (counts.clone(), called));
+        }
+        assert!(class_counts(&ClassCounts::default(), false).is_empty());
+        assert_eq!(class_counts(&ClassCounts::default(), true), [255, 1]);
         // Pinned: a store of an older release must read the same.
         let states: Vec<u8> = TaskState::ALL.into_iter().map(state_number).collect();
         assert_eq!(states, (0..7).collect::<Vec<u8>>());

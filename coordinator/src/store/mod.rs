@@ -154,6 +154,8 @@ pub enum Ending {
     },
     /// Handed back untouched.
     Released,
+    /// Taken back, since it reached no worker; for the coordinator itself.
+    Undelivered,
     /// Given back to where it came from; for the coordinator itself, no worker says so. The same lease may settle it once
     /// more, by any other ending: a failure that comes back is judged as if the task were still leased.
     HandedOff,
@@ -169,6 +171,7 @@ impl Ending {
             Self::NeedsPerson(failure) => Ended::NeedsPerson(failure),
             Self::Snoozed { delay_ms } => Ended::Snoozed { delay_ms: *delay_ms },
             Self::Released => Ended::Released,
+            Self::Undelivered => Ended::Undelivered,
             Self::HandedOff => Ended::HandedOff,
         }
     }
@@ -186,7 +189,9 @@ impl Ending {
             Self::Failed(failure) | Self::FailedForGood(failure) | Self::NeedsPerson(failure) => {
                 Some(failure)
             }
-            Self::Done(_) | Self::Snoozed { .. } | Self::Released | Self::HandedOff => None,
+            Self::Done(_) | Self::Snoozed { .. } | Self::Released | Self::Undelivered | Self::HandedOff => {
+                None
+            }
         }
     }
 }
@@ -234,9 +239,11 @@ pub enum Settled {
         queue: Name,
         /// The upstream that the attempt went to.
         dependency: Option<Name>,
+        /// The group of the task.
+        group: Option<Name>,
         /// Who held the lease; of what was handed off before, nobody is known.
         agent: Option<Name>,
-        /// Whether the attempt that ended was a retry: the task had failed or been lost before it.
+        /// Whether the attempt that ended was a retry: a call had been made for the task before it.
         retried: bool,
     },
     /// This lease was settled before, and that holds.
@@ -271,7 +278,7 @@ pub struct Reaped {
     pub boot_id: Option<Name>,
     /// Whether the worker had started it.
     pub started: bool,
-    /// Whether the attempt that ended was a retry: the task had failed or been lost before it.
+    /// Whether the attempt that ended was a retry: a call had been made for the task before it.
     pub retried: bool,
     /// The state after it.
     pub state: TaskState,

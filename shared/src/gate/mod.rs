@@ -34,6 +34,8 @@
 //!
 //! **Tokens.** Where it is limited how many a minute are used, what is leased is charged with its callers' estimates, and while
 //! that is not paid off nothing passes ([`Gate::hand`]).
+//! **Spent.** A group's tasks may cost so much within a day ([`Gate::spend`]), where their queue says so; then they wait for the
+//! next one.
 //!
 //! **Budget.** Retries are bounded to a share of first attempts ([`Budget`]), once there are enough of those to tell.
 
@@ -47,6 +49,7 @@ mod sample;
 mod scope;
 mod set_back;
 mod settings;
+mod spend;
 mod standing;
 mod tokens;
 
@@ -67,6 +70,8 @@ pub use self::scope::Scope;
 pub use self::settings::{
     Budget, MAX_IN_FLIGHT_MAX, REQUESTS_PER_MINUTE_MAX, Settings, SettingsError, TOKENS_PER_MINUTE_MAX,
 };
+use self::spend::Spend;
+pub use self::spend::{Spent, is_same_day};
 pub use self::standing::{Barred, Standing};
 pub use self::tokens::Handed;
 use self::tokens::{TokenRate, Tokens};
@@ -108,13 +113,13 @@ pub enum Room {
 /// What an operator does to a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Lets a canary through, and then a ramp.
+    /// Lets a canary through, and then a ramp; and lifts a bound on the day's costs until the day is over.
     Open,
     /// Lets nothing through for so long (ms).
     Shut(u64),
     /// Lets nothing through until it is opened.
     Isolate,
-    /// Forgets everything but what is set: open, as if it were new.
+    /// Forgets everything but what is set, also what was spent today: open, as if it were new.
     Reset,
 }
 
@@ -142,6 +147,9 @@ pub struct Gate {
     /// Where those are limited.
     #[serde(default, skip_serializing_if = "Tokens::is_empty")]
     tokens: Tokens,
+    /// Of a group's tasks, where that is bounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    spend: Option<Spend>,
     /// Of a ramp.
     #[serde(default)]
     ramp_pace: Pace,
@@ -183,6 +191,7 @@ impl Default for Gate {
             pace: Pace::default(),
             in_flight: InFlight::default(),
             tokens: Tokens::default(),
+            spend: None,
             ramp_pace: Pace::default(),
             full_per_s: None,
             before_refusal: None,
@@ -234,6 +243,7 @@ impl Gate {
         (self.phase == Phase::Open || deserted)
             && self.settings == Settings::default()
             && self.sample.is_empty(now_ms)
+            && self.spent(now_ms).is_none()
             && quiet_ms(last_ms) > TRIPS_RESET_MS
     }
 
@@ -388,6 +398,9 @@ impl Gate {
     pub fn command(&mut self, command: Command, now_ms: i64) -> Option<Change> {
         self.mind_the_time(now_ms);
         let from = self.state();
+        if command == Command::Open {
+            self.lift(now_ms);
+        }
         match command {
             Command::Open if from == State::Open || from == State::Ramp => None,
             Command::Open => {

@@ -111,6 +111,8 @@ pub enum Reason {
     Blocked,
     /// A person said so.
     Operator,
+    /// What a group may cost within a day was spent.
+    Cost,
 }
 
 impl Reason {
@@ -126,6 +128,7 @@ impl Reason {
             Self::RampedUp => "ramped_up",
             Self::Blocked => "blocked",
             Self::Operator => "operator",
+            Self::Cost => "cost",
         }
     }
 }

@@ -5,6 +5,7 @@ use super::*;
 
 mod adversity;
 mod late;
+mod spend;
 
 const SECOND: i64 = 1_000;
 const T0: i64 = 1_000_000_000;

@@ -1,14 +1,18 @@
 //! What a failure does to a task: it is charged, judged by the policy, and held against the task's own bounds.
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 
 use super::{ClassCounts, Record, Terms, Verdict, end_words};
+use crate::cost::Cost;
 use crate::failure::FailureClass;
+use crate::limits::RELEASE_SPREAD_MS;
 use crate::retry::{Decision, DelayReason, EndReason, Failure, Fallback, OnRoute, RetryPolicy};
 use crate::task::{AttemptEnd, FailureRecord, TaskState};
 
 /// Why a task is on another route than it was sent to, in words.
 pub const STANDS_IN: &str = "its dependency is isolated: another stands in";
+/// Why a failure is not charged.
+pub(crate) const ISOLATED: &str = "its dependency is isolated: it waits behind the gate, uncharged";
 
 /// One failure or loss, as far as a decision needs it.
 pub(super) struct Loss {
@@ -105,6 +109,56 @@ impl Record {
         self.class_failures.add(class);
     }
 
+    /// Its handler put it off.
+    pub(super) fn snooze(&mut self, delay_ms: u64, cost: Cost, policy: &RetryPolicy, now_ms: i64) -> Verdict {
+        self.ledger.deferred = self.ledger.deferred.saturating_add(1);
+        let reason = if now_ms.saturating_add_unsigned(delay_ms) > self.deadline_ms {
+            Some(EndReason::PastDeadline)
+        } else if self.ledger.deferred >= policy.deferrals_allowed() {
+            Some(EndReason::Deferrals)
+        } else {
+            self.too_dear(cost)
+        };
+        if let Some(reason) = reason {
+            self.settle_in(TaskState::Escalated, policy, now_ms);
+            return self.verdict(AttemptEnd::Snoozed, None, end_words(reason));
+        }
+        self.schedule(delay_ms, now_ms);
+        self.verdict(AttemptEnd::Snoozed, Some(delay_ms), "put off by its handler")
+    }
+
+    /// Its worker handed it back.
+    pub(super) fn release(
+        &mut self,
+        cost: Cost,
+        terms: Terms<'_>,
+        now_ms: i64,
+        rng: &mut impl Rng,
+    ) -> Verdict {
+        let policy = terms.policy;
+        self.ledger.released = self.ledger.released.saturating_add(1);
+        let too_often = self.ledger.released >= policy.releases_allowed();
+        let reason = too_often.then_some(EndReason::Releases).or_else(|| self.too_dear(cost));
+        if let Some(reason) = reason {
+            self.settle_in(TaskState::Escalated, policy, now_ms);
+            return self.verdict(AttemptEnd::Released, None, end_words(reason));
+        }
+        let delay_ms = rng.random_range(0..=RELEASE_SPREAD_MS);
+        self.schedule(delay_ms, now_ms);
+        let why = match self.pass_isolated(terms) {
+            true => "handed back untouched, and its dependency is isolated: another stands in",
+            false => "handed back untouched",
+        };
+        self.verdict(AttemptEnd::Released, Some(delay_ms), why)
+    }
+
+    /// Whether what was not charged, and cost something all the same, leaves it at its bound. What cost nothing does not: a
+    /// person may have let it try once more.
+    fn too_dear(&self, cost: Cost) -> Option<EndReason> {
+        let reached = self.max_cost.is_some_and(|most| self.ledger.cost_usd >= most);
+        (reached && !cost.is_zero()).then_some(EndReason::Cost)
+    }
+
     /// A retry that the task's own bounds rule out goes to a person.
     fn bounded(&self, decision: Decision, policy: &RetryPolicy) -> Decision {
         let Decision::Retry { reason, .. } = decision else { return decision };
@@ -184,6 +238,6 @@ const fn retry_words(end: AttemptEnd, reason: DelayReason) -> &'static str {
         (_, DelayReason::Hint) => "the server's hint",
         (_, DelayReason::Fallback { .. }) => "fallback: another dependency stands in",
         (_, DelayReason::StandIn { .. }) => STANDS_IN,
-        (_, DelayReason::Gate) => "its dependency is isolated: it waits behind the gate, uncharged",
+        (_, DelayReason::Gate) => ISOLATED,
     }
 }

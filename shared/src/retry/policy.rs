@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    ClassPolicy, ClassRule, DAY_MS, DEFAULT_RETENTION_FLOOR_MS, MINUTE_MS, SECOND_MS, Strategy, class_default,
+    ClassPolicy, ClassRule, DAY_MS, DEFAULT_RETENTION_FLOOR_MS, MINUTE_MS, PolicyError, SECOND_MS, Strategy,
+    class_default,
 };
+use crate::cost::Cost;
 use crate::failure::FailureClass;
 use crate::id::Name;
 use crate::limits::{DEFERRALS_DEFAULT, RELEASES_DEFAULT};
@@ -90,6 +92,10 @@ pub struct RetryPolicy {
     /// The highest cap of such a strategy, in milliseconds, up to 30 days. Default 30 days.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_cap_max_ms: Option<u64>,
+    /// What the tasks of one group may cost within a day (UTC), in US dollars, more than 0 and up to 10,000: a group that reached
+    /// it waits for midnight. Default: no bound. What has no group is not bounded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_group_cost_usd_per_day: Option<Cost>,
     /// The backoff for classes that have none of their own, neither in `overrides` nor by default.
     pub strategy: Strategy,
     /// What this policy does differently for single failure classes.
@@ -127,6 +133,12 @@ impl RetryPolicy {
     pub fn releases_allowed(&self) -> u32 {
         self.max_releases.unwrap_or(RELEASES_DEFAULT)
     }
+
+    /// What is wrong with the bound on a group's costs.
+    pub(super) fn group_cost_problem(&self) -> Option<PolicyError> {
+        let value = self.max_group_cost_usd_per_day.filter(|most| most.is_zero() || *most > Cost::MAX)?;
+        Some(PolicyError::AmountOutOfRange { field: "max_group_cost_usd_per_day".to_owned(), value })
+    }
 }
 
 /// A policy as it was written: what was left out can still be told from what was set.
@@ -146,6 +158,7 @@ struct Given {
     max_releases: Option<u32>,
     task_base_min_ms: Option<u64>,
     task_cap_max_ms: Option<u64>,
+    max_group_cost_usd_per_day: Option<Cost>,
 }
 
 impl From<Given> for RetryPolicy {
@@ -167,6 +180,7 @@ impl From<Given> for RetryPolicy {
             max_releases: given.max_releases,
             task_base_min_ms: given.task_base_min_ms,
             task_cap_max_ms: given.task_cap_max_ms,
+            max_group_cost_usd_per_day: given.max_group_cost_usd_per_day,
         }
     }
 }

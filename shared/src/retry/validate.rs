@@ -7,8 +7,10 @@ use super::{
     MAX_RETENTION_MS, MAX_SCHEDULE_LEN, MAX_TIMEOUT_MS, MIN_LEASE_MS, RetryPolicy, Risk, Strategy,
     class_default,
 };
+use crate::cost::Cost;
 use crate::failure::FailureClass;
 use crate::id::Name;
+use crate::limits::COST_MAX_USD;
 
 /// A value that a retry policy may not have. Fields are named by their path, such as
 /// `overrides.timeout.strategy.base_ms`.
@@ -146,6 +148,17 @@ pub enum PolicyError {
         /// What to do instead.
         instead: &'static str,
     },
+    /// An amount of money that is nothing, or beyond its bound.
+    #[error(
+        "{field} is {} US dollars, more than 0 and at most {COST_MAX_USD} are allowed: leave it out for no bound",
+        value.usd()
+    )]
+    AmountOutOfRange {
+        /// The field's path.
+        field: String,
+        /// The value.
+        value: Cost,
+    },
     /// A chain leads back to where it begins.
     #[error(
         "{field} names `{dependency}` itself, a cycle: a dependency cannot stand in for itself; take it out of its chain"
@@ -187,6 +200,7 @@ impl PolicyError {
             | Self::AttemptsAgainstRisk { field, .. }
             | Self::DurationOutOfRange { field, .. }
             | Self::CountOutOfRange { field, .. }
+            | Self::AmountOutOfRange { field, .. }
             | Self::ChainOfItself { field, .. }
             | Self::TwiceInChain { field, .. } => (field, None),
             Self::MinAboveMax { low_field, high_field, .. } => (low_field, Some(high_field)),
@@ -206,6 +220,7 @@ impl PolicyError {
             | Self::AttemptsAgainstRisk { field, .. }
             | Self::DurationOutOfRange { field, .. }
             | Self::CountOutOfRange { field, .. }
+            | Self::AmountOutOfRange { field, .. }
             | Self::ChainOfItself { field, .. }
             | Self::TwiceInChain { field, .. } => *field = name(field),
             Self::MinAboveMax { low_field: field, high_field: other, .. }
@@ -238,6 +253,7 @@ impl RetryPolicy {
         }
         self.check_durations(&mut found);
         self.check_counts(&mut found);
+        found.extend(self.group_cost_problem());
         self.check_chains(&mut found);
         self.check_task_bounds(&mut found);
         for (class, policy) in &self.overrides {
@@ -257,7 +273,7 @@ impl RetryPolicy {
     fn check_counts(&self, found: &mut Vec<PolicyError>) {
         let rows = [
             ("max_deferrals", self.max_deferrals, "leave it out for 10,000"),
-            ("max_releases", self.max_releases, "leave it out for 10,000"),
+            ("max_releases", self.max_releases, "leave it out for 1,000"),
         ];
         for (field, value, instead) in rows {
             if let Some(value) = value {

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::gate::{Alarm, Gate, Reason, Scope, Settings, State, Tally};
+use crate::cost::Cost;
+use crate::gate::{Alarm, Gate, Reason, Scope, Settings, Spent, State, Tally};
 use crate::id::Name;
 
 /// A gate as operators see it.
@@ -44,6 +45,9 @@ pub struct GateView {
     /// What a person has to mend, while it is isolated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarm: Option<Alarm>,
+    /// Of a group: what its tasks cost today, where its queue bounds that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub costs: Option<GroupCosts>,
     /// What was seen in the last 60 s.
     pub last_minute: Tally,
     /// What is set on it.
@@ -74,10 +78,42 @@ impl GateView {
             in_flight: gate.in_flight(now_ms),
             tokens_owed: gate.tokens_owed(now_ms),
             alarm: gate.alarm().cloned(),
+            costs: None,
             last_minute: gate.tally(now_ms),
             settings: gate.settings().clone(),
         }
     }
+}
+
+impl GateView {
+    /// With what was spent, where that is bounded to so much within a day now.
+    #[must_use]
+    pub fn with_costs(self, gate: &Gate, most: Option<Cost>, now_ms: i64) -> Self {
+        let Some(Spent { cost, lifted, until_ms }) = gate.spent(now_ms) else { return self };
+        let costs = Some(GroupCosts { spent_usd: cost, max_usd: most, until_ms, lifted });
+        match most.and_then(|most| gate.spent_until_ms(most, now_ms)) {
+            Some(_) => {
+                let (state, reason, until_ms) = (State::Shut, Some(Reason::Cost), Some(until_ms));
+                Self { costs, state, reason, until_ms, ..self }
+            }
+            None => Self { costs, ..self },
+        }
+    }
+}
+
+/// What the tasks of a group cost within a day (UTC).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GroupCosts {
+    /// What they cost today, in US dollars.
+    pub spent_usd: Cost,
+    /// What they may cost; missing where the queue has no bound any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_usd: Option<Cost>,
+    /// When the day is over, in ms since the Unix epoch.
+    pub until_ms: i64,
+    /// Whether a person lifted the bound until then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lifted: bool,
 }
 
 /// Every gate.
@@ -88,6 +124,9 @@ pub struct GatesReply {
     /// Those of queues that have limits, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub queues: Vec<GateView>,
+    /// The groups that cost something today, where their queues bound that, by queue and group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GateView>,
 }
 
 /// What to do with a gate.
@@ -106,7 +145,7 @@ pub enum GateAction {
     Set,
 }
 
-/// Changes the gate of a dependency or of a queue: exactly one of the two is named.
+/// Changes the gate of a dependency, of a queue or of one of its groups.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GateRequest {
@@ -116,6 +155,9 @@ pub struct GateRequest {
     /// Whose gate. It has `requests_per_minute` and `max_in_flight`, and no action but `set`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<Name>,
+    /// Of that queue: the group whose costs of today are meant, with `open` or `reset`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Name>,
     /// What to do with it.
     pub action: GateAction,
     /// With `shut`: for how long, in milliseconds, 1 to 86,400,000 (24 h).
@@ -129,7 +171,19 @@ pub struct GateRequest {
 impl GateRequest {
     /// An action on a dependency's gate that needs nothing else.
     pub const fn new(dependency: Name, action: GateAction) -> Self {
-        Self { dependency: Some(dependency), queue: None, action, for_ms: None, settings: None }
+        Self { dependency: Some(dependency), queue: None, group: None, action, for_ms: None, settings: None }
+    }
+
+    /// The same of a group.
+    pub const fn of_group(queue: Name, group: Name, action: GateAction) -> Self {
+        Self {
+            dependency: None,
+            queue: Some(queue),
+            group: Some(group),
+            action,
+            for_ms: None,
+            settings: None,
+        }
     }
 
     /// Sets a queue's limits.
@@ -137,6 +191,7 @@ impl GateRequest {
         Self {
             dependency: None,
             queue: Some(queue),
+            group: None,
             action: GateAction::Set,
             for_ms: None,
             settings: Some(settings),

@@ -71,6 +71,10 @@ pub struct QueueView {
     pub next_due_at_ms: Option<i64>,
     /// How its tasks are retried.
     pub policy: RetryPolicy,
+    /// Calls made for each task in the last 10 minutes, as far as this coordinator heard: calls, those included that agents had
+    /// made before they enqueued the task, by the tasks that were called for the first time. Missing where none was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amplification: Option<f64>,
     /// How often the policy was changed; 0: it is as it was when the queue was first named.
     #[serde(default)]
     pub version: u64,

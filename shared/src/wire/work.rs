@@ -141,8 +141,12 @@ pub enum Outcome {
         #[serde(default, skip_serializing_if = "Cost::is_zero")]
         cost_usd: Cost,
     },
-    /// Handed back untouched; no attempt is charged, and it is due again within a second.
-    Release {},
+    /// Handed back; no attempt is charged, and it is due again within a second.
+    Release {
+        /// What was paid until then, in US dollars, 0 to 10,000.
+        #[serde(default, skip_serializing_if = "Cost::is_zero")]
+        cost_usd: Cost,
+    },
 }
 
 impl Outcome {
@@ -166,15 +170,35 @@ impl Outcome {
         Self::Escalate { failure, cost_usd: Cost::default() }
     }
 
+    /// Handed back, for nothing.
+    pub fn release() -> Self {
+        Self::Release { cost_usd: Cost::default() }
+    }
+
     /// What the attempt cost.
     pub fn cost(&self) -> Cost {
         match self {
             Self::Done { cost_usd, .. }
             | Self::Retry { cost_usd, .. }
             | Self::Dead { cost_usd, .. }
-            | Self::Escalate { cost_usd, .. } => *cost_usd,
-            Self::Snooze { .. } | Self::Release {} => Cost::default(),
+            | Self::Escalate { cost_usd, .. }
+            | Self::Release { cost_usd } => *cost_usd,
+            Self::Snooze { .. } => Cost::default(),
         }
+    }
+
+    /// The same with that cost, where it may have one.
+    #[must_use]
+    pub fn costing(mut self, cost: Cost) -> Self {
+        match &mut self {
+            Self::Done { cost_usd, .. }
+            | Self::Retry { cost_usd, .. }
+            | Self::Dead { cost_usd, .. }
+            | Self::Escalate { cost_usd, .. }
+            | Self::Release { cost_usd } => *cost_usd = cost,
+            Self::Snooze { .. } => {}
+        }
+        self
     }
 }
 

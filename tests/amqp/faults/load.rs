@@ -13,7 +13,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use redrive_shared::clock::{Clock, SystemClock};
 use redrive_shared::id::TaskId;
-use redrive_shared::task::{AttemptEnd, Lease};
+use redrive_shared::task::{AttemptEnd, AttemptRecord, Lease};
 use redrive_shared::wire::{EnqueueRequest, NewTask};
 use redrive_worker::client::Client;
 use serde_json::{Value, json};
@@ -323,9 +323,14 @@ impl Figures {
             let history = &task.history;
             let after = history.windows(2).filter(|two| two[1].started_at_ms < two[0].ended_at_ms);
             figures.overlapping += after.count();
-            let ended = |run: &Run| history.iter().find(|one| one.run == run.number).map(|one| one.end);
+            let ended = |run: &Run| history.iter().find(|one| one.run == run.number);
             let runs = by_task.remove(&task.id).unwrap_or_default();
-            let back = |run: &Run| ended(run) == Some(AttemptEnd::Released);
+            // By its holder, or by the coordinator.
+            let is_back = |one: &AttemptRecord| {
+                one.end == AttemptEnd::Released
+                    || one.why.as_deref().is_some_and(|why| why.starts_with("taken back"))
+            };
+            let back = |run: &Run| ended(run).is_some_and(is_back);
             figures.handed_back += runs.iter().filter(|run| back(run)).count();
             // Who was given a lease goes by what it says, unless it was taken back unseen.
             let held: Vec<&&Run> = runs.iter().filter(|run| !back(run)).collect();

@@ -42,6 +42,18 @@ pub(super) fn read(output: &[u8]) -> Answer {
     }
 }
 
+/// What an output says that the attempt cost, where something else says how it ended: an object with `cost_usd`, alone or as
+/// the last line.
+pub(super) fn cost(output: &[u8]) -> Cost {
+    let text = String::from_utf8_lossy(output);
+    let text = text.trim();
+    let of = |text: &str| {
+        let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
+        fields.get(COST).map(|cost| beside_it(Some(cost)).unwrap_or_default())
+    };
+    of(text).or_else(|| of(text.lines().next_back()?)).unwrap_or_default()
+}
+
 /// The keys of an answer.
 const KEYS: [&str; 5] = ["result", "snooze_ms", "failure", "dead", "escalate"];
 /// What may go with one of them.
@@ -57,44 +69,47 @@ fn told(text: &str) -> Option<Outcome> {
     let speaks = |(key, value): &(&String, &&RawValue)| KEYS.contains(&key.as_str()) && value.get() != "null";
     let mut known = fields.iter().filter(speaks);
     let (key, value) = known.next()?;
+    let (cost, within) = (fields.get(COST), fields.get(IN_TRANSACTION));
+    let (paid, inside) = (beside_it::<Cost>(cost), beside_it::<bool>(within));
     let beside = |key: &&String| matches!(key.as_str(), COST | IN_TRANSACTION);
-    if fields.len() - fields.keys().filter(beside).count() > 1 {
+    let outcome = if fields.len() - fields.keys().filter(beside).count() > 1 {
         // Output that merely has a `result` among other things is a result itself.
         if key == "result" && known.next().is_none() {
             return None;
         }
         // Taking it for a result would turn a failure into a success.
         let keys: Vec<&str> = fields.keys().map(String::as_str).collect();
-        return Some(broken(format!("the handler's answer has the keys {keys:?}; it must have exactly one")));
-    }
-    let (cost, within) = (fields.get(COST), fields.get(IN_TRANSACTION));
-    // A result is a result, whatever stands beside it. Otherwise only a failure asks where the task may go on: the flag says
-    // nothing with the others, and must not turn "dead" into a retry.
-    if key == "result" && within.is_some() {
+        broken(format!("the handler's answer has the keys {keys:?}; it must have exactly one"))
+    } else if key == "result" && (within.is_some() || paid.is_err()) {
+        // A result is a result, whatever stands beside it: the work is done, and would be paid for twice. Otherwise only a
+        // failure asks where the task may go on: the flag says nothing with the others, and must not turn "dead" into a retry.
         return None;
-    }
-    if cost.is_some_and(|cost| !matches!(cost.get(), "0" | "0.0" | "null")) && key == "snooze_ms" {
-        return Some(broken(format!("{COST:?} does not go with the handler's {key:?}")));
-    }
-    let (cost_usd, in_transaction) = match (beside_it::<Cost>(cost), beside_it::<bool>(within)) {
-        (Ok(cost_usd), Ok(in_transaction)) => (cost_usd, in_transaction),
-        // The work is done, and would be paid for twice.
-        _ if key == "result" => return None,
-        (Err(error), _) => return Some(unreadable(COST, &error)),
-        (_, Err(error)) => return Some(unreadable(IN_TRANSACTION, &error)),
+    } else if cost.is_some_and(|cost| !matches!(cost.get(), "0" | "0.0" | "null")) && key == "snooze_ms" {
+        broken(format!("{COST:?} does not go with the handler's {key:?}"))
+    } else if let Err(error) = &paid {
+        unreadable(COST, error)
+    } else if let Err(error) = &inside {
+        unreadable(IN_TRANSACTION, error)
+    } else {
+        ended(key, value).unwrap_or_else(|error| unreadable(key, &error))
     };
-    let outcome = match key.as_str() {
-        "result" => Ok(Outcome::Done { result: Some((*value).to_owned()), cost_usd }),
-        "snooze_ms" => serde_json::from_str(value.get()).map(|delay_ms| Outcome::Snooze { delay_ms }),
-        "failure" => signal(value).map(|failure| Outcome::Retry { failure, in_transaction, cost_usd }),
-        "dead" => signal(value).map(|failure| Outcome::Dead { failure, cost_usd }),
-        "escalate" => signal(value).map(|failure| Outcome::Escalate { failure, cost_usd }),
-        _ => return None,
-    };
-    Some(match outcome.unwrap_or_else(|error| unreadable(key, &error)) {
-        // What was paid, and a transaction that is under way, are so however badly the failure was told.
-        Outcome::Retry { failure, .. } => Outcome::Retry { failure, in_transaction, cost_usd },
+    // What was paid, and a transaction that is under way, are so however badly the rest was told.
+    Some(match outcome.costing(paid.unwrap_or_default()) {
+        Outcome::Retry { failure, cost_usd, .. } => {
+            Outcome::Retry { failure, in_transaction: inside.unwrap_or_default(), cost_usd }
+        }
         outcome => outcome,
+    })
+}
+
+/// What one of the keys says.
+fn ended(key: &str, value: &RawValue) -> serde_json::Result<Outcome> {
+    Ok(match key {
+        "snooze_ms" => Outcome::Snooze { delay_ms: serde_json::from_str(value.get())? },
+        "failure" => Outcome::retry(signal(value)?),
+        "dead" => Outcome::dead(signal(value)?),
+        "escalate" => Outcome::escalate(signal(value)?),
+        _ => Outcome::done(Some(value.to_owned())),
     })
 }
 
@@ -228,9 +243,31 @@ mod tests {
             assert!(matches!(outcome(&text), Outcome::Dead { .. }), "{text}");
         }
         assert!(matches!(outcome(r#"{"snooze_ms": 5, "cost_usd": 0}"#), Outcome::Snooze { .. }));
+        for odd in [
+            r#"{"failure": {}, "cost_usd": 3, "usage": 7}"#,
+            r#"{"failure": {}, "cost_usd": 3, "in_transaction": 1}"#,
+            r#"{"dead": 7, "cost_usd": 3}"#,
+            r#"{"snooze_ms": 5, "cost_usd": 3}"#,
+        ] {
+            assert_eq!(outcome(odd).cost(), Cost::from_micros(3_000_000), "it was paid: {odd}");
+        }
         let torn = outcome(r#"{"failure": {"htp_status": 500}, "in_transaction": true, "cost_usd": 3}"#);
         let Outcome::Retry { in_transaction: true, cost_usd, .. } = torn else { panic!("{torn:?}") };
         assert_eq!(cost_usd, Cost::from_micros(3_000_000));
+    }
+
+    #[test]
+    fn a_cost_may_stand_alone_where_something_else_says_how_it_ended() {
+        for (output, micros) in [
+            (r#"{"cost_usd": 0.5}"#, 500_000),
+            ("calling…\n{\"cost_usd\": 0.5, \"tokens\": 7}\n", 500_000),
+            (r#"{"result": 1, "cost_usd": 0.5}"#, 500_000),
+            (r#"{"cost_usd": "much"}"#, 0),
+            ("0.5", 0),
+            ("", 0),
+        ] {
+            assert_eq!(cost(output.as_bytes()).micros(), micros, "{output}");
+        }
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Handler for HttpHandler {
                 )),
                 ..FailureSignal::default()
             }),
-            CancelReason::LeaseLost | CancelReason::Cancelled | CancelReason::Draining => Outcome::Release {},
+            CancelReason::LeaseLost | CancelReason::Cancelled | CancelReason::Draining => Outcome::release(),
         }
     }
 }
@@ -153,7 +153,9 @@ async fn read(mut response: Response) -> Outcome {
                 )),
             )
         }),
-        Body::Complete(bytes) | Body::TooLarge(bytes) => retry(seen(&bytes, None)),
+        Body::Complete(bytes) | Body::TooLarge(bytes) => {
+            retry(seen(&bytes, None)).costing(answer::cost(&bytes))
+        }
     }
 }
 
@@ -163,7 +165,7 @@ fn complete(bytes: &[u8], status: u16) -> Outcome {
         Answer::Told(outcome) => outcome,
         Answer::Plain(None) => Outcome::done(None),
         Answer::Plain(Some(result)) => match answer::hidden_failure(&result, status, SystemClock.now_ms()) {
-            Some(failure) => retry(failure),
+            Some(failure) => retry(failure).costing(answer::cost(bytes)),
             None => Outcome::done(Some(result)),
         },
     }

@@ -294,7 +294,7 @@ fn hand_back(worker: &Worker, task: Admitted, settlements: &UnboundedSender<Item
 
 fn release(worker: &Worker, lease: &Lease, key: Option<Key>, settlements: &UnboundedSender<Item>) {
     let LeaseRef { id, epoch, nonce } = lease_ref(lease);
-    let settlement = Settlement { id, epoch, nonce, outcome: Outcome::Release {} };
+    let settlement = Settlement { id, epoch, nonce, outcome: Outcome::release() };
     worker.settle(settlements, Item::new(key, settlement));
 }
 

@@ -131,7 +131,8 @@ fn resolve(stopped: Option<CancelReason>, returned: Option<Outcome>) -> Option<O
                 Outcome::Retry { failure: FailureSignal { class, ..failure }, in_transaction, cost_usd }
             }
             // Handing it back would repeat the time-out for ever, at no charge.
-            Some(Outcome::Release {}) | None => Outcome::retry(timed_out()),
+            Some(Outcome::Release { cost_usd }) => Outcome::retry(timed_out()).costing(cost_usd),
+            None => Outcome::retry(timed_out()),
             Some(
                 outcome @ (Outcome::Done { .. }
                 | Outcome::Snooze { .. }
@@ -140,8 +141,11 @@ fn resolve(stopped: Option<CancelReason>, returned: Option<Outcome>) -> Option<O
             ) => outcome,
         }),
         Some(CancelReason::Draining) => Some(match returned {
-            // It failed because it was stopped: no attempt is charged for that.
-            Some(Outcome::Retry { .. } | Outcome::Release {}) | None => Outcome::Release {},
+            // It failed because it was stopped: no attempt is charged for that, and what was paid is paid.
+            Some(Outcome::Retry { cost_usd, .. } | Outcome::Release { cost_usd }) => {
+                Outcome::Release { cost_usd }
+            }
+            None => Outcome::release(),
             Some(
                 outcome @ (Outcome::Done { .. }
                 | Outcome::Snooze { .. }
@@ -178,7 +182,7 @@ fn for_breaker(
             let class = classify(failure, dependency, now_ms).class;
             breaker::Outcome::Failure { class, duration_ms }
         }
-        Some(Outcome::Snooze { .. } | Outcome::Release {}) | None => breaker::Outcome::Ignored,
+        Some(Outcome::Snooze { .. } | Outcome::Release { .. }) | None => breaker::Outcome::Ignored,
     }
 }
 
@@ -193,6 +197,8 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use redrive_shared::cost::Cost;
+
     use super::*;
 
     fn failed() -> Option<Outcome> {
@@ -214,7 +220,20 @@ mod tests {
         assert_eq!(label(resolve(Some(CancelReason::Draining), failed())), "release");
         assert_eq!(label(resolve(Some(CancelReason::Draining), None)), "release");
         assert_eq!(label(resolve(Some(CancelReason::Timeout), done())), "done");
-        assert_eq!(label(resolve(Some(CancelReason::Timeout), Some(Outcome::Release {}))), "retry");
+        assert_eq!(label(resolve(Some(CancelReason::Timeout), Some(Outcome::release()))), "retry");
+    }
+
+    #[test]
+    fn what_was_paid_counts_however_a_stopped_attempt_ends() {
+        let paid = Cost::from_micros(250_000);
+        let costs =
+            |reason, returned: Outcome| resolve(Some(reason), Some(returned.costing(paid))).unwrap().cost();
+        let failed = || Outcome::retry(FailureSignal::default());
+        for reason in [CancelReason::Draining, CancelReason::Timeout] {
+            for returned in [Outcome::done(None), failed(), Outcome::release()] {
+                assert_eq!(costs(reason, returned), paid, "{reason:?}");
+            }
+        }
     }
 
     #[test]
@@ -231,7 +250,7 @@ mod tests {
         }
         // Put off, handed back, called off, or lost: nothing was learnt.
         assert_eq!(told(Some(Outcome::Snooze { delay_ms: 1 })), breaker::Outcome::Ignored);
-        assert_eq!(told(Some(Outcome::Release {})), breaker::Outcome::Ignored);
+        assert_eq!(told(Some(Outcome::release())), breaker::Outcome::Ignored);
         assert_eq!(told(resolve(Some(CancelReason::LeaseLost), failed())), breaker::Outcome::Ignored);
         assert_eq!(told(resolve(Some(CancelReason::Cancelled), failed())), breaker::Outcome::Ignored);
         assert_eq!(told(resolve(Some(CancelReason::Draining), failed())), breaker::Outcome::Ignored);

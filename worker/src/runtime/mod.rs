@@ -106,7 +106,7 @@ impl Tally {
             Outcome::Snooze { .. } => &self.snoozed,
             Outcome::Dead { .. } => &self.dead,
             Outcome::Escalate { .. } => &self.escalated,
-            Outcome::Release {} => &self.released,
+            Outcome::Release { .. } => &self.released,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }

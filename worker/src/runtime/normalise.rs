@@ -36,7 +36,7 @@ pub(super) fn normalise(outcome: Outcome) -> Outcome {
             Outcome::Escalate { failure: bounded(failure), cost_usd: cost_usd.min(Cost::MAX) }
         }
         Outcome::Snooze { delay_ms } => Outcome::Snooze { delay_ms: delay_ms.min(DELAY_MAX_MS) },
-        Outcome::Release {} => Outcome::Release {},
+        Outcome::Release { cost_usd } => Outcome::Release { cost_usd: cost_usd.min(Cost::MAX) },
     }
 }
 

@@ -209,6 +209,7 @@ mod tests {
             counts: <_>::default(),
             next_due_at_ms: None,
             policy,
+            amplification: None,
             version: 7,
             unread: Vec::new(),
         };

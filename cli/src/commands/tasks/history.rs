@@ -2,9 +2,10 @@
 
 use std::io;
 
+use redrive_shared::charges::{Charge, ChargeKind};
 use redrive_shared::cost::Cost;
 use redrive_shared::id::Name;
-use redrive_shared::task::{AttemptEnd, AttemptRecord, FailureRecord, Ledger, TaskState, TaskView};
+use redrive_shared::task::{AttemptEnd, AttemptRecord, FailureRecord, TaskState, TaskView};
 
 use crate::context::Context;
 use crate::output::{Output, duration, excerpt, from_now, moment, printable};
@@ -56,14 +57,35 @@ fn facts(task: &TaskView, now_ms: i64) -> Vec<(&'static str, String)> {
         Some(("enqueued", when(task.enqueued_at_ms))),
         runs_next,
         Some(("deadline", when(task.deadline_at_ms))),
-        Some(("attempts", ledger(&task.ledger, task.max_attempts, task.runs))),
+        Some(("attempts", ledger(task))),
         task.retry.as_ref().map(|own| ("backoff", crate::queue_file::strategy_line(own))),
+    ];
+    let rows = rows.into_iter().flatten().chain(task.charges.iter().filter_map(|one| charge(one, now_ms)));
+    let more = [
         task.last_failure.as_ref().map(|failure| ("failure", failure_line(failure))),
         (!labels.is_empty()).then(|| ("labels", printable(&labels.join(" ")))),
         task.payload.as_deref().map(|payload| ("payload", json(payload))),
         task.result.as_deref().map(|result| ("result", json(result))),
     ];
-    rows.into_iter().flatten().collect()
+    rows.chain(more.into_iter().flatten()).collect()
+}
+
+/// One kind of charge with its bound and its last reason; failures have a line of their own.
+fn charge(charge: &Charge, now_ms: i64) -> Option<(&'static str, String)> {
+    let name = match charge.kind {
+        ChargeKind::Failed => return None,
+        ChargeKind::Lost => "lost",
+        ChargeKind::Undelivered => "no start",
+        ChargeKind::Deferred => "put off",
+        ChargeKind::Released => "given back",
+        ChargeKind::LockWaits => "lock waits",
+    };
+    let most = charge.most.map_or_else(|| ", no bound".to_owned(), |most| format!(" of {most}"));
+    let last = charge.last_at_ms.map_or_else(String::new, |at_ms| {
+        let why = charge.last_why.as_deref().unwrap_or("no reason was told");
+        format!(", last {}: {}", from_now(at_ms, now_ms), excerpt(why, MESSAGE_SHOWN_CHARS))
+    });
+    (charge.count > 0).then(|| (name, format!("{}{most}{last}", charge.count)))
 }
 
 fn dependency(name: &Name, primary: Option<&Name>, route: u32) -> String {
@@ -71,20 +93,14 @@ fn dependency(name: &Name, primary: Option<&Name>, route: u32) -> String {
         .map_or_else(|| name.to_string(), |primary| format!("{name}, route {route}, in place of {primary}"))
 }
 
-/// Only the counters that are not zero.
-fn ledger(ledger: &Ledger, max_attempts: u32, runs: u32) -> String {
-    let mut parts = vec![format!("{} of {max_attempts} failed", ledger.failed)];
-    let others = [
-        (ledger.lost, "lost"),
-        (ledger.undelivered, "undelivered"),
-        (ledger.deferred, "put off"),
-        (ledger.released, "handed back"),
-        (ledger.lock_waits, "lock waits"),
-    ];
-    parts
-        .extend(others.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")));
-    if !ledger.cost_usd.is_zero() {
-        parts.push(dollars(ledger.cost_usd));
+/// What counts against attempts, money and runs; the other kinds have a line each, where they are not zero.
+fn ledger(task: &TaskView) -> String {
+    let (ledger, runs) = (&task.ledger, task.runs);
+    let mut parts = vec![format!("{} of {} failed", ledger.failed, task.max_attempts)];
+    match task.max_cost_usd {
+        Some(most) => parts.push(format!("{} of {}", dollars(ledger.cost_usd), dollars(most))),
+        None if ledger.cost_usd.is_zero() => {}
+        None => parts.push(dollars(ledger.cost_usd)),
     }
     parts.push(format!("{runs} {}", if runs == 1 { "run" } else { "runs" }));
     parts.join(", ")
@@ -152,12 +168,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_that_are_zero_are_not_shown() {
-        let none = Ledger { failed: 2, ..Ledger::default() };
-        assert_eq!(ledger(&none, 5, 1), "2 of 5 failed, 1 run");
-        let cost_usd = Cost::from_micros(1_250_000);
-        let some = Ledger { lost: 1, released: 3, lock_waits: 2, cost_usd, ..none };
-        assert_eq!(ledger(&some, 5, 6), "2 of 5 failed, 1 lost, 3 handed back, 2 lock waits, $1.25, 6 runs");
+    fn charges_that_are_zero_are_not_shown_and_others_with_bound_and_reason() {
+        let view = |more: serde_json::Value| -> TaskView {
+            let mut task = serde_json::json!({
+                "id": "t", "state": "scheduled", "queue": "q", "task_type": "q", "priority": "normal",
+                "enqueued_at_ms": 0, "due_at_ms": 0, "deadline_at_ms": 0, "epoch": 1, "runs": 1, "max_attempts": 5,
+                "ledger": {"failed": 2, "lost": 0, "undelivered": 0, "deferred": 0, "released": 0},
+            });
+            task.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            serde_json::from_value(task).unwrap()
+        };
+        assert_eq!(ledger(&view(serde_json::json!({}))), "2 of 5 failed, 1 run");
+        let spent = serde_json::json!({"failed": 0, "lost": 0, "undelivered": 0, "deferred": 0, "released": 0, "cost_usd": 1.25});
+        assert_eq!(
+            ledger(&view(serde_json::json!({"ledger": spent, "runs": 6}))),
+            "0 of 5 failed, $1.25, 6 runs"
+        );
+        assert_eq!(ledger(&view(serde_json::json!({"max_cost_usd": 2}))), "2 of 5 failed, $0 of $2, 1 run");
+        let one = |kind, count, most, last: Option<&str>| Charge {
+            kind,
+            count,
+            most,
+            last_at_ms: last.map(|_| 0),
+            last_why: last.map(str::to_owned),
+        };
+        assert_eq!(charge(&one(ChargeKind::Lost, 0, Some(3), None), 0), None);
+        let (name, text) =
+            charge(&one(ChargeKind::LockWaits, 2, Some(20), Some("lock_timeout: busy")), 0).unwrap();
+        assert_eq!(name, "lock waits");
+        assert!(text.starts_with("2 of 20, last ") && text.ends_with(": lock_timeout: busy"), "{text}");
+        let (_, text) = charge(&one(ChargeKind::Undelivered, 7, None, None), 0).unwrap();
+        assert_eq!(text, "7, no bound");
     }
 
     #[test]

@@ -31,6 +31,7 @@ fn task(id: &str, state: TaskState, failed: u32, class: FailureClass) -> TaskVie
         max_attempts: 5,
         ledger: Ledger { failed, ..Ledger::default() },
         retry: None,
+        charges: Vec::new(),
         max_cost_usd: None,
         tokens: None,
         why: None,

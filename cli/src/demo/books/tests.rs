@@ -53,6 +53,7 @@ fn task(id: &str, state: TaskState, history: Vec<AttemptRecord>) -> TaskView {
         max_attempts: 5,
         ledger: Ledger { failed: u32::try_from(failures).unwrap(), ..Ledger::default() },
         retry: None,
+        charges: Vec::new(),
         max_cost_usd: None,
         tokens: None,
         why: None,

@@ -189,7 +189,7 @@ impl Inner {
             Ok(verdict) => verdict,
             Err(refused) => return Ok(Err(refusal(refused, before.due_ms))),
         };
-        let (state, due_ms, retried) = (task.record.state, task.record.due_ms, before.ledger.was_tried());
+        let (state, due_ms, retried) = (task.record.state, task.record.due_ms, before.was_called());
         let result = match &item.ending {
             Ending::Done(Some(result)) => Some(result.get().as_bytes()),
             _ => None,
@@ -198,11 +198,15 @@ impl Inner {
         // What was handed off is nobody's lease any more.
         let guard = (before.state != TaskState::Leased).then(|| task.whole_header());
         let holder = agent.clone();
+        let group = task
+            .meta
+            .group_name()
+            .map_err(|error| StoreError::Corrupt(format!("task {}: {error}", item.id)))?;
         let decided = Decided { guard, before, verdict, failure, agent, note: None, result, now_ms };
         let body = value.as_deref().and_then(|value| body_of(value).ok());
         let change = self.change(&item.id, &mut task, body, decided).await?;
         let (queue, dependency) = (change.queue.clone(), change.dependency.clone());
-        let applied = Settled::Applied { state, due_ms, queue, dependency, agent: holder, retried };
+        let applied = Settled::Applied { state, due_ms, queue, dependency, group, agent: holder, retried };
         Ok(Ok((change, applied)))
     }
 

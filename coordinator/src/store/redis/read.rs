@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use redis::{Value, cmd};
+use redrive_shared::charges::charges;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::limits::{BODY_MAX_BYTES, HISTORY_MAX_ENTRIES, PAGE_SCAN_MAX_ROWS};
 use redrive_shared::task::{AttemptRecord, StateCounts, TaskState, TaskView};
@@ -64,6 +65,8 @@ impl Inner {
         let own = view.primary.as_ref().or(view.dependency.as_ref());
         let at = |line: AttemptRecord| AttemptRecord { dependency: line.dependency.or(own.cloned()), ..line };
         view.history = history.into_iter().rev().map(at).collect();
+        let policy = self.books.get().policy(&view.queue);
+        view.charges = charges(&view.ledger, &view.history, &policy, view.max_attempts);
         Ok(Some(view))
     }
 
@@ -94,6 +97,7 @@ impl Inner {
             max_attempts: policy.attempts_allowed(record.max_attempts),
             ledger: record.ledger,
             retry: record.strategy.as_deref().cloned(),
+            charges: Vec::new(),
             max_cost_usd: record.max_cost,
             tokens: task.meta.tokens,
             why,
@@ -276,6 +280,7 @@ impl Inner {
                     counts: counts.get(name.as_str()).copied().unwrap_or_default(),
                     next_due_at_ms: due.get(name.as_str()).copied(),
                     policy: (*queue.policy).clone(),
+                    amplification: None,
                     version: queue.version,
                     unread: queue.unread.clone(),
                 })

@@ -183,7 +183,7 @@ impl Inner {
                 continue;
             };
             let (state, started, due_ms) = (after.record.state, before.started, after.record.due_ms);
-            let retried = before.ledger.was_tried();
+            let retried = before.was_called();
             // Where it waits again, its deadline counts again.
             let deadline_ms = after.record.deadline_ms.saturating_add(1);
             let decided =

@@ -34,7 +34,7 @@ use super::bytes::{number, time_bytes};
 use super::history::newest;
 use super::keys::{agent_of, boot_of};
 use crate::store::format::{
-    class_counts, class_counts_from, priority_from, state_from, state_number, strategy_from,
+    called_from, class_counts, class_counts_from, priority_from, state_from, state_number, strategy_from,
 };
 
 /// The version that this release writes, and the only one that it reads.
@@ -47,7 +47,7 @@ pub const STORED: [(&str, &str); 6] = [
     ("header", "50 bytes: version, state, epoch, nonce, runs, due, deadline, lengths, ordinal"),
     (
         "record",
-        "ledger, failures by class, last delay, most attempts, deadline or expiry, entries of history, lane of retries, route, cost, whether in a \
+        "ledger, failures by class, whether it was called, last delay, most attempts, deadline or expiry, entries of history, lane of retries, route, cost, whether in a \
          transaction",
     ),
     (
@@ -249,7 +249,7 @@ impl Meta {
             queue: name(&self.queue)?,
             priority: priority_from(rank).ok_or(Unreadable::Field("priority"))?,
             dependency: self.primary()?,
-            group: self.group.as_deref().map(name).transpose()?,
+            group: self.group_name()?,
             retry,
         })
     }
@@ -263,6 +263,11 @@ impl Meta {
     /// The upstream that it was enqueued with.
     pub fn primary(&self) -> Result<Option<Name>, Unreadable> {
         self.dependency.as_deref().map(name).transpose()
+    }
+
+    /// Its group.
+    pub fn group_name(&self) -> Result<Option<Name>, Unreadable> {
+        self.group.as_deref().map(name).transpose()
     }
 
     /// The name of its queue.
@@ -330,6 +335,7 @@ impl Task {
                 cost_usd: Cost::from_micros(stored.cost_micros),
             },
             class_failures,
+            called: called_from(&stored.class_failures),
             previous_delay_ms: stored.previous_delay_ms,
             max_attempts: stored.max_attempts,
             strategy: meta.strategy.as_deref().and_then(strategy_from),
@@ -396,7 +402,7 @@ impl Task {
             undelivered: self.record.ledger.undelivered,
             deferred: self.record.ledger.deferred,
             released: self.record.ledger.released,
-            class_failures: class_counts(&self.record.class_failures),
+            class_failures: class_counts(&self.record.class_failures, self.record.called),
             previous_delay_ms: self.record.previous_delay_ms,
             max_attempts: self.record.max_attempts,
             expires_ms: self.record.expires_ms,

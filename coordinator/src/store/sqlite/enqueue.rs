@@ -96,7 +96,7 @@ fn insert_row(tx: &Tx<'_>, task: &Hot, entries: i64) -> rusqlite::Result<()> {
         record.ledger.undelivered,
         record.ledger.deferred,
         record.ledger.released,
-        class_counts(&record.class_failures),
+        class_counts(record),
         record.previous_delay_ms.map(u64::cast_signed),
         record.max_attempts,
         record.deadline_ms,

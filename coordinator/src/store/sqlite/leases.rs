@@ -50,7 +50,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, mut batch: Vec<Settle>) -> rusqlite::Resul
 
 fn settle_one(tx: &mut Tx<'_>, item: &mut Settle) -> rusqlite::Result<Settled> {
     let Some(mut task) = tx.load(&item.id)? else { return Ok(Settled::Unknown) };
-    let Lane { queue, dependency, .. } = tx.lane(task.lane)?.clone();
+    let Lane { queue, dependency, group, .. } = tx.lane(task.lane)?.clone();
     if let Some(dependency) = &dependency {
         item.ending.at_dependency(dependency);
     }
@@ -75,7 +75,15 @@ fn settle_one(tx: &mut Tx<'_>, item: &mut Settle) -> rusqlite::Result<Settled> {
                 task.agent.as_deref().map(Name::new).transpose().map_err(|error| corrupt(22, error))?;
             tx.save(&mut task, &before)?;
             let (state, due_ms) = (task.record.state, task.record.due_ms);
-            Ok(Settled::Applied { state, due_ms, queue, dependency, agent, retried: before.was_tried })
+            Ok(Settled::Applied {
+                state,
+                due_ms,
+                queue,
+                dependency,
+                group,
+                agent,
+                retried: before.was_called,
+            })
         }
         Err(Refused::Repeated(state)) => Ok(Settled::Repeated { state, due_ms: task.record.due_ms }),
         Err(Refused::Stale(state) | Refused::WrongState(state)) => Ok(Settled::Stale(state)),
@@ -140,7 +148,7 @@ fn lose(tx: &mut Tx<'_>, mut task: Hot) -> rusqlite::Result<Reaped> {
         agent: holder.and_then(|agent| Name::new(agent).ok()),
         boot_id,
         started,
-        retried: before.was_tried,
+        retried: before.was_called,
         state: task.record.state,
         due_ms: task.record.due_ms,
     })

@@ -1,5 +1,6 @@
 //! What is only looked at: views, lists, queues, agents. Each reads one snapshot, briefly, on a connection of its own.
 
+use redrive_shared::charges::charges;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::limits::{BODY_MAX_BYTES, PAGE_SCAN_MAX_ROWS};
 use redrive_shared::task::{AttemptRecord, StateCounts, TaskState, TaskView};
@@ -24,19 +25,24 @@ pub(super) enum Detail {
 
 pub(super) fn view(connection: &Connection, id: &str, detail: Detail) -> rusqlite::Result<Option<TaskView>> {
     let mut statement = connection.prepare_cached(include_str!("sql/view_task.sql"))?;
-    let found = statement.query_row([id], |row| Ok((row.get::<_, i64>(0)?, task_view(row)?))).optional()?;
-    let Some((seq, mut task)) = found else { return Ok(None) };
+    let found = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, task_view(row)?, policy(row, BODY + 4)?.policy));
+    let Some((seq, mut task, policy)) = statement.query_row([id], found).optional()? else {
+        return Ok(None);
+    };
     match detail {
         Detail::Whole => {
-            task.history = history(connection, seq, task.primary.as_ref().or(task.dependency.as_ref()))?
+            task.history = history(connection, seq, task.primary.as_ref().or(task.dependency.as_ref()))?;
+            task.charges = charges(&task.ledger, &task.history, &policy, task.max_attempts);
         }
         Detail::Line => task.payload = None,
     }
     Ok(Some(task))
 }
 
+/// Where a body's columns begin.
+const BODY: usize = HOT_COLUMNS;
+
 fn task_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
-    const BODY: usize = HOT_COLUMNS;
     let task = hot(row)?;
     let policy = policy(row, BODY + 4)?.policy;
     let leased = task.record.state == TaskState::Leased;
@@ -61,6 +67,7 @@ fn task_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
         max_attempts: policy.attempts_allowed(task.record.max_attempts),
         ledger: task.record.ledger,
         retry: task.record.strategy.map(|strategy| *strategy),
+        charges: Vec::new(),
         max_cost_usd: task.record.max_cost,
         tokens: row.get(BODY + 11)?,
         why: row.get(BODY + 10)?,
@@ -180,6 +187,7 @@ pub(super) fn queues(connection: &Connection) -> rusqlite::Result<Vec<QueueView>
             counts: states,
             next_due_at_ms: next.query_row([number], |row| row.get(0))?,
             policy,
+            amplification: None,
             version: version.query_row([number], |row| row.get::<_, i64>(0))?.unsigned_abs(),
             unread,
         })

@@ -3,7 +3,7 @@
 use redrive_shared::cost::Cost;
 use redrive_shared::failure::FailureClass;
 use redrive_shared::id::Name;
-use redrive_shared::lifecycle::{ClassCounts, Record};
+use redrive_shared::lifecycle::Record;
 use redrive_shared::task::{AttemptEnd, Ledger, Nonce, Priority, TaskState};
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError};
@@ -31,7 +31,8 @@ pub(super) struct Hot {
 pub(super) const HOT_COLUMNS: usize = 32;
 
 pub(super) fn hot(row: &Row<'_>) -> rusqlite::Result<Hot> {
-    let class_failures = format::class_counts_from(row.get_ref(15)?.as_blob_or_null()?.unwrap_or_default());
+    let counted = row.get_ref(15)?.as_blob_or_null()?.unwrap_or_default();
+    let (class_failures, called) = (format::class_counts_from(counted), format::called_from(counted));
     let failed = row.get(10)?;
     let record = Record {
         state: state_from(row.get(2)?)?,
@@ -52,6 +53,7 @@ pub(super) fn hot(row: &Row<'_>) -> rusqlite::Result<Hot> {
             cost_usd: cost(row.get(28)?),
         },
         class_failures,
+        called,
         previous_delay_ms: row.get::<_, Option<i64>>(16)?.map(i64::cast_unsigned),
         max_attempts: row.get(17)?,
         strategy: row.get_ref(31)?.as_str_or_null()?.and_then(format::strategy_from),
@@ -106,8 +108,8 @@ pub(super) fn priority_from(rank: i64) -> rusqlite::Result<Priority> {
 }
 
 /// The counts of failures by class; `None` when nothing was counted.
-pub(super) fn class_counts(counts: &ClassCounts) -> Option<Vec<u8>> {
-    (!counts.is_empty()).then(|| format::class_counts(counts))
+pub(super) fn class_counts(record: &Record) -> Option<Vec<u8>> {
+    Some(format::class_counts(&record.class_failures, record.called)).filter(|counts| !counts.is_empty())
 }
 
 pub(super) const fn ending_name(end: AttemptEnd) -> &'static str {

@@ -128,7 +128,7 @@ impl<'a> Tx<'a> {
             record.ledger.undelivered,
             record.ledger.deferred,
             record.ledger.released,
-            class_counts(&record.class_failures),
+            class_counts(record),
             record.previous_delay_ms.map(u64::cast_signed),
             record.max_attempts,
             record.deadline_ms,
@@ -351,15 +351,14 @@ pub(super) struct Before {
     leased_at_ms: i64,
     route: u32,
     cost: Cost,
-    /// Whether it had failed or been lost.
-    pub was_tried: bool,
+    pub was_called: bool,
 }
 
 impl Before {
     pub fn of(record: &Record) -> Self {
         let Record { state, due_ms, leased_at_ms, route, ref ledger, .. } = *record;
-        let (cost, was_tried) = (ledger.cost_usd, ledger.was_tried());
-        Self { state, due_ms, leased_at_ms, route, cost, was_tried }
+        let (cost, was_called) = (ledger.cost_usd, record.was_called());
+        Self { state, due_ms, leased_at_ms, route, cost, was_called }
     }
 
     /// When the attempt that ends now began: a lease's start, or now where nobody held one.

@@ -67,3 +67,64 @@ fn a_failure_that_leaves_a_task_at_its_cost_asks_a_person_and_success_does_not()
     let unretryable = FailureRecord { retryable: false, ..failure(FailureClass::InvalidRequest) };
     assert_eq!(spend(&mut record, Ended::Failed(&unretryable), 6).state, TaskState::Dead);
 }
+
+#[test]
+fn what_the_coordinator_takes_back_is_undelivered_and_has_no_bound() {
+    let policy = RetryPolicy { max_releases: Some(2), ..policy() };
+    let mut record = enqueued(&start());
+    for times in 1..=50 {
+        let verdict = again(&mut record, Ended::Undelivered, &policy);
+        assert_eq!((verdict.state, verdict.end), (TaskState::Scheduled, AttemptEnd::Undelivered));
+        assert!(verdict.delay_ms.is_some_and(|delay_ms| delay_ms <= 1_000));
+        assert_eq!((record.ledger.undelivered, record.ledger.released), (times, 0));
+    }
+    assert_eq!(again(&mut record, Ended::Released, &policy).state, TaskState::Scheduled);
+    assert!(!record.was_called());
+}
+
+#[test]
+fn what_is_put_off_or_handed_back_and_was_paid_for_counts_against_the_cost() {
+    let dollar = Cost::from_micros(1_000_000);
+    for ended in [Ended::Snoozed { delay_ms: 5 }, Ended::Released] {
+        let mut record = enqueued(&Start { max_cost: Some(dollar), ..start() });
+        let again = |record: &mut Record, cost| {
+            let due_ms = record.due_ms;
+            let fence = claim_at(record, 1, due_ms * 1_000);
+            record.settle(fence, Attempt { cost, ..ended.into() }, &policy(), due_ms, &mut rng()).unwrap()
+        };
+        assert_eq!(again(&mut record, Cost::default()).state, TaskState::Scheduled);
+        let verdict = again(&mut record, dollar);
+        assert_eq!((verdict.state, record.ledger.cost_usd), (TaskState::Escalated, dollar));
+        assert!(verdict.why.contains("cost"), "{}", verdict.why);
+        record.retry_now(&policy(), NOW_US).unwrap();
+        assert_eq!(again(&mut record, Cost::default()).state, TaskState::Scheduled, "it cost nothing more");
+    }
+}
+
+#[test]
+fn a_call_is_remembered_whatever_becomes_of_the_ledger() {
+    let (waited, seen) = (failure(FailureClass::LockTimeout), failure(FailureClass::ServerError));
+    let came = |attempts_made, failure| enqueued(&Start { attempts_made, failure, ..start() }).was_called();
+    assert!(!came(0, None) && came(1, None) && came(1, Some(&seen)));
+    assert!(came(0, Some(&seen)), "it is one of them, however they were counted");
+    assert!(!came(0, Some(&waited)) && !came(1, Some(&waited)), "no lock, no call");
+    assert!(came(2, Some(&waited)));
+    let mut record = enqueued(&start());
+    for none in [Ended::Snoozed { delay_ms: 5 }, Ended::Released, Ended::Undelivered, Ended::Failed(&waited)]
+    {
+        again(&mut record, none, &policy());
+        assert!(!record.was_called(), "{none:?}");
+    }
+    again(&mut record, Ended::FailedForGood(&seen), &policy());
+    record.retry_now(&policy(), NOW_US).unwrap();
+    assert!(
+        record.was_called() && !record.ledger.was_tried(),
+        "a person's retry forgives, and was called all the same"
+    );
+    let mut lost = enqueued(&start());
+    let fence = claim_at(&mut lost, 1, NOW_US);
+    lost.clone().lose(&policy(), NOW_US, &mut rng()).unwrap();
+    lost.extend(fence, LEASE_MS, NOW_MS).unwrap();
+    lost.lose(&policy(), NOW_US, &mut rng()).unwrap();
+    assert!(lost.called);
+}

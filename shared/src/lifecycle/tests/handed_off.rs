@@ -3,7 +3,7 @@
 use super::*;
 
 /// Every ending but the one that handed it off.
-fn endings(seen: &FailureRecord) -> [Ended<'_>; 6] {
+fn endings(seen: &FailureRecord) -> [Ended<'_>; 7] {
     [
         Ended::Done,
         Ended::Failed(seen),
@@ -11,6 +11,7 @@ fn endings(seen: &FailureRecord) -> [Ended<'_>; 6] {
         Ended::NeedsPerson(seen),
         Ended::Snoozed { delay_ms: 77 },
         Ended::Released,
+        Ended::Undelivered,
     ]
 }
 

@@ -26,6 +26,7 @@ enum Event {
     NeedsPerson(Holder),
     Snoozed(Holder),
     Released(Holder),
+    Undelivered(Holder),
     HandedOff(Holder),
     Lose,
     Cancel,
@@ -54,6 +55,7 @@ fn events() -> impl proptest::strategy::Strategy<Value = Event> {
         1 => holders().prop_map(Event::NeedsPerson),
         1 => holders().prop_map(Event::Snoozed),
         1 => holders().prop_map(Event::Released),
+        1 => holders().prop_map(Event::Undelivered),
         2 => holders().prop_map(Event::HandedOff),
         3 => Just(Event::Lose),
         1 => Just(Event::Cancel),
@@ -128,6 +130,7 @@ impl History {
             Event::NeedsPerson(holder) => self.settle(holder, Ended::NeedsPerson(&server_error)),
             Event::Snoozed(holder) => self.settle(holder, Ended::Snoozed { delay_ms: 5_000 }),
             Event::Released(holder) => self.settle(holder, Ended::Released),
+            Event::Undelivered(holder) => self.settle(holder, Ended::Undelivered),
             Event::HandedOff(holder) => self.settle(holder, Ended::HandedOff),
         }
     }
@@ -200,6 +203,7 @@ fn check_charges(event: Event, before: Ledger, after: Ledger) {
         | Event::NeedsPerson(_)
         | Event::Snoozed(_)
         | Event::Released(_)
+        | Event::Undelivered(_)
         | Event::Lose => {
             assert!(changed.len() <= 1 && changed.iter().all(|(before, after)| *after == before + 1));
         }

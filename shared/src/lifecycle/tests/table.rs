@@ -13,6 +13,7 @@ enum Event {
     NeedsPerson,
     Snoozed,
     Released,
+    Undelivered,
     HandedOff,
     Lose,
     Cancel,
@@ -20,7 +21,7 @@ enum Event {
 }
 
 impl Event {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Claim,
         Self::ClaimTooLate,
         Self::Extend,
@@ -30,6 +31,7 @@ impl Event {
         Self::NeedsPerson,
         Self::Snoozed,
         Self::Released,
+        Self::Undelivered,
         Self::HandedOff,
         Self::Lose,
         Self::Cancel,
@@ -69,6 +71,7 @@ fn happen(record: &mut Record, fence: Fence, event: Event) -> Result<TaskState, 
         Event::NeedsPerson => Ended::NeedsPerson(&seen),
         Event::Snoozed => Ended::Snoozed { delay_ms: 1 },
         Event::Released => Ended::Released,
+        Event::Undelivered => Ended::Undelivered,
         Event::HandedOff => Ended::HandedOff,
     };
     Ok(settle_at(record, fence, ended, NOW_MS)?.state)
@@ -96,7 +99,9 @@ fn expected(state: TaskState, event: Event) -> Result<TaskState, Refused> {
         (Event::Done, Leased | HandedOff) => Ok(Succeeded),
         (Event::FailedForGood, Leased | HandedOff) => Ok(Dead),
         (Event::NeedsPerson, Leased | HandedOff) => Ok(Escalated),
-        (Event::Failed | Event::Snoozed | Event::Released, Leased | HandedOff) => Ok(Scheduled),
+        (Event::Failed | Event::Snoozed | Event::Released | Event::Undelivered, Leased | HandedOff) => {
+            Ok(Scheduled)
+        }
         (Event::HandedOff, Leased) => Ok(HandedOff),
         // It is nobody's lease, and not handed off twice.
         (Event::Extend | Event::HandedOff, HandedOff) => Err(Refused::Repeated(state)),
@@ -109,6 +114,7 @@ fn expected(state: TaskState, event: Event) -> Result<TaskState, Refused> {
             | Event::NeedsPerson
             | Event::Snoozed
             | Event::Released
+            | Event::Undelivered
             | Event::HandedOff,
             Cancelled,
         ) => Err(Refused::Stale(state)),
@@ -121,6 +127,7 @@ fn expected(state: TaskState, event: Event) -> Result<TaskState, Refused> {
             | Event::NeedsPerson
             | Event::Snoozed
             | Event::Released
+            | Event::Undelivered
             | Event::HandedOff,
             Scheduled | Succeeded | Dead | Escalated,
         ) => Err(Refused::Repeated(state)),
@@ -162,6 +169,7 @@ fn every_transition_raises_the_epoch_but_a_settlement_does_not() {
                 | Event::NeedsPerson
                 | Event::Snoozed
                 | Event::Released
+                | Event::Undelivered
                 | Event::HandedOff => false,
             };
             assert_eq!(record.epoch > before.epoch, raised, "{event:?} while {state}");

@@ -2,6 +2,7 @@
 
 use utoipa::PartialSchema;
 
+use crate::cost::Cost;
 use crate::failure::FailureClass;
 use crate::id::Name;
 use crate::retry::{ClassPolicy, Ending, MAX_DELAY_MS, PolicyError, RetryPolicy, Risk, Strategy};
@@ -34,10 +35,10 @@ fn nothing_written_is_the_default_policy() {
     assert_eq!((policy.deadline_ms, policy.retention_ms), (DAY_MS, 2 * DAY_MS));
     assert_eq!((policy.timeout_ms, policy.lease_ms), (600_000, 30_000));
     assert!(policy.overrides.is_empty() && policy.fallbacks.is_empty());
-    assert_eq!((policy.deferrals_allowed(), policy.releases_allowed()), (10_000, 10_000));
+    assert_eq!((policy.deferrals_allowed(), policy.releases_allowed()), (10_000, 1_000));
     // What an older release does not know it refuses: it is written only where it is set.
     let written = serde_json::to_value(&policy).unwrap();
-    for field in ["fallbacks", "max_deferrals", "max_releases"] {
+    for field in ["fallbacks", "max_deferrals", "max_releases", "max_group_cost_usd_per_day"] {
         assert!(written.get(field).is_none(), "{written}");
     }
     assert_eq!(policy.validate(), Ok(()));
@@ -111,6 +112,7 @@ fn policies_survive_json_and_toml() {
             max_releases: Some(5),
             task_base_min_ms: Some(6),
             task_cap_max_ms: Some(7),
+            max_group_cost_usd_per_day: Some(Cost::from_micros(12_500_001)),
         };
         assert_eq!(policy.validate(), Ok(()));
         let json = serde_json::to_string(&policy).unwrap();
@@ -208,7 +210,12 @@ fn the_message_names_field_value_bound_and_remedy() {
         (r#"{"timeout_ms": 0}"#, ["timeout_ms", "0 ms", "1 to 604800000 ms", "10 min"]),
         (r#"{"timeout_ms": 604800001}"#, ["timeout_ms", "604800001", "604800000 ms", "split"]),
         (r#"{"max_deferrals": 0}"#, ["max_deferrals", "0", "1 to 1000000", "10,000"]),
-        (r#"{"max_releases": 1000001}"#, ["max_releases", "1000001", "1 to 1000000", "10,000"]),
+        (r#"{"max_group_cost_usd_per_day": 0}"#, ["max_group_cost_usd_per_day", "0 US", "10000", "no bound"]),
+        (
+            r#"{"max_group_cost_usd_per_day": 10001}"#,
+            ["max_group_cost_usd_per_day", "10001", "10000", "more than 0"],
+        ),
+        (r#"{"max_releases": 1000001}"#, ["max_releases", "1000001", "1 to 1000000", "1,000"]),
         (
             r#"{"overrides": {"timeout": {"fallback_after": 101}}}"#,
             ["overrides.timeout.fallback_after", "101", "0 to 100", "1 takes it at once"],

@@ -144,7 +144,7 @@ async fn an_endpoint_that_does_not_answer_is_left_alone_in_time() {
             (CancelReason::Timeout, Outcome::Retry { failure, .. }) => {
                 assert_eq!(failure.class, Some(FailureClass::Timeout));
             }
-            (CancelReason::Draining, Outcome::Release {}) => {}
+            (CancelReason::Draining, Outcome::Release { .. }) => {}
             (reason, outcome) => panic!("{reason:?}: {outcome:?}"),
         }
     }
@@ -154,4 +154,16 @@ async fn an_endpoint_that_does_not_answer_is_left_alone_in_time() {
 fn only_addresses_that_can_be_posted_to_are_taken() {
     assert!(HttpHandler::new("ftp://host/").is_err());
     assert!(HttpHandler::new("not an address").is_err());
+}
+
+#[tokio::test]
+async fn what_it_paid_counts_whatever_the_status() {
+    for (status, body) in [
+        ("500 Internal Server Error", r#"{"error": "oh", "cost_usd": 0.5}"#),
+        ("200 OK", r#"{"error": {"type": "overloaded_error", "message": "Overloaded"}, "cost_usd": 0.5}"#),
+    ] {
+        let outcome = outcome_of(response(status, "", body)).await;
+        assert!(matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
+        assert_eq!(outcome.cost().usd(), 0.5, "{status}");
+    }
 }

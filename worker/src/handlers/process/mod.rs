@@ -8,6 +8,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
 use async_trait::async_trait;
+use redrive_shared::cost::Cost;
 use redrive_shared::failure::{FailureClass, FailureSignal};
 use redrive_shared::limits::RESULT_MAX_BYTES;
 use redrive_shared::task::Lease;
@@ -91,11 +92,11 @@ fn outcome(finished: &Finished, ctx: &TaskContext) -> Outcome {
             | Outcome::Snooze { .. }
             | Outcome::Dead { .. }
             | Outcome::Escalate { .. }
-            | Outcome::Release {}),
+            | Outcome::Release { .. }),
         ) => told,
         Answer::Told(done @ Outcome::Done { .. }) if finished.status.success() => done,
         Answer::Plain(result) if finished.status.success() => Outcome::done(result),
-        Answer::Told(Outcome::Done { .. }) | Answer::Plain(_) => by_exit(finished),
+        Answer::Told(Outcome::Done { .. }) | Answer::Plain(_) => by_exit(finished).costing(paid(finished)),
     }
 }
 
@@ -108,12 +109,17 @@ fn when_stopped(finished: &Finished, answer: Answer, reason: CancelReason, ctx: 
                 "the handler ran into its time-out of {} ms and was stopped",
                 ctx.timeout().as_millis()
             );
-            failed(finished, Some(FailureClass::Timeout), exception)
+            failed(finished, Some(FailureClass::Timeout), exception).costing(paid(finished))
         }
         (Answer::Plain(_), CancelReason::Draining | CancelReason::LeaseLost | CancelReason::Cancelled) => {
-            Outcome::Release {}
+            Outcome::release().costing(paid(finished))
         }
     }
+}
+
+/// What it said that it cost, where its exit code or its end says the rest.
+fn paid(finished: &Finished) -> Cost {
+    answer::cost(&finished.stdout)
 }
 
 /// What an exit code other than 0 means; the names are those of `sysexits.h`, 124 is that of timeout(1).

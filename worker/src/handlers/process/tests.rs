@@ -178,20 +178,20 @@ async fn a_time_out_ends_the_whole_group() {
 #[tokio::test]
 async fn a_process_that_ignores_sigterm_is_killed() {
     let command = "trap '' TERM; exec 9> FIFO; echo up >&9; sleep 1000; sleep 1000";
-    assert!(matches!(stopped(command, CancelReason::Draining).await, Outcome::Release {}));
+    assert!(matches!(stopped(command, CancelReason::Draining).await, Outcome::Release { .. }));
 }
 
 #[tokio::test]
 async fn a_lost_lease_ends_it_without_grace() {
     let command =
         "trap 'echo not done; exit 0' TERM; exec 9> FIFO; echo up >&9; while :; do sleep 1000; done";
-    assert!(matches!(stopped(command, CancelReason::LeaseLost).await, Outcome::Release {}));
+    assert!(matches!(stopped(command, CancelReason::LeaseLost).await, Outcome::Release { .. }));
 }
 
 #[tokio::test]
 async fn an_exit_with_0_after_sigterm_is_no_result_unless_it_says_so() {
     let quiet = "trap 'exit 0' TERM; (echo up; exec sleep 1000) > FIFO & wait";
-    assert!(matches!(stopped(quiet, CancelReason::Draining).await, Outcome::Release {}));
+    assert!(matches!(stopped(quiet, CancelReason::Draining).await, Outcome::Release { .. }));
     let done = r#"trap 'echo "{\"result\": 5}"; exit 0' TERM; (echo up; exec sleep 1000) > FIFO & wait"#;
     assert!(matches!(stopped(done, CancelReason::Draining).await, Outcome::Done { result: Some(_), .. }));
 }
@@ -214,4 +214,20 @@ async fn dropping_the_run_ends_the_group() {
     let handler = ProcessHandler::new(witness.command("(echo up; exec sleep 1000) > FIFO & wait"));
     let running = tokio::spawn(async move { handler.run(&lease("1"), &context(&Stop::default())).await });
     witness.watch(|| running.abort()).await;
+}
+
+#[tokio::test]
+async fn what_it_paid_counts_however_it_ends() {
+    let costs = |outcome: &Outcome| outcome.cost().usd();
+    for (code, said) in [(75, r#"{"cost_usd": 0.5}"#), (1, r#"{"result": 1, "cost_usd": 0.5}"#)] {
+        for code in [code, 65, 77] {
+            let ended = run(&format!("echo '{said}'; exit {code}")).await;
+            assert_eq!(costs(&ended), 0.5, "{said} and exit code {code}: {ended:?}");
+        }
+    }
+    let says = r#"trap 'echo "{\"cost_usd\": 0.5}"; exit 1' TERM; (echo up; exec sleep 1000) > FIFO & wait"#;
+    for reason in [CancelReason::Draining, CancelReason::Timeout] {
+        let ended = stopped(says, reason).await;
+        assert_eq!(costs(&ended), 0.5, "{reason:?}: {ended:?}");
+    }
 }
