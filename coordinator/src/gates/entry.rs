@@ -1,11 +1,12 @@
 //! One gate as this coordinator knows it: what was read, what is not written yet, and what was taken from it.
 
+mod costs;
+
 use redrive_shared::cost::Cost;
-use redrive_shared::gate::{Change, Gate, Handed, Room, Scope, State, USED_WITHIN_MS, is_same_day};
+use redrive_shared::gate::{Change, Gate, Handed, Room, State, USED_WITHIN_MS, is_same_day};
 use redrive_shared::limits::RESTART_GRACE_MS;
 use redrive_shared::stored::LeftOut;
 use redrive_shared::task::Lease;
-use redrive_shared::wire::GateView;
 
 use super::event::{Event, apply, began_ms};
 use super::known::{self, Known};
@@ -114,34 +115,6 @@ impl Entry {
         let retries = left.filter(|left| *left < most);
         self.lent = self.lent.saturating_add(retries.unwrap_or(0));
         (any, retries)
-    }
-
-    /// Until when nothing passes, since what may be spent today was spent.
-    pub fn spent_until_ms(&self, now_ms: i64) -> Option<i64> {
-        self.gate.spent_until_ms(self.most?, now_ms)
-    }
-
-    /// What may be spent within a day is that from now on.
-    pub fn bound_costs(&mut self, most: Option<Cost>, now_ms: i64) {
-        if self.most != most {
-            self.most = most;
-            self.look(now_ms);
-        }
-    }
-
-    /// When others must know what was spent: at once where it uses up what may be, and soon where half of that is gone.
-    fn spent_within_ms(&self, now_ms: i64) -> i64 {
-        let Some(most) = self.most else { return WRITE_WITHIN_MS };
-        let half = Cost::from_micros(most.micros() / 2);
-        match (self.base.spent_until_ms(most, now_ms), self.spent_until_ms(now_ms)) {
-            (None, Some(_)) => 0,
-            (None, None) if self.gate.spent_until_ms(half, now_ms).is_some() => BUDGET_WITHIN_MS,
-            _ => WRITE_WITHIN_MS,
-        }
-    }
-
-    pub fn view(&self, scope: &Scope, now_ms: i64) -> GateView {
-        GateView::of(scope.clone(), &self.gate, now_ms).with_costs(&self.gate, self.most, now_ms)
     }
 
     /// A claim that could have had so many retries is back.
