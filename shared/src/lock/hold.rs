@@ -43,9 +43,7 @@ impl Request {
     pub fn new(owner: Owner, wants: impl IntoIterator<Item = (Resource, Mode)>) -> Option<Self> {
         let mut wants: Vec<_> = wants.into_iter().collect();
         // The exclusive one of two comes first, and stays.
-        wants.sort_unstable_by(|(one, mode), (other, other_mode)| {
-            one.cmp(other).then(other_mode.cmp(mode))
-        });
+        wants.sort_unstable_by(|(one, mode), (other, other_mode)| one.cmp(other).then(other_mode.cmp(mode)));
         wants.dedup_by(|(later, _), (first, _)| later == first);
         if !(1..=LOCK_RESOURCES_MAX).contains(&wants.len()) {
             return None;
@@ -100,7 +98,9 @@ impl Hold {
     /// Whether it covers all of that.
     pub fn covers(&self, wants: &[(Resource, Mode)]) -> bool {
         self.phase != Phase::Lapsed
-            && wants.iter().all(|(resource, mode)| self.mode_of(resource).is_some_and(|held| held.covers(*mode)))
+            && wants
+                .iter()
+                .all(|(resource, mode)| self.mode_of(resource).is_some_and(|held| held.covers(*mode)))
     }
 
     /// How it holds a resource, if it does.

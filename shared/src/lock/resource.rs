@@ -34,7 +34,9 @@ pub enum ResourceError {
     #[error("begins or ends with white space")]
     Space,
     /// `.`, `..` or nothing between two slashes: the same file would have two names.
-    #[error("has the part {0:?}; name a file by its canonical path (realpath prints it), without . and .. and with single slashes")]
+    #[error(
+        "has the part {0:?}; name a file by its canonical path (realpath prints it), without . and .. and with single slashes"
+    )]
     Part(String),
 }
 
@@ -102,7 +104,9 @@ mod tests {
         assert_eq!(refused(&"x".repeat(1_025)), ResourceError::TooLong(1_025));
         assert_eq!(refused("a\0b"), ResourceError::Control('\0'));
         assert_eq!(refused(" a"), ResourceError::Space);
-        for (text, part) in [("../a", ".."), ("a/../b", ".."), ("/a//b", ""), ("./a", "."), ("a/", ""), ("/", "")] {
+        for (text, part) in
+            [("../a", ".."), ("a/../b", ".."), ("/a//b", ""), ("./a", "."), ("a/", ""), ("/", "")]
+        {
             assert_eq!(refused(text), ResourceError::Part(part.to_owned()), "{text}");
         }
     }

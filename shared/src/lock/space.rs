@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::line::Line;
 use super::{
-    Acquired, Blocker, Granted, Hold, LOCK_WAITERS_MAX, LOCKS_MAX, Lost, Mode, Owner, PICK_UP_MS, Phase, PickedUp, Refused,
-    Request, Resource, Token, WAITER_ALIVE_MS, Wait, WaitId,
+    Acquired, Blocker, Granted, Hold, LOCK_WAITERS_MAX, LOCKS_MAX, Lost, Mode, Owner, PICK_UP_MS, Phase,
+    PickedUp, Refused, Request, Resource, Token, WAITER_ALIVE_MS, Wait, WaitId,
 };
 
 /// All locks of one namespace. Every method takes the time first ends what is over by then.
@@ -60,7 +60,8 @@ impl Space {
         // Whoever was late itself need not wait for itself.
         let lapsed = own.into_iter().filter(|token| {
             let hold = &self.holds[token];
-            hold.phase == Phase::Lapsed && request.wants().iter().any(|(name, _)| hold.mode_of(name).is_some())
+            hold.phase == Phase::Lapsed
+                && request.wants().iter().any(|(name, _)| hold.mode_of(name).is_some())
         });
         for token in lapsed.collect::<Vec<_>>() {
             let touched = self.remove(token);
@@ -95,7 +96,8 @@ impl Space {
     /// Leaves the line. A grant that was not picked up goes to the next; one that was has to be released.
     pub fn call_off(&mut self, id: WaitId, now_us: i64) {
         self.advance(now_us);
-        let offer = self.granted_to.get(&id).copied().filter(|token| self.holds[token].phase == Phase::Offered);
+        let offer =
+            self.granted_to.get(&id).copied().filter(|token| self.holds[token].phase == Phase::Offered);
         let touched = match offer {
             Some(token) => self.remove(token),
             None => self.leave_line(id),
@@ -141,7 +143,9 @@ impl Space {
     /// Ends what is over, and gives what that leaves to those who wait.
     pub fn advance(&mut self, now_us: i64) {
         let mut touched = BTreeSet::new();
-        while let Some((until_us, token)) = self.hold_ends.first().copied().filter(|(at_us, _)| *at_us <= now_us) {
+        while let Some((until_us, token)) =
+            self.hold_ends.first().copied().filter(|(at_us, _)| *at_us <= now_us)
+        {
             touched.append(&mut match self.holds[&token].phase {
                 Phase::Held => self.lapse(token, until_us),
                 Phase::Offered | Phase::Lapsed => self.remove(token),
@@ -251,9 +255,12 @@ impl Space {
         let numbers = self.numbers_of(&request.owner);
         let has = |name: &Resource| {
             numbers.iter().any(|number| match self.holds.get(&Token(*number)) {
-                Some(hold) => hold.owner == request.owner && hold.phase != Phase::Lapsed && hold.mode_of(name).is_some(),
+                Some(hold) => {
+                    hold.owner == request.owner && hold.phase != Phase::Lapsed && hold.mode_of(name).is_some()
+                }
                 None => self.waits.get(&WaitId(*number)).is_some_and(|wait| {
-                    wait.request.owner == request.owner && wait.request.wants().iter().any(|(wanted, _)| wanted == name)
+                    wait.request.owner == request.owner
+                        && wait.request.wants().iter().any(|(wanted, _)| wanted == name)
                 }),
             })
         };
@@ -264,7 +271,8 @@ impl Space {
     fn wait_like(&self, request: &Request) -> Option<WaitId> {
         let numbers = self.numbers_of(&request.owner).into_iter();
         let mut waits = numbers.filter_map(|number| self.waits.get(&WaitId(number)));
-        let same = |wait: &&Wait| wait.request.owner == request.owner && wait.request.wants() == request.wants();
+        let same =
+            |wait: &&Wait| wait.request.owner == request.owner && wait.request.wants() == request.wants();
         waits.find(same).map(|wait| wait.id)
     }
 
@@ -315,7 +323,8 @@ impl Space {
         };
         let Request { owner, wants: resources, ttl_ms, delay_ms, .. } = request;
         let until_us = after_us(now_us, lasts_ms);
-        let hold = Hold { token, owner, resources, phase, ttl_ms, delay_ms, since_us: now_us, until_us, wait };
+        let hold =
+            Hold { token, owner, resources, phase, ttl_ms, delay_ms, since_us: now_us, until_us, wait };
         let granted = Granted::from(&hold);
         self.insert(hold);
         granted

@@ -256,9 +256,10 @@ fn check(space: &Space, now_us: i64) {
     for (place, one) in holds.iter().enumerate() {
         assert!(one.until_us > now_us, "{one:?} is over");
         for other in &holds[place + 1..] {
-            let clash = one.resources.iter().any(|(resource, mode)| {
-                other.mode_of(resource).is_some_and(|held| !held.goes_with(*mode))
-            });
+            let clash = one
+                .resources
+                .iter()
+                .any(|(resource, mode)| other.mode_of(resource).is_some_and(|held| !held.goes_with(*mode)));
             assert!(!clash, "{one:?} and {other:?}");
         }
     }
