@@ -9,6 +9,7 @@ mod amqp_args;
 pub mod bench;
 pub mod breakers;
 pub mod classify;
+pub mod commit_file;
 pub mod config;
 pub mod coordinator;
 pub mod dev;
@@ -68,6 +69,7 @@ commands! {
     Gates => gates, log "warn";
     Agents => agents, log "warn";
     Breakers => breakers, log "warn";
+    CommitFile => commit_file, log "warn";
     Doctor => doctor, log "off";
     Classify => classify, log "warn";
     Simulate => simulate, log "warn";

@@ -7,35 +7,55 @@ use super::{Mode, Token, WaitId};
 /// One resource's holders and line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Line {
-    pub holders: BTreeMap<Token, Mode>,
-    pub waiting: BTreeMap<WaitId, Mode>,
-    /// Those of them that want it alone: whether one that shares may pass is told by the first of these.
-    exclusive: BTreeSet<WaitId>,
+    pub holders: Rank<Token>,
+    pub waiting: Rank<WaitId>,
 }
 
 impl Line {
-    pub fn join(&mut self, id: WaitId, mode: Mode) {
-        self.waiting.insert(id, mode);
+    pub fn is_empty(&self) -> bool {
+        self.holders.is_empty() && self.waiting.is_empty()
+    }
+}
+
+/// Some in order, and which of them want or have the resource alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rank<K> {
+    all: BTreeMap<K, Mode>,
+    alone: BTreeSet<K>,
+}
+
+impl<K> Default for Rank<K> {
+    fn default() -> Self {
+        Self { all: BTreeMap::new(), alone: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Copy> Rank<K> {
+    pub fn join(&mut self, key: K, mode: Mode) {
+        self.all.insert(key, mode);
         if mode == Mode::Exclusive {
-            self.exclusive.insert(id);
+            self.alone.insert(key);
         }
     }
 
-    pub fn leave(&mut self, id: WaitId) {
-        self.waiting.remove(&id);
-        self.exclusive.remove(&id);
+    pub fn leave(&mut self, key: K) {
+        self.all.remove(&key);
+        self.alone.remove(&key);
     }
 
-    /// The first in line before `id` (none: before the end of the line) whom one that wants it so may not pass.
-    pub fn first_before(&self, id: Option<WaitId>, mode: Mode) -> Option<WaitId> {
-        let first = match mode {
-            Mode::Exclusive => self.waiting.keys().next(),
-            Mode::Shared => self.exclusive.first(),
-        };
-        first.copied().filter(|first| id.is_none_or(|id| *first < id))
+    /// The first that does not go together with one of this mode.
+    pub fn first_against(&self, mode: Mode) -> Option<K> {
+        match mode {
+            Mode::Exclusive => self.all.keys().next().copied(),
+            Mode::Shared => self.alone.first().copied(),
+        }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.holders.is_empty() && self.waiting.is_empty()
+    pub fn iter(&self) -> impl Iterator<Item = (K, Mode)> {
+        self.all.iter().map(|(key, mode)| (*key, *mode))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.all.is_empty()
     }
 }

@@ -21,6 +21,7 @@ mod line;
 mod owner;
 mod resource;
 mod space;
+mod verb;
 
 pub use self::hold::{
     Acquired, Blocker, Granted, Hold, Lost, Phase, PickedUp, Refused, Request, Token, Wait, WaitId,
@@ -28,6 +29,7 @@ pub use self::hold::{
 pub use self::owner::Owner;
 pub use self::resource::{RESOURCE_MAX_BYTES, Resource, ResourceError};
 pub use self::space::Space;
+pub use self::verb::{Answer, Answers, Verb};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -280,10 +280,13 @@ impl Space {
     fn blocker(&self, request: &Request, id: Option<WaitId>) -> Option<Blocker> {
         request.wants().iter().find_map(|(name, mode)| {
             let line = self.lines.get(name)?;
-            let holder = line.holders.iter().find(|(_, held)| !held.goes_with(*mode));
-            let (owner, until_us) = match holder {
-                Some((token, _)) => (&self.holds[token].owner, Some(self.holds[token].until_us)),
-                None => (&self.waits[&line.first_before(id, *mode)?].request.owner, None),
+            let (owner, until_us) = match line.holders.first_against(*mode) {
+                Some(token) => (&self.holds[&token].owner, Some(self.holds[&token].until_us)),
+                None => {
+                    let first = line.waiting.first_against(*mode);
+                    let first = first.filter(|first| id.is_none_or(|id| *first < id))?;
+                    (&self.waits[&first].request.owner, None)
+                }
             };
             Some(Blocker { resource: name.clone(), owner: owner.clone(), until_us })
         })
@@ -292,7 +295,7 @@ impl Space {
     fn stand_in_line(&mut self, request: Request, now_us: i64) -> WaitId {
         let id = WaitId(self.next_mark(now_us));
         for (name, mode) in request.wants() {
-            self.lines.entry(name.clone()).or_default().join(id, *mode);
+            self.lines.entry(name.clone()).or_default().waiting.join(id, *mode);
         }
         self.of_owner.entry(request.owner.key().to_owned()).or_default().insert(id.0);
         let deadline_us = deadline_us(&request, now_us);
@@ -333,7 +336,7 @@ impl Space {
     fn insert(&mut self, hold: Hold) {
         let token = hold.token;
         for (name, mode) in &hold.resources {
-            self.lines.entry(name.clone()).or_default().holders.insert(token, *mode);
+            self.lines.entry(name.clone()).or_default().holders.join(token, *mode);
         }
         self.of_owner.entry(hold.owner.key().to_owned()).or_default().insert(token.0);
         if let Some(id) = hold.wait {
@@ -402,7 +405,7 @@ impl Space {
         self.forget_number(&wait.request.owner, id.0);
         for (name, _) in wait.request.wants() {
             if let Some(line) = self.lines.get_mut(name) {
-                line.leave(id);
+                line.waiting.leave(id);
                 if line.is_empty() {
                     self.lines.remove(name);
                 }
@@ -413,7 +416,7 @@ impl Space {
 
     fn leave_holders(&mut self, name: &Resource, token: Token) {
         if let Some(line) = self.lines.get_mut(name) {
-            line.holders.remove(&token);
+            line.holders.leave(token);
             if line.is_empty() {
                 self.lines.remove(name);
             }
@@ -433,7 +436,7 @@ impl Space {
     fn serve(&mut self, touched: BTreeSet<Resource>, now_us: i64) {
         for name in touched {
             let Some(line) = self.lines.get(&name) else { continue };
-            let in_line: Vec<(WaitId, Mode)> = line.waiting.iter().map(|(id, mode)| (*id, *mode)).collect();
+            let in_line: Vec<(WaitId, Mode)> = line.waiting.iter().collect();
             for (id, mode) in in_line {
                 if self.holds.len() >= LOCKS_MAX {
                     return;

@@ -26,6 +26,7 @@ mod history;
 mod keys;
 mod lease;
 pub mod link;
+mod locks;
 mod open;
 mod operate;
 mod pauses;
@@ -49,6 +50,7 @@ use async_trait::async_trait;
 use redis::Value;
 use redrive_shared::clock::Clock;
 use redrive_shared::id::{Name, TaskId};
+use redrive_shared::lock::{Answers, Verb};
 use redrive_shared::task::TaskView;
 use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView};
 use tokio::sync::broadcast;
@@ -70,7 +72,7 @@ use self::transition::{Change, Changed};
 pub use self::value::STORED;
 use super::{
     Acted, Arrival, Beaten, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend, Extended, Filter,
-    GateSwap, GateSwapped, Gates, Hint, Listed, PolicyChange, PolicyPut, Reap, Restriction, Result, Settle,
+    GateSwap, GateSwapped, Gates, Hint, Listed, Locks, PolicyChange, PolicyPut, Reap, Restriction, Result, Settle,
     Settled, Store, StoreError,
 };
 
@@ -302,6 +304,14 @@ impl Store for RedisStore {
 
     async fn swap_gates(&self, batch: Vec<GateSwap>) -> Result<Vec<GateSwapped>> {
         self.inner.swap_gates(&batch).await
+    }
+
+    async fn lock(&self, verbs: Vec<Verb>) -> Result<Answers> {
+        self.inner.lock(verbs).await
+    }
+
+    async fn locks(&self, most: usize) -> Result<Locks> {
+        self.inner.locks(most).await
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {

@@ -10,6 +10,7 @@ mod enqueue;
 mod gates;
 mod lanes;
 mod leases;
+mod locks;
 mod open;
 mod operate;
 mod policies;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use redrive_shared::clock::Clock;
 use redrive_shared::id::{Name, TaskId};
+use redrive_shared::lock::{Answers, Verb};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
 use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView};
@@ -38,7 +40,7 @@ use self::read::Detail;
 use self::writer::{Writer, WriterHandle, store_error};
 use super::{
     Acted, Arrival, Beaten, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend, Extended, Filter,
-    GateSwap, GateSwapped, Gates, Listed, PolicyChange, PolicyPut, Reap, Restriction, Result, Settle,
+    GateSwap, GateSwapped, Gates, Listed, Locks, PolicyChange, PolicyPut, Reap, Restriction, Result, Settle,
     Settled, Store, StoreError,
 };
 
@@ -258,6 +260,14 @@ impl Store for SqliteStore {
 
     async fn swap_gates(&self, batch: Vec<GateSwap>) -> Result<Vec<GateSwapped>> {
         self.write(move |tx| gates::swap(tx, batch)).await
+    }
+
+    async fn lock(&self, verbs: Vec<Verb>) -> Result<Answers> {
+        self.write(move |tx| locks::lock(tx, verbs)).await
+    }
+
+    async fn locks(&self, most: usize) -> Result<Locks> {
+        self.write(move |tx| Ok(locks::locks(tx, most))).await
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {
