@@ -36,6 +36,11 @@ impl Usage {
 #[error("some of it failed")]
 pub struct AlreadyReported;
 
+/// Everything was said already: this exit code and no more words.
+#[derive(Debug, thiserror::Error)]
+#[error("exit code {0}")]
+pub struct Exit(pub u8);
+
 /// An error in the shape in which it is printed.
 #[derive(Debug, PartialEq, Eq)]
 struct Told {
@@ -87,6 +92,9 @@ pub fn report(done: anyhow::Result<()>, output: Output) -> ExitCode {
     // Whoever read our output has read enough (`| head`).
     if is_broken_pipe(&error) {
         return ExitCode::SUCCESS;
+    }
+    if let Some(Exit(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
     }
     if error.is::<AlreadyReported>() {
         return ExitCode::from(FAILED);

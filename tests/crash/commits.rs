@@ -21,14 +21,15 @@ use crate::support::process::REDRIVE;
 const KILLS: usize = 300;
 const SEED: u64 = 4_711;
 /// Most bytes of the contents: written in several pieces, so that a file can be torn.
-const LENGTH_MAX: usize = 200_000;
+const LENGTH_MAX: usize = 100_000;
 const FILE: &str = "REDRIVE_TEST_FILE";
 const FIRST_TOKEN: &str = "REDRIVE_TEST_FIRST_TOKEN";
 
-/// Contents that show what they are: the token, their length, and as many bytes as that says, made from the token.
+/// Contents that show what they are: the token and their length, and then the token again and again.
 fn contents(token: i64, length: usize) -> Vec<u8> {
     let mut bytes = format!("{token} {length}\n").into_bytes();
-    bytes.extend((0..length).map(|place| b'a' + ((token as usize + place / 61) % 26) as u8));
+    let line = format!("{token:019}\n");
+    bytes.extend(line.repeat(length / line.len() + 1).as_bytes());
     bytes
 }
 

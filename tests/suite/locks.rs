@@ -5,7 +5,8 @@ use rand::{RngExt, SeedableRng};
 use redrive_shared::clock::Clock;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lock::{
-    Acquired, Answer, Answers, Granted, Lost, Mode, Owner, PickedUp, Request, Resource, Space, Token, Verb, WaitId,
+    Acquired, Answer, Answers, Granted, Lost, Mode, Owner, PickedUp, Request, Resource, Space, Token, Verb,
+    WaitId,
 };
 
 use crate::support::Bed;
@@ -16,7 +17,7 @@ fn owner(name: &str) -> Owner {
 
 fn wish(owner: Owner, resource: &str, wait_ms: u64) -> Request {
     let wants = [(Resource::new(resource).unwrap(), Mode::Exclusive)];
-    Request { wait_ms, ..Request::new(owner, wants).unwrap() }
+    Request::new(owner, wants).unwrap().timed(30_000, 5_000, wait_ms)
 }
 
 async fn ask(bed: &Bed, verb: Verb) -> (Answer, Vec<WaitId>) {
@@ -56,12 +57,9 @@ fn random_request(rng: &mut StdRng) -> Request {
             (Resource::new(NAMES[rng.random_range(0..NAMES.len())]).unwrap(), mode)
         })
         .collect();
-    Request {
-        ttl_ms: rng.random_range(1_000..20_000),
-        delay_ms: if rng.random_bool(0.3) { 0 } else { rng.random_range(0..6_000) },
-        wait_ms: if rng.random_bool(0.2) { 0 } else { rng.random_range(1..30_000) },
-        ..Request::new(owner, wants).unwrap()
-    }
+    let delay_ms = if rng.random_bool(0.3) { 0 } else { rng.random_range(0..6_000) };
+    let wait_ms = if rng.random_bool(0.2) { 0 } else { rng.random_range(1..30_000) };
+    Request::new(owner, wants).unwrap().timed(rng.random_range(1_000..20_000), delay_ms, wait_ms)
 }
 
 fn random_verb(rng: &mut StdRng, space: &Space, ids: &[WaitId]) -> Verb {
@@ -90,9 +88,10 @@ pub async fn locks_are_given_by_the_rules(bed: Bed) {
         ask(&bed, Verb::Advance).await;
         let mut ids: Vec<WaitId> = Vec::new();
         for round in 0..150 {
-            bed.advance(rng.random_range(0..if rng.random_bool(0.2) { 9_000 } else { 300 }));
-            let verbs: Vec<Verb> =
-                (0..rng.random_range(1..4)).map(|_| random_verb(&mut rng, &space, &ids)).collect();
+            let most_ms = if rng.random_bool(0.2) { 9_000 } else { 300 };
+            bed.advance(rng.random_range(0..most_ms));
+            let count = rng.random_range(1..4);
+            let verbs: Vec<Verb> = (0..count).map(|_| random_verb(&mut rng, &space, &ids)).collect();
             let expected = space.apply(verbs.clone(), bed.clock.now_us());
             let given = bed.lock(verbs.clone()).await.unwrap();
             assert_eq!(given, expected, "seed {seed}, round {round}: {verbs:?}\n{space:#?}");
@@ -105,8 +104,16 @@ pub async fn locks_are_given_by_the_rules(bed: Bed) {
             ids.drain(..keep);
             if round % 10 == 0 {
                 let shown = bed.locks(1_000).await.unwrap();
-                assert_eq!(shown.holds, space.holds().cloned().collect::<Vec<_>>(), "seed {seed}, round {round}");
-                assert_eq!(shown.waits, space.waits().cloned().collect::<Vec<_>>(), "seed {seed}, round {round}");
+                assert_eq!(
+                    shown.holds,
+                    space.holds().cloned().collect::<Vec<_>>(),
+                    "seed {seed}, round {round}"
+                );
+                assert_eq!(
+                    shown.waits,
+                    space.waits().cloned().collect::<Vec<_>>(),
+                    "seed {seed}, round {round}"
+                );
             }
         }
         bed.advance(3_600_000);
@@ -142,7 +149,11 @@ pub async fn whoever_waits_is_told_in_order(bed: Bed) {
     let held = take(&bed, wish(owner("a"), "f", 0)).await;
     let first = stand_in_line(&bed, wish(owner("b"), "f", 30_000)).await;
     let second = stand_in_line(&bed, wish(owner("c"), "f", 30_000)).await;
-    assert_eq!(stand_in_line(&bed, wish(owner("b"), "f", 30_000)).await, first, "who asks again keeps its place");
+    assert_eq!(
+        stand_in_line(&bed, wish(owner("b"), "f", 30_000)).await,
+        first,
+        "who asks again keeps its place"
+    );
     let (answer, offered) = ask(&bed, Verb::Release(held.token, owner("a"))).await;
     assert_eq!((answer, offered), (Answer::Released(Ok(())), vec![first]));
     let (answer, _) = ask(&bed, Verb::PickUp(first)).await;

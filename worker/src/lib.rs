@@ -19,6 +19,7 @@ pub mod fenced_file;
 mod handler;
 pub mod handlers;
 pub mod link;
+pub mod lock;
 mod runtime;
 mod telemetry;
 #[cfg(test)]

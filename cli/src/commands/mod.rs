@@ -16,6 +16,8 @@ pub mod dev;
 pub mod doctor;
 pub mod enqueue;
 pub mod gates;
+pub mod lock;
+pub mod locks;
 pub mod queues;
 pub mod simulate;
 pub mod store_args;
@@ -69,6 +71,8 @@ commands! {
     Gates => gates, log "warn";
     Agents => agents, log "warn";
     Breakers => breakers, log "warn";
+    Lock => lock, log "warn";
+    Locks => locks, log "warn";
     CommitFile => commit_file, log "warn";
     Doctor => doctor, log "off";
     Classify => classify, log "warn";

@@ -58,7 +58,10 @@ pub(super) fn write_hold(hold: &Hold) -> String {
     };
     let wait = hold.wait.map(|id| id.0.to_string()).unwrap_or_default();
     let Hold { until_us, ttl_ms, delay_ms, since_us, .. } = hold;
-    let mut text = format!("{phase}\n{until_us}\n{ttl_ms}\n{delay_ms}\n{since_us}\n{wait}\n{}", write_owner(&hold.owner));
+    let mut text = format!(
+        "{phase}\n{until_us}\n{ttl_ms}\n{delay_ms}\n{since_us}\n{wait}\n{}",
+        write_owner(&hold.owner)
+    );
     for want in &hold.resources {
         text.push('\n');
         text.push_str(&write_want(want));
@@ -95,7 +98,7 @@ pub(super) fn read_wait(id: i64, text: &str) -> Option<Wait> {
     let (since_us, wait_ms) = (lines.next()?.parse().ok()?, lines.next()?.parse().ok()?);
     let owner = read_owner(lines.next()?)?;
     let wants = lines.map(read_want).collect::<Option<Vec<_>>>()?;
-    let request = Request { ttl_ms, delay_ms, wait_ms, ..Request::new(owner, wants)? };
+    let request = Request::new(owner, wants)?.timed(ttl_ms, delay_ms, wait_ms);
     Some(Wait { id: WaitId(id), request, since_us, deadline_us, alive_until_us })
 }
 
@@ -106,8 +109,10 @@ mod tests {
     #[test]
     fn a_lock_reads_as_it_was_written() {
         let owner = Owner::Attempt { task: TaskId::new("t/1").unwrap(), epoch: -3 };
-        let resources =
-            vec![(Resource::new("a b").unwrap(), Mode::Shared), (Resource::new("x").unwrap(), Mode::Exclusive)];
+        let resources = vec![
+            (Resource::new("a b").unwrap(), Mode::Shared),
+            (Resource::new("x").unwrap(), Mode::Exclusive),
+        ];
         let (ttl_ms, delay_ms, since_us, until_us) = (1_000, 0, 5, 1_700_000_000_000_000);
         for (phase, wait) in [(Phase::Offered, Some(WaitId(4))), (Phase::Held, None), (Phase::Lapsed, None)] {
             let (owner, resources) = (owner.clone(), resources.clone());

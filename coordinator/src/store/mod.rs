@@ -36,8 +36,8 @@ use tokio::sync::broadcast;
 pub use self::arriving::{Enqueue, Enqueued};
 pub use self::commands::CommandBreaker;
 pub use self::error::{Result, StoreError};
-pub use self::locks::Locks;
 pub use self::gates::{GateCell, GateSwap, GateSwapped, Gates, Restriction};
+pub use self::locks::Locks;
 pub use self::policies::{NewPolicy, PolicyChange, PolicyPut};
 
 /// The queue that is always there.

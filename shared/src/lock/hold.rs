@@ -52,6 +52,12 @@ impl Request {
         Some(Self { owner, wants, ttl_ms, delay_ms, wait_ms: 0 })
     }
 
+    /// With these times, in ms.
+    #[must_use]
+    pub fn timed(self, ttl_ms: u64, delay_ms: u64, wait_ms: u64) -> Self {
+        Self { ttl_ms, delay_ms, wait_ms, ..self }
+    }
+
     /// What is wanted: sorted, each resource once.
     pub fn wants(&self) -> &[(Resource, Mode)] {
         &self.wants

@@ -1,5 +1,7 @@
 //! Who holds a lock.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -23,6 +25,15 @@ pub enum Owner {
         /// The name.
         name: Name,
     },
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attempt { task, epoch } => write!(f, "the attempt {epoch} of `{task}`"),
+            Self::Named { name } => write!(f, "`{name}`"),
+        }
+    }
 }
 
 impl Owner {

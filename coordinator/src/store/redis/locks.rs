@@ -2,8 +2,8 @@
 
 use redis::{Value, cmd};
 use redrive_shared::lock::{
-    Acquired, Answer, Answers, Blocker, Granted, LOCK_WAITERS_MAX, LOCKS_MAX, Lost, PICK_UP_MS, PickedUp, Refused, Request,
-    Resource, Token, Verb, WAITER_ALIVE_MS, WaitId,
+    Acquired, Answer, Answers, Blocker, Granted, LOCK_WAITERS_MAX, LOCKS_MAX, Lost, PICK_UP_MS, PickedUp,
+    Refused, Request, Resource, Token, Verb, WAITER_ALIVE_MS, WaitId,
 };
 
 use super::Inner;
@@ -122,7 +122,11 @@ fn read(verb: &Verb, answer: &[Value]) -> Result<Answer> {
     })
 }
 
-fn acquired(request: &Request, word: &str, answer: &[Value]) -> Result<std::result::Result<Acquired, Refused>> {
+fn acquired(
+    request: &Request,
+    word: &str,
+    answer: &[Value],
+) -> Result<std::result::Result<Acquired, Refused>> {
     Ok(match word {
         "held" => Ok(Acquired::Held(granted(answer)?)),
         "waits" => Ok(Acquired::Waits(WaitId(integer(at(answer, 1)?)?))),

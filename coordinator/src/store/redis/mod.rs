@@ -72,8 +72,8 @@ use self::transition::{Change, Changed};
 pub use self::value::STORED;
 use super::{
     Acted, Arrival, Beaten, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend, Extended, Filter,
-    GateSwap, GateSwapped, Gates, Hint, Listed, Locks, PolicyChange, PolicyPut, Reap, Restriction, Result, Settle,
-    Settled, Store, StoreError,
+    GateSwap, GateSwapped, Gates, Hint, Listed, Locks, PolicyChange, PolicyPut, Reap, Restriction, Result,
+    Settle, Settled, Store, StoreError,
 };
 
 /// A handle to the shared store.

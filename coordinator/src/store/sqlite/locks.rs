@@ -40,7 +40,8 @@ pub(super) fn lock(tx: &mut Tx<'_>, verbs: Vec<Verb>) -> rusqlite::Result<Answer
     if changed.is_empty() {
         return Ok(answers);
     }
-    let mut put = tx.connection.prepare_cached("INSERT OR REPLACE INTO locks (token, value) VALUES (?1, ?2)")?;
+    let mut put =
+        tx.connection.prepare_cached("INSERT OR REPLACE INTO locks (token, value) VALUES (?1, ?2)")?;
     let mut delete = tx.connection.prepare_cached("DELETE FROM locks WHERE token = ?1")?;
     for token in changed {
         match tx.memory.locks.hold(token) {
@@ -55,5 +56,9 @@ pub(super) fn lock(tx: &mut Tx<'_>, verbs: Vec<Verb>) -> rusqlite::Result<Answer
 pub(super) fn locks(tx: &mut Tx<'_>, most: usize) -> Locks {
     let locks = &tx.memory.locks;
     let more = locks.holds().nth(most).is_some() || locks.waits().nth(most).is_some();
-    Locks { holds: locks.holds().take(most).cloned().collect(), waits: locks.waits().take(most).cloned().collect(), more }
+    Locks {
+        holds: locks.holds().take(most).cloned().collect(),
+        waits: locks.waits().take(most).cloned().collect(),
+        more,
+    }
 }
