@@ -278,6 +278,50 @@ fn check(space: &Space, now_us: i64) {
     assert_eq!(space.next_us().is_some(), !waits.is_empty());
 }
 
+/// Does one step.
+fn take(space: &mut Space, step: Step, now_us: i64, ids: &mut Vec<WaitId>) {
+    let hold =
+        |space: &Space, place: usize| space.holds().nth(place).map(|hold| (hold.token, hold.owner.clone()));
+    match step {
+        Step::Acquire { who, epoch, wants, wait_ms, ttl_ms, delay_ms } => {
+            let wants = wants.into_iter().map(|(number, alone)| {
+                (name(&format!("r{number}")), if alone { Mode::Exclusive } else { Mode::Shared })
+            });
+            let owner = if who < 4 { owner(&format!("o{who}")) } else { attempt(&format!("t{who}"), epoch) };
+            let request = Request { wait_ms, ttl_ms, delay_ms, ..Request::new(owner, wants).unwrap() };
+            if let Ok(Acquired::Waits(id)) = space.acquire(request, now_us) {
+                ids.push(id);
+            }
+        }
+        Step::PickUp(place) => {
+            if let Some(id) = ids.get(place) {
+                space.pick_up(*id, now_us);
+            }
+        }
+        Step::CallOff(place) => {
+            if let Some(id) = ids.get(place) {
+                space.call_off(*id, now_us);
+            }
+        }
+        Step::Renew(place) => {
+            if let Some((token, owner)) = hold(space, place) {
+                let _ = space.renew(token, &owner, now_us);
+            }
+        }
+        Step::Release(place) => {
+            if let Some((token, owner)) = hold(space, place) {
+                let _ = space.release(token, &owner, now_us);
+            }
+        }
+        Step::Break(place) => {
+            if let Some((token, _)) = hold(space, place) {
+                space.break_hold(token, now_us);
+            }
+        }
+        Step::Pass => space.advance(now_us),
+    }
+}
+
 proptest! {
     #[test]
     fn no_two_clash_nobody_waits_for_nothing_and_places_in_line_are_kept(
@@ -289,35 +333,7 @@ proptest! {
             now_us += pause_us;
             let mark = space.mark();
             let before: Vec<Wait> = space.waits().cloned().collect();
-            let hold = |place: usize| space.holds().nth(place).map(|hold| (hold.token, hold.owner.clone()));
-            match step {
-                Step::Acquire { who, epoch, wants, wait_ms, ttl_ms, delay_ms } => {
-                    let wants = wants.into_iter().map(|(number, alone)| {
-                        (name(&format!("r{number}")), if alone { Mode::Exclusive } else { Mode::Shared })
-                    });
-                    let owner = if who < 4 { owner(&format!("o{who}")) } else { attempt(&format!("t{who}"), epoch) };
-                    let request = Request { wait_ms, ttl_ms, delay_ms, ..Request::new(owner, wants).unwrap() };
-                    if let Ok(Acquired::Waits(id)) = space.acquire(request, now_us) {
-                        ids.push(id);
-                    }
-                }
-                Step::PickUp(place) => if let Some(id) = ids.get(place) {
-                    space.pick_up(*id, now_us);
-                },
-                Step::CallOff(place) => if let Some(id) = ids.get(place) {
-                    space.call_off(*id, now_us);
-                },
-                Step::Renew(place) => if let Some((token, owner)) = hold(place) {
-                    let _ = space.renew(token, &owner, now_us);
-                },
-                Step::Release(place) => if let Some((token, owner)) = hold(place) {
-                    let _ = space.release(token, &owner, now_us);
-                },
-                Step::Break(place) => if let Some((token, _)) = hold(place) {
-                    space.break_hold(token, now_us);
-                },
-                Step::Pass => space.advance(now_us),
-            }
+            take(&mut space, step, now_us, &mut ids);
             space.advance(now_us);
             check(&space, now_us);
             // Whoever was served passed nobody who still waits and wants the same.
