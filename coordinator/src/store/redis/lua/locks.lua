@@ -176,7 +176,7 @@ local function serve()
   table.sort(names, by_bytes)
   for _, name in ipairs(names) do
     for _, id in ipairs(call('ZRANGE', LINE .. name, 0, -1)) do
-      if call('HLEN', HOLDS) >= most_locks then return end
+      if call('ZCARD', HOLD_ENDS) >= most_locks then return end
       local wait = wait_of(id)
       if wait then
         if not blocker(wait.wants, id) then
@@ -289,11 +289,11 @@ local function acquire(owner, ttl, delay, wait_ms, wants)
   end
   local busy = blocker(wants)
   if not busy then
-    if call('HLEN', HOLDS) >= most_locks then return { 'refused', 'locks' } end
+    if call('ZCARD', HOLD_ENDS) >= most_locks then return { 'refused', 'locks' } end
     return grant(owner, ttl, delay, wants)
   end
   if wait_ms == 0 then return busy end
-  if call('HLEN', WAITS) >= most_waiters then return { 'refused', 'waiters' } end
+  if call('ZCARD', WAIT_ENDS) >= most_waiters then return { 'refused', 'waiters' } end
   local id = next_mark()
   local wait = { number = id, owner = owner, wants = wants }
   wait.head = { '', '', whole(ttl), whole(delay), whole(now_us), whole(wait_ms) }
