@@ -8,6 +8,7 @@ use clap::error::ErrorKind as ClapKind;
 use redrive_shared::config::ConfigError;
 use redrive_shared::error::Problem;
 use redrive_worker::client::ClientError;
+use redrive_worker::fenced_file::FencedFileError;
 use serde_json::{Value, json};
 
 use crate::output::Output;
@@ -15,6 +16,8 @@ use crate::signals::IMPATIENT_EXIT_CODE;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
+/// Somebody else was given what was asked for.
+const REFUSED: u8 = 3;
 
 /// The command line asks for something that cannot be: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,11 @@ impl Usage {
 #[derive(Debug, thiserror::Error)]
 #[error("some of it failed")]
 pub struct AlreadyReported;
+
+/// Everything was said already: this exit code and no more words.
+#[derive(Debug, thiserror::Error)]
+#[error("exit code {0}")]
+pub struct Exit(pub u8);
 
 /// An error in the shape in which it is printed.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,6 +93,9 @@ pub fn report(done: anyhow::Result<()>, output: Output) -> ExitCode {
     if is_broken_pipe(&error) {
         return ExitCode::SUCCESS;
     }
+    if let Some(Exit(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
+    }
     if error.is::<AlreadyReported>() {
         return ExitCode::from(FAILED);
     }
@@ -123,6 +134,8 @@ fn tell(error: &anyhow::Error) -> Told {
             Told { exit: USAGE, ..Told::failed("invalid_configuration", &error.to_string()) }
         } else if let Some(error) = cause.downcast_ref::<ClientError>() {
             tell_client(error)
+        } else if let Some(error) = cause.downcast_ref::<FencedFileError>() {
+            tell_fenced_file(error)
         } else {
             contexts.push(cause.to_string());
             continue;
@@ -147,6 +160,21 @@ fn tell_client(error: &ClientError) -> Told {
         ClientError::Address { .. } => Told { exit: USAGE, ..Told::failed("usage", &chain(error)) }
             .remedy("write --url http://HOST:PORT"),
     }
+}
+
+fn tell_fenced_file(error: &FencedFileError) -> Told {
+    let (exit, code) = match error {
+        FencedFileError::Stale { .. } => (REFUSED, "stale_token"),
+        FencedFileError::Changed { .. } => (REFUSED, "file_changed"),
+        FencedFileError::Token(_) | FencedFileError::Path { .. } => (USAGE, "usage"),
+        FencedFileError::Busy { .. } => (FAILED, "file_busy"),
+        FencedFileError::TooLarge { .. } => (FAILED, "file_too_large"),
+        FencedFileError::Damaged { .. } => (FAILED, "fence_damaged"),
+        FencedFileError::Contents(_) | FencedFileError::Io { .. } | FencedFileError::NotFlushed { .. } => {
+            (FAILED, "failed")
+        }
+    };
+    Told { exit, ..Told::failed(code, &chain(error)) }
 }
 
 /// An error and its causes, outermost first; a cause that only repeats what was said is left out.

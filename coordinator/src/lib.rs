@@ -10,6 +10,7 @@ pub mod duties;
 pub mod engine;
 pub mod gates;
 mod json;
+pub mod locks;
 pub mod metrics;
 mod serve;
 pub mod store;

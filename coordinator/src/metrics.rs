@@ -1,6 +1,7 @@
 //! What Prometheus sees. Labels are of low cardinality: queue, class, state; dependencies and agents up to a bound.
 
 mod breakers;
+mod locks;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,7 @@ use redrive_shared::task::Lease;
 use redrive_shared::wire::{GateView, QueueView, Report};
 
 pub use self::breakers::breakers_text;
+pub use self::locks::{record_lock_broken, record_lock_lost, record_lock_wait};
 use crate::engine::Calls;
 
 const SECONDS_BUCKETS: [f64; 14] =

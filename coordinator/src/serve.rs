@@ -151,6 +151,8 @@ fn start_duties(
     duties.spawn(async move { dispatching.dispatcher().run(stop).await });
     let (keeping, stop) = (Arc::clone(engine), shutdown.clone());
     duties.spawn(async move { keeping.keep_gates(stop).await });
+    let (keeping, stop) = (Arc::clone(engine), shutdown.clone());
+    duties.spawn(async move { keeping.keep_locks(stop).await });
     let (reaper, stop) = (Reaper::new(Arc::clone(engine)), shutdown.clone());
     duties.spawn(async move { reaper.run(stop).await });
     let (forgetter, stop) = (Forgetter::new(Arc::clone(engine)), shutdown.clone());

@@ -76,6 +76,12 @@ error_codes! {
     StaleEpoch = "stale_epoch", 409, "The lease is no longer yours";
     /// The task is in a state that does not allow this.
     WrongState = "wrong_state", 409, "The task's state does not allow this";
+    /// Somebody has the lock, or stands in line for it.
+    LockBusy = "lock_busy", 409, "Somebody else has the lock";
+    /// The owner has a part of it by another lock.
+    LockOverlap = "lock_overlap", 409, "You have a part of it already";
+    /// No such lock, or no longer.
+    UnknownLock = "unknown_lock", 404, "There is no such lock";
     /// Somebody else changed it first.
     VersionConflict = "version_conflict", 409, "It was changed since you read it";
     /// The request took too long to arrive.

@@ -15,6 +15,7 @@ pub mod gate;
 pub mod id;
 pub mod lifecycle;
 pub mod limits;
+pub mod lock;
 pub mod retry;
 pub mod stored;
 pub mod task;

@@ -363,7 +363,9 @@ impl Record {
                 let delay_ms = rng.random_range(0..=RELEASE_SPREAD_MS);
                 self.schedule(delay_ms, now_ms);
                 let why = match self.pass_isolated(terms) {
-                    true => "taken back: it reached no worker, and its dependency is isolated: another stands in",
+                    true => {
+                        "taken back: it reached no worker, and its dependency is isolated: another stands in"
+                    }
                     false => "taken back: it reached no worker",
                 };
                 self.verdict(AttemptEnd::Undelivered, Some(delay_ms), why)

@@ -3,6 +3,7 @@
 mod bench;
 mod breakers;
 mod classify;
+mod commit_file;
 mod dev;
 mod queues;
 mod routes;

@@ -2,6 +2,7 @@
 //!
 //! Each test prints its figures: `cargo nextest run -p redrive -E 'test(crash::)' --no-capture`.
 
+mod commits;
 mod coordinator;
 mod crash_loop;
 mod matrix;

@@ -74,7 +74,7 @@ async fn heard_until(hints: &mut Receiver<Hint>, queue: &str) -> usize {
             match hints.recv().await.expect("the store is open") {
                 Hint::Gates => heard += 1,
                 Hint::Due { queue: told, .. } if &*told == queue => return,
-                Hint::Due { .. } | Hint::Look => {}
+                Hint::Due { .. } | Hint::Offered(_) | Hint::Look => {}
             }
         }
     };

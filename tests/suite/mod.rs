@@ -10,6 +10,7 @@ mod costs;
 mod enqueue;
 mod gates;
 mod handed_off;
+mod locks;
 mod lost;
 mod operate;
 mod policies;
@@ -192,6 +193,12 @@ macro_rules! with_behaviours {
                 a_task_taken_over_can_be_called_off,
                 the_lease_after_has_nothing_of_who_took_the_one_before_over,
                 who_took_over_what_is_still_known_when_the_store_is_opened_again,
+            }
+            locks {
+                locks_are_given_by_the_rules,
+                a_lock_outlives_the_coordinator_that_gave_it,
+                tokens_rise_though_the_clock_is_set_back,
+                whoever_waits_is_told_in_order,
             }
             operate {
                 what_is_not_done_can_be_called_off,

@@ -7,6 +7,7 @@
 //!  runtime  claims → executor → settler, heartbeat, presence, drain
 //!  breakers the agent's circuit breaker, and one for each dependency
 //!  handlers a process a task, or an HTTP endpoint
+//!  fenced_file replaces a file under a lock's token
 //! ```
 
 pub mod amqp;
@@ -14,9 +15,11 @@ mod backoff;
 mod breakers;
 pub mod client;
 mod config;
+pub mod fenced_file;
 mod handler;
 pub mod handlers;
 pub mod link;
+pub mod lock;
 mod runtime;
 mod telemetry;
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod fleet;
 mod gates;
 mod idle;
 mod lateness;
+mod locks;
 mod median;
 mod push;
 mod redis;
@@ -46,6 +47,8 @@ pub enum Measure {
     Claims,
     /// A storm of rate limits with and without gates, and what gates cost while there is none.
     Gates,
+    /// Locks that nobody else wants, and one that a hundred wait for; on Redis beside bare `SET NX PX`.
+    Locks,
     /// Push over RabbitMQ: dispatch, full cycles and latency, and what a plain client does with the same RabbitMQ.
     Push,
 }
@@ -166,7 +169,8 @@ async fn in_place(
 async fn embedded(options: &Options, data: Data<'_>, talk: &Talk<'_>) -> anyhow::Result<Report> {
     let durability = "WAL, synchronous=FULL: every commit is flushed";
     let mut report = Report::new(Settings::new(options, "sqlite", durability.to_owned()));
-    if options.only.iter().any(|measure| !matches!(measure, Measure::Push | Measure::Gates)) {
+    if options.only.iter().any(|measure| !matches!(measure, Measure::Push | Measure::Gates | Measure::Locks))
+    {
         over_http(options, data, talk, &mut report).await?;
     }
     if options.has(Measure::Gates) {
@@ -177,6 +181,9 @@ async fn embedded(options: &Options, data: Data<'_>, talk: &Talk<'_>) -> anyhow:
             Data::Directory(found.map_or(scratch.path(), |(_, path)| path))
         };
         report.gates = Some(gates::measure(place, &[1], options, talk).await.context("measuring gates")?);
+    }
+    if options.has(Measure::Locks) {
+        report.locks = Some(locks::measure(data, None, options, talk).await.context("measuring locks")?);
     }
     if let Some(broker) = options.broker() {
         report.push = Some(push::measure(broker, data, options, talk).await.context("measuring push")?);

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::gates::Gates;
 use super::lateness::Lateness;
+use super::locks::{HandedOn, Locks};
 use super::push::{Figure, Push};
 use super::redis::{Claims, Layer, Layers, Memory};
 use super::{Measure, Options};
@@ -38,6 +39,9 @@ pub struct Report {
     /// A storm of rate limits, and what gates cost while there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gates: Option<Gates>,
+    /// Locks, free and wanted by many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locks: Option<Locks>,
     /// What it was measured with.
     pub settings: Settings,
 }
@@ -131,6 +135,7 @@ impl Report {
             claims: None,
             push: None,
             gates: None,
+            locks: None,
             settings,
         }
     }
@@ -178,6 +183,9 @@ impl Report {
         }
         if let Some(gates) = &self.gates {
             gate_rows(gates, &mut rows);
+        }
+        if let Some(locks) = &self.locks {
+            lock_rows(locks, &mut rows);
         }
         rows
     }
@@ -323,6 +331,27 @@ fn gate_rows(gates: &Gates, rows: &mut Vec<Row>) {
         idle.with_per_s, idle.without_per_s, idle.pairs
     );
     rows.push(row("idle gates", value, how));
+}
+
+fn lock_rows(locks: &Locks, rows: &mut Vec<Row>) {
+    let how = format!("{} callers, a lock each; medians of {} rounds", locks.callers, locks.rounds);
+    rows.push(row("free locks", per_second(locks.free_per_s), how));
+    if let (Some(bare), Some(ratio)) = (locks.bare_free_per_s, locks.ratio) {
+        let how = format!("SET NX PX and a comparing delete; served to bare {ratio:.2}");
+        rows.push(row("bare Redis", per_second(bare), how));
+    }
+    let mut handed_on = |what, on: &HandedOn, who: &str| {
+        let value = format!("{:.2} ms, p99 {:.2} ms", on.p50_ms, on.p99_ms);
+        let how = format!(
+            "{} wait{who}; all served in {:.0} ms, {} out of order",
+            on.waiters, on.all_ms, on.out_of_order
+        );
+        rows.push(row(what, value, how));
+    };
+    handed_on("lock handed on", &locks.handed_on, "");
+    if let Some(bare) = &locks.bare_handed_on {
+        handed_on("bare, handed on", bare, " and ask every 10 ms");
+    }
 }
 
 fn per_second(value: f64) -> String {

@@ -28,6 +28,8 @@ With --only gates, some six minutes: gates {storms, idle}. A storm is 3,000 task
 and answers the others 429 with Retry-After, and four workers; without gates, with them, and, on a shared store, with three
 coordinators. `idle` is cycles with gates to cycles without, in turn, while everything passes.
 
+With --only locks: locks {free_per_s, handed_on, …}, and on a shared store the same with bare `SET NX PX`.
+
 Examples:
   redrive bench
   redrive bench --json | jq .lateness_ms
@@ -37,6 +39,7 @@ Examples:
   redrive bench --redis --only cycles --coordinators 2
   redrive bench --redis --only memory,claims --memory 1000000
   redrive bench --redis --only gates
+  redrive bench --redis --only locks
   redrive bench --redis --amqp amqp://127.0.0.1 --only push";
 
 /// Measure cycles per second, dispatch lateness and idle cost; on Redis also memory and what the layers cost; with RabbitMQ
@@ -86,7 +89,7 @@ pub struct Args {
     /// Messages that may be out at once in full cycles by push, and for the plain client that they are compared with.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(OUTSTANDING_MAX)))]
     outstanding: u32,
-    /// Only these, separated by commas [default: all that the store has but gates, and push with --amqp].
+    /// Only these, separated by commas [default: all that the store has but gates and locks, and push with --amqp].
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_enum)]
     only: Vec<Measure>,
 }
@@ -113,7 +116,7 @@ impl Args {
             only.retain(|measure| !is_embedded || !measure.needs_redis());
             only.retain(|measure| *measure != Measure::Push || self.amqp.is_some());
             // Several minutes: only where it is asked for.
-            only.retain(|measure| *measure != Measure::Gates);
+            only.retain(|measure| !matches!(measure, Measure::Gates | Measure::Locks));
         }
         let amqp = self.amqp.map(|url| Broker::new(&url, self.outstanding)).transpose();
         let amqp = amqp.map_err(|error| Usage::new(format!("--amqp: {error}")))?;

@@ -7,6 +7,7 @@ mod gates;
 mod guard;
 mod health;
 mod leases;
+mod locks;
 mod problem;
 mod queues;
 mod tasks;
@@ -46,6 +47,7 @@ const BODIES_MAX_BYTES: usize = 128 * 1024 * 1024;
         (name = "queues", description = "Policies, pausing"),
         (name = "breakers", description = "Circuit breakers of the agents"),
         (name = "gates", description = "What holds the whole fleet back from a dependency"),
+        (name = "locks", description = "Who may touch a file, or anything else that is shared"),
         (name = "health", description = "For orchestrators and scrapers")
     )
 )]
@@ -121,6 +123,10 @@ impl Api {
             .routes(routes!(queues::pause))
             .routes(routes!(queues::resume))
             .routes(routes!(gates::list, gates::change))
+            .routes(routes!(locks::list, locks::acquire))
+            .routes(routes!(locks::renew))
+            .routes(routes!(locks::release))
+            .routes(routes!(locks::break_lock))
             .routes(routes!(health::livez))
             .routes(routes!(health::readyz))
             .routes(routes!(health::metrics))

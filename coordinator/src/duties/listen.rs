@@ -26,6 +26,7 @@ impl Listener {
         while let Some(heard) = shutdown.run_until_cancelled(self.hints.recv()).await {
             match heard {
                 Ok(Hint::Due { queue, due_ms }) => self.engine.dispatcher().announce(&queue, due_ms),
+                Ok(Hint::Offered(ids)) => self.engine.locks_offered(&ids),
                 Ok(Hint::Gates) => self.engine.look_at_gates(),
                 Ok(Hint::Look) | Err(RecvError::Lagged(_)) => self.look(),
                 Err(RecvError::Closed) => return shutdown.cancelled().await,

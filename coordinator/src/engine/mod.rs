@@ -9,6 +9,7 @@ mod check;
 mod enqueue;
 mod gates;
 mod judge;
+mod locks;
 mod presence;
 mod push;
 mod queues;
@@ -22,6 +23,7 @@ use redrive_shared::error::{ErrorCode, Problem, suggest};
 use redrive_shared::gate::Standing;
 use redrive_shared::id::Name;
 use redrive_shared::limits::{AGENT_LABELS_MAX, DEPENDENCY_LABELS_MAX, QUEUE_LABELS_MAX};
+use redrive_shared::lock::WaitId;
 use redrive_shared::task::TaskState;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +36,7 @@ pub(crate) use self::told::Calls;
 use crate::alarm::Alarm;
 use crate::dispatch::Dispatcher;
 use crate::gates::Keeper;
+use crate::locks::Desk;
 use crate::metrics::BoundedLabels;
 use crate::store::{Reaped, Store, StoreError};
 use crate::watch::Watchers;
@@ -51,6 +54,7 @@ pub struct Engine {
     watchers: Arc<Watchers>,
     presence: Presence,
     gates: Arc<Keeper>,
+    locks: Arc<Desk>,
     labels: Arc<BoundedLabels>,
     agent_labels: BoundedLabels,
     amplification: Amplification,
@@ -85,6 +89,7 @@ impl Engine {
             Arc::clone(&reaper),
             Arc::clone(&gates),
         );
+        let locks = Desk::new(Arc::clone(&store), Arc::clone(&clock));
         Arc::new(Self {
             store,
             clock,
@@ -93,6 +98,7 @@ impl Engine {
             watchers,
             presence: Presence::default(),
             gates,
+            locks,
             labels,
             agent_labels: BoundedLabels::new(AGENT_LABELS_MAX),
             amplification: Amplification::default(),
@@ -117,6 +123,16 @@ impl Engine {
     /// Keeps the gates until shutdown.
     pub async fn keep_gates(&self, shutdown: CancellationToken) {
         self.gates.run(&self.dispatcher, shutdown).await;
+    }
+
+    /// Keeps those that wait for locks until shutdown.
+    pub(crate) async fn keep_locks(&self, shutdown: CancellationToken) {
+        self.locks.run(shutdown).await;
+    }
+
+    /// Another coordinator granted places in line for locks.
+    pub(crate) fn locks_offered(&self, ids: &[WaitId]) {
+        self.locks.offered(ids);
     }
 
     /// Another coordinator changed gates.

@@ -10,9 +10,9 @@ use super::*;
 use crate::store::{GateCell, GateSwap, GateSwapped, Gates};
 
 mod adversity;
+mod costs;
 mod late;
 mod newer;
-mod costs;
 mod queues;
 mod tokens;
 

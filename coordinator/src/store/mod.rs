@@ -11,6 +11,7 @@ pub mod doctor;
 mod error;
 mod format;
 mod gates;
+mod locks;
 mod lost;
 mod policies;
 pub mod redis;
@@ -26,6 +27,7 @@ use redrive_shared::cost::Cost;
 use redrive_shared::gate::{Scope, Standing};
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Attempt, Ended, Fence};
+use redrive_shared::lock::{Answers, Verb, WaitId};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{FailureRecord, Lease, TaskState, TaskView};
 use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView, WorkerLost};
@@ -36,6 +38,7 @@ pub use self::arriving::{Enqueue, Enqueued};
 pub use self::commands::CommandBreaker;
 pub use self::error::{Result, StoreError};
 pub use self::gates::{GateCell, GateSwap, GateSwapped, Gates, Restriction};
+pub use self::locks::Locks;
 pub use self::lost::{LOST_KEPT_MS, LostAttempt};
 pub use self::policies::{NewPolicy, PolicyChange, PolicyPut};
 
@@ -54,6 +57,8 @@ pub enum Hint {
     },
     /// Gates changed of which everybody should know at once: [`Store::gates`].
     Gates,
+    /// Places in line for locks that were granted.
+    Offered(Vec<WaitId>),
     /// Anything may have changed.
     Look,
 }
@@ -426,6 +431,10 @@ pub trait Store: Send + Sync + 'static {
     async fn gates(&self, seen: i64) -> Result<Option<Gates>>;
     /// Changes gates, each by itself. Answers in order.
     async fn swap_gates(&self, batch: Vec<GateSwap>) -> Result<Vec<GateSwapped>>;
+    /// Does what is asked of locks, in order. Those that wait may be forgotten when the store failed.
+    async fn lock(&self, verbs: Vec<Verb>) -> Result<Answers>;
+    /// Locks and those that wait, up to so many of each.
+    async fn locks(&self, most: usize) -> Result<Locks>;
     /// An agent is alive, and extends its leases.
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten>;
     /// Gives a command to a breaker, in place of the one that stood for it; the same again is the one that stands. It is

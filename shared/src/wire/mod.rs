@@ -6,6 +6,7 @@
 mod agents;
 mod breakers;
 mod gates;
+mod locks;
 mod queues;
 mod tasks;
 mod work;
@@ -15,6 +16,10 @@ pub use breakers::{
     BreakerAction, BreakerCommand, BreakerCommandRequest, BreakerView, BreakersReply, OWN_BREAKER, WorkerLost,
 };
 pub use gates::{GateAction, GateRequest, GateView, GatesReply};
+pub use locks::{
+    LockBreak, LockGrant, LockRef, LockRefs, LockReply, LockRequest, LockResult, LockResults, LockView,
+    LockWaitView, LocksReply,
+};
 pub use queues::{
     ACTOR_HEADER, PolicyVersion, QueueCreate, QueuePut, QueueVersionsReply, QueueView, QueuesPut,
     QueuesReply, UNREAD_ALL,

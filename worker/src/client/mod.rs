@@ -16,7 +16,8 @@ use redrive_shared::task::{TaskState, TaskView};
 use redrive_shared::wire::{
     ACTOR_HEADER, AgentsReply, BreakerCommand, BreakerCommandRequest, BreakersReply, ClaimReply,
     ClaimRequest, EnqueueReply, EnqueueRequest, ExtendReply, ExtendRequest, GateRequest, GateView,
-    GatesReply, Heartbeat, HeartbeatReply, Page, QueueCreate, QueueVersionsReply, QueueView, QueuesPut,
+    GatesReply, Heartbeat, HeartbeatReply, LockBreak, LockGrant, LockRefs, LockReply, LockRequest,
+    LockResults, LockView, LocksReply, Page, QueueCreate, QueueVersionsReply, QueueView, QueuesPut,
     QueuesReply, ReportsRequest, SettleReply, SettleRequest, StatusReply, StatusRequest, TaskAction,
     TaskActionReply, TaskActionRequest,
 };
@@ -226,6 +227,36 @@ impl Client {
     /// Opens, shuts, isolates, resets or limits a gate.
     pub async fn change_gate(&self, request: &GateRequest) -> Result<GateView, ClientError> {
         self.post(&["v1", "gates"], request, 0).await
+    }
+
+    /// Asks for a lock, and waits for up to `wait_ms` for it. None: it is waited for still, ask again.
+    pub async fn acquire_lock(
+        &self,
+        request: &LockRequest,
+        wait_ms: u64,
+    ) -> Result<Option<LockGrant>, ClientError> {
+        let reply: LockReply = self.post(&["v1", "locks"], request, wait_ms).await?;
+        Ok(reply.lock)
+    }
+
+    /// Makes locks last.
+    pub async fn renew_locks(&self, request: &LockRefs) -> Result<LockResults, ClientError> {
+        self.post(&["v1", "locks", "renew"], request, 0).await
+    }
+
+    /// Gives locks back.
+    pub async fn release_locks(&self, request: &LockRefs) -> Result<LockResults, ClientError> {
+        self.post(&["v1", "locks", "release"], request, 0).await
+    }
+
+    /// Locks, and who waits for one.
+    pub async fn locks(&self) -> Result<LocksReply, ClientError> {
+        self.get(&["v1", "locks"]).await
+    }
+
+    /// Ends somebody's lock.
+    pub async fn break_lock(&self, request: &LockBreak) -> Result<LockView, ClientError> {
+        self.post(&["v1", "locks", "break"], request, 0).await
     }
 
     /// Every agent that is known.

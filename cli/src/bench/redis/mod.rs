@@ -26,7 +26,7 @@ pub(super) use throwaway::Throwaway;
 use super::report::{Percentiles, Report, Settings, Spread};
 use super::talk::Talk;
 use super::target::{Data, Targets};
-use super::{Measure, Options, gates, idle, lateness, push};
+use super::{Measure, Options, gates, idle, lateness, locks, push};
 
 /// Parked tasks are due in a day.
 const PARKED_DELAY_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -82,6 +82,14 @@ impl Names {
 
     fn gates(&self, name: &str) -> String {
         format!("{}g{name}", self.stem)
+    }
+
+    fn locks(&self) -> String {
+        format!("{}k", self.stem)
+    }
+
+    fn locks_bare(&self) -> String {
+        format!("{}n", self.stem)
     }
 
     fn parked(&self) -> String {
@@ -167,6 +175,12 @@ async fn measure(
         };
         let measured = gates::measure(place, &COORDINATORS, options, talk).await;
         report.gates = Some(measured.context("measuring gates")?);
+    }
+    if options.has(Measure::Locks) {
+        let bare = locks::Bare::new(server.connection(), names.locks_bare());
+        let data = Data::Shared { url: &names.url, prefix: &names.locks() };
+        let measured = locks::measure(data, Some(&bare), options, talk).await;
+        report.locks = Some(measured.context("measuring locks")?);
     }
     if options.has(Measure::Memory) || options.has(Measure::Claims) {
         // What the others left would be in the same tables.

@@ -277,6 +277,9 @@ fn is_about_items(code: ErrorCode) -> bool {
         | ErrorCode::StaleEpoch
         | ErrorCode::WrongState
         | ErrorCode::VersionConflict
+        | ErrorCode::LockBusy
+        | ErrorCode::LockOverlap
+        | ErrorCode::UnknownLock
         | ErrorCode::RequestTimeout
         | ErrorCode::Overloaded
         | ErrorCode::ForbiddenHost

@@ -1,12 +1,13 @@
 //! What coordinators tell each other, so that nobody waits for the next look: hints, which may be lost.
 //!
 //! A message is the teller's name and then either pairs of a queue and when something of it is due, in ms, or `!queues`, or
-//! `!gates`.
+//! `!gates`, or `!locks` and the places in line that were granted.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redrive_shared::id::Name;
+use redrive_shared::lock::WaitId;
 
 use super::Inner;
 use super::link::{Hint as Heard, Hints};
@@ -47,6 +48,11 @@ async fn hear(store: &Arc<Inner>, message: &[u8]) {
             // What shards answered while a queue was paused, or not known, says nothing of it now.
             store.due.clear();
             look(store).await;
+            return;
+        }
+        if word == "!locks" {
+            let ids = words.by_ref().filter_map(|id| id.parse().ok().map(WaitId));
+            let _ = store.hints.send(Hint::Offered(ids.collect()));
             return;
         }
         if word == "!gates" {

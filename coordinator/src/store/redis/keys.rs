@@ -43,6 +43,18 @@
 //! | `rd:{*}:arrived` | zset | runs, by when their presence connection was opened last, in µs |
 //! | `rd:{*}:seen`, `rd:{*}:gone` | zset | runs that are heard from, and those that are not, by when they last were |
 //!
+//! And the locks, all under the tag `{locks}`, since several are granted in one step:
+//!
+//! | key | type | holds |
+//! |---|---|---|
+//! | `rd:{locks}:mark` | string | the highest token or place in line so far |
+//! | `rd:{locks}:holds`, `rd:{locks}:waits` | hash | locks by token, those that wait by place in line, as [`crate::store::locks`] writes them |
+//! | `rd:{locks}:hold_ends`, `rd:{locks}:wait_ends` | zset | the same numbers, by when that is over, in µs |
+//! | `rd:{locks}:granted` | hash | tokens by the place in line that they were granted to |
+//! | `rd:{locks}:h:<resource>`, `rd:{locks}:hx:<resource>` | zset | who has it, and who has it alone |
+//! | `rd:{locks}:w:<resource>`, `rd:{locks}:wx:<resource>` | zset | who waits for it, and who waits to have it alone |
+//! | `rd:{locks}:o:<task or name>` | set | tokens and places in line of an owner |
+//!
 //! Names hold no `|`, so it separates them.
 
 use redrive_shared::id::{Name, TaskId};
@@ -122,6 +134,11 @@ impl Keys {
     /// A key that there is once.
     pub fn once(&self, name: &str) -> String {
         format!("{}:{{*}}:{name}", self.prefix)
+    }
+
+    /// A key of the locks.
+    pub fn locks(&self, name: &str) -> String {
+        format!("{}:{{locks}}:{name}", self.prefix)
     }
 
     /// The channel of hints.

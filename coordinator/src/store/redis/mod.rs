@@ -28,6 +28,7 @@ mod history;
 mod keys;
 mod lease;
 pub mod link;
+mod locks;
 mod lost;
 mod open;
 mod operate;
@@ -53,6 +54,7 @@ use redis::Value;
 use redrive_shared::clock::Clock;
 use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
+use redrive_shared::lock::{Answers, Verb};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
 use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView};
@@ -75,8 +77,8 @@ use self::transition::{Change, Changed};
 pub use self::value::STORED;
 use super::{
     Acted, Arrival, Beaten, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend, Extended, Filter,
-    GateSwap, GateSwapped, Gates, Hint, Listed, LostAttempt, PolicyChange, PolicyPut, Reap, Restriction,
-    Result, Settle, Settled, Store, StoreError,
+    GateSwap, GateSwapped, Gates, Hint, Listed, Locks, LostAttempt, PolicyChange, PolicyPut, Reap,
+    Restriction, Result, Settle, Settled, Store, StoreError,
 };
 
 /// A handle to the shared store.
@@ -316,6 +318,14 @@ impl Store for RedisStore {
 
     async fn swap_gates(&self, batch: Vec<GateSwap>) -> Result<Vec<GateSwapped>> {
         self.inner.swap_gates(&batch).await
+    }
+
+    async fn lock(&self, verbs: Vec<Verb>) -> Result<Answers> {
+        self.inner.lock(verbs).await
+    }
+
+    async fn locks(&self, most: usize) -> Result<Locks> {
+        self.inner.locks(most).await
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {

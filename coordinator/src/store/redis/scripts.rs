@@ -77,6 +77,10 @@ script!(
     SWAP_GATES, "swap_gates"
 );
 script!(
+    /// Locks are taken, waited for, renewed and given back.
+    LOCKS, "locks"
+);
+script!(
     /// Policies are put in force.
     PUT_QUEUES, "put_queues"
 );

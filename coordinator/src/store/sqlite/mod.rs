@@ -10,6 +10,7 @@ mod enqueue;
 mod gates;
 mod lanes;
 mod leases;
+mod locks;
 mod lost;
 mod open;
 mod operate;
@@ -28,6 +29,7 @@ use async_trait::async_trait;
 use redrive_shared::clock::Clock;
 use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
+use redrive_shared::lock::{Answers, Verb};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
 use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView};
@@ -40,8 +42,8 @@ use self::read::Detail;
 use self::writer::{Writer, WriterHandle, store_error};
 use super::{
     Acted, Arrival, Beaten, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend, Extended, Filter,
-    GateSwap, GateSwapped, Gates, Listed, LostAttempt, PolicyChange, PolicyPut, Reap, Restriction, Result,
-    Settle, Settled, Store, StoreError,
+    GateSwap, GateSwapped, Gates, Listed, Locks, LostAttempt, PolicyChange, PolicyPut, Reap, Restriction,
+    Result, Settle, Settled, Store, StoreError,
 };
 
 /// Connections kept open for readers; more readers at once open their own for the moment.
@@ -270,6 +272,14 @@ impl Store for SqliteStore {
 
     async fn swap_gates(&self, batch: Vec<GateSwap>) -> Result<Vec<GateSwapped>> {
         self.write(move |tx| gates::swap(tx, batch)).await
+    }
+
+    async fn lock(&self, verbs: Vec<Verb>) -> Result<Answers> {
+        self.write(move |tx| locks::lock(tx, verbs)).await
+    }
+
+    async fn locks(&self, most: usize) -> Result<Locks> {
+        self.write(move |tx| Ok(locks::locks(tx, most))).await
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {

@@ -8,6 +8,7 @@ use redrive_shared::cost::Cost;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Record, Verdict};
 use redrive_shared::limits::HISTORY_MAX_ENTRIES;
+use redrive_shared::lock::Space;
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{FailureRecord, Lane, TaskState};
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
@@ -30,6 +31,8 @@ pub(super) struct Memory {
     pub gone: HashSet<(Name, Name)>,
     /// When runs of agents last opened a presence connection, in µs.
     pub arrivals: HashMap<(Name, Name), i64>,
+    /// Locks, and those that wait for them. The latter are lost where the tables are loaded anew.
+    pub locks: Space,
     /// Whether `queues` changed since it was published.
     pub queues_changed: bool,
 }

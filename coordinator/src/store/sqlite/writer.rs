@@ -205,7 +205,7 @@ fn load_memory(connection: &Connection) -> rusqlite::Result<Memory> {
     let mut statement = connection.prepare("SELECT agent, boot_id FROM agents WHERE gone = 1")?;
     let gone = statement.query_map([], |row| Ok((required(row, 0)?, required(row, 1)?)))?;
     let gone = gone.collect::<rusqlite::Result<_>>()?;
-    Ok(Memory { lanes, queues, gone, ..Memory::default() })
+    Ok(Memory { lanes, queues, gone, locks: super::locks::load(connection)?, ..Memory::default() })
 }
 
 /// What a SQLite error means to a caller.

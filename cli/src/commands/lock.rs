@@ -1,0 +1,227 @@
+//! `redrive lock`: runs a command while it holds a lock, as flock(1) does over many machines.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use redrive_shared::id::{Name, TaskId};
+use redrive_shared::lock::{Owner, Resource};
+use redrive_shared::wire::LockRequest;
+use redrive_worker::client::ClientError;
+use redrive_worker::lock::{HeldLock, acquire, is_busy};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+use crate::arguments;
+use crate::context::Context;
+use crate::failure::{Exit, Usage};
+use crate::signals;
+
+/// Not granted in time: `EX_TEMPFAIL` of sysexits.h.
+const BUSY: u8 = 75;
+/// Lost while the command ran: `EX_PROTOCOL` of sysexits.h.
+const LOST: u8 = 76;
+/// As shells do it.
+const CANNOT_RUN: u8 = 126;
+const NOT_FOUND: u8 = 127;
+const SIGNALLED: i32 = 128;
+/// What the command is given to end by itself once the lock is lost: less than what is left of the lock's time then.
+const END_GRACE: Duration = Duration::from_secs(2);
+
+const LONG_ABOUT: &str = "\
+Run a command while it holds a lock, over all machines that use the same coordinators.
+
+The lock is renewed as long as the command runs and given back when it has ended. When it is lost (the coordinators could not be
+reached in time, a person broke it), the command's whole process group gets SIGTERM, and SIGKILL 2 s later: it runs in a group of
+its own unless stdin is a terminal. A command that cannot be stopped (its machine sleeps) is why there is a token: give
+FENCE_TOKEN to `redrive commit-file`, or to whatever guards what you write.
+
+In the command's environment: FENCE_TOKEN, and LOCK_RESOURCES, a line each.
+
+A path is made canonical: absolute, without symbolic links. Two machines that name the same path share its lock, whether it is
+the same file or not.";
+
+const AFTER_HELP: &str = "\
+Exit codes: the command's own; 128 + N where signal N ended it; 75 the lock was not granted in time; 76 it was lost, and the
+command was stopped; 126 the command cannot be run; 127 there is no such command; 1 the coordinator cannot be reached or
+refused; 2 the command line is wrong.
+
+Examples:
+  redrive lock --path report.md -- ./make-report
+  redrive lock --path report.md --wait 30s -- sh -c './make-report | redrive commit-file --path report.md'
+  redrive lock --path a.md --path b.md --shared -- diff a.md b.md
+  redrive lock --name deploy/production --wait 10m --ttl 1m -- ./deploy";
+
+/// Run a command while it holds a lock.
+#[derive(Debug, clap::Args)]
+#[command(long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+pub struct Args {
+    /// A file to lock; several are locked in one step.
+    #[arg(long = "path", value_name = "FILE")]
+    paths: Vec<PathBuf>,
+    /// Anything else to lock, by a name.
+    #[arg(long = "name", value_name = "NAME")]
+    names: Vec<String>,
+    /// Share it with others that share it.
+    #[arg(long)]
+    shared: bool,
+    /// How long to wait for it, at most 1h [default: not at all].
+    #[arg(long, value_name = "DURATION", value_parser = arguments::duration_ms)]
+    wait: Option<u64>,
+    /// How long it outlives this command's last sign of life, 1s to 1h [default: 30s].
+    #[arg(long, value_name = "DURATION", value_parser = arguments::duration_ms)]
+    ttl: Option<u64>,
+    /// What to run, and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
+    let request = request(&args)?;
+    let stop = signals::shutdown(&context.impatience)?;
+    let client = context.client()?;
+    let acquired = stop.run_until_cancelled(acquire(&client, &request)).await;
+    let Some(acquired) = acquired else { return Err(Exit(SIGNALLED as u8 + 15).into()) };
+    let lock = acquired.map_err(|error| not_granted(error, context))?;
+    let mut child = match start(&args.command, &lock) {
+        Ok(child) => child,
+        Err(error) => {
+            give_back(lock, context).await;
+            let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
+            context.output.complain(args.command[0].display(), error);
+            return Err(Exit(code).into());
+        }
+    };
+    let lost = lock.lost();
+    let status = wait(&mut child, &stop, &lost).await.context("waiting for the command")?;
+    if lost.is_cancelled() {
+        context.output.complain("lock", "it was lost, and the command was stopped");
+        return Err(Exit(LOST).into());
+    }
+    give_back(lock, context).await;
+    match exit_code(status) {
+        0 => Ok(()),
+        code => Err(Exit(code).into()),
+    }
+}
+
+fn request(args: &Args) -> anyhow::Result<LockRequest> {
+    let mut resources = Vec::new();
+    for path in &args.paths {
+        resources.push(resource("--path", &canonical(path)?)?);
+    }
+    for name in &args.names {
+        resources.push(resource("--name", name)?);
+    }
+    if resources.is_empty() {
+        return Err(Usage::new("nothing to lock is named; write --path FILE or --name NAME").into());
+    }
+    let (exclusive, shared) = if args.shared { (Vec::new(), resources) } else { (resources, Vec::new()) };
+    // Nobody else uses it, and whoever looks at the locks sees where it runs.
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let unique = TaskId::generate();
+    let name = Name::new(format!("{host}/{}/{}", std::process::id(), &*unique));
+    let name = name.or_else(|_| Name::new(unique.as_str())).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let owner = Owner::Named { name };
+    Ok(LockRequest { owner, exclusive, shared, ttl_ms: args.ttl, lock_delay_ms: None, wait_ms: args.wait })
+}
+
+fn resource(flag: &str, name: &str) -> anyhow::Result<Resource> {
+    Resource::new(name).map_err(|error| Usage::new(format!("{flag}: {name:?} {error}")).into())
+}
+
+/// A path as everybody names the file, whether it is there yet or not.
+fn canonical(path: &Path) -> anyhow::Result<String> {
+    let refused = |why: String| Usage::new(format!("--path {}: {why}", path.display()));
+    let found = match std::fs::canonicalize(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => {
+            let name = path.file_name().ok_or_else(|| refused("names no file".to_owned()))?;
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = std::fs::canonicalize(parent.unwrap_or(Path::new(".")));
+            parent.map_err(|error| refused(format!("its directory: {error}")))?.join(name)
+        }
+        Err(error) => return Err(refused(error.to_string()).into()),
+    };
+    let text = found.into_os_string().into_string();
+    text.map_err(|_| refused("is not UTF-8; lock a --name instead".to_owned()).into())
+}
+
+fn not_granted(error: ClientError, context: &Context) -> anyhow::Error {
+    if !is_busy(&error) {
+        return error.into();
+    }
+    context.output.complain("lock", error);
+    Exit(BUSY).into()
+}
+
+fn start(command: &[OsString], lock: &HeldLock) -> std::io::Result<Child> {
+    let mut std_command = std::process::Command::new(&command[0]);
+    std_command.args(&command[1..]).env("FENCE_TOKEN", lock.token().to_string());
+    let grant = lock.grant();
+    let names: Vec<&str> = grant.exclusive.iter().chain(&grant.shared).map(Resource::as_str).collect();
+    std_command.env("LOCK_RESOURCES", names.join("\n"));
+    if !std::io::stdin().is_terminal() {
+        // At a terminal, a group of its own could not read from it.
+        std_command.process_group(0);
+    }
+    Command::from(std_command).kill_on_drop(true).spawn()
+}
+
+/// Waits for the command. What ends us ends it, and so does the loss of its lock.
+async fn wait(
+    child: &mut Child,
+    stop: &CancellationToken,
+    lost: &CancellationToken,
+) -> std::io::Result<ExitStatus> {
+    tokio::select! {
+        status = child.wait() => return status,
+        () = stop.cancelled() => {
+            send(child, Signal::TERM);
+            tokio::select! {
+                status = child.wait() => return status,
+                () = lost.cancelled() => {}
+            }
+        }
+        () = lost.cancelled() => {}
+    }
+    send(child, Signal::TERM);
+    match tokio::time::timeout(END_GRACE, child.wait()).await {
+        Ok(status) => status,
+        Err(_) => {
+            send(child, Signal::KILL);
+            child.wait().await
+        }
+    }
+}
+
+/// To the command's group where it has one of its own.
+fn send(child: &Child, signal: Signal) {
+    let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) else { return };
+    // One that has ended needs no signal.
+    let _ = if std::io::stdin().is_terminal() {
+        kill_process(pid, signal)
+    } else {
+        kill_process_group(pid, signal)
+    };
+}
+
+async fn give_back(lock: HeldLock, context: &Context) {
+    match lock.release().await {
+        Ok(true) => {}
+        Ok(false) => context.output.complain("lock", "it was lost before the command had ended"),
+        Err(error) => {
+            context.output.complain("lock", format!("cannot give it back, it ends by itself: {error}"))
+        }
+    }
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| SIGNALLED + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
