@@ -6,6 +6,7 @@
 //! desk, which sleeps until the moment that the store named last.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,8 +22,11 @@ use tokio_util::sync::CancellationToken;
 use crate::alarm::Alarm;
 use crate::store::{Locks, Store, StoreError};
 
-/// How often the store hears that somebody still waits: a hint that was lost is made up for then, too.
-const ALIVE_EVERY: Duration = Duration::from_millis(WAITER_ALIVE_MS / 3);
+/// How often the store hears that somebody still waits: a hint that was lost is made up for then, too, before its offer is over
+/// ([`PICK_UP_MS`](redrive_shared::lock::PICK_UP_MS)).
+const ALIVE_EVERY: Duration = Duration::from_secs(2);
+/// How long to wait before offers that may have been missed are asked for.
+const MISSED_AFTER: Duration = Duration::from_millis(100);
 /// Signs of life in one call.
 const SIGNS_MAX: usize = 100;
 /// How long to wait after the store failed.
@@ -48,6 +52,8 @@ pub struct Desk {
     /// Rings when something ends that somebody waits for.
     alarm: Alarm,
     waiting: Mutex<HashMap<WaitId, Waiting>>,
+    /// Told when offers may have been missed.
+    missed: Notify,
 }
 
 /// Those that wait here at one place in line: one, but for a client that asked twice.
@@ -59,7 +65,13 @@ struct Waiting {
 impl Desk {
     /// A desk before a store.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { store, clock, alarm: Alarm::default(), waiting: Mutex::default() })
+        Arc::new(Self {
+            store,
+            clock,
+            alarm: Alarm::default(),
+            waiting: Mutex::default(),
+            missed: Notify::new(),
+        })
     }
 
     /// Asks for a lock, and waits for it until it is granted, its time to wait is over, or `until`.
@@ -71,38 +83,59 @@ impl Desk {
         request: Request,
         until: impl Future<Output = ()>,
     ) -> Result<Wish, StoreError> {
-        let owner = request.owner.clone();
-        let id = match self.ask_one(Verb::Acquire(request)).await? {
-            Answer::Acquired(Ok(Acquired::Held(granted))) => return Ok(Wish::Held(granted)),
-            Answer::Acquired(Ok(Acquired::Busy(blocker))) => return Ok(Wish::Busy(Some(blocker))),
-            Answer::Acquired(Ok(Acquired::Waits(id))) => id,
-            Answer::Acquired(Err(refused)) => return Ok(Wish::Refused(refused)),
-            _ => return Err(unexpected()),
-        };
-        let place = self.wait_at(id, owner);
-        let called = place.called();
+        let ends = Instant::now() + Duration::from_millis(request.wait_ms);
         tokio::pin!(until);
+        loop {
+            let left = ends.saturating_duration_since(Instant::now());
+            let wait_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            let asked = request.clone().timed(request.ttl_ms, request.delay_ms, wait_ms);
+            let id = match self.ask_one(Verb::Acquire(asked)).await? {
+                Answer::Acquired(Ok(Acquired::Held(granted))) => return Ok(Wish::Held(granted)),
+                Answer::Acquired(Ok(Acquired::Busy(blocker))) => return Ok(Wish::Busy(Some(blocker))),
+                Answer::Acquired(Ok(Acquired::Waits(id))) => id,
+                Answer::Acquired(Err(refused)) => return Ok(Wish::Refused(refused)),
+                _ => return Err(unexpected()),
+            };
+            match self.wait_for(id, until.as_mut()).await? {
+                Some(wish) => return Ok(wish),
+                // The store has forgotten the place, or an offer was missed: it stands in line anew.
+                None if Instant::now() < ends => {}
+                None => return Ok(Wish::Busy(None)),
+            }
+        }
+    }
+
+    /// Waits at a place in line. None: there is no such place any more.
+    async fn wait_for(
+        self: &Arc<Self>,
+        id: WaitId,
+        mut until: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Option<Wish>, StoreError> {
+        let place = self.wait_at(id);
+        let called = place.called();
         loop {
             // Registered before it asks: an offer that is made from here on is heard.
             let notified = called.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
-            match self.ask_one(Verb::PickUp(id)).await? {
-                Answer::PickedUp(PickedUp::Held(granted)) => {
-                    place.leave();
-                    return Ok(Wish::Held(granted));
-                }
-                Answer::PickedUp(PickedUp::Gone) => {
-                    place.leave();
-                    return Ok(Wish::Busy(None));
-                }
-                _ => {}
+            let picked_up = self.ask_one(Verb::PickUp(id)).await;
+            let wish = match picked_up {
+                Ok(Answer::PickedUp(PickedUp::Waits)) => None,
+                Ok(Answer::PickedUp(PickedUp::Held(granted))) => Some(Ok(Some(Wish::Held(granted)))),
+                Ok(Answer::PickedUp(PickedUp::Gone)) => Some(Ok(None)),
+                Ok(_) => Some(Err(unexpected())),
+                // Its caller is told to ask again: it keeps its place for that.
+                Err(error) => Some(Err(error)),
+            };
+            if let Some(wish) = wish {
+                place.leave();
+                return wish;
             }
             tokio::select! {
                 () = notified => {}
                 () = &mut until => {
                     place.leave();
-                    return Ok(Wish::Waits);
+                    return Ok(Some(Wish::Waits));
                 }
             }
         }
@@ -165,6 +198,11 @@ impl Desk {
         }
     }
 
+    /// Offers may have been missed: those that wait here ask.
+    pub fn look_again(&self) {
+        self.missed.notify_one();
+    }
+
     /// Ends what time ends, and shows that those who wait here are alive, until shutdown.
     pub async fn run(&self, shutdown: CancellationToken) {
         let mut signs = tokio::time::interval_at(Instant::now() + ALIVE_EVERY, ALIVE_EVERY);
@@ -176,7 +214,11 @@ impl Desk {
                     self.alarm.clear();
                     vec![Verb::Advance]
                 }
-                _ = signs.tick() => self.lock().keys().map(|id| Verb::PickUp(*id)).collect(),
+                _ = signs.tick() => self.signs(),
+                () = self.missed.notified() => {
+                    tokio::time::sleep(MISSED_AFTER).await;
+                    self.signs()
+                }
             };
             // Whoever waits at another coordinator is looked after there.
             if self.lock().is_empty() {
@@ -186,6 +228,10 @@ impl Desk {
                 self.look(part.to_vec()).await;
             }
         }
+    }
+
+    fn signs(&self) -> Vec<Verb> {
+        self.lock().keys().map(|id| Verb::PickUp(*id)).collect()
     }
 
     async fn look(&self, verbs: Vec<Verb>) {
@@ -211,7 +257,12 @@ impl Desk {
     }
 
     async fn ask(&self, verbs: Vec<Verb>) -> Result<Vec<Answer>, StoreError> {
-        let Answers { answers, offered, next_us } = self.store.lock(verbs).await?;
+        let asked = self.store.lock(verbs).await;
+        if asked.is_err() {
+            // What was offered on the way is not known.
+            self.look_again();
+        }
+        let Answers { answers, offered, next_us } = asked?;
         self.offered(&offered);
         if let Some(next_us) = next_us {
             self.alarm.set_earlier(next_us.saturating_add(999).div_euclid(1_000));
@@ -219,10 +270,10 @@ impl Desk {
         Ok(answers)
     }
 
-    fn wait_at(self: &Arc<Self>, id: WaitId, owner: Owner) -> Place {
+    fn wait_at(self: &Arc<Self>, id: WaitId) -> Place {
         let mut waiting = self.lock();
         waiting.entry(id).or_insert_with(|| Waiting { here: 0, called: Arc::default() }).here += 1;
-        Place { desk: Arc::clone(self), id, owner, hung_up: true }
+        Place { desk: Arc::clone(self), id, hung_up: true }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<WaitId, Waiting>> {
@@ -234,7 +285,6 @@ impl Desk {
 struct Place {
     desk: Arc<Desk>,
     id: WaitId,
-    owner: Owner,
     /// Whether the caller went away without an answer.
     hung_up: bool,
 }
@@ -263,22 +313,17 @@ impl Drop for Place {
         // Nobody waits any more: a grant would keep others waiting for nothing.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.hung_up && last {
-            let (desk, id, owner) = (Arc::clone(&self.desk), self.id, self.owner.clone());
-            runtime.spawn(async move { desk.call_off(id, owner).await });
+            let (desk, id) = (Arc::clone(&self.desk), self.id);
+            runtime.spawn(async move { desk.call_off(id).await });
         }
     }
 }
 
 impl Desk {
-    /// The place is given up, whether it was granted meanwhile or not.
-    async fn call_off(&self, id: WaitId, owner: Owner) {
-        let given_up = async {
-            if let Answer::PickedUp(PickedUp::Held(granted)) = self.ask_one(Verb::PickUp(id)).await? {
-                return self.ask_one(Verb::Release(granted.token, owner)).await;
-            }
-            self.ask_one(Verb::CallOff(id)).await
-        };
-        if let Err(error) = given_up.await {
+    /// The place is given up, and an offer that was not picked up. What was picked up is not: its owner may have asked again, here
+    /// or elsewhere, and have it.
+    async fn call_off(&self, id: WaitId) {
+        if let Err(error) = self.ask_one(Verb::CallOff(id)).await {
             tracing::warn!(%error, "a place in line cannot be given up; it ends by itself");
         }
     }

@@ -37,6 +37,7 @@ impl Listener {
     /// Anything may have changed: claims are tried, and leases that another coordinator gave are looked after.
     fn look(&self) {
         self.engine.look_at_gates();
+        self.engine.look_at_locks();
         self.engine.dispatcher().wake_all();
         self.engine.reaper.set_earlier(self.engine.clock().now_ms());
     }

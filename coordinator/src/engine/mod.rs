@@ -135,6 +135,11 @@ impl Engine {
         self.locks.offered(ids);
     }
 
+    /// Offers of locks may have been missed.
+    pub(crate) fn look_at_locks(&self) {
+        self.locks.look_again();
+    }
+
     /// Another coordinator changed gates.
     pub(crate) fn look_at_gates(&self) {
         self.gates.look();

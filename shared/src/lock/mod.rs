@@ -44,9 +44,9 @@ pub const TTL_DEFAULT_MS: u64 = 30_000;
 pub const LOCK_DELAY_MS: u64 = 5_000;
 /// See [`LOCK_DELAY_MS`].
 pub const LOCK_DELAY_MAX_MS: u64 = 60_000;
-/// How long a grant waits to be picked up, in ms.
-pub const PICK_UP_MS: u64 = 3_000;
-/// How long a waiter counts as alive after it was last heard of, in ms: three times as long as it is between two signs of life.
+/// How long a grant waits to be picked up, in ms: three times as long as it is between two signs of life.
+pub const PICK_UP_MS: u64 = 6_000;
+/// How long a waiter counts as alive after it was last heard of, in ms.
 pub const WAITER_ALIVE_MS: u64 = 15_000;
 /// Longest wait that is queued for, in ms.
 pub const LOCK_WAIT_MAX_MS: u64 = 60 * 60 * 1_000;

@@ -438,16 +438,15 @@ impl Space {
             let Some(line) = self.lines.get(&name) else { continue };
             let in_line: Vec<(WaitId, Mode)> = line.waiting.iter().collect();
             for (id, mode) in in_line {
-                if self.holds.len() >= LOCKS_MAX {
-                    return;
-                }
                 let Some(wait) = self.waits.get(&id) else { continue };
                 if self.blocker(&wait.request, Some(id)).is_none() {
                     let request = wait.request.clone();
                     self.leave_line(id);
                     self.grant(request, Some(id), now_us);
-                } else if mode == Mode::Exclusive {
-                    // Nobody passes it.
+                }
+                // Nobody passes one that has it alone, or wants to.
+                let held_alone = |line: &Line| line.holders.first_against(Mode::Shared).is_some();
+                if mode == Mode::Exclusive || self.lines.get(&name).is_some_and(held_alone) {
                     break;
                 }
             }

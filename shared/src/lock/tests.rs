@@ -136,10 +136,10 @@ fn an_offer_that_nobody_picks_up_goes_to_the_next_without_a_pause() {
     let next = waits(space.acquire(request(owner("c"), &["f"], &[]), T0));
     space.release(a.token, &owner("a"), T0 + 1).unwrap();
     assert_eq!(space.take_offered(), [dead]);
-    assert_eq!(space.next_us(), Some(T0 + 1 + 3_000 * MS));
-    space.advance(T0 + 1 + 3_000 * MS);
+    assert_eq!(space.next_us(), Some(T0 + 1 + 6_000 * MS));
+    space.advance(T0 + 1 + 6_000 * MS);
     assert_eq!(space.take_offered(), [next]);
-    assert_eq!(space.pick_up(dead, T0 + 2 + 3_000 * MS), PickedUp::Gone);
+    assert_eq!(space.pick_up(dead, T0 + 2 + 6_000 * MS), PickedUp::Gone);
 }
 
 #[test]

@@ -86,9 +86,7 @@ impl Fence {
 
     /// Makes it this token, on disk.
     pub fn raise(&mut self, token: Token) -> Result<(), FencedFileError> {
-        if token <= self.newest.token {
-            return Ok(());
-        }
+        // Also where it is this token already: whoever wrote that may have been killed before it was on disk.
         let slot = Slot { write: self.newest.write + 1, token };
         let written =
             self.file.write_all_at(&slot.to_bytes(), slot.offset()).and_then(|()| self.file.sync_all());

@@ -3,9 +3,9 @@
 //! Its name is one of a few, and whoever writes there holds its lock: what a killed writer left is found by the next one and
 //! written over, so nothing piles up and nothing has to be swept.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -16,6 +16,8 @@ use super::{Committed, FencedFileError, Sha256};
 
 /// Most writers of one file that prepare its contents at once.
 const STAGES_MAX: usize = 64;
+/// Permissions of contents that are not the file yet.
+const PRIVATE: u32 = 0o600;
 const COPY_BYTES: usize = 128 * 1024;
 
 /// A file for new contents, that nobody else writes.
@@ -49,7 +51,7 @@ impl Stage {
             let file = match open(&path) {
                 Ok(file) => file,
                 // Somebody else's, or a link that leads elsewhere: not to be touched.
-                Err(error) if is_taken(&error) => continue,
+                Err(error) if is_taken(&error) && path.symlink_metadata().is_ok() => continue,
                 Err(error) => return Err(failed(error)),
             };
             match file.try_lock() {
@@ -61,6 +63,8 @@ impl Stage {
             if !is_ours(&file, &path).map_err(failed)? {
                 continue;
             }
+            // What a killed writer left may have had the permissions of the file.
+            file.set_permissions(Permissions::from_mode(PRIVATE)).map_err(failed)?;
             file.set_len(0).map_err(failed)?;
             return Ok(Self { file, path, target: place.target.clone(), is_named: false });
         }
@@ -79,11 +83,13 @@ impl Stage {
         if committed.bytes > max_bytes {
             return Err(FencedFileError::TooLarge { path: self.target.clone(), max_bytes });
         }
-        match fs::metadata(&self.target) {
-            Ok(found) => self.file.set_permissions(found.permissions()).map_err(failed)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        let mode = match fs::metadata(&self.target) {
+            // Without setuid and the like: the file becomes this user's.
+            Ok(found) => found.permissions().mode() & 0o777,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0o666 & !umask(),
             Err(error) => return Err(failed(error)),
-        }
+        };
+        self.file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
         self.file.sync_all().map_err(failed)?;
         Ok(Staged { stage: self, committed })
     }
@@ -133,15 +139,27 @@ impl<R: Read> Read for Watched<R> {
     }
 }
 
+/// The permissions that this process gives to nobody. The system tells them only by setting others, which other threads would
+/// see; Linux says so here as well.
+fn umask() -> u32 {
+    const STRICT: u32 = 0o077;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok()).unwrap_or(STRICT)
+}
+
 /// Opens a file beside the guarded one for reading and writing, or makes it; follows no link.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(path)
+    let mut options = OpenOptions::new();
+    // Nobody else reads it before it is the file.
+    options.read(true).write(true).create(true).truncate(false).mode(PRIVATE).custom_flags(flags).open(path)
 }
 
 fn is_taken(error: &io::Error) -> bool {
     let link = rustix::io::Errno::LOOP.raw_os_error();
-    error.kind() == io::ErrorKind::PermissionDenied || error.raw_os_error() == Some(link)
+    let kinds = [io::ErrorKind::PermissionDenied, io::ErrorKind::IsADirectory];
+    kinds.contains(&error.kind()) || error.raw_os_error() == Some(link)
 }
 
 /// Whether the path still names this file, and nobody else has another name for it or owns it.

@@ -35,9 +35,11 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Space> {
 }
 
 pub(super) fn lock(tx: &mut Tx<'_>, verbs: Vec<Verb>) -> rusqlite::Result<Answers> {
+    let before = tx.memory.locks.mark();
     let answers = tx.memory.locks.apply(verbs, tx.now_us);
     let changed = tx.memory.locks.take_changed();
-    if changed.is_empty() {
+    // A place in line is a number too, and none is given twice.
+    if changed.is_empty() && tx.memory.locks.mark() == before {
         return Ok(answers);
     }
     let mut put =

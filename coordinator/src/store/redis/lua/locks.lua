@@ -176,17 +176,17 @@ local function serve()
   table.sort(names, by_bytes)
   for _, name in ipairs(names) do
     for _, id in ipairs(call('ZRANGE', LINE .. name, 0, -1)) do
-      if call('ZCARD', HOLD_ENDS) >= most_locks then return end
       local wait = wait_of(id)
       if wait then
+        local alone = call('ZSCORE', LINE_ALONE .. name, id)
         if not blocker(wait.wants, id) then
           leave_line(wait)
           grant(wait.owner, tonumber(wait.head[3]), tonumber(wait.head[4]), wait.wants, id)
           -- Whoever leaves the line to hold lets nobody pass who could not before.
           touched = {}
-        elseif call('ZSCORE', LINE_ALONE .. name, id) then
-          break
         end
+        -- Nobody passes one that has it alone, or wants to.
+        if alone or call('ZCARD', ALONE .. name) > 0 then break end
       end
     end
   end
@@ -202,12 +202,15 @@ local function advance()
   local token, until_us = over(HOLD_ENDS)
   while token do
     local hold = hold_of(token)
-    if hold.phase == 'h' then lapse(hold, until_us) else remove(hold) end
+    -- One whose record somebody has deleted does not stop the others.
+    if not hold then call('ZREM', HOLD_ENDS, token)
+    elseif hold.phase == 'h' then lapse(hold, until_us) else remove(hold) end
     token, until_us = over(HOLD_ENDS)
   end
   local id = over(WAIT_ENDS)
   while id do
-    leave_line(wait_of(id))
+    local wait = wait_of(id)
+    if wait then leave_line(wait) else call('ZREM', WAIT_ENDS, id) end
     id = over(WAIT_ENDS)
   end
   serve()
