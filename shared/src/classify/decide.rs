@@ -14,9 +14,13 @@ const STRONG_LEAD: i32 = 400;
 /// … those that are mostly right …
 const FAIR_LEAD: i32 = 200;
 /// … and where there is nothing to overrule.
-const ANY_LEAD: i32 = 80;
+const ANY_LEAD: i32 = 0;
+/// How far it then has to lead `unknown`: "request failed" is made of words that say nothing.
+const TELLING: i32 = 120;
 /// How sure single words have to be of trying again, or of not trying, to have their way where nothing else was found.
 const SURE_OF_AGAIN: i32 = 80;
+/// … and where rules found a class that can go either way.
+const SURER_OF_AGAIN: i32 = 150;
 
 /// A class and what it rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +87,8 @@ pub(super) fn decide(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Optio
         return ruled;
     }
     let again = Some(opinion.again);
-    if opinion.class != class && opinion.class != FailureClass::Unknown && opinion.lead >= needed {
+    let telling = by != By::Nothing || opinion.telling >= TELLING;
+    if opinion.class != class && opinion.class != FailureClass::Unknown && opinion.lead >= needed && telling {
         return Verdict { class: opinion.class, by: By::Words, again };
     }
     Verdict { again, ..ruled }
@@ -293,18 +298,13 @@ pub(super) fn is_retryable(verdict: Verdict, evidence: &Evidence) -> bool {
         C::ContentPolicy | C::Refusal | C::InvalidRequest | C::BusinessRule => false,
     };
     let either = matches!(verdict.class, C::Unknown | C::Network | C::Conflict | C::ToolError);
-    if let (By::Words | By::Nothing, Some(again), true) = (verdict.by, verdict.again, either)
-        && again.abs() >= SURE_OF_AGAIN
-    {
-        return again > 0;
-    }
-    if verdict.by != By::Status {
-        return by_class;
-    }
-    match evidence.headers.get("x-should-retry").map(|value| value.to_ascii_lowercase()) {
-        Some(value) if value == "true" => true,
-        Some(value) if value == "false" => false,
-        Some(_) | None => by_class,
+    let needed = if matches!(verdict.by, By::Words | By::Nothing) { SURE_OF_AGAIN } else { SURER_OF_AGAIN };
+    let by_words = verdict.again.filter(|again| either && again.abs() >= needed).map(|again| again > 0);
+    let told = evidence.headers.get("x-should-retry").map(|value| value.to_ascii_lowercase());
+    match told.as_deref() {
+        Some("true") if verdict.by == By::Status => true,
+        Some("false") if verdict.by == By::Status => false,
+        Some(_) | None => by_words.unwrap_or(by_class),
     }
 }
 
@@ -317,9 +317,9 @@ fn passes(heard: Heard) -> bool {
         )
 }
 
-/// Whether a code tells that something is in the way for good: `AlreadyExists`.
+/// Whether a code, or the name of an error, tells that something is in the way for good: `AlreadyExists`.
 fn names_what_stays(evidence: &Evidence) -> bool {
-    let mut codes = evidence.codes.iter();
+    let mut codes = evidence.codes.iter().chain(&evidence.names);
     codes.any(|code| codes::LASTING.iter().any(|name| code.contains(name)))
 }
 

@@ -155,6 +155,31 @@ fn single_words_decide_where_the_rules_know_nothing_and_nowhere_else() {
 }
 
 #[test]
+fn words_judge_whether_a_conflict_or_a_tool_error_lasts() {
+    let retryable = |signal: &FailureSignal| classify(signal, None, 0).retryable;
+    let conflict = |text| FailureSignal { http_status: Some(409), ..raised(text) };
+    let refused =
+        conflict("Invalid status transition: the value is not allowed and must be one of the listed");
+    assert!(!retryable(&refused), "{:?}", explain(&refused, None, 0));
+    assert!(retryable(&conflict("resource is being updated, try again")));
+    assert!(!retryable(&raised("chromadb.errors.CollectionAlreadyExistsError")), "a name tells it, too");
+    let mut told = refused;
+    told.headers.insert("x-should-retry".to_owned(), "true".to_owned());
+    assert_eq!(
+        retryable(&told),
+        explain(&told, None, 0).1.by == By::Status,
+        "the server knows better than words"
+    );
+}
+
+#[test]
+fn words_that_every_failure_has_tell_no_class() {
+    for text in ["Request failed", "run failed", "error creating resource"] {
+        assert_eq!(classify(&raised(text), None, 0).class, C::Unknown, "{text}");
+    }
+}
+
+#[test]
 fn an_explanation_names_the_words_that_spoke_for_the_class() {
     let signal = raised("shard relocation under way, node is warming");
     let (found, because) = explain(&signal, None, 0);

@@ -98,6 +98,8 @@ pub(super) struct Opinion {
     pub class: FailureClass,
     /// By how much it leads the next, in hundredths of a logit.
     pub lead: i32,
+    /// By how much it leads `unknown`, in hundredths of a logit: little where all words are such as every failure has.
+    pub telling: i32,
     /// Above zero where the same request may succeed later, in hundredths of a logit.
     pub again: i32,
 }
@@ -143,7 +145,8 @@ pub(super) fn opinion(evidence: &Evidence) -> Option<Opinion> {
     let (first, most) = sums.iter().copied().enumerate().max_by_key(|(_, sum)| *sum)?;
     let next =
         sums.iter().copied().enumerate().filter(|(class, _)| *class != first).map(|(_, sum)| sum).max()?;
-    Some(Opinion { class: FailureClass::ALL[first], lead: most - next, again })
+    let unknown = FailureClass::ALL.iter().position(|class| *class == FailureClass::Unknown)?;
+    Some(Opinion { class: FailureClass::ALL[first], lead: most - next, telling: most - sums[unknown], again })
 }
 
 /// The words that spoke for a class, strongest first, with their weights in hundredths of a logit.

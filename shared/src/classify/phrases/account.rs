@@ -70,6 +70,7 @@ pub(in crate::classify) const UNKNOWN_CALLER: &str = "\
 
 /// What only somebody who logs in again can mend, whichever plugin reports it.
 pub(in crate::classify) const LOG_IN_AGAIN: &str = "\
+     must be {signed,logged} in; \
      reauthenticat; re-authenticat; application-default login; please run /login; log in again; \
      login again; sign in again";
 

@@ -82,7 +82,7 @@ pub(in crate::classify) const NETWORK: &str = "\
      name or service not known; name resolution; nodename nor servname; no such host; could not resolve; \
      couldn't resolve; cannot resolve; failed to lookup address; dns error; dns lookup; dns resolution; \
      *unknownhost; *hostunreachable; *ehostunreach; *enetunreach; *enetdown; *enonet; \
-     network is unreachable; no route to host; network error; network request failed; network connection; \
+     network is unreachable; no route to host; all mirrors were already tried; network error; network request failed; network connection; \
      network failure; *err_network; *err_internet_disconnected; net::err_; terminated the handshake; \
      *sslhandshake; fetch failed; failed to fetch; load failed; cannot connect; can't connect; \
      could not connect; couldn't connect; unable to connect; failed to connect; failed to establish; \

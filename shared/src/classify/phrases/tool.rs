@@ -17,7 +17,7 @@ pub(in crate::classify) const REPORTED: &str = "\
 pub(in crate::classify) const FAILED: &str = "\
      error response from daemon; oci runtime create failed; executable file not found; \
      error executing command; command failed with exit; command failed; command exited with; \
-     exited with code; exit status 1; non-zero exit; browser*closed; target*closed; page crashed; \
+     exited with code; did not complete successfully; exit status 1; non-zero exit; browser*closed; target*closed; page crashed; \
      *playwright; *selenium; selector*not found; *nosuchelement; execution context was destroyed; \
      net::err_; no such file or directory; *enoent; *filenotfound; *isadirectory; is a directory; \
      not a git repository; *modulenotfounderror; no module named; command not found; \
@@ -52,6 +52,7 @@ pub(in crate::classify) const BAD_REQUEST: &str = "\
      be negative,specify both}; no matching; could not find a version; unimplemented; is out of range; \
      value out of range; out of range {for,value}; unknown command; crossslot; noscript|; execabort; \
      curl: (3); curl error 3|; constraint*violated; incorrect param; param incorrect; is mandatory; \
-     should be one of; must {have,contain,match,not be,alternate,be between}; should match; \
+     should be one of; {could not,couldn't,unable to,cannot} find; not implemented; constraint violation; \
+     must {have,contain,match,not be,alternate,be between}; should match; \
      cannot unmarshal; {image,file,attachment}~{exceeds,too large,larger than}; \
      no such {field,option,property}; unexpected {key,property,parameter}; unknown {query,option,property}";
