@@ -24,3 +24,17 @@ pub fn shutdown(impatience: &CancellationToken) -> std::io::Result<CancellationT
     });
     Ok(token)
 }
+
+/// SIGHUP and SIGQUIT cancel the token, too: for who must not leave behind what it has started.
+pub fn hang_up(token: &CancellationToken) -> std::io::Result<()> {
+    let (mut hang_up, mut quit) = (signal(SignalKind::hangup())?, signal(SignalKind::quit())?);
+    let token = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = hang_up.recv() => {}
+            _ = quit.recv() => {}
+        }
+        token.cancel();
+    });
+    Ok(())
+}

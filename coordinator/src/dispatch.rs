@@ -421,11 +421,12 @@ impl Dispatcher {
     /// Leases whose worker went away before they reached it: handed back at once, instead of waiting for their end.
     async fn hand_back(&self, leases: Vec<Lease>) {
         let began: Vec<i64> = leases.iter().map(|lease| began_ms(lease.epoch)).collect();
+        let standing = self.gates.standing();
         let batch = leases
             .into_iter()
             .map(|lease| {
                 let fence = Fence { epoch: lease.epoch, nonce: lease.nonce };
-                Settle::new(lease.id, fence, Ending::Undelivered)
+                Settle { standing: standing.clone(), ..Settle::new(lease.id, fence, Ending::Undelivered) }
             })
             .collect();
         match self.store.settle(batch).await {

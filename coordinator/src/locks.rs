@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use redrive_shared::clock::Clock;
 use redrive_shared::lock::{
-    Acquired, Answer, Answers, Blocker, Granted, Lost, Owner, PickedUp, Refused, Request, Token, Verb,
-    WAITER_ALIVE_MS, WaitId,
+    Acquired, Answer, Answers, Blocker, Granted, Lost, Owner, PickedUp, Refused, Request, Token, Verb, WaitId,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;

@@ -119,7 +119,8 @@ pub fn record_queue_gates(labels: &BoundedLabels, gates: &[GateView]) {
 fn tokens_owed(gates: &[GateView], label: impl Fn(&GateView) -> Option<Arc<str>>) -> BTreeMap<Arc<str>, u64> {
     let mut owed: BTreeMap<Arc<str>, u64> = BTreeMap::new();
     for gate in gates {
-        if let (Some(tokens), Some(label)) = (gate.tokens_owed, label(gate)) {
+        // Also where there is no limit any more: what was shown before must not stand for ever.
+        if let (tokens, Some(label)) = (gate.tokens_owed.unwrap_or(0), label(gate)) {
             let shown = owed.entry(label).or_default();
             *shown = shown.saturating_add(tokens);
         }

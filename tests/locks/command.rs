@@ -107,7 +107,7 @@ async fn the_second_waits_for_the_first_or_says_who_has_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_whose_lock_is_lost_is_stopped_with_all_that_it_started() {
     let scene = Scene::start().await;
-    let work = "trap '' TERM; (trap '' TERM; sleep 60) & touch began; echo $! > child; wait";
+    let work = "(trap '' TERM; sleep 60) & echo $! > child; touch began; wait";
     let run = scene.command("lock", &["--name", "f", "--ttl", "1s", "--", "sh", "-c", work]).spawn().unwrap();
     is_there(&scene.path("began")).await;
     let client = scene.coordinator.client();

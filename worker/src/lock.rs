@@ -26,7 +26,7 @@ pub struct HeldLock {
     client: Client,
     lost: CancellationToken,
     /// Ends the renewals.
-    _renewing: DropGuard,
+    renewing: DropGuard,
 }
 
 /// Asks for a lock until it is granted or its time to wait is over, and then keeps it. Where `request` says nothing of it, the
@@ -50,9 +50,14 @@ pub async fn acquire(client: &Client, request: &LockRequest) -> Result<HeldLock,
                 // How much of the wait was before the grant is not known: once renewed, it is.
                 let held = LockRef { token: grant.token, owner: request.owner.clone() };
                 let sent = Instant::now();
-                let renewed = client.renew_locks(&LockRefs { locks: vec![held] }).await?;
-                if renewed.locks.first().is_some_and(|result| result.lost.is_none()) {
-                    return Ok(keep(client, request, grant, sent));
+                match client.renew_locks(&LockRefs { locks: vec![held] }).await {
+                    Ok(renewed) if renewed.locks.first().is_some_and(|result| result.lost.is_none()) => {
+                        return Ok(keep(client, request, grant, sent));
+                    }
+                    // It was lost at once, or the answer is not known: what is held is granted again.
+                    Ok(_) => {}
+                    Err(error) if error.is_retryable() => sleep(AGAIN_AFTER).await,
+                    Err(error) => return Err(error),
                 }
             }
             Ok(None) => {}
@@ -76,7 +81,7 @@ fn keep(client: &Client, request: &LockRequest, grant: LockGrant, sent: Instant)
             tell.cancel();
         }
     });
-    HeldLock { grant, owner, client: client.clone(), lost, _renewing: renewing.drop_guard() }
+    HeldLock { grant, owner, client: client.clone(), lost, renewing: renewing.drop_guard() }
 }
 
 /// Renews a lock until it is lost.
@@ -94,7 +99,9 @@ async fn renew(client: &Client, lock: LockRef, ttl: Duration, sent: Instant) {
                 tracing::warn!(%token, "the lock could not be renewed in time, and counts as lost");
                 return;
             }
-            match tokio::time::timeout_at(ends, client.renew_locks(&refs)).await {
+            // One call that hangs must not be the last.
+            let until = ends.min(sent + ttl / (2 * RENEW_AT));
+            match tokio::time::timeout_at(until, client.renew_locks(&refs)).await {
                 Ok(Ok(results)) => match results.locks.first() {
                     Some(result) if result.lost.is_none() => {
                         last = sent;
@@ -137,6 +144,8 @@ impl HeldLock {
     /// # Errors
     /// The coordinator cannot be asked: the lock ends by itself.
     pub async fn release(self) -> Result<bool, ClientError> {
+        // From here on it is no news that it ends.
+        drop(self.renewing);
         let lock = LockRef { token: self.grant.token, owner: self.owner.clone() };
         let released = self.client.release_locks(&LockRefs { locks: vec![lock] }).await?;
         Ok(released.locks.first().is_some_and(|result| result.lost.is_none()))

@@ -30,9 +30,9 @@ is not what was expected. Unless it says otherwise, the file is as it was.
 
 Examples:
   redrive commit-file --token 1763461000123456 --path report.md < draft.md
-  make-report | redrive commit-file --path report.md              # the token is in FENCE_TOKEN
+  make-report > new && redrive commit-file --path report.md < new # the token is in FENCE_TOKEN
   before=$(sha256sum report.md | cut -c1-64)
-  edit < report.md | redrive commit-file --path report.md --expected-sha256 $before";
+  edit < report.md > new && redrive commit-file --path report.md --expected-sha256 $before < new";
 
 /// Replace a file under a lock's token, whole or not at all.
 #[derive(Debug, clap::Args)]

@@ -13,7 +13,7 @@ use redrive_shared::lock::{Owner, Resource};
 use redrive_shared::wire::LockRequest;
 use redrive_worker::client::ClientError;
 use redrive_worker::lock::{HeldLock, acquire, is_busy};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
@@ -30,15 +30,18 @@ const LOST: u8 = 76;
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 const SIGNALLED: i32 = 128;
-/// What the command is given to end by itself once the lock is lost: less than what is left of the lock's time then.
+/// What the command is given to end by itself once the lock is lost. A fifth of the lock's time is left then, and its rest after
+/// that.
 const END_GRACE: Duration = Duration::from_secs(2);
+/// Between two looks whether anything of its group is left.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 const LONG_ABOUT: &str = "\
 Run a command while it holds a lock, over all machines that use the same coordinators.
 
 The lock is renewed as long as the command runs and given back when it has ended. When it is lost (the coordinators could not be
 reached in time, a person broke it), the command's whole process group gets SIGTERM, and SIGKILL 2 s later: it runs in a group of
-its own unless stdin is a terminal. A command that cannot be stopped (its machine sleeps) is why there is a token: give
+its own unless stdin is a terminal, where only the command itself is ended. Killed by SIGKILL, `redrive lock` cannot end it. A command that cannot be stopped (its machine sleeps) is why there is a token: give
 FENCE_TOKEN to `redrive commit-file`, or to whatever guards what you write.
 
 In the command's environment: FENCE_TOKEN, and LOCK_RESOURCES, a line each.
@@ -53,7 +56,7 @@ refused; 2 the command line is wrong.
 
 Examples:
   redrive lock --path report.md -- ./make-report
-  redrive lock --path report.md --wait 30s -- sh -c './make-report | redrive commit-file --path report.md'
+  redrive lock --path report.md --wait 30s -- sh -c './make-report > new && redrive commit-file --path report.md < new'
   redrive lock --path a.md --path b.md --shared -- diff a.md b.md
   redrive lock --name deploy/production --wait 10m --ttl 1m -- ./deploy";
 
@@ -84,6 +87,7 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let request = request(&args)?;
     let stop = signals::shutdown(&context.impatience)?;
+    signals::hang_up(&stop)?;
     let client = context.client()?;
     let acquired = stop.run_until_cancelled(acquire(&client, &request)).await;
     let Some(acquired) = acquired else { return Err(Exit(SIGNALLED as u8 + 15).into()) };
@@ -91,7 +95,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let mut child = match start(&args.command, &lock) {
         Ok(child) => child,
         Err(error) => {
-            give_back(lock, context).await;
+            let _ = give_back(lock, context).await;
             let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
             context.output.complain(args.command[0].display(), error);
             return Err(Exit(code).into());
@@ -99,11 +103,12 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     };
     let lost = lock.lost();
     let status = wait(&mut child, &stop, &lost).await.context("waiting for the command")?;
-    if lost.is_cancelled() {
-        context.output.complain("lock", "it was lost, and the command was stopped");
+    let lost = lost.is_cancelled();
+    // Also where it was lost: nobody writes any more, so others need not wait for the rest.
+    if !give_back(lock, context).await || lost {
+        context.output.complain("lock", "it was lost before the command had ended by itself");
         return Err(Exit(LOST).into());
     }
-    give_back(lock, context).await;
     match exit_code(status) {
         0 => Ok(()),
         code => Err(Exit(code).into()),
@@ -173,16 +178,17 @@ fn start(command: &[OsString], lock: &HeldLock) -> std::io::Result<Child> {
     Command::from(std_command).kill_on_drop(true).spawn()
 }
 
-/// Waits for the command. What ends us ends it, and so does the loss of its lock.
+/// Waits for the command. What ends us ends it, and so does the loss of its lock; then nothing of its group is left.
 async fn wait(
     child: &mut Child,
     stop: &CancellationToken,
     lost: &CancellationToken,
 ) -> std::io::Result<ExitStatus> {
+    let group = Group::of(child);
     tokio::select! {
         status = child.wait() => return status,
         () = stop.cancelled() => {
-            send(child, Signal::TERM);
+            group.send(Signal::TERM);
             tokio::select! {
                 status = child.wait() => return status,
                 () = lost.cancelled() => {}
@@ -190,33 +196,57 @@ async fn wait(
         }
         () = lost.cancelled() => {}
     }
-    send(child, Signal::TERM);
-    match tokio::time::timeout(END_GRACE, child.wait()).await {
+    group.send(Signal::TERM);
+    // The whole time, if the command itself has ended: what it started may be about to.
+    let ended = tokio::time::timeout(END_GRACE, async {
+        let status = child.wait().await;
+        group.wait().await;
+        status
+    });
+    match ended.await {
         Ok(status) => status,
         Err(_) => {
-            send(child, Signal::KILL);
+            group.send(Signal::KILL);
             child.wait().await
         }
     }
 }
 
-/// To the command's group where it has one of its own.
-fn send(child: &Child, signal: Signal) {
-    let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) else { return };
-    // One that has ended needs no signal.
-    let _ = if std::io::stdin().is_terminal() {
-        kill_process(pid, signal)
-    } else {
-        kill_process_group(pid, signal)
-    };
+/// The command, and what it started where it has a group of its own.
+struct Group {
+    leader: Option<Pid>,
+    is_own: bool,
 }
 
-async fn give_back(lock: HeldLock, context: &Context) {
+impl Group {
+    fn of(child: &Child) -> Self {
+        let leader = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        Self { leader, is_own: !std::io::stdin().is_terminal() }
+    }
+
+    fn send(&self, signal: Signal) {
+        let Some(leader) = self.leader else { return };
+        // One that has ended needs no signal.
+        let _ = if self.is_own { kill_process_group(leader, signal) } else { kill_process(leader, signal) };
+    }
+
+    /// Until nothing of it is left.
+    async fn wait(&self) {
+        while let Some(leader) = self.leader.filter(|_| self.is_own)
+            && test_kill_process_group(leader).is_ok()
+        {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// Whether it was still held.
+async fn give_back(lock: HeldLock, context: &Context) -> bool {
     match lock.release().await {
-        Ok(true) => {}
-        Ok(false) => context.output.complain("lock", "it was lost before the command had ended"),
+        Ok(held) => held,
         Err(error) => {
-            context.output.complain("lock", format!("cannot give it back, it ends by itself: {error}"))
+            context.output.complain("lock", format!("cannot give it back, it ends by itself: {error}"));
+            true
         }
     }
 }

@@ -77,7 +77,7 @@ fn show(reply: &LocksReply, context: &Context) -> anyhow::Result<()> {
         return context.output.value(reply);
     }
     let now_ms = context.now_ms();
-    if reply.locks.is_empty() && reply.waiting.is_empty() {
+    if reply.locks.is_empty() && reply.waiting.is_empty() && !reply.more {
         context.output.say("nobody holds a lock, and nobody waits for one");
         return Ok(());
     }

@@ -28,8 +28,8 @@ impl Engine {
     pub async fn acquire_lock(&self, request: LockRequest) -> Result<LockReply> {
         let wait_ms = request.wait_ms.unwrap_or(0);
         let wish = wish(request)?;
-        let ttl_ms = wish.ttl_ms;
-        self.check_attempt(&wish.owner).await?;
+        let (ttl_ms, owner) = (wish.ttl_ms, wish.owner.clone());
+        self.check_attempt(&owner).await?;
         let (began, poll_ms) = (Instant::now(), wait_ms.min(WAIT_MAX_MS));
         let until = async {
             tokio::select! {
@@ -41,6 +41,12 @@ impl Engine {
         let waited = began.elapsed();
         match wished {
             Wish::Held(granted) => {
+                if let Err(problem) = self.check_attempt(&owner).await {
+                    // It waited for longer than its lease lasted.
+                    let given_back = self.locks.release(vec![(granted.token, owner)]).await;
+                    given_back.map_err(unavailable)?;
+                    return Err(problem);
+                }
                 metrics::record_lock_wait("granted", waited);
                 Ok(LockReply { lock: Some(LockGrant::of(&granted, ttl_ms)) })
             }

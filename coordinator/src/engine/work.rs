@@ -101,9 +101,10 @@ impl Engine {
 
     /// Ends leases of the coordinator's own, all alike.
     async fn end(&self, leases: &[LeaseRef], ending: &Ending) -> Result<Vec<SettleResult>> {
+        let standing = self.standing();
         let batch = leases.iter().map(|lease| {
             let fence = Fence { epoch: lease.epoch, nonce: lease.nonce };
-            Settle::new(lease.id.clone(), fence, ending.clone())
+            Settle { standing: standing.clone(), ..Settle::new(lease.id.clone(), fence, ending.clone()) }
         });
         self.settle_judged(batch.collect()).await
     }

@@ -5,7 +5,8 @@ mod spending;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use redrive_shared::gate::{Barred, Change, Gate, Room, Scope, Settings, Standing, State};
+use redrive_shared::cost::Cost;
+use redrive_shared::gate::{Barred, Change, Command, Gate, Room, Scope, Settings, Standing, State};
 use redrive_shared::id::Name;
 use redrive_shared::limits::GATES_MAX;
 use redrive_shared::wire::GateView;
@@ -148,7 +149,7 @@ impl Book {
         for Restriction { scope, any, retries } in restrictions {
             self.with(scope, now_ms, |entry| entry.pay_back(*retries));
             if let Some(given) = any.filter(|given| *given > 0) {
-                self.with(scope, now_ms, |entry| entry.begin(given, now_ms, ends_ms, now_ms));
+                self.with(scope, now_ms, |entry| entry.lost(given, ends_ms, now_ms));
             }
         }
     }
@@ -197,6 +198,12 @@ impl Book {
     ) -> Result<(), Refusal> {
         if self.entries.get(scope).is_some_and(Entry::is_unreadable) {
             return Err(Refusal::Unreadable);
+        }
+        if matches!((scope, &order), (Scope::Group { .. }, Order::Command(Command::Open))) {
+            // Also where nothing was spent yet: the bound is lifted for what comes.
+            self.with(scope, now_ms, |entry| {
+                entry.add(Event::Spent { cost: Cost::default(), at_ms: now_ms }, now_ms)
+            });
         }
         let event = match order {
             Order::Command(command) => Event::Command(command, now_ms),
@@ -424,8 +431,8 @@ impl Book {
     }
 
     /// Everything is to be written at once.
-    pub fn hurry(&mut self) {
-        self.entries.values_mut().for_each(Entry::hurry);
+    pub fn hurry(&mut self, now_ms: i64) {
+        self.entries.values_mut().for_each(|entry| entry.hurry(now_ms));
     }
 
     /// Nothing is written any more.

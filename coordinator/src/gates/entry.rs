@@ -163,6 +163,14 @@ impl Entry {
         self.look(now_ms);
     }
 
+    /// A claim failed that may have been given so many, whose leases would end then.
+    pub fn lost(&mut self, given: u32, ends_ms: i64, now_ms: i64) {
+        self.begin(given, now_ms, ends_ms, now_ms);
+        if self.gate.limits_tokens() {
+            self.add(Event::Hand(self.gate.handed_by_mean(given), now_ms), now_ms);
+        }
+    }
+
     /// Leases began, as far as anybody knows; they count at most until `until_ms`.
     pub fn begin(&mut self, count: u32, started_ms: i64, until_ms: i64, now_ms: i64) {
         if self.limits_in_flight() {
@@ -473,7 +481,13 @@ impl Entry {
         changed
     }
 
-    pub fn hurry(&mut self) {
+    /// Writes what there is to be written now; what lies unused goes back with it.
+    pub fn hurry(&mut self, now_ms: i64) {
+        if self.stock > 0 {
+            let unused = std::mem::take(&mut self.stock);
+            self.add(Event::GiveBack(unused), now_ms);
+        }
+
         if self.write_at_ms.is_some() {
             self.write_at_ms = Some(i64::MIN);
         }

@@ -227,7 +227,7 @@ impl Keeper {
             let next_ms = self.lock().next_ms();
             self.alarm.set_earlier(next_ms);
         }
-        self.lock().hurry();
+        self.lock().hurry(self.clock.now_ms());
         self.write().await;
         self.lock().close();
     }

@@ -43,9 +43,16 @@ struct Entry {
 pub(super) struct Lost(Vec<Entry>);
 
 impl Lost {
-    /// Reads what a store keeps; nothing kept is nothing lost.
-    pub fn read(kept: &str) -> serde_json::Result<Self> {
-        if kept.is_empty() { Ok(Self::default()) } else { serde_json::from_str(kept) }
+    /// Reads what a store keeps; nothing kept is nothing lost. What a newer release wrote in a way that this one cannot read is
+    /// passed over: it is told for a minute, and a heartbeat must not fail for it.
+    pub fn read(kept: &str) -> Self {
+        if kept.is_empty() {
+            return Self::default();
+        }
+        serde_json::from_str(kept).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what an agent lost cannot be read, and is passed over");
+            Self::default()
+        })
     }
 
     /// Counts what is the agent's of these.
@@ -151,7 +158,8 @@ mod tests {
         }
         assert_eq!(lost.0.len(), ENTRIES_MAX);
         let kept = serde_json::to_string(&lost).unwrap();
-        assert_eq!(Lost::read(&kept).unwrap(), lost);
-        assert_eq!(Lost::read("").unwrap(), Lost::default());
+        assert_eq!(Lost::read(&kept), lost);
+        assert_eq!(Lost::read(""), Lost::default());
+        assert_eq!(Lost::read("{\"of\": \"a newer release\"}"), Lost::default());
     }
 }

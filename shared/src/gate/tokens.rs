@@ -248,6 +248,13 @@ impl Gate {
         }
     }
 
+    /// What so many tasks are taken to use, as far as is known: a claim of which nobody knows what it got is charged with that.
+    pub fn handed_by_mean(&self, tasks: u32) -> Handed {
+        let tokens =
+            u64::from(tasks).saturating_mul(self.tokens.mean_milli.unwrap_or_default()).div_ceil(MILLI);
+        Handed { taken: tasks, tasks, unknown: 0, tokens }
+    }
+
     /// Tokens that were leased beyond the limit and are not paid off, where it is set: nothing passes meanwhile.
     pub fn tokens_owed(&self, now_ms: i64) -> Option<u64> {
         TokenRate::of(&self.settings).map(|rate| self.tokens.owed(rate, now_ms))

@@ -24,6 +24,7 @@
 mod class;
 mod decide;
 mod fallback;
+mod invalid;
 mod own;
 mod policy;
 mod strategy;
@@ -34,9 +35,9 @@ mod validate;
 pub use class::{ClassPolicy, ClassRule, Ending, class_default};
 pub use decide::{Decision, DelayReason, EndReason, Failure};
 pub use fallback::{Fallback, OnRoute};
+pub use invalid::PolicyError;
 pub use policy::{RetryPolicy, Risk};
 pub use strategy::Strategy;
-pub use validate::PolicyError;
 
 const SECOND_MS: u64 = 1_000;
 const MINUTE_MS: u64 = 60 * SECOND_MS;

@@ -152,7 +152,7 @@ pub struct GateRequest {
     /// Whose gate; one that nobody has called yet may be named too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dependency: Option<Name>,
-    /// Whose gate. It has `requests_per_minute` and `max_in_flight`, and no action but `set`.
+    /// Whose gate. It has limits and no retry budget, and no action but `set`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<Name>,
     /// Of that queue: the group whose costs of today are meant, with `open` or `reset`.

@@ -160,6 +160,28 @@ fn a_writer_that_is_stopped_in_the_middle_makes_others_wait_and_say_so() {
 }
 
 #[test]
+fn contents_are_nobody_elses_before_they_are_the_file() {
+    struct Spy(PathBuf);
+    impl Read for Spy {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            assert_eq!(fs::metadata(&self.0)?.permissions().mode() & 0o777, 0o600);
+            Ok(0)
+        }
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let (path, stage) = (scratch.path().join("f"), scratch.path().join(".f.fence.0.new"));
+    fs::write(&path, "old").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o4755)).unwrap();
+    // What a killed writer left.
+    fs::write(&stage, "secret").unwrap();
+    fs::set_permissions(&stage, fs::Permissions::from_mode(0o666)).unwrap();
+    let file = FencedFile::at(&path).unwrap();
+    file.commit(Spy(stage), &commit(1)).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o755, "it is this user's now");
+    assert_eq!(names(scratch.path()), [".f.fence", "f"]);
+}
+
+#[test]
 fn many_writers_at_once_leave_the_file_of_the_highest_token() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("f");

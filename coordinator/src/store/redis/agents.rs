@@ -11,10 +11,10 @@ use redrive_shared::wire::{AgentView, Heartbeat};
 use super::Inner;
 use super::commands::read;
 use super::keys::run_name;
-use super::lost;
 use super::reach::Part;
 use super::reply::{at, integer, items, maybe_integer, pairs, text, texts};
 use super::scripts::{ARRIVE, BEAT, SILENCE};
+use crate::store::lost::Lost;
 use crate::store::{Arrival, Beaten, Extend, Result, StoreError, views};
 
 /// Runs marked as gone in one round.
@@ -86,7 +86,7 @@ impl Inner {
         let heard = heard?;
         let kept = items(&heard)?;
         let commands = read(text(at(kept, 0)?)?)?.pending(&summary.breakers);
-        let lost = lost::read(text(at(kept, 1)?)?)?.told(&summary.boot_id, self.now_ms());
+        let lost = Lost::read(text(at(kept, 1)?)?).told(&summary.boot_id, self.now_ms());
         Ok(Beaten { leases, commands, lost })
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Inner;
 use super::beside::json;
+use crate::store::Result;
 use crate::store::lost::{Lost, LostAttempt};
-use crate::store::{Result, StoreError};
 
 impl Inner {
     /// Counts them, for the breakers of the agents' other runs.
@@ -16,7 +16,7 @@ impl Inner {
         }
         for (agent, attempts) in by_agent {
             let counted = self.replace("lost", agent, |seen| {
-                let mut lost = read(seen)?;
+                let mut lost = Lost::read(seen);
                 lost.count(attempts.iter().copied(), self.time.now_us());
                 Ok((Some(json(&lost)?), ()))
             });
@@ -24,9 +24,4 @@ impl Inner {
         }
         Ok(())
     }
-}
-
-/// Reads what is kept of an agent.
-pub(super) fn read(kept: &str) -> Result<Lost> {
-    Lost::read(kept).map_err(|error| StoreError::Corrupt(format!("what an agent lost: {error}")))
 }

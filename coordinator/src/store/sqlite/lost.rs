@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::rows::{corrupt, to_json};
+use super::rows::to_json;
 use super::tx::Tx;
 use crate::store::lost::{Lost, LostAttempt};
 
@@ -31,5 +31,5 @@ pub(super) fn of_agent(tx: &Tx<'_>, agent: &str) -> rusqlite::Result<Lost> {
         .prepare_cached("SELECT lost FROM workers_lost WHERE agent = ?1")?
         .query_row([agent], |row| row.get(0))
         .optional()?;
-    Lost::read(kept.as_deref().unwrap_or_default()).map_err(|error| corrupt(0, error))
+    Ok(Lost::read(kept.as_deref().unwrap_or_default()))
 }
