@@ -206,7 +206,8 @@ fn failure(death: &Death, said: Option<String>) -> FailureSignal {
         "expired" => (Some(FailureClass::Timeout), "expired in the queue"),
         "maxlen" => (Some(FailureClass::Overloaded), "dropped from the full queue"),
         "delivery_limit" => (Some(FailureClass::WorkerLost), "delivered too often by the queue"),
-        _ => (None, "rejected by a consumer of the queue"),
+        // Why, nobody said: our own words for that say no more.
+        _ => (Some(FailureClass::Unknown), "rejected by a consumer of the queue"),
     };
     let class = if said.is_some() { None } else { class };
     let exception = said.unwrap_or_else(|| format!("{text} `{}`", death.queue));

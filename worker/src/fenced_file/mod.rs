@@ -4,7 +4,7 @@
 //! virtual machine that was moved) and write then. So each writer brings its lock's fencing token, and the file remembers the
 //! highest one. In this order, each step on disk before the next:
 //!
-//! 1. the new contents, into a file of their own in the same directory ([`stage`]);
+//! 1. the new contents, into a file of their own in the same directory;
 //! 2. the file's fence is locked by `flock`; a token lower than the highest one so far is refused, and so is a file that
 //!    changed since the caller read it;
 //! 3. the token is written into the fence;
