@@ -3,6 +3,7 @@
 pub mod alarm;
 pub mod amqp;
 pub mod api;
+pub mod blobs;
 pub mod config;
 mod connections;
 pub mod dispatch;

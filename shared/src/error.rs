@@ -76,6 +76,14 @@ error_codes! {
     StaleEpoch = "stale_epoch", 409, "The lease is no longer yours";
     /// The task is in a state that does not allow this.
     WrongState = "wrong_state", 409, "The task's state does not allow this";
+    /// A checkpoint whose number is not above the last one's.
+    StaleCheckpoint = "stale_checkpoint", 409, "A later checkpoint was saved";
+    /// No such blob of the task, or no longer.
+    UnknownBlob = "unknown_blob", 404, "There is no such blob";
+    /// The coordinator was not told where to keep blobs.
+    NoBlobs = "no_blobs", 422, "This coordinator keeps no blobs";
+    /// Where blobs are kept does not answer.
+    BlobsUnavailable = "blobs_unavailable", 503, "The storage of blobs does not answer";
     /// Somebody has the lock, or stands in line for it.
     LockBusy = "lock_busy", 409, "Somebody else has the lock";
     /// The owner has a part of it by another lock.

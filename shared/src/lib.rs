@@ -3,8 +3,10 @@
 //! Everything here is a function of its arguments: time and randomness are passed in. `coordinator`, `worker` and `cli`
 //! depend on this crate, and it depends on none of them.
 
+pub mod blob;
 pub mod breaker;
 pub mod charges;
+pub mod checkpoint;
 pub mod classify;
 pub mod clock;
 pub mod config;

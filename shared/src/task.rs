@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::blob::BlobRef;
 use crate::charges::Charge;
+use crate::checkpoint::Progress;
 use crate::cost::Cost;
 use crate::failure::FailureClass;
 use crate::id::{Name, TaskId};
@@ -287,6 +289,12 @@ pub struct Lease {
     /// The caller's JSON, byte for byte.
     #[schema(value_type = Object)]
     pub payload: Box<RawValue>,
+    /// Where the payload is, if it is a blob; then `payload` is `null`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_ref: Option<BlobRef>,
+    /// How far earlier attempts came, where they saved it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Progress>,
     /// The upstream that it needs on its route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dependency: Option<Name>,
@@ -387,6 +395,9 @@ pub struct TaskView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub result: Option<Box<RawValue>>,
+    /// Where that is, if it is a blob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_ref: Option<BlobRef>,
     /// The last failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<FailureRecord>,
@@ -397,6 +408,9 @@ pub struct TaskView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub payload: Option<Box<RawValue>>,
+    /// Where that is, if it is a blob. Left out of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_ref: Option<BlobRef>,
     /// The caller's labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,

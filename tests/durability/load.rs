@@ -115,7 +115,7 @@ async fn one_round(store: &SqliteStore, acks: &File, round: &str) {
         say(acks, &format!("leased {} {}", lease.id, lease.epoch));
     }
     let endings = [
-        Ending::Done(Some(raw("{}"))),
+        Ending::Done(Some(raw("{}").into())),
         Ending::Failed(failure(FailureClass::ServerError)),
         Ending::Snoozed { delay_ms: 1 },
     ];

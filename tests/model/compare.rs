@@ -332,7 +332,7 @@ fn store_failure(seen: Failure) -> redrive_shared::task::FailureRecord {
 fn store_ending(ending: Ending) -> redrive_coordinator::store::Ending {
     use redrive_coordinator::store::Ending as Stored;
     match ending {
-        Ending::Done(result) => Stored::Done(result.then(|| raw("[1]"))),
+        Ending::Done(result) => Stored::Done(result.then(|| raw("[1]").into())),
         Ending::Failed(seen) => Stored::Failed(store_failure(seen)),
         Ending::FailedForGood(seen) => Stored::FailedForGood(store_failure(seen)),
         Ending::NeedsPerson(seen) => Stored::NeedsPerson(store_failure(seen)),

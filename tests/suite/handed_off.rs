@@ -81,7 +81,7 @@ pub async fn a_failure_that_comes_back_reopens_the_task(mut bed: Bed) {
 pub async fn what_comes_back_is_settled_by_any_ending(bed: Bed) {
     let seen = || failure(FailureClass::ServerError);
     let endings = [
-        ("done", Ending::Done(Some(raw("{\"by\":\"hand\"}"))), TaskState::Succeeded),
+        ("done", Ending::Done(Some(raw("{\"by\":\"hand\"}").into())), TaskState::Succeeded),
         ("dead", Ending::FailedForGood(seen()), TaskState::Dead),
         ("asked", Ending::NeedsPerson(seen()), TaskState::Escalated),
         ("snoozed", Ending::Snoozed { delay_ms: 5_000 }, TaskState::Scheduled),

@@ -21,7 +21,7 @@ async fn one_of_each(bed: &Bed) {
         .await;
     let leases = bed.take(5).await;
     let lease = |text: &str| leases.iter().find(|lease| &*lease.id == text).unwrap();
-    bed.finish(lease("succeeded"), Ending::Done(Some(raw("1")))).await;
+    bed.finish(lease("succeeded"), Ending::Done(Some(raw("1").into()))).await;
     bed.finish(lease("dead"), Ending::FailedForGood(failure(FailureClass::ServerError))).await;
     bed.finish(lease("escalated"), Ending::NeedsPerson(failure(FailureClass::ServerError))).await;
     bed.cancel_one("cancelled").await;
@@ -162,7 +162,7 @@ pub async fn a_task_retried_after_its_deadline_gets_a_new_one(bed: Bed) {
 
 pub async fn a_finished_task_is_forgotten_after_its_retention_and_not_before(bed: Bed) {
     let lease = bed.put_and_take(task("t").payload("1")).await;
-    bed.finish(&lease, Ending::Done(Some(raw("2")))).await;
+    bed.finish(&lease, Ending::Done(Some(raw("2").into()))).await;
     bed.advance(RETENTION_MS - 1);
     assert_eq!(bed.forget(10).await.unwrap(), 0);
     assert!(matches!(bed.put(task("t").payload("1")).await, Enqueued::Duplicate { .. }));
@@ -175,7 +175,7 @@ pub async fn a_finished_task_is_forgotten_after_its_retention_and_not_before(bed
 
 pub async fn a_forgotten_id_runs_again_from_the_start(bed: Bed) {
     let first = bed.put_and_take(task("t").payload("1")).await;
-    bed.finish(&first, Ending::Done(Some(raw("2")))).await;
+    bed.finish(&first, Ending::Done(Some(raw("2").into()))).await;
     bed.advance(RETENTION_MS);
     bed.forget(10).await.unwrap();
     // Other contents are as good as the old ones: nothing is left to compare them with.

@@ -33,7 +33,7 @@ pub async fn results_are_shown_where_they_are_asked_for_and_bounded(bed: Bed) {
     bed.put_all(texts.iter().map(|text| task(text)).collect()).await;
     let large = format!("\"{}\"", "x".repeat(256 * 1024 - 2));
     for lease in bed.take(20).await {
-        bed.finish(&lease, Ending::Done(Some(raw(&large)))).await;
+        bed.finish(&lease, Ending::Done(Some(raw(&large).into()))).await;
     }
     let views = bed.status(texts.iter().map(|text| id(text)).collect()).await.unwrap();
     assert_eq!(views.len(), 20, "no task is left out");

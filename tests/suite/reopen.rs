@@ -27,7 +27,7 @@ pub async fn everything_is_still_there(mut bed: Bed) {
     bed.put_all((0..6).map(|number| labelled(&format!("t{number}"))).collect()).await;
     bed.put(labelled("waiting").on("paused").failed(failure(FailureClass::RateLimited))).await;
     let leases = bed.take(5).await;
-    bed.finish(&leases[0], Ending::Done(Some(raw("[1]")))).await;
+    bed.finish(&leases[0], Ending::Done(Some(raw("[1]").into()))).await;
     bed.finish(&leases[1], Ending::Failed(failure(FailureClass::ServerError))).await;
     bed.finish(&leases[2], Ending::NeedsPerson(failure(FailureClass::Auth))).await;
     bed.start(&leases[3]).await;

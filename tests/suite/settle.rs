@@ -112,7 +112,7 @@ pub async fn done_keeps_the_result(bed: Bed) {
     let lease = bed.put_and_take(task("t")).await;
     bed.start(&lease).await;
     bed.advance(700);
-    let answer = bed.settle_one(&lease, Ending::Done(Some(raw("{ \"sum\": 3 }")))).await;
+    let answer = bed.settle_one(&lease, Ending::Done(Some(raw("{ \"sum\": 3 }").into()))).await;
     assert!(
         matches!(answer, Settled::Applied { state: TaskState::Succeeded, ref queue, .. } if &**queue == "default")
     );
@@ -348,7 +348,7 @@ pub async fn settling_again_returns_the_first_settlement(bed: Bed) {
     let lease = bed.put_and_take(task("t")).await;
     let (_, due_ms) = bed.finish(&lease, Ending::Failed(failure(FailureClass::ServerError))).await;
     bed.advance(3_000);
-    for ending in [Ending::Failed(failure(FailureClass::ServerError)), Ending::Done(Some(raw("1")))] {
+    for ending in [Ending::Failed(failure(FailureClass::ServerError)), Ending::Done(Some(raw("1").into()))] {
         let again = bed.settle_one(&lease, ending).await;
         assert_eq!(again, Settled::Repeated { state: TaskState::Scheduled, due_ms });
     }
@@ -359,8 +359,8 @@ pub async fn settling_again_returns_the_first_settlement(bed: Bed) {
 
 pub async fn settling_done_again_keeps_the_first_result(bed: Bed) {
     let lease = bed.put_and_take(task("t")).await;
-    bed.finish(&lease, Ending::Done(Some(raw("1")))).await;
-    let again = bed.settle_one(&lease, Ending::Done(Some(raw("2")))).await;
+    bed.finish(&lease, Ending::Done(Some(raw("1").into()))).await;
+    let again = bed.settle_one(&lease, Ending::Done(Some(raw("2").into()))).await;
     assert!(matches!(again, Settled::Repeated { state: TaskState::Succeeded, .. }));
     assert_eq!(bed.view("t").await.result.unwrap().get(), "1");
 }

@@ -59,7 +59,8 @@ pub async fn a_settlement_names_the_taker(mut bed: Bed) {
             bed.reopen().await;
         }
         let failed = Ending::Failed(failure(FailureClass::ServerError));
-        let batch = vec![settle_of(&leases[0], Ending::Done(Some(raw("1")))), settle_of(&leases[1], failed)];
+        let batch =
+            vec![settle_of(&leases[0], Ending::Done(Some(raw("1").into()))), settle_of(&leases[1], failed)];
         let answers = bed.settle(batch).await.unwrap();
         assert!(matches!(answers[0], Settled::Applied { state: TaskState::Succeeded, .. }), "{answers:?}");
         assert!(matches!(answers[1], Settled::Applied { state: TaskState::Scheduled, .. }), "{answers:?}");

@@ -50,7 +50,7 @@ pub fn task(text: &str) -> Enqueue {
         id: id(text),
         queue: name("default"),
         task_type: name("default"),
-        payload: raw("{}"),
+        payload: raw("{}").into(),
         failure: None,
         spec: NewTask::default(),
         standing: Standing::default(),
@@ -84,7 +84,7 @@ impl EnqueueExt for Enqueue {
     }
 
     fn payload(mut self, json: &str) -> Self {
-        self.payload = raw(json);
+        self.payload = raw(json).into();
         self
     }
 

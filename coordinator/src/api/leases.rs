@@ -43,14 +43,14 @@ pub(super) fn reply(leases: &[Lease]) -> serde_json::Result<Vec<u8>> {
 fn write(json: &mut Vec<u8>, lease: &Lease) -> serde_json::Result<()> {
     #[rustfmt::skip]
     let Lease {
-        id, epoch, nonce, lease_until_ms, lease_ms, due_at_ms, queue, task_type, type_version, payload, dependency, group,
+        id, epoch, nonce, lease_until_ms, lease_ms, due_at_ms, queue, task_type, type_version, payload, payload_ref, checkpoint, dependency, group,
         priority, route, attempt, run, max_attempts, timeout_ms, deadline_at_ms, ledger, last_failure, traceparent, tokens, labels,
     } = lease;
     json.push(b'{');
     write_fields!(json, id, epoch, nonce, lease_until_ms, lease_ms, due_at_ms, queue, task_type);
     write_options!(json, type_version);
     write_fields!(json, payload);
-    write_options!(json, dependency, group);
+    write_options!(json, payload_ref, checkpoint, dependency, group);
     write_fields!(json, priority, route, attempt, run, max_attempts, timeout_ms, deadline_at_ms);
     json.extend_from_slice(b"\"ledger\":{");
     let Ledger { failed, lost, undelivered, deferred, released, lock_waits, cost_usd } = ledger;
@@ -100,6 +100,8 @@ mod tests {
             task_type: Name::new("a/b").unwrap(),
             type_version: None,
             payload: RawValue::from_string("{ \"n\" : 1.000 }".into()).unwrap(),
+            payload_ref: None,
+            checkpoint: None,
             dependency: None,
             group: None,
             priority: Priority::Low,

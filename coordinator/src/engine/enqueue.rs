@@ -1,5 +1,6 @@
 //! Work comes in.
 
+use redrive_shared::blob::Content;
 use redrive_shared::cost::Cost;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::failure::FailureClass;
@@ -77,7 +78,8 @@ impl Engine {
         Ok(Enqueue {
             id: task.id.take().unwrap_or_else(TaskId::generate),
             task_type: task.task_type.take().unwrap_or_else(|| queue.clone()),
-            payload: task.payload.take().unwrap_or_else(|| RawValue::NULL.to_owned()),
+            payload: Content::of(task.payload.take(), task.payload_ref.take())
+                .unwrap_or_else(|| Content::Inline(RawValue::NULL.to_owned())),
             queue,
             failure,
             spec: task,

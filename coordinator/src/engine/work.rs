@@ -1,5 +1,6 @@
 //! Work goes out and comes back: claims, extensions, settlements, heartbeats, reports.
 
+use redrive_shared::blob::Content;
 use redrive_shared::cost::Cost;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::failure::FailureClass;
@@ -264,7 +265,7 @@ fn judged(settlement: Settlement, judge: &mut judge::Batch, standing: Standing) 
     let cost = settlement.outcome.cost();
     let in_transaction = matches!(settlement.outcome, Outcome::Retry { in_transaction: true, .. });
     let ending = match settlement.outcome {
-        Outcome::Done { result, .. } => Ending::Done(result),
+        Outcome::Done { result, result_ref, .. } => Ending::Done(Content::of(result, result_ref)),
         Outcome::Retry { failure, .. } => Ending::Failed(judge.judge(failure)),
         Outcome::Dead { failure, .. } => Ending::FailedForGood(judge.judge(failure)),
         Outcome::Escalate { failure, .. } => Ending::NeedsPerson(judge.judge(failure)),

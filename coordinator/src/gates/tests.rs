@@ -110,6 +110,8 @@ fn lease(failed: u32) -> redrive_shared::task::Lease {
         task_type: name("q"),
         type_version: None,
         payload: serde_json::value::RawValue::NULL.to_owned(),
+        payload_ref: None,
+        checkpoint: None,
         dependency: Some(dependency()),
         group: None,
         priority: Priority::Normal,

@@ -1,12 +1,12 @@
 //! Work that comes in.
 
+use redrive_shared::blob::Content;
 use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Record, Start, Terms};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{FailureRecord, Lane, TaskState};
 use redrive_shared::wire::NewTask;
-use serde_json::value::RawValue;
 
 /// A task to put on the queue, checked and judged.
 #[derive(Debug, Clone)]
@@ -18,10 +18,10 @@ pub struct Enqueue {
     /// What to run.
     pub task_type: Name,
     /// Its payload.
-    pub payload: Box<RawValue>,
+    pub payload: Content,
     /// The failure that it came with.
     pub failure: Option<FailureRecord>,
-    /// The rest, as the caller gave it. Its `id`, `queue`, `task_type`, `payload` and `failure` are not looked at.
+    /// The rest, as the caller gave it. Its `id`, `queue`, `task_type`, `payload`, `payload_ref` and `failure` are not looked at.
     pub spec: NewTask,
     /// Which dependencies let nothing through, for the judgement of where it begins.
     pub standing: Standing,

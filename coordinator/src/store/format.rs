@@ -1,10 +1,14 @@
 //! What every store writes the same way. Numbers here are part of the stored format: none is ever given a second meaning.
 
+use std::borrow::Cow;
+
+use redrive_shared::blob::Content;
 use redrive_shared::failure::FailureClass;
 use redrive_shared::lifecycle::ClassCounts;
 use redrive_shared::retry::Strategy;
 use redrive_shared::stored;
 use redrive_shared::task::{AttemptEnd, Priority, TaskState};
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::Enqueue;
@@ -123,10 +127,38 @@ pub(super) fn strategy_from(kept: &str) -> Option<Box<Strategy>> {
     stored::read(kept).ok().map(|(strategy, _)| Box::new(strategy))
 }
 
+/// What a reference to a blob begins with, where it lies in the place of JSON: no JSON begins so. A release that does not know it
+/// cannot read the task, and leaves it alone.
+const REFERENCE: char = '@';
+
+/// A payload or a result as it is kept.
+pub(super) fn content_text(content: &Content) -> Cow<'_, str> {
+    match content {
+        Content::Inline(json) => json.get().into(),
+        // A name and two numbers: they always serialise.
+        Content::Blob(blob) => {
+            format!("{REFERENCE}{}", serde_json::to_string(blob).unwrap_or_default()).into()
+        }
+    }
+}
+
+/// What is kept as that.
+pub(super) fn content_from(kept: &str) -> serde_json::Result<Content> {
+    match kept.strip_prefix(REFERENCE) {
+        None => RawValue::from_string(kept.to_owned()).map(Content::Inline),
+        Some(blob) => serde_json::from_str(blob).map(Content::Blob),
+    }
+}
+
 /// What makes two tasks of one id the same: queue, type and payload, byte for byte.
 pub(super) fn contents_hash(task: &Enqueue) -> [u8; HASH_BYTES] {
     let mut hasher = Sha256::new();
-    for part in [task.queue.as_str(), task.task_type.as_str(), task.payload.get()] {
+    let payload = match &task.payload {
+        Content::Inline(json) => Cow::Borrowed(json.get()),
+        // The same contents, uploaded twice, have two names.
+        Content::Blob(blob) => format!("{REFERENCE}{} {}", blob.bytes, blob.sha256).into(),
+    };
+    for part in [task.queue.as_str(), task.task_type.as_str(), &payload] {
         hasher.update(part.len().to_le_bytes());
         hasher.update(part);
     }

@@ -21,6 +21,8 @@ mod views;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use redrive_shared::blob::{BlobId, Content};
+use redrive_shared::checkpoint::{Checkpoint, Progress, Refused};
 use redrive_shared::classify::at_dependency;
 use redrive_shared::clock::Clock;
 use redrive_shared::cost::Cost;
@@ -31,7 +33,6 @@ use redrive_shared::lock::{Answers, Verb, WaitId};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{FailureRecord, Lease, TaskState, TaskView};
 use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView, WorkerLost};
-use serde_json::value::RawValue;
 use tokio::sync::broadcast;
 
 pub use self::arriving::{Enqueue, Enqueued};
@@ -145,7 +146,7 @@ pub enum Extended {
 #[derive(Debug, Clone)]
 pub enum Ending {
     /// The work is done.
-    Done(Option<Box<RawValue>>),
+    Done(Option<Content>),
     /// It failed: the policy decides.
     Failed(FailureRecord),
     /// It failed and the handler rules out a retry.
@@ -311,6 +312,37 @@ impl Reap {
     }
 }
 
+/// A checkpoint to save under a lease.
+#[derive(Debug, Clone)]
+pub struct SaveCheckpoint {
+    /// The task.
+    pub id: TaskId,
+    /// Its lease.
+    pub fence: Fence,
+    /// What to save.
+    pub checkpoint: Checkpoint,
+}
+
+/// What became of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckpointSaved {
+    /// It is saved, and comes with the next lease.
+    Saved {
+        /// The queue, for metrics.
+        queue: Name,
+    },
+    /// This very checkpoint was saved before.
+    Repeated,
+    /// It may not be saved; nothing has changed.
+    Refused(Refused),
+    /// The lease is over or somebody else's.
+    Stale(TaskState),
+    /// This release cannot read the task; nothing has changed.
+    Unreadable,
+    /// No such task.
+    Unknown,
+}
+
 /// What an operator's action did to one task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acted {
@@ -395,6 +427,13 @@ pub trait Store: Send + Sync + 'static {
         reason: Option<String>,
         standing: &Standing,
     ) -> Result<Vec<Acted>>;
+    /// Saves checkpoints, each under its lease. Answers in order.
+    async fn save_checkpoints(&self, batch: Vec<SaveCheckpoint>) -> Result<Vec<CheckpointSaved>>;
+    /// How far a task came. `None`: no such task.
+    async fn progress(&self, id: &TaskId) -> Result<Option<Progress>>;
+    /// The blobs that each of the tasks refers to, by payload, result and checkpoint, in order; none of a task that is not
+    /// known. A task that cannot be read fails the call: what it refers to must not be taken for unused.
+    async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<Vec<BlobId>>>;
     /// Everything about one task.
     async fn get(&self, id: &TaskId) -> Result<Option<TaskView>>;
     /// Those of the tasks that are known, without payload and history. Results beyond 4 MiB in all are left out.

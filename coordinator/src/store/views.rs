@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use redrive_shared::blob::Content;
+use redrive_shared::checkpoint::Progress;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Record, STANDS_IN};
 use redrive_shared::retry::RetryPolicy;
@@ -17,7 +19,8 @@ use super::commands::Commands;
 pub(super) struct Contents {
     pub task_type: Name,
     pub type_version: Option<u32>,
-    pub payload: Box<RawValue>,
+    pub payload: Content,
+    pub checkpoint: Option<Progress>,
     /// As its chain has it now.
     pub route: u32,
     pub traceparent: Option<String>,
@@ -35,6 +38,7 @@ pub(super) fn lease(
     policy: &RetryPolicy,
     lease_ms: u64,
 ) -> Lease {
+    let (payload, payload_ref) = contents.payload.split();
     Lease {
         id,
         epoch: record.epoch,
@@ -45,7 +49,9 @@ pub(super) fn lease(
         queue: lane.queue,
         task_type: contents.task_type,
         type_version: contents.type_version,
-        payload: contents.payload,
+        payload: payload.unwrap_or_else(|| RawValue::NULL.to_owned()),
+        payload_ref,
+        checkpoint: contents.checkpoint,
         dependency: lane.dependency,
         group: lane.group,
         priority: lane.priority,

@@ -5,6 +5,7 @@
 
 mod agents;
 mod breakers;
+mod checkpoints;
 mod gates;
 mod locks;
 mod queues;
@@ -15,6 +16,7 @@ pub use agents::{AgentStatus, AgentView, AgentsReply, Heartbeat, HeartbeatReply,
 pub use breakers::{
     BreakerAction, BreakerCommand, BreakerCommandRequest, BreakerView, BreakersReply, OWN_BREAKER, WorkerLost,
 };
+pub use checkpoints::{CheckpointReply, CheckpointRequest};
 pub use gates::{GateAction, GateRequest, GateView, GatesReply};
 pub use locks::{
     LockBreak, LockGrant, LockRef, LockRefs, LockReply, LockRequest, LockResult, LockResults, LockView,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::blob::BlobRef;
 use crate::cost::Cost;
 use crate::error::Problem;
 use crate::failure::FailureSignal;
@@ -33,6 +34,9 @@ pub struct NewTask {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub payload: Option<Box<RawValue>>,
+    /// In its place: a blob that was uploaded for this id with `POST /v1/tasks/{id}/blobs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_ref: Option<BlobRef>,
     /// The upstream that it needs, as `provider/account/model` or `tool/name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dependency: Option<Name>,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::blob::BlobRef;
 use crate::cost::Cost;
 use crate::error::Problem;
 use crate::failure::FailureSignal;
@@ -104,6 +105,9 @@ pub enum Outcome {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(value_type = Option<Object>)]
         result: Option<Box<RawValue>>,
+        /// In its place: a blob that was uploaded for the task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        result_ref: Option<BlobRef>,
         /// What the attempt cost, in US dollars, 0 to 10,000.
         #[serde(default, skip_serializing_if = "Cost::is_zero")]
         cost_usd: Cost,
@@ -152,7 +156,7 @@ pub enum Outcome {
 impl Outcome {
     /// The work is done, for nothing.
     pub fn done(result: Option<Box<RawValue>>) -> Self {
-        Self::Done { result, cost_usd: Cost::default() }
+        Self::Done { result, result_ref: None, cost_usd: Cost::default() }
     }
 
     /// It failed, outside any transaction and for nothing; the policy decides.

@@ -91,6 +91,8 @@ pub(super) mod tests {
             task_type: Name::new("charge").unwrap(),
             type_version: None,
             payload: RawValue::from_string(payload.to_owned()).unwrap(),
+            payload_ref: None,
+            checkpoint: None,
             dependency: Some(Name::new("stripe/acct/charges").unwrap()),
             group: None,
             priority: Priority::Normal,

@@ -19,10 +19,10 @@ const WORD_MAX_BYTES: usize = 1_024;
 /// The outcome as it can be sent.
 pub(super) fn normalise(outcome: Outcome) -> Outcome {
     match outcome {
-        Outcome::Done { result, cost_usd } => {
+        Outcome::Done { result, result_ref, cost_usd } => {
             let cost_usd = cost_usd.min(Cost::MAX);
             match result.as_ref().and_then(|result| refuse_result(result.get())) {
-                None => Outcome::Done { result, cost_usd },
+                None => Outcome::Done { result, result_ref, cost_usd },
                 Some(why) => Outcome::Retry { failure: bad_output(why), in_transaction: false, cost_usd },
             }
         }

@@ -64,7 +64,7 @@ impl Straight {
             id: TaskId::generate(),
             queue: self.queue.clone(),
             task_type: self.queue.clone(),
-            payload: RawValue::to_owned(&self.body),
+            payload: RawValue::to_owned(&self.body).into(),
             failure: failed.then(|| self.failure.clone()),
             spec: NewTask { delay_ms: Some(delay_ms), ..NewTask::default() },
             standing: Standing::default(),

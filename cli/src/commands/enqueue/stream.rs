@@ -267,6 +267,8 @@ fn is_about_items(code: ErrorCode) -> bool {
         | ErrorCode::BatchSize
         | ErrorCode::InvalidPolicy
         | ErrorCode::IdReused
+        | ErrorCode::UnknownBlob
+        | ErrorCode::NoBlobs
         | ErrorCode::UnknownQueue => true,
         ErrorCode::UnknownTask
         | ErrorCode::UnknownAgent
@@ -275,6 +277,8 @@ fn is_about_items(code: ErrorCode) -> bool {
         | ErrorCode::MethodNotAllowed
         | ErrorCode::UnsupportedMediaType
         | ErrorCode::StaleEpoch
+        | ErrorCode::StaleCheckpoint
+        | ErrorCode::BlobsUnavailable
         | ErrorCode::WrongState
         | ErrorCode::VersionConflict
         | ErrorCode::LockBusy

@@ -36,9 +36,11 @@ fn task(id: &str, state: TaskState, failed: u32, class: FailureClass) -> TaskVie
         tokens: None,
         why: None,
         result: None,
+        result_ref: None,
         last_failure,
         history: Vec::new(),
         payload: None,
+        payload_ref: None,
         labels: BTreeMap::new(),
         expires_at_ms: None,
     }

@@ -58,9 +58,11 @@ fn task(id: &str, state: TaskState, history: Vec<AttemptRecord>) -> TaskView {
         tokens: None,
         why: None,
         result: None,
+        result_ref: None,
         last_failure: None,
         history,
         payload: None,
+        payload_ref: None,
         labels: BTreeMap::new(),
         expires_at_ms: None,
     }

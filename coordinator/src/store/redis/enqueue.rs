@@ -14,7 +14,7 @@ use super::reply::{at, bytes, integer, items};
 use super::scripts::ENQUEUE;
 use super::transition::read;
 use super::value::{Meta, Task, score, write_ordinal};
-use crate::store::format::{HASH_BYTES, contents_hash};
+use crate::store::format::{HASH_BYTES, content_text, contents_hash};
 use crate::store::{Enqueue, Enqueued, Result, StoreError};
 
 /// A new task, ready to be written.
@@ -157,7 +157,8 @@ fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: 
         })
     });
     let meta = Meta::of(&task, &lane, &hash);
-    let payload = task.payload.get().as_bytes();
+    let payload = content_text(&task.payload);
+    let payload = payload.as_bytes();
     let waits = record.state == TaskState::Scheduled;
     let (state, due_ms, deadline_ms) = (record.state, record.due_ms, record.deadline_ms);
     let (expires_ms, epoch) = (record.expires_ms, record.epoch);

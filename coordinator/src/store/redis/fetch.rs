@@ -8,7 +8,6 @@ use redis::{Value, cmd};
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{Lease, TaskState};
-use serde_json::value::RawValue;
 
 use super::Inner;
 use super::aside::Aside;
@@ -19,6 +18,7 @@ use super::reply::{into_bytes, into_items, maybe_integer};
 use super::scripts::UNCLAIM;
 use super::transition::{lane, read};
 use super::value::Task;
+use crate::store::format::content_from;
 use crate::store::views::{self, Contents};
 use crate::store::{Hint, Result, StoreError};
 
@@ -157,7 +157,8 @@ pub(super) fn lease(
         route: policy.route_at(primary.as_ref(), task.record.route),
         task_type: task.meta.task_type().map_err(|_| corrupt("type"))?,
         type_version: task.meta.type_version,
-        payload: RawValue::from_string(payload.to_owned()).map_err(|_| corrupt("payload"))?,
+        payload: content_from(payload).map_err(|_| corrupt("payload"))?,
+        checkpoint: None,
         traceparent: task.meta.traceparent.clone(),
         tokens: task.meta.tokens,
         labels: task.meta.labels.clone(),

@@ -17,7 +17,7 @@ use super::reply::{bytes, integer, items, text};
 use super::scripts::{EXTEND, HEADS};
 use super::transition::{Changed, Decided, TRIES, read};
 use super::value::{Task, body_of};
-use crate::store::format::state_from;
+use crate::store::format::{content_text, state_from};
 use crate::store::{Ending, Extend, Extended, Result, Settle, Settled, StoreError};
 
 impl Item for Extend {
@@ -191,9 +191,10 @@ impl Inner {
         };
         let (state, due_ms, retried) = (task.record.state, task.record.due_ms, before.was_called());
         let result = match &item.ending {
-            Ending::Done(Some(result)) => Some(result.get().as_bytes()),
+            Ending::Done(Some(result)) => Some(content_text(result)),
             _ => None,
         };
+        let result = result.as_deref().map(str::as_bytes);
         let failure = ending.failure();
         // What was handed off is nobody's lease any more.
         let guard = (before.state != TaskState::Leased).then(|| task.whole_header());

@@ -51,6 +51,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use redis::Value;
+use redrive_shared::blob::BlobId;
+use redrive_shared::checkpoint::Progress;
 use redrive_shared::clock::Clock;
 use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
@@ -76,9 +78,9 @@ use self::room::Room;
 use self::transition::{Change, Changed};
 pub use self::value::STORED;
 use super::{
-    Acted, Arrival, Beaten, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend, Extended, Filter,
-    GateSwap, GateSwapped, Gates, Hint, Listed, Locks, LostAttempt, PolicyChange, PolicyPut, Reap,
-    Restriction, Result, Settle, Settled, Store, StoreError,
+    Acted, Arrival, Beaten, CheckpointSaved, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend,
+    Extended, Filter, GateSwap, GateSwapped, Gates, Hint, Listed, Locks, LostAttempt, PolicyChange,
+    PolicyPut, Reap, Restriction, Result, SaveCheckpoint, Settle, Settled, Store, StoreError,
 };
 
 /// A handle to the shared store.
@@ -258,6 +260,21 @@ impl Store for RedisStore {
         standing: &Standing,
     ) -> Result<Vec<Acted>> {
         self.inner.retry(&ids, reason.as_deref(), standing).await
+    }
+
+    async fn save_checkpoints(&self, batch: Vec<SaveCheckpoint>) -> Result<Vec<CheckpointSaved>> {
+        let _ = batch;
+        Err(StoreError::Unavailable("not yet".into()))
+    }
+
+    async fn progress(&self, id: &TaskId) -> Result<Option<Progress>> {
+        let _ = id;
+        Err(StoreError::Unavailable("not yet".into()))
+    }
+
+    async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<Vec<BlobId>>> {
+        let _ = ids;
+        Err(StoreError::Unavailable("not yet".into()))
     }
 
     async fn get(&self, id: &TaskId) -> Result<Option<TaskView>> {

@@ -8,7 +8,6 @@ use redrive_shared::id::{Name, TaskId};
 use redrive_shared::limits::{BODY_MAX_BYTES, HISTORY_MAX_ENTRIES, PAGE_SCAN_MAX_ROWS};
 use redrive_shared::task::{AttemptRecord, StateCounts, TaskState, TaskView};
 use redrive_shared::wire::QueueView;
-use serde_json::value::RawValue;
 
 use super::Inner;
 use super::aside::Aside;
@@ -17,7 +16,7 @@ use super::reply::{at, bytes, integer, items, maybe_integer, pairs, task_id, tex
 use super::scripts::{NEXT_DUE, VIEWS, WHOLE};
 use super::transition::{lane, read};
 use super::value::Task;
-use crate::store::format::{state_from, state_number};
+use crate::store::format::{content_from, state_from, state_number};
 use crate::store::{Filter, Listed, Result, StoreError};
 
 /// Entries of the log read at once from each shard; each names up to 100 tasks.
@@ -51,12 +50,12 @@ impl Inner {
         let task = read(id, value, bytes(lease)?)?;
         let (slot, history) = task.rest(value).map_err(|error| corrupt(id, &error))?;
         let slot = std::str::from_utf8(slot).map_err(|error| corrupt(id, &error))?;
-        let json = |text: &str| RawValue::from_string(text.to_owned()).map_err(|error| corrupt(id, &error));
+        let content = |text: &str| content_from(text).map_err(|error| corrupt(id, &error));
         let mut view = self.view(id, &task, history)?;
         match task.record.state {
             TaskState::Succeeded if slot.is_empty() => {}
-            TaskState::Succeeded => view.result = Some(json(slot)?),
-            _ => view.payload = Some(json(slot)?),
+            TaskState::Succeeded => (view.result, view.result_ref) = content(slot)?.split(),
+            _ => (view.payload, view.payload_ref) = content(slot)?.split(),
         }
         let history: Vec<AttemptRecord> = lines(history)
             .take(HISTORY_MAX_ENTRIES)
@@ -102,9 +101,11 @@ impl Inner {
             tokens: task.meta.tokens,
             why,
             result: None,
+            result_ref: None,
             last_failure: newest.find_map(|line| line.failure),
             history: Vec::new(),
             payload: None,
+            payload_ref: None,
             labels: task.meta.labels.clone(),
             expires_at_ms: record.expires_ms,
         })
@@ -160,8 +161,8 @@ impl Inner {
         let mut view = self.view(id, &task, bytes(at(parts, 3)?)?)?;
         let result = text(at(parts, 2)?)?;
         if !result.is_empty() {
-            view.result =
-                Some(RawValue::from_string(result.to_owned()).map_err(|error| corrupt(id, &error))?);
+            let content = content_from(result).map_err(|error| corrupt(id, &error))?;
+            (view.result, view.result_ref) = content.split();
         }
         Ok((task.ordinal, view))
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use redis::{Value, cmd};
 
 use super::Inner;
+use crate::store::format::content_text;
 use crate::store::{Enqueue, Result, StoreError};
 
 /// How often to look, while there is traffic.
@@ -69,7 +70,7 @@ impl Room {
 
 /// Fails when there is little room for a batch of new tasks.
 pub(super) async fn require(store: &Arc<Inner>, batch: &[Enqueue]) -> Result<()> {
-    let bytes: u64 = batch.iter().map(|task| task.payload.get().len() as u64 + TASK_BYTES).sum();
+    let bytes: u64 = batch.iter().map(|task| content_text(&task.payload).len() as u64 + TASK_BYTES).sum();
     let (due, blind) = store.room.seen(|seen| {
         seen.taken = seen.taken.saturating_add(bytes);
         // What was seen decides nothing where it is old news: it was full, or much has been taken.

@@ -9,8 +9,11 @@ use redrive_shared::task::{Lease, Nonce};
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::leases::miss_deadline;
-use super::rows::{HOT_COLUMNS, Hot, corrupt, hot, is_unreadable, json, optional, parse, required, to_json};
+use super::rows::{
+    HOT_COLUMNS, Hot, content, corrupt, hot, is_unreadable, json, optional, required, to_json,
+};
 use super::tx::{Before, Tx};
+use crate::store::format::content_text;
 use crate::store::gates::Allowance;
 use crate::store::views::{self, Contents};
 use crate::store::{Claim, Claimed, Restriction};
@@ -109,7 +112,7 @@ fn visit(
 ) -> rusqlite::Result<()> {
     let policy = tx.policy(lane)?;
     for (mut task, contents) in due(tx, lane, wanted)? {
-        if !filling.takes(contents.payload.get().len()) {
+        if !filling.takes(content_text(&contents.payload).len()) {
             break;
         }
         let before = Before::of(&task.record);
@@ -151,7 +154,8 @@ fn contents(row: &Row<'_>) -> rusqlite::Result<Contents> {
     Ok(Contents {
         task_type: required(row, HOT_COLUMNS)?,
         type_version: optional(row, HOT_COLUMNS + 1)?,
-        payload: parse(row.get_ref(HOT_COLUMNS + 2)?.as_str()?, HOT_COLUMNS + 2)?,
+        payload: content(row, HOT_COLUMNS + 2)?.ok_or(rusqlite::types::FromSqlError::InvalidType)?,
+        checkpoint: None,
         route: row.get(25)?,
         traceparent: row.get(HOT_COLUMNS + 3)?,
         labels: json(row, HOT_COLUMNS + 4)?.unwrap_or_default(),

@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension, params};
 use super::queues::Queue;
 use super::rows::{Hot, class_counts, failed_on_route, micros, state_from, state_number, to_json};
 use super::tx::{Line, Tx};
+use crate::store::format::content_text;
 use crate::store::format::contents_hash;
 use crate::store::{Enqueue, Enqueued};
 
@@ -119,7 +120,7 @@ fn insert_body(tx: &Tx<'_>, seq: i64, task: &Enqueue, hash: &[u8]) -> rusqlite::
         seq,
         task.task_type.as_str(),
         task.spec.type_version,
-        task.payload.get(),
+        &*content_text(&task.payload),
         hash,
         task.spec.route,
         task.spec.traceparent,

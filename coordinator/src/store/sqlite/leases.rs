@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::rows::{Hot, corrupt, hot};
 use super::tx::{Before, Line, Tx};
+use crate::store::format::content_text;
 use crate::store::{Arrival, Ending, Extend, Extended, Reap, Reaped, Run, Settle, Settled};
 
 pub(super) fn extend(tx: &mut Tx<'_>, batch: &[Extend]) -> rusqlite::Result<Vec<Extended>> {
@@ -69,7 +70,7 @@ fn settle_one(tx: &mut Tx<'_>, item: &mut Settle) -> rusqlite::Result<Settled> {
             if let Ending::Done(Some(result)) = &item.ending {
                 tx.connection
                     .prepare_cached("INSERT OR REPLACE INTO results (seq, result) VALUES (?1, ?2)")?
-                    .execute(params![task.seq, result.get()])?;
+                    .execute(params![task.seq, &*content_text(result)])?;
             }
             let agent =
                 task.agent.as_deref().map(Name::new).transpose().map_err(|error| corrupt(22, error))?;

@@ -26,6 +26,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use redrive_shared::blob::BlobId;
+use redrive_shared::checkpoint::Progress;
 use redrive_shared::clock::Clock;
 use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
@@ -41,9 +43,9 @@ use self::queues::Published;
 use self::read::Detail;
 use self::writer::{Writer, WriterHandle, store_error};
 use super::{
-    Acted, Arrival, Beaten, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend, Extended, Filter,
-    GateSwap, GateSwapped, Gates, Listed, Locks, LostAttempt, PolicyChange, PolicyPut, Reap, Restriction,
-    Result, Settle, Settled, Store, StoreError,
+    Acted, Arrival, Beaten, CheckpointSaved, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend,
+    Extended, Filter, GateSwap, GateSwapped, Gates, Listed, Locks, LostAttempt, PolicyChange, PolicyPut,
+    Reap, Restriction, Result, SaveCheckpoint, Settle, Settled, Store, StoreError,
 };
 
 /// Connections kept open for readers; more readers at once open their own for the moment.
@@ -200,6 +202,21 @@ impl Store for SqliteStore {
     ) -> Result<Vec<Acted>> {
         let standing = standing.clone();
         self.write(move |tx| operate::retry(tx, &ids, reason.as_deref(), &standing)).await
+    }
+
+    async fn save_checkpoints(&self, batch: Vec<SaveCheckpoint>) -> Result<Vec<CheckpointSaved>> {
+        let _ = batch;
+        Err(StoreError::Unavailable("not yet".into()))
+    }
+
+    async fn progress(&self, id: &TaskId) -> Result<Option<Progress>> {
+        let _ = id;
+        Err(StoreError::Unavailable("not yet".into()))
+    }
+
+    async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<Vec<BlobId>>> {
+        let _ = ids;
+        Err(StoreError::Unavailable("not yet".into()))
     }
 
     async fn get(&self, id: &TaskId) -> Result<Option<TaskView>> {

@@ -1,5 +1,6 @@
 //! What is only looked at: views, lists, queues, agents. Each reads one snapshot, briefly, on a connection of its own.
 
+use redrive_shared::blob::Content;
 use redrive_shared::charges::charges;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::limits::{BODY_MAX_BYTES, PAGE_SCAN_MAX_ROWS};
@@ -9,7 +10,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::queues::policy;
 use super::rows::{
-    HOT_COLUMNS, corrupt, cost, hot, json, name, parse, priority_from, required, state_from, state_number,
+    HOT_COLUMNS, content, corrupt, cost, hot, json, name, parse, priority_from, required, state_from,
+    state_number,
 };
 use crate::store::commands::Commands;
 use crate::store::policies::StoredPolicy;
@@ -34,7 +36,7 @@ pub(super) fn view(connection: &Connection, id: &str, detail: Detail) -> rusqlit
             task.history = history(connection, seq, task.primary.as_ref().or(task.dependency.as_ref()))?;
             task.charges = charges(&task.ledger, &task.history, &policy, task.max_attempts);
         }
-        Detail::Line => task.payload = None,
+        Detail::Line => (task.payload, task.payload_ref) = (None, None),
     }
     Ok(Some(task))
 }
@@ -47,6 +49,8 @@ fn task_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
     let policy = policy(row, BODY + 4)?.policy;
     let leased = task.record.state == TaskState::Leased;
     let dependency = name(row, BODY + 6)?;
+    let split = |column| content(row, column).map(|content| content.map_or((None, None), Content::split));
+    let ((payload, payload_ref), (result, result_ref)) = (split(BODY + 1)?, split(BODY + 8)?);
     Ok(TaskView {
         id: TaskId::new(task.id).map_err(|error| corrupt(24, error))?,
         state: task.record.state,
@@ -71,10 +75,12 @@ fn task_view(row: &Row<'_>) -> rusqlite::Result<TaskView> {
         max_cost_usd: task.record.max_cost,
         tokens: row.get(BODY + 11)?,
         why: row.get(BODY + 10)?,
-        result: json(row, BODY + 8)?,
+        result,
+        result_ref,
         last_failure: json(row, BODY + 9)?,
         history: Vec::new(),
-        payload: json(row, BODY + 1)?,
+        payload,
+        payload_ref,
         labels: json(row, BODY + 2)?.unwrap_or_default(),
         expires_at_ms: task.record.expires_ms,
     })

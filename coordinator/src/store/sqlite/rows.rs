@@ -1,5 +1,6 @@
 //! How records look in rows: the stored format, in one place.
 
+use redrive_shared::blob::Content;
 use redrive_shared::cost::Cost;
 use redrive_shared::failure::FailureClass;
 use redrive_shared::id::Name;
@@ -131,6 +132,12 @@ pub(super) const fn ending_name(end: AttemptEnd) -> &'static str {
 pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
     let Some(text) = row.get_ref(column)?.as_str_or_null()? else { return Ok(None) };
     parse(text, column).map(Some)
+}
+
+/// Reads a payload or a result.
+pub(super) fn content(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Content>> {
+    let Some(text) = row.get_ref(column)?.as_str_or_null()? else { return Ok(None) };
+    format::content_from(text).map(Some).map_err(|error| corrupt(column, error))
 }
 
 /// Reads a text column as a checked name.

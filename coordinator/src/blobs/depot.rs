@@ -1,0 +1,111 @@
+//! Blobs as the engine uses them: bounded, hashed on their way in, and checked before a task refers to them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Bytes;
+use futures_util::{StreamExt, stream};
+use redrive_shared::blob::{BlobId, BlobRef, Sha256Sum};
+use redrive_shared::clock::Clock;
+use redrive_shared::id::TaskId;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use super::{BlobError, BlobKey, BlobStream, Blobs, Result};
+
+/// How old a blob is before the sweep removes it for not being referred to, in ms: an upload, and what refers to it, take
+/// minutes.
+pub const BLOB_GRACE_MS: u64 = 60 * 60 * 1_000;
+/// How old one may be that a task is to refer to from now on, in ms: the sweep must not have begun to look at it.
+const REFERRED_BY_MS: u64 = BLOB_GRACE_MS / 2;
+
+/// Storage, with what is asked of blobs.
+pub struct Depot {
+    blobs: Arc<dyn Blobs>,
+    clock: Arc<dyn Clock>,
+    /// Most bytes of a blob.
+    max_bytes: u64,
+    /// States of so many bytes and more go here, and shorter ones into the store.
+    states_from_bytes: usize,
+}
+
+impl Depot {
+    /// Over that storage. Names of blobs and their ages are by that clock.
+    pub fn new(
+        blobs: Arc<dyn Blobs>,
+        clock: Arc<dyn Clock>,
+        max_bytes: u64,
+        states_from_bytes: usize,
+    ) -> Self {
+        Self { blobs, clock, max_bytes, states_from_bytes }
+    }
+
+    /// The storage itself.
+    pub fn blobs(&self) -> &dyn Blobs {
+        &*self.blobs
+    }
+
+    /// Whether a state of so many bytes belongs here.
+    pub fn takes_state(&self, bytes: usize) -> bool {
+        bytes >= self.states_from_bytes
+    }
+
+    /// Most bytes of a blob.
+    pub fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    /// Keeps a new blob of a task, which need not be there yet; durable on return.
+    ///
+    /// # Errors
+    /// [`BlobError`]; then nobody sees anything of it.
+    pub async fn keep(&self, task: &TaskId, body: BlobStream) -> Result<BlobRef> {
+        let key = BlobKey { task: task.clone(), blob: BlobId::new(self.clock.now_ms(), rand::random()) };
+        let seen = Arc::new(Mutex::new((Sha256::new(), 0_u64)));
+        let (tally, limit) = (Arc::clone(&seen), self.max_bytes);
+        let body = body.map(move |chunk| {
+            let chunk = chunk?;
+            let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+            tally.1 = tally.1.saturating_add(chunk.len() as u64);
+            if tally.1 > limit {
+                return Err(BlobError::TooLarge { limit });
+            }
+            tally.0.update(&chunk);
+            Ok(chunk)
+        });
+        self.blobs.put(&key, body.boxed()).await?;
+        let (hasher, bytes) = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(BlobRef { blob: key.blob, bytes, sha256: Sha256Sum(hasher.finalize().into()) })
+    }
+
+    /// Keeps JSON that is here already.
+    ///
+    /// # Errors
+    /// As [`Depot::keep`].
+    pub async fn keep_json(&self, task: &TaskId, json: &RawValue) -> Result<BlobRef> {
+        let bytes = Bytes::copy_from_slice(json.get().as_bytes());
+        self.keep(task, stream::iter([Ok(bytes)]).boxed()).await
+    }
+
+    /// A blob's length and bytes. `None`: there is no such blob.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`], here or later in the stream.
+    pub async fn fetch(&self, task: &TaskId, blob: BlobId) -> Result<Option<(u64, BlobStream)>> {
+        let key = BlobKey { task: task.clone(), blob };
+        let Some(bytes) = self.blobs.length(&key).await? else { return Ok(None) };
+        Ok(self.blobs.get(&key).await?.map(|body| (bytes, body)))
+    }
+
+    /// Whether a task may refer to that blob from now on: it is there, whole, and so young that the sweep does not look at it
+    /// before the task has come to refer to it.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`].
+    pub async fn may_be_referred_to(&self, task: &TaskId, blob: &BlobRef) -> Result<bool> {
+        if blob.blob.made_at_ms().saturating_add_unsigned(REFERRED_BY_MS) < self.clock.now_ms() {
+            return Ok(false);
+        }
+        let key = BlobKey { task: task.clone(), blob: blob.blob };
+        Ok(self.blobs.length(&key).await? == Some(blob.bytes))
+    }
+}
