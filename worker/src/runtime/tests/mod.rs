@@ -79,6 +79,8 @@ pub(super) fn lease(id: &str, payload: &str) -> Lease {
         task_type: Name::new("default").unwrap(),
         type_version: None,
         payload: RawValue::from_string(format!("\"{payload}\"")).unwrap(),
+        payload_ref: None,
+        checkpoint: None,
         dependency: None,
         group: None,
         priority: Priority::Normal,
