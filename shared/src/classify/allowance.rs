@@ -41,7 +41,8 @@ pub(super) const USED_UP: &str = "quota~{used up,exhausted,depleted}";
 
 /// A period that is longer than a retry can wait out, and that ends by itself.
 pub(super) const WINDOW: &str = "\
-     {current,this} {day,week,month}; per day; *perday; */day; */ day; per 24 hours; daily; *-per-day; \
+     {current,this} {day,week,month}; *-{day,hour,week}~{limit,quota}; {sending,relay,outgoing} {limit,quota}; \
+     premium request{s,} {limit,allowance}; per day; *perday; */day; */ day; per 24 hours; daily; *-per-day; \
      *(tpd); *(rpd); tpd|; rpd|; requests a day; per week; weekly; *perweek; 5-hour; 5 hour; five-hour; \
      five hour; hour limit; hourly usage limit; session limit; usage limit; usage cap; limit*resets; \
      limit will reset; hit your limit; for today; today's; call volume quota; per month; */month; \

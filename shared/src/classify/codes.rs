@@ -29,7 +29,7 @@ pub(super) const STOPS: &[Rule] = &[
 pub(super) const SPECIFIC: &[Rule] = &[
     rule(
         C::BusinessRule,
-        &["carddeclined; carderror; instrumentdeclined; insufficientfunds; expiredcard; incorrectcvc; \
+        &["carddecline*; carderror; instrumentdeclined; insufficientfunds; expiredcard; incorrectcvc; \
            fieldcustomvalidationexception; duplicatesdetected; outofstock; soldout; *alreadyrefunded; \
            *alreadycaptured; isarchived; balanceinsufficient; donothonor; transactionrefused; \
            payeraccountrestricted; cartlocked; ordernotapproved; capturestatusnotvalid; compliance*; \
@@ -235,6 +235,8 @@ pub(super) const GENERAL: &[Rule] = &[
 
 /// Word stems in the names of errors and codes, for when nothing else spoke. The more peculiar ones come first.
 pub(super) const STEMS: &[Rule] = &[
+    // Before locks, whose stem it ends with.
+    rule(C::Permission, &["*blocked"]),
     rule(
         C::LockTimeout,
         &["*locktimeout*; *lockwait*; *leasealready*; *leaseid*; *acquirelock*; *locked; \
@@ -255,7 +257,7 @@ pub(super) const STEMS: &[Rule] = &[
     rule(C::InvalidRequest, &["*sizelimit*; *lengthlimit*"]),
     rule(
         C::RateLimited,
-        &["*ratelimit*; *throttl*; *toomanyrequest*; *ratetoolarge*; *floodwait*; *priorrequest*; \
+        &["*ratelimit*; *throttl*; *toomanyrequest*; *maxconcurrent*; *toomanyconcurrent*; *ratetoolarge*; *floodwait*; *priorrequest*; \
            *limitexceeded*; *limitreached*"],
     ),
     rule(
@@ -285,7 +287,8 @@ pub(super) const STEMS: &[Rule] = &[
            *coordinatornotavailable*; *rejectedexecution*; *toomanyconnection*; *unavailable*; \
            *toomany*"],
     ),
-    rule(C::Timeout, &["*timeout*; *timedout*; *deadlineexceeded*; *operationcanceled*"]),
+    // 32001: how MCP's clients say that a tool's server did not answer.
+    rule(C::Timeout, &["*timeout*; *timedout*; *deadlineexceeded*; *operationcanceled*; 32001"]),
     rule(
         C::Network,
         &["*connectionrefused*; *connectionreset*; *connectionloss*; *connectionfail*; \

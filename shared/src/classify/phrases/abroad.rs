@@ -46,9 +46,13 @@ pub(in crate::classify) const OVERLOADED: &str = "\
      负载; 負載; 访问量过大; 访问量较大; 饱和; 繁忙; 忙碌; 过载; 拥堵; 混み合; 混雑; 過負荷; 과부하; 혼잡; überlastet; ausgelastet; surchargé; \
      saturé; sobrecargado; saturado; sobrecarregado; sovraccaric; перегруж";
 
+/// A router that has nobody to send the request to. Before what is said of callers: routers sort them by their keys.
+pub(in crate::classify) const NOBODY_SERVES: &str = "\
+     {无可用,没有可用,沒有可用}{的,}{渠道,通道,供应商,节点,账号,模型}; 利用可能なプロバイダ; 사용 가능한 {공급자,채널}";
+
 /// A model that is not there.
 pub(in crate::classify) const NO_SUCH_MODEL: &str = "\
-     无可用渠道; 模型不存在; 模型*不存在; 不支持该模型; 未找到模型; 模型已下线; モデルが見つかりません; モデルが存在しません; 모델을 찾을 수 없; 존재하지 않는 모델; \
+     模型不存在; 模型*不存在; 不支持该模型; 未找到模型; 模型已下线; モデルが見つかりません; モデルが存在しません; 모델을 찾을 수 없; 존재하지 않는 모델; \
      {지원하지,지원되지} 않는 모델; modell*{nicht gefunden,nicht verfügbar,existiert nicht}; \
      modèle*{introuvable,n'existe pas,indisponible}; modelo*{no encontrado,no existe,no disponible,\
      não encontrado,não existe}; modello*{non trovato,non esiste,non disponibile}; \

@@ -89,7 +89,8 @@ pub(in crate::classify) const NOT_ALLOWED: &str = "\
      just a moment; attention required; cloudflare ray; you have been blocked; ip address*not allowed; \
      read-only; only authorized for use; requires admin; not enabled for; unsupported_country; \
      explicit deny; denied by*policy; allowlist; whitelisted; entitlement; not entitled; \
-     insufficient rights; not a member of; admin*approval; blocked by*administrator; access to*restricted; \
+     insufficient rights; not {a,the} {member,participant,collaborator,owner}; not_a_member; not {in,on} {channel,team,\
+     workspace}; not_in_{channel,team,workspace}; admin*approval; blocked by*administrator; access to*restricted; \
      account may have been revoked; {require,requires,need,needs,lack,lacks,lacking,missing,insufficient,\
      without}~{permission,privilege,scope,access rights,entitlement}; \
      {role,permission,privilege,scope} required; command denied; denied to user; \

@@ -28,7 +28,7 @@ pub(super) const TELLING: &[Rule] = &[
     // Before the context and the filters: what is wrong with parameters, whom a router has nobody for, and a rate that is
     // named as such and may come with the advice to shorten the prompt.
     rule(C::InvalidRequest, &[model::PARAMETERS]),
-    rule(C::ModelUnavailable, &[model::NOBODY_SERVES]),
+    rule(C::ModelUnavailable, &[model::NOBODY_SERVES, abroad::NOBODY_SERVES]),
     rule(
         C::RateLimited,
         &["would exceed*rate limit; exceed the rate limit for; exceeded rate limit; \
@@ -39,12 +39,14 @@ pub(super) const TELLING: &[Rule] = &[
     rule(C::Conflict, &[stored::DEADLOCK, abroad::DEADLOCK]),
     rule(C::LockTimeout, &[stored::LOCKED, abroad::LOCKED]),
     rule(C::Conflict, &[stored::CONFLICT]),
+    rule(C::InvalidRequest, &[stored::INTEGRITY]),
     rule(C::Network, &[stored::CONNECTION_HEARTBEAT]),
     rule(C::WorkerLost, &[stored::WORKER_LOST]),
     rule(C::ContextOverflow, &[model::TOO_LONG, abroad::TOO_LONG]),
     rule(C::ContentPolicy, &[model::FILTERED, abroad::FILTERED]),
     rule(C::BadOutput, &[model::BAD_OUTPUT]),
     rule(C::Auth, &[account::LOG_IN_AGAIN]),
+    rule(C::Timeout, &[tool::GAVE_UP_WAITING]),
     rule(C::ToolError, &[tool::REPORTED]),
     rule(C::BusinessRule, &[account::BUSINESS_SAYS_NO]),
     rule(C::Auth, &[account::UNKNOWN_CALLER, abroad::UNKNOWN_CALLER]),

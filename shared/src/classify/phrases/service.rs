@@ -58,7 +58,7 @@ pub(in crate::classify) const TIMEOUT: &str = "\
      *timeoutexception; deadline exceeded; *deadline_exceeded; deadline*expired; \
      canceling statement due to statement timeout; *connecttimeout; *readtimeout; *writetimeout; \
      *pooltimeout; *sockettimeout; *etimedout; *esockettimedout; *econnaborted; *und_err_headers_timeout; \
-     *und_err_connect_timeout; *apitimeout; *timelimitexceeded; time limit; exceeded~{ seconds, minutes, hours}; errno 110; errno 60; \
+     *und_err_connect_timeout; *apitimeout; *timelimitexceeded; time limit; exceeded~{ ms|, milliseconds, seconds, minutes, hours}; errno 110; errno 60; \
      winerror 10060; took too long; a timeout occurred; maximum execution time; max_statement_time; \
      exceeded*maxtimems; operation exceeded time limit; *asynctimeout; request was aborted; \
      operation was aborted; user aborted; signal is aborted; aborterror; execution expired; *opentimeout; \

@@ -23,7 +23,7 @@ pub(in crate::classify) const LOCKED: &str = "\
      resource busy or locked; *ebusy; *acquirelockexception; *pessimisticlock; {could not,cannot,can't,\
      couldn't,unable to,failed to,failure to,not able to}*{acquire,obtain,get,take,grab,place,set}*{lock,\
      mutex,semaphore}; {timed out,timeout,time out}*{waiting,acquiring,obtaining,acquire,obtain}*{lock,\
-     mutex,semaphore}; lock*temporarily unavailable; while lock file; waiters for~lock; lock has not yet been; lock was not granted; {file,state,\
+     mutex,semaphore, lease}; lock*temporarily unavailable; while lock file; waiters for~lock; lock has not yet been; lock was not granted; {file,state,\
      table,row,record,resource,workspace,repository,job,stack}~is locked; etxtbsy|; enolck|; \
      lock request~{expired,denied,failed}";
 
@@ -49,6 +49,13 @@ pub(in crate::classify) const CONFLICT: &str = "\
      {write,update,edit,save,commit}~conflict; {branch,file,object,resource,item,page}~{was,has been,been} \
      {modified,changed}; concurrently {updated,modified,deleted,changed}; already has an active; while a run; \
      {run,job,build,execution,deployment}~{is active,is still active,still running}; {try,retry} the merge";
+
+/// Rows that cannot be as the request has them: servers that did not foresee it send a 500.
+pub(in crate::classify) const INTEGRITY: &str = "\
+     duplicate key value; violates {unique,foreign key,not-null,check,exclusion} constraint; duplicate entry '; \
+     {unique,foreign key,not null,check} constraint failed; e11000; key (*)=(*) already exists; \
+     key (*)=(*) is not present; add or update a child row; delete or update a parent row; \
+     unique constraint failed on the; foreign key constraint {failed,violated,fails}";
 
 /// A connection has heartbeats too, and may be closed already: nobody lost a worker and no case was closed.
 pub(in crate::classify) const CONNECTION_HEARTBEAT: &str = "\

@@ -13,6 +13,12 @@ pub(in crate::classify) const REPORTED: &str = "\
      no /root object; pdf structure; pdf processing; pdf conversion; convert*pdf; pdf page; pdf*invalid; \
      *tesseract; ocr failed; trailer*pdf; startxref; xref table; *poppler; pdftotext; page count; unrelated histories";
 
+/// A client that waited for a tool's server and got nothing: nobody knows whether the tool ran. Before what tools report, in
+/// whose words it is wrapped.
+pub(in crate::classify) const GAVE_UP_WAITING: &str = "\
+     mcp error*{timed out,timeout}; mcperror*{timed out,timeout}; mcp {request,call,connection,server}~{timed out,\
+     timeout,did not respond,exceeded ~ ms}; -32001~{timed out,timeout}";
+
 /// How commands, browsers and files fail.
 pub(in crate::classify) const FAILED: &str = "\
      error response from daemon; oci runtime create failed; executable file not found; \
