@@ -257,8 +257,10 @@ pub(super) const STEMS: &[Rule] = &[
     rule(C::InvalidRequest, &["*sizelimit*; *lengthlimit*"]),
     rule(
         C::RateLimited,
-        &["*ratelimit*; *throttl*; *toomanyrequest*; *maxconcurrent*; *toomanyconcurrent*; *ratetoolarge*; *floodwait*; *priorrequest*; \
-           *limitexceeded*; *limitreached*"],
+        &[
+            "*ratelimit*; *throttl*; *toomanyrequest*; *maxconcurrent*; *toomanyconcurrent*; *ratetoolarge*; *floodwait*; *priorrequest*; \
+           *limitexceeded*; *limitreached*",
+        ],
     ),
     rule(
         C::ModelUnavailable,

@@ -9,7 +9,9 @@ use crate::failure::FailureClass;
 
 /// How much of a message is taken apart into words: the name of an exception stands at its start.
 const MAX_NAME_BYTES: usize = 96;
-/// How far a class has to lead by its words (hundredths of a logit) to overrule rules that are nearly always right …
+/// How far a class has to lead by its words (hundredths of a logit) to overrule two rules that agree …
+const STRONGEST_LEAD: i32 = 700;
+/// … those that are nearly always right …
 const STRONG_LEAD: i32 = 400;
 /// … those that are mostly right …
 const FAIR_LEAD: i32 = 200;
@@ -81,6 +83,10 @@ pub(super) fn decide(evidence: &Evidence, exit_code: Option<i32>, hint_ms: Optio
     // What a proxy or an upstream says of credentials is beyond guessing.
     let definite = by == By::Status && matches!(evidence.status, Some(401 | 407));
     let Some(needed) = lead_over(by).filter(|_| !definite) else { return ruled };
+    // Where a code says what the status says, two witnesses have to be overruled.
+    let status_class = evidence.status.and_then(|status| by_status(status, evidence));
+    let agreed = by == By::GeneralCode && status_class == Some(class);
+    let needed = if agreed { STRONGEST_LEAD } else { needed };
     let Some(opinion) = words::opinion(evidence) else { return ruled };
     // Who says when to come back does not mean never.
     if hint_ms.is_some() && (opinion.again < 0 || lasts(opinion.class)) {
@@ -183,9 +189,9 @@ fn fits_status(class: FailureClass, status: Option<u16>) -> bool {
                 | C::BusinessRule
                 | C::PartialResponse
         ),
-        Some(401 | 402) => class != C::PartialResponse,
+        Some(400 | 401 | 402 | 404) => class != C::PartialResponse,
         Some(403) => !matches!(class, C::ModelUnavailable | C::PartialResponse),
-        Some(422) => class != C::Permission,
+        Some(422) => !matches!(class, C::Permission | C::PartialResponse),
         Some(_) | None => true,
     }
 }

@@ -313,15 +313,27 @@ pub(super) fn squeeze(text: &str) -> String {
     out
 }
 
-/// Drops a word where it has nothing to do with what it means elsewhere: a context that is not a model's.
+/// Drops what is said in brackets not to be the matter: "limiting requests (not your usage limit)".
+fn without_denials(mut prose: String) -> String {
+    const DENIAL: &str = "(not your ";
+    while let Some(start) = prose.find(DENIAL) {
+        let end = prose[start..].find(')').map_or(start + DENIAL.len(), |at| start + at + 1);
+        prose.replace_range(start..end, "");
+    }
+    prose
+}
+
+/// Drops or replaces a word that does not mean what it means elsewhere: a context that is not a model's.
 fn without_idioms(prose: String) -> String {
     const IDIOMS: &[(&str, &str)] = &[
         ("context deadline", "deadline"),
         ("context cancel", "cancel"),
         ("context was cancel", "was cancel"),
         ("context done", "done"),
+        // Of values, and not of callers.
+        ("are forbidden", "are invalid"),
     ];
-    let mut prose = prose;
+    let mut prose = without_denials(prose);
     for (idiom, plain) in IDIOMS {
         if prose.contains(idiom) {
             prose = prose.replace(idiom, plain);

@@ -43,7 +43,7 @@ pub(super) fn expand(pattern: &str) -> Vec<String> {
 }
 
 /// A pattern for (lower-case, single-spaced) prose. It occurs where its parts, which `*` or `~` separates, come in this order
-/// and near each other: within a sentence after a `*`, within a few words after a `~`. It has to start at the start of a word
+/// and near each other: within about a sentence's length after a `*`, within a few words of one sentence after a `~`. It has to start at the start of a word
 /// unless it begins with `*`, and to end at the end of one where it ends with `|`. Braces are expanded before: [`expand`].
 #[derive(Debug)]
 pub(super) struct Phrase {
@@ -100,7 +100,12 @@ impl Phrase {
 fn follows(prose: &str, mut at: usize, parts: &[Part]) -> Option<usize> {
     for part in parts {
         let window = &prose[at..prose.floor_char_boundary(at + part.gap_bytes + part.text.len())];
-        at += window.find(&part.text)? + part.text.len();
+        let gap = window.find(&part.text)?;
+        // A few words are words of one sentence: "check your quota. Resources are exhausted" says nothing of a quota.
+        if part.gap_bytes == FEW_WORDS_BYTES && window[..gap].contains(". ") {
+            return None;
+        }
+        at += gap + part.text.len();
     }
     Some(at)
 }
@@ -164,6 +169,11 @@ mod tests {
         assert!(says(near, "token~invalid") && says(near, "token*invalid"));
         assert!(!says(far, "token~invalid") && says(far, "token*invalid"));
         assert!(!says("tokens~are~gone", "gone~tokens"));
+        assert!(says("the quota is exhausted", "quota~exhausted"));
+        assert!(
+            !says("check your quota. all is exhausted", "quota~exhausted"),
+            "a few words of one sentence"
+        );
     }
 
     #[test]

@@ -252,6 +252,59 @@ fn hostile_sizes_and_depths_are_survived() {
     }
 }
 
+/// What wrappers, denials and shared words must not hide.
+#[test]
+fn what_happened_is_found_behind_what_is_wrapped_around_it() {
+    for (status, text, class, retryable) in [
+        // A client that gave up waiting, in the words of tools.
+        (
+            None,
+            "MCP error -32603: Error calling tool x: MCP error -32001: Request timed out",
+            C::Timeout,
+            true,
+        ),
+        (None, "MCP request exceeded 20000 ms.", C::Timeout, true),
+        (None, "timed out waiting for the maintenance lease core/global", C::LockTimeout, true),
+        // A row that cannot be, behind the status of a server that did not foresee it.
+        (Some(500), "Key (owner_id, name)=(3e6a, asdf) already exists.", C::InvalidRequest, false),
+        (Some(500), "insert violates foreign key constraint \"fk_owner\"", C::InvalidRequest, false),
+        // Periods in any number of days; a rate that is one.
+        (Some(429), "Number of requests has exceeded your 7-day rate limit.", C::QuotaWindow, true),
+        (Some(429), "Number of requests has exceeded your rate limit.", C::RateLimited, true),
+        // Routers that sort callers by their keys.
+        (Some(503), "令牌分组 b 下对于模型 m 均无可用渠道，请更换分组尝试", C::ModelUnavailable, false),
+        // Words of two sentences, and what is denied.
+        (
+            Some(429),
+            "Resource has been exhausted (e.g. check quota). Resource has been exhausted",
+            C::RateLimited,
+            true,
+        ),
+        (None, "temporarily limiting requests (not your usage limit): rate limited", C::RateLimited, true),
+        // A stream that never began; a name that ends like a lock.
+        (Some(400), "OpenAI API Streaming Error: Provider returned error", C::InvalidRequest, false),
+        (None, "client.errors.RequestBlocked", C::Permission, false),
+        // Clients that are too old, and values that are forbidden.
+        (None, "Please update to the latest version to continue using the agent", C::InvalidRequest, false),
+        (Some(400), "the names '--' and '..' are forbidden", C::InvalidRequest, false),
+        (None, "slack: not_in_channel", C::Permission, false),
+    ] {
+        let exception = Some(text.to_owned());
+        let signal = FailureSignal { http_status: status, exception, ..FailureSignal::default() };
+        let got = classify(&signal, None, NOW_MS);
+        assert_eq!((got.class, got.retryable), (class, retryable), "{text}");
+    }
+}
+
+/// Single words have to lead by far where a code says what the status says.
+#[test]
+fn two_witnesses_are_hard_to_overrule() {
+    let body = r#"{"error": {"message": "error in generating model output: value must be a string", "type": "invalid_request_error"}}"#;
+    let signal =
+        FailureSignal { http_status: Some(400), body: Some(body.to_owned()), ..FailureSignal::default() };
+    assert_eq!(classify(&signal, None, NOW_MS).class, C::InvalidRequest);
+}
+
 fn fragment() -> impl Strategy<Value = String> {
     let known = prop::sample::select(vec![
         "{\"error\":",

@@ -96,6 +96,6 @@ pub(in crate::classify) const NOT_ALLOWED: &str = "\
      {role,permission,privilege,scope} required; command denied; denied to user; \
      not {in,on} the {whitelist,allowlist}; {access,request,operation,action}~{denied,not allowed,\
      not permitted,prohibited}; not {subscribed,licensed,entitled,authorized,authorised} {to,for}; \
-     cannot use; not have authorization; authorization~failed; not been {submitted,granted,approved}; \
+     {you,user,users,key,account,plan,bots,project}~cannot use; not have authorization; authorization~failed; not been {submitted,granted,approved}; \
      {access,approval}~{pending,not granted,not approved}; *authorizationfailed; *unauthorizedaccess; \
      eacces|; eperm|; erofs|";

@@ -13,7 +13,9 @@ pub(in crate::classify) const PARAMETERS: &str = "\
      max_completion_tokens,max_output_tokens}*{must be,should be}; invalid~{max_tokens,max tokens,\
      max_completion_tokens,max_output_tokens}; valid range of; malformed {input ,}request; extraneous key; \
      request is invalid:; invalid schema for; inequivalent arg; thinking~signature; signature~thinking; \
-     thinking block";
+     thinking block; {update,upgrade} to the latest version; \
+     {client,app,cli,extension,plugin,sdk}~version~{too old,outdated,not supported,no longer supported}; \
+     {client,app,cli,extension,plugin,sdk} is {too old,outdated,out of date}";
 
 /// A router that has nobody to send the request to names what was asked for.
 pub(in crate::classify) const NOBODY_SERVES: &str = "\
