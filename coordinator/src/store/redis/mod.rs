@@ -56,7 +56,7 @@ use redrive_shared::checkpoint::Progress;
 use redrive_shared::clock::Clock;
 use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::lock::{Answers, Verb};
+use redrive_shared::lock::{Answers, Resource, Verb};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
 use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView};
@@ -79,7 +79,7 @@ use self::transition::{Change, Changed};
 pub use self::value::STORED;
 use super::{
     Acted, Arrival, Beaten, CheckpointSaved, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend,
-    Extended, Filter, GateSwap, GateSwapped, Gates, Hint, Listed, Locks, LostAttempt, PolicyChange,
+    Extended, Filter, GateSwap, GateSwapped, Gates, Hint, Listed, LockCounts, Locks, LostAttempt, PolicyChange,
     PolicyPut, Reap, Restriction, Result, SaveCheckpoint, Settle, Settled, Store, StoreError,
 };
 
@@ -341,8 +341,12 @@ impl Store for RedisStore {
         self.inner.lock(verbs).await
     }
 
-    async fn locks(&self, most: usize) -> Result<Locks> {
-        self.inner.locks(most).await
+    async fn locks(&self, resource: Option<&Resource>, most: usize) -> Result<Locks> {
+        self.inner.locks(resource, most).await
+    }
+
+    async fn lock_counts(&self) -> Result<LockCounts> {
+        self.inner.lock_counts().await
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {

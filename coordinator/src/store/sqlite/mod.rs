@@ -31,7 +31,7 @@ use redrive_shared::checkpoint::Progress;
 use redrive_shared::clock::Clock;
 use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::lock::{Answers, Verb};
+use redrive_shared::lock::{Answers, Resource, Verb};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
 use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView};
@@ -44,7 +44,7 @@ use self::read::Detail;
 use self::writer::{Writer, WriterHandle, store_error};
 use super::{
     Acted, Arrival, Beaten, CheckpointSaved, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend,
-    Extended, Filter, GateSwap, GateSwapped, Gates, Listed, Locks, LostAttempt, PolicyChange, PolicyPut,
+    Extended, Filter, GateSwap, GateSwapped, Gates, Listed, LockCounts, Locks, LostAttempt, PolicyChange, PolicyPut,
     Reap, Restriction, Result, SaveCheckpoint, Settle, Settled, Store, StoreError,
 };
 
@@ -295,8 +295,13 @@ impl Store for SqliteStore {
         self.write(move |tx| locks::lock(tx, verbs)).await
     }
 
-    async fn locks(&self, most: usize) -> Result<Locks> {
-        self.write(move |tx| Ok(locks::locks(tx, most))).await
+    async fn locks(&self, resource: Option<&Resource>, most: usize) -> Result<Locks> {
+        let resource = resource.cloned();
+        self.write(move |tx| Ok(locks::locks(tx, resource.as_ref(), most))).await
+    }
+
+    async fn lock_counts(&self) -> Result<LockCounts> {
+        self.write(|tx| Ok(locks::counts(tx))).await
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {
