@@ -417,3 +417,6 @@ impl Desk {
 fn unexpected() -> StoreError {
     StoreError::Corrupt("the store answered something else than was asked of a lock".into())
 }
+
+#[cfg(test)]
+mod tests;

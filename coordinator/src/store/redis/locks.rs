@@ -127,7 +127,7 @@ fn read(verb: &Verb, answer: &[Value]) -> Result<Answer> {
             _ => PickedUp::Gone,
         }),
         Verb::Renew(..) => Answer::Renewed(match word {
-            "held" => Ok(granted(answer)?.until_us),
+            "held" | "granted" => Ok(granted(answer)?.until_us),
             _ => Err(lost(answer)?),
         }),
         Verb::Release(..) => Answer::Released(if word == "done" { Ok(()) } else { Err(lost(answer)?) }),
