@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use redrive_shared::clock::Clock;
 use redrive_shared::lock::{
-    Acquired, Answer, Answers, Blocker, Granted, Hold, Lost, Owner, PickedUp, Refused, Request, Resource, Token,
-    Verb, WaitId,
+    Acquired, Answer, Answers, Blocker, Granted, Hold, Lost, Owner, PickedUp, Refused, Request, Resource,
+    Token, Verb, WaitId,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -284,8 +284,7 @@ impl Desk {
         let (desk, owner) = (Arc::clone(self), owner.clone());
         let asking = tokio::spawn(async move {
             Ok(match desk.ask_one(verb).await? {
-                Answer::Acquired(Ok(Acquired::Held(granted)))
-                | Answer::PickedUp(PickedUp::Held(granted)) => {
+                Answer::Acquired(Ok(Acquired::Held(granted))) | Answer::PickedUp(PickedUp::Held(granted)) => {
                     Asked::Held(Untold::new(&desk, owner, granted))
                 }
                 Answer::Acquired(Ok(Acquired::Waits(id))) => Asked::Waits(Place::new(&desk, id, owner)),

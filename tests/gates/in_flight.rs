@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redrive_shared::gate::Settings;
 use redrive_shared::retry::RetryPolicy;
@@ -106,13 +106,16 @@ async fn work(crew: Arc<Crew>, clients: Vec<Client>, number: usize) {
     while !crew.stop.load(Ordering::Relaxed) {
         turn += 1;
         let request = of_worker(number, 2, 500);
+        let asked = Instant::now();
         let client = &clients[turn % clients.len()];
         let Ok(reply) = client.claim(&request).await else {
             sleep(Duration::from_millis(50)).await;
             continue;
         };
         for lease in reply.leases {
-            if (turn + number).is_multiple_of(8) && lease.run == 1 {
+            // Nothing is begun under a lease that may be over before it is done: somebody else may have it by then.
+            let is_late = asked.elapsed() > Duration::from_millis(LEASE_MS / 2);
+            if is_late || (turn + number).is_multiple_of(8) && lease.run == 1 {
                 continue;
             }
             finish(&crew, &clients, turn, &lease).await;
@@ -196,19 +199,16 @@ async fn never_more_than_three(limited: Limited, clients: Vec<Client>, meanwhile
     assert!((2..=MOST as i32).contains(&most), "{most} were leased at once");
     all_are_back(&client, limited).await;
     limited.enqueue(&client, "more", 10).await;
-    let first = claim(&client, "w", 10, 10_000).await.len();
-    if first != MOST as usize {
-        let mut seen = Vec::new();
-        let began = std::time::Instant::now();
-        let mut given = first;
-        seen.push((began.elapsed(), given, limited.out(&client).await));
-        while given < MOST as usize && began.elapsed() < Duration::from_secs(20) {
-            given += claim(&client, "w", 10, 10_000).await.len();
-            seen.push((began.elapsed(), given, limited.out(&client).await));
-        }
-        panic!("IN PARTS: {first} at first; {seen:?}");
+    // In parts, now and then. A claim that is held back asks its coordinator for more, and what it asked for is taken as soon as
+    // there is room, also where its worker has gone by then: at another coordinator, in the very moment in which the last lease
+    // ended here. That one keeps it for as long as something taken may lie unused, and gives it back: until then it counts as
+    // out, so that this claim gets one place of three, and the other two half a second later.
+    let mut given = 0;
+    while given < MOST as usize {
+        let leases = claim(&client, "w", 10, 10_000).await.len();
+        assert!(leases > 0, "the limit is whole again: {given} are out");
+        given += leases;
     }
-    let given = first;
     assert_eq!(given, MOST as usize, "and no more than that");
     assert!(claim(&client, "w", 10, 0).await.is_empty());
 }

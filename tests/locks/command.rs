@@ -177,3 +177,31 @@ async fn what_is_held_elsewhere_can_be_seen_and_broken() {
     let waited = tokio::time::timeout(Duration::from_secs(20), scene.run("lock", &waits)).await.unwrap();
     assert!(waited.status.success(), "{waited:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_a_file_is_named_it_has_one_lock() {
+    let scene = Scene::start().await;
+    std::fs::create_dir(scene.path("real")).unwrap();
+    std::os::unix::fs::symlink(scene.path("real"), scene.path("way")).unwrap();
+    std::fs::write(scene.path("real/f"), "").unwrap();
+    std::os::unix::fs::symlink(scene.path("real/f"), scene.path("link")).unwrap();
+    let client = scene.coordinator.client();
+    let path = scene.path("real/f").to_str().unwrap().to_owned();
+    take(&client, &wish("somebody", &path, 0)).await;
+    for name in ["real/f", "way/f", "link", "./real/../way/f", "real//f", &path] {
+        let busy = scene.run("lock", &["--path", name, "--", "true"]).await;
+        assert_eq!(busy.status.code(), Some(75), "{name}: {busy:?}");
+    }
+    // Not there yet, and another file where the disk tells letters apart.
+    let other = scene.run("lock", &["--path", "way/F", "--", "sh", "-c", "echo $LOCK_RESOURCES"]).await;
+    assert_eq!(text(&other.stdout), scene.path("real/F").to_str().unwrap(), "{other:?}");
+    for bad in ["", "nowhere/f", "real/f/g", "/"] {
+        let refused = scene.run("lock", &["--path", bad, "--", "true"]).await;
+        assert_eq!(refused.status.code(), Some(2), "{bad:?}: {refused:?}");
+    }
+    let shown = scene.run("locks", &["show", &path]).await;
+    assert!(text(&shown.stdout).contains("somebody"), "{shown:?}");
+    for bad in ["", "real/../f", "a//b"] {
+        assert_eq!(scene.run("locks", &["show", bad]).await.status.code(), Some(2), "{bad:?}");
+    }
+}

@@ -66,7 +66,8 @@ fn random_request(rng: &mut StdRng) -> Request {
 fn random_verb(rng: &mut StdRng, space: &Space, ids: &[(WaitId, Owner)]) -> Verb {
     let count = space.holds().count();
     let hold = space.holds().nth(rng.random_range(0..count.max(1)));
-    let hold = hold.map_or((Token(7), owner("nobody"), 0), |hold| (hold.token, hold.owner.clone(), hold.until_us));
+    let hold =
+        hold.map_or((Token(7), owner("nobody"), 0), |hold| (hold.token, hold.owner.clone(), hold.until_us));
     let id = ids.get(rng.random_range(0..ids.len().max(1))).cloned().unwrap_or((WaitId(3), owner("nobody")));
     match rng.random_range(0..21) {
         0..8 => Verb::Acquire(random_request(rng)),

@@ -71,13 +71,17 @@ async fn whoever_hangs_up_before_it_hears_that_it_waits_leaves_the_line() {
 #[tokio::test]
 async fn an_answer_that_is_dropped_gives_the_lock_back_once_and_never_what_was_told() {
     let desk = desk();
-    let Wish::Held(untold) = desk.acquire(wish("a", 0), pending()).await.unwrap() else { panic!("it is free") };
+    let Wish::Held(untold) = desk.acquire(wish("a", 0), pending()).await.unwrap() else {
+        panic!("it is free")
+    };
     drop(untold);
     until(&desk, 0, 0).await;
     let told = take(&desk, "a").await;
     // Its owner asks once more, and hangs up: it has it, and works under it.
     ask_and_hang_up(&desk, wish("a", 0)).await;
-    let Wish::Held(again) = desk.acquire(wish("a", 0), pending()).await.unwrap() else { panic!("it is its own") };
+    let Wish::Held(again) = desk.acquire(wish("a", 0), pending()).await.unwrap() else {
+        panic!("it is its own")
+    };
     drop(again);
     tokio::task::yield_now().await;
     let renewed = desk.renew(vec![(told.token, owner("a"))]).await.unwrap();

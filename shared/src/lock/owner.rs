@@ -50,9 +50,9 @@ impl Owner {
             (Some(_), None, None) => Err(D::Error::custom(
                 "`epoch` is missing: a task's lock belongs to one lease; send that lease's epoch",
             )),
-            (None, Some(_), None) => Err(D::Error::custom(
-                "`task` is missing: an epoch is that of a task's lease; name the task",
-            )),
+            (None, Some(_), None) => {
+                Err(D::Error::custom("`task` is missing: an epoch is that of a task's lease; name the task"))
+            }
             (None, None, None) => Err(D::Error::custom(
                 "an owner is missing: send the `task` and the `epoch` of a lease, or a `name` that nobody else uses",
             )),

@@ -52,7 +52,9 @@ fn the_first_has_it_and_the_next_are_served_in_order() {
     assert_eq!(space.take_offered(), [b]);
     let PickedUp::Held(second) = space.pick_up(b, &owner("b"), T0 + 6) else { panic!("b has it") };
     assert!(second.token > first.token);
-    let PickedUp::Held(again) = space.pick_up(b, &owner("b"), T0 + 7) else { panic!("an answer may be lost") };
+    let PickedUp::Held(again) = space.pick_up(b, &owner("b"), T0 + 7) else {
+        panic!("an answer may be lost")
+    };
     assert_eq!((again.token, second.is_news, again.is_news), (second.token, true, false));
     assert_eq!(space.release(second.token, &owner("b"), T0 + 8), Ok(()));
     assert_eq!(space.take_offered(), [c, d], "those that share have it together");
@@ -181,7 +183,11 @@ fn a_later_attempt_ends_what_earlier_ones_hold() {
     let refused = space.acquire(request(attempt("t", 1), &["h"], &[]), T0 + 3);
     assert_eq!(refused, Err(Refused::Superseded));
     let f = waits(space.acquire(request(attempt("t", 2), &["f"], &[]), T0 + 4));
-    assert_eq!(space.pick_up(f, &attempt("t", 2), T0 + 4_999 * MS), PickedUp::Waits, "the earlier one may be writing still");
+    assert_eq!(
+        space.pick_up(f, &attempt("t", 2), T0 + 4_999 * MS),
+        PickedUp::Waits,
+        "the earlier one may be writing still"
+    );
     assert!(matches!(space.pick_up(f, &attempt("t", 2), T0 + 1 + 5_000 * MS), PickedUp::Held(_)));
 }
 
@@ -221,7 +227,8 @@ fn what_its_owner_was_never_told_of_is_given_back_and_nothing_else() {
     let again = held(space.acquire(wish(), T0));
     assert!(!again.is_news && again.token == first.token);
     space.take_back(first.token, &owner("a"), first.until_us, T0);
-    let until_us = space.renew(first.token, &owner("a"), T0).expect("its owner has asked again: it knows of it");
+    let until_us =
+        space.renew(first.token, &owner("a"), T0).expect("its owner has asked again: it knows of it");
     space.take_back(first.token, &owner("a"), again.until_us, T0);
     space.take_back(first.token, &owner("b"), until_us, T0);
     assert!(space.hold(first.token).is_some(), "it was renewed, and is nobody else's");

@@ -1,7 +1,7 @@
 //! New contents, in a file of their own until they take the place of the old ones.
 //!
 //! Its name is one of a few, and whoever writes there holds its lock: what a killed writer left is found by the next one and
-//! written over, so nothing piles up and nothing has to be swept.
+//! written over, so nothing piles up and nothing has to be swept. A new fence is written in the same way.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
@@ -61,6 +61,7 @@ impl Stage {
             }
             // Between the opening and the lock it may have become the file itself.
             if !is_ours(&file, &path).map_err(failed)? {
+                drop_old_name(&file, &path, place).map_err(failed)?;
                 continue;
             }
             // What a killed writer left may have had the permissions of the file.
@@ -69,6 +70,21 @@ impl Stage {
             return Ok(Self { file, path, target: place.target.clone(), is_named: false });
         }
         Err(FencedFileError::Path { path: place.target.clone(), why: "has 64 writers already" })
+    }
+
+    /// Writes a fence that is not there yet, flushes it, and lets it have its own name; then it has no other.
+    pub fn publish(
+        mut self,
+        fence: &[u8],
+        name: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<(), FencedFileError> {
+        let written = (|| {
+            self.file.write_all(fence)?;
+            self.file.set_permissions(Permissions::from_mode(0o666 & !umask()))?;
+            self.file.sync_all()?;
+            name(&self.path)
+        })();
+        written.map_err(|error| FencedFileError::io("write", &self.path, error))
     }
 
     /// Writes the contents, and flushes them.
@@ -156,6 +172,12 @@ fn open(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false).mode(PRIVATE).custom_flags(flags).open(path)
 }
 
+/// Whoever made the fence and was killed before it had but one name has left the other.
+fn drop_old_name(file: &File, path: &Path, place: &Place) -> io::Result<()> {
+    // Whoever makes one holds its lock until it has removed this name: so nobody does now.
+    if is_named(file, path)? && is_named(file, &place.fence())? { fs::remove_file(path) } else { Ok(()) }
+}
+
 fn is_taken(error: &io::Error) -> bool {
     let link = rustix::io::Errno::LOOP.raw_os_error();
     let kinds = [io::ErrorKind::PermissionDenied, io::ErrorKind::IsADirectory];
@@ -163,13 +185,19 @@ fn is_taken(error: &io::Error) -> bool {
 }
 
 /// Whether the path still names this file, and nobody else has another name for it or owns it.
-pub(super) fn is_ours(file: &File, path: &Path) -> io::Result<bool> {
+fn is_ours(file: &File, path: &Path) -> io::Result<bool> {
+    let held = file.metadata()?;
+    let alone = held.is_file() && held.nlink() == 1 && held.uid() == rustix::process::geteuid().as_raw();
+    Ok(is_named(file, path)? && alone)
+}
+
+/// Whether the path names this file.
+pub(super) fn is_named(file: &File, path: &Path) -> io::Result<bool> {
     let named = match fs::symlink_metadata(path) {
         Ok(named) => named,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
     let held = file.metadata()?;
-    let same = held.ino() == named.ino() && held.dev() == named.dev();
-    Ok(same && held.is_file() && held.nlink() == 1 && held.uid() == rustix::process::geteuid().as_raw())
+    Ok(held.ino() == named.ino() && held.dev() == named.dev())
 }

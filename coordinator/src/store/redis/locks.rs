@@ -10,7 +10,9 @@ use super::Inner;
 use super::link::Call;
 use super::reply::{at, integer, items, maybe_integer, text, texts};
 use super::scripts::LOCKS;
-use crate::store::locks::{LockCounts, Locks, read_hold, read_owner, read_wait, read_want, write_owner, write_want};
+use crate::store::locks::{
+    LockCounts, Locks, read_hold, read_owner, read_wait, read_want, write_owner, write_want,
+};
 use crate::store::{Result, StoreError};
 
 /// Most verbs in one run of the script: each may serve many, and everybody else waits meanwhile.

@@ -79,8 +79,8 @@ use self::transition::{Change, Changed};
 pub use self::value::STORED;
 use super::{
     Acted, Arrival, Beaten, CheckpointSaved, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend,
-    Extended, Filter, GateSwap, GateSwapped, Gates, Hint, Listed, LockCounts, Locks, LostAttempt, PolicyChange,
-    PolicyPut, Reap, Restriction, Result, SaveCheckpoint, Settle, Settled, Store, StoreError,
+    Extended, Filter, GateSwap, GateSwapped, Gates, Hint, Listed, LockCounts, Locks, LostAttempt,
+    PolicyChange, PolicyPut, Reap, Restriction, Result, SaveCheckpoint, Settle, Settled, Store, StoreError,
 };
 
 /// A handle to the shared store.

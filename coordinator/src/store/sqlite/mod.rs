@@ -44,8 +44,8 @@ use self::read::Detail;
 use self::writer::{Writer, WriterHandle, store_error};
 use super::{
     Acted, Arrival, Beaten, CheckpointSaved, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend,
-    Extended, Filter, GateSwap, GateSwapped, Gates, Listed, LockCounts, Locks, LostAttempt, PolicyChange, PolicyPut,
-    Reap, Restriction, Result, SaveCheckpoint, Settle, Settled, Store, StoreError,
+    Extended, Filter, GateSwap, GateSwapped, Gates, Listed, LockCounts, Locks, LostAttempt, PolicyChange,
+    PolicyPut, Reap, Restriction, Result, SaveCheckpoint, Settle, Settled, Store, StoreError,
 };
 
 /// Connections kept open for readers; more readers at once open their own for the moment.
