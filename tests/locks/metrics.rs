@@ -2,6 +2,7 @@
 
 use redrive_shared::lock::{Lost, Owner, Phase};
 use redrive_shared::wire::{LockBreak, LockRequest};
+use serde_json::{Value, json};
 
 use super::{PATIENCE, code, owner, release, renew, take, wish};
 use crate::support::id;
@@ -44,8 +45,16 @@ async fn locks_and_those_that_wait_and_what_was_refused_are_counted() {
     shows("redrive_locks_expired_total", 1).await;
     let rests = client.locks().await.unwrap().locks;
     assert!(rests.iter().any(|lock| lock.owner == owner("d") && lock.phase == Phase::Lapsed), "{rests:?}");
-    let stale = LockRequest { owner: Owner::Attempt { task: id("t"), epoch: 1 }, ..wish("", "i", 0) };
-    assert_eq!(code(client.acquire_lock(&stale, 0).await.unwrap_err()), "unknown_task");
-    shows("redrive_lock_requests_total{outcome=\"granted\"}", 4).await;
-    shows("redrive_lock_wait_seconds_count{outcome=\"granted\"}", 4).await;
+    let task = json!({"tasks": [{"id": "t", "queue": "default", "payload": {}}]});
+    let _: Value = client.post(&["v1", "tasks"], &task, 0).await.unwrap();
+    let claim = json!({"agent": "w", "queues": ["default"], "max": 1});
+    let claimed: Value = client.post(&["v1", "claims"], &claim, 0).await.unwrap();
+    let epoch = claimed["leases"][0]["epoch"].as_i64().unwrap();
+    let of_attempt =
+        |epoch| LockRequest { owner: Owner::Attempt { task: id("t"), epoch }, ..wish("x", "i", 0) };
+    take(&client, &of_attempt(epoch)).await;
+    assert_eq!(code(client.acquire_lock(&of_attempt(epoch - 1), 0).await.unwrap_err()), "stale_epoch");
+    shows("redrive_fence_rejections_total{verb=\"acquire\"}", 1).await;
+    shows("redrive_lock_requests_total{outcome=\"granted\"}", 5).await;
+    shows("redrive_lock_wait_seconds_count{outcome=\"granted\"}", 5).await;
 }

@@ -41,6 +41,10 @@ async fn stand_in_line(bed: &Bed, request: Request) -> WaitId {
     }
 }
 
+async fn counts(bed: &Bed) -> LockCounts {
+    bed.locks(None, 0).await.unwrap().counts
+}
+
 fn random_request(rng: &mut StdRng) -> Request {
     let who = rng.random_range(0..7);
     let owner = match who {
@@ -202,7 +206,7 @@ pub async fn what_its_owner_was_not_told_of_is_taken_back(bed: Bed) {
     let again = take(&bed, wish(owner("a"), "f", 0)).await;
     assert_eq!((again.token, again.is_news), (untold.token, false));
     ask(&bed, back(&untold)).await;
-    assert_eq!(bed.lock_counts().await.unwrap().holds, 1, "it was asked for again since");
+    assert_eq!(counts(&bed).await.holds, 1, "it was asked for again since");
     let b = stand_in_line(&bed, wish(owner("b"), "f", 30_000)).await;
     ask(&bed, Verb::Release(untold.token, owner("a"))).await;
     let (Answer::PickedUp(PickedUp::Held(next)), _) = ask(&bed, Verb::PickUp(b, owner("b"))).await else {
@@ -219,7 +223,7 @@ pub async fn locks_are_counted_and_found_by_their_resource(bed: Bed) {
     }
     let first = stand_in_line(&bed, wish(owner("b"), "f3", 30_000)).await;
     let second = stand_in_line(&bed, wish(owner("c"), "f3", 30_000)).await;
-    assert_eq!(bed.lock_counts().await.unwrap(), LockCounts { holds: 5, waits: 2 });
+    assert_eq!(counts(&bed).await, LockCounts { holds: 5, waits: 2 });
     let of = async |name: &str, most: usize| {
         let found = bed.locks(Some(&Resource::new(name).unwrap()), most).await.unwrap();
         let holders: Vec<Owner> = found.holds.into_iter().map(|hold| hold.owner).collect();
@@ -259,7 +263,7 @@ pub async fn ten_thousand_wait_and_no_more_and_are_served_in_order(bed: Bed) {
     // Nobody is heard of any more: all of them leave in one step.
     bed.advance(3_600_000);
     ask(&bed, Verb::Advance).await;
-    assert_eq!(bed.lock_counts().await.unwrap(), LockCounts::default());
+    assert_eq!(counts(&bed).await, LockCounts::default());
 }
 
 pub async fn a_clock_that_jumps_ends_locks_and_lowers_no_token(bed: Bed) {

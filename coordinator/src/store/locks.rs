@@ -17,6 +17,8 @@ pub struct Locks {
     pub waits: Vec<Wait>,
     /// Whether there are more.
     pub more: bool,
+    /// How many there are of all resources.
+    pub counts: LockCounts,
 }
 
 /// How many there are: over all coordinators that share the store.

@@ -474,8 +474,6 @@ pub trait Store: Send + Sync + 'static {
     async fn lock(&self, verbs: Vec<Verb>) -> Result<Answers>;
     /// Locks and those that wait, of all resources or of one, up to so many of each.
     async fn locks(&self, resource: Option<&Resource>, most: usize) -> Result<Locks>;
-    /// How many locks stand, and how many wait for one. Costs nothing but the asking.
-    async fn lock_counts(&self) -> Result<LockCounts>;
     /// An agent is alive, and extends its leases.
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten>;
     /// Gives a command to a breaker, in place of the one that stood for it; the same again is the one that stands. It is

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::FencedFileError;
 use super::place::Place;
-use super::stage::{Stage, is_named};
+use super::stage::{Stage, drop_old_names, is_named};
 
 /// A slot: `redrive-fence-1`, the number of the write, the token, and the beginning of the SHA-256 of these; padded with spaces.
 const SLOT_BYTES: usize = 128;
@@ -67,6 +67,7 @@ impl Fence {
                 // Somebody may have removed it, and made another, between the opening and the lock.
                 Ok(()) if is_named(&file, &place.fence()).map_err(failed)? => {
                     let newest = read(&file, place)?;
+                    drop_old_names(&file, place).map_err(failed)?;
                     return Ok(Self { file, place: place.clone(), newest });
                 }
                 Ok(()) => continue,

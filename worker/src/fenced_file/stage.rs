@@ -61,7 +61,6 @@ impl Stage {
             }
             // Between the opening and the lock it may have become the file itself.
             if !is_ours(&file, &path).map_err(failed)? {
-                drop_old_name(&file, &path, place).map_err(failed)?;
                 continue;
             }
             // What a killed writer left may have had the permissions of the file.
@@ -172,10 +171,18 @@ fn open(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false).mode(PRIVATE).custom_flags(flags).open(path)
 }
 
-/// Whoever made the fence and was killed before it had but one name has left the other.
-fn drop_old_name(file: &File, path: &Path, place: &Place) -> io::Result<()> {
-    // Whoever makes one holds its lock until it has removed this name: so nobody does now.
-    if is_named(file, path)? && is_named(file, &place.fence())? { fs::remove_file(path) } else { Ok(()) }
+/// Removes the names that a fence had while it was made. Whoever makes one has its lock until it has one name; so has the
+/// caller of this: whoever made it was killed.
+pub(super) fn drop_old_names(fence: &File, place: &Place) -> io::Result<()> {
+    if fence.metadata()?.nlink() == 1 {
+        return Ok(());
+    }
+    for path in (0..STAGES_MAX).map(|number| place.stage(number)) {
+        if is_named(fence, &path)? {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 fn is_taken(error: &io::Error) -> bool {

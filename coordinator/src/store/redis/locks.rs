@@ -53,16 +53,14 @@ impl Inner {
         let mut waits: Vec<_> = waits.iter().filter_map(|(id, text)| read_wait(*id, text)).collect();
         holds.sort_unstable_by_key(|hold| hold.token);
         waits.sort_unstable_by_key(|wait| wait.id);
-        Ok(Locks { holds, waits, more: more_holds || more_waits })
+        let counts =
+            LockCounts { holds: self.count_of("hold_ends").await?, waits: self.count_of("wait_ends").await? };
+        Ok(Locks { holds, waits, more: more_holds || more_waits, counts })
     }
 
-    /// How many locks stand, and how many wait for one.
-    pub async fn lock_counts(&self) -> Result<LockCounts> {
-        let count = async |ends: &str| {
-            let found = self.link.query(cmd("ZCARD").arg(self.keys.locks(ends))).await?;
-            u64::try_from(integer(&found)?).map_err(|_| damaged())
-        };
-        Ok(LockCounts { holds: count("hold_ends").await?, waits: count("wait_ends").await? })
+    async fn count_of(&self, ends: &str) -> Result<u64> {
+        let found = self.link.query(cmd("ZCARD").arg(self.keys.locks(ends))).await?;
+        u64::try_from(integer(&found)?).map_err(|_| damaged())
     }
 
     /// Numbers and texts, and whether there are more.
@@ -72,7 +70,7 @@ impl Inner {
         let more = numbers.len() > most;
         numbers.truncate(most);
         if numbers.is_empty() {
-            return Ok((Vec::new(), false));
+            return Ok((Vec::new(), more));
         }
         let found = self.link.query(cmd("HMGET").arg(self.keys.locks(records)).arg(&numbers)).await?;
         let mut read = Vec::with_capacity(numbers.len());

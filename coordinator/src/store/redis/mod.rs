@@ -79,8 +79,8 @@ use self::transition::{Change, Changed};
 pub use self::value::STORED;
 use super::{
     Acted, Arrival, Beaten, CheckpointSaved, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend,
-    Extended, Filter, GateSwap, GateSwapped, Gates, Hint, Listed, LockCounts, Locks, LostAttempt,
-    PolicyChange, PolicyPut, Reap, Restriction, Result, SaveCheckpoint, Settle, Settled, Store, StoreError,
+    Extended, Filter, GateSwap, GateSwapped, Gates, Hint, Listed, Locks, LostAttempt, PolicyChange,
+    PolicyPut, Reap, Restriction, Result, SaveCheckpoint, Settle, Settled, Store, StoreError,
 };
 
 /// A handle to the shared store.
@@ -343,10 +343,6 @@ impl Store for RedisStore {
 
     async fn locks(&self, resource: Option<&Resource>, most: usize) -> Result<Locks> {
         self.inner.locks(resource, most).await
-    }
-
-    async fn lock_counts(&self) -> Result<LockCounts> {
-        self.inner.lock_counts().await
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {

@@ -57,9 +57,11 @@ pub(super) fn lock(tx: &mut Tx<'_>, verbs: Vec<Verb>) -> rusqlite::Result<Answer
 
 pub(super) fn locks(tx: &mut Tx<'_>, resource: Option<&Resource>, most: usize) -> Locks {
     let locks = &tx.memory.locks;
+    let (holds, waits) = locks.counts();
+    let counts = LockCounts { holds: holds as u64, waits: waits as u64 };
     match resource {
-        Some(resource) => listed(locks.holds_at(resource), locks.waits_at(resource), most),
-        None => listed(locks.holds(), locks.waits(), most),
+        Some(resource) => listed(locks.holds_at(resource), locks.waits_at(resource), most, counts),
+        None => listed(locks.holds(), locks.waits(), most, counts),
     }
 }
 
@@ -67,13 +69,10 @@ fn listed<'a>(
     mut holds: impl Iterator<Item = &'a Hold>,
     mut waits: impl Iterator<Item = &'a Wait>,
     most: usize,
+    counts: LockCounts,
 ) -> Locks {
-    let shown = (holds.by_ref().take(most).cloned().collect(), waits.by_ref().take(most).cloned().collect());
+    let shown_holds = holds.by_ref().take(most).cloned().collect();
+    let shown_waits = waits.by_ref().take(most).cloned().collect();
     let more = holds.next().is_some() || waits.next().is_some();
-    Locks { holds: shown.0, waits: shown.1, more }
-}
-
-pub(super) fn counts(tx: &mut Tx<'_>) -> LockCounts {
-    let (holds, waits) = tx.memory.locks.counts();
-    LockCounts { holds: holds as u64, waits: waits as u64 }
+    Locks { holds: shown_holds, waits: shown_waits, more, counts }
 }

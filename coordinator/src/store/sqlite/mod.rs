@@ -44,8 +44,8 @@ use self::read::Detail;
 use self::writer::{Writer, WriterHandle, store_error};
 use super::{
     Acted, Arrival, Beaten, CheckpointSaved, Claim, Claimed, CommandBreaker, Enqueue, Enqueued, Extend,
-    Extended, Filter, GateSwap, GateSwapped, Gates, Listed, LockCounts, Locks, LostAttempt, PolicyChange,
-    PolicyPut, Reap, Restriction, Result, SaveCheckpoint, Settle, Settled, Store, StoreError,
+    Extended, Filter, GateSwap, GateSwapped, Gates, Listed, Locks, LostAttempt, PolicyChange, PolicyPut,
+    Reap, Restriction, Result, SaveCheckpoint, Settle, Settled, Store, StoreError,
 };
 
 /// Connections kept open for readers; more readers at once open their own for the moment.
@@ -298,10 +298,6 @@ impl Store for SqliteStore {
     async fn locks(&self, resource: Option<&Resource>, most: usize) -> Result<Locks> {
         let resource = resource.cloned();
         self.write(move |tx| Ok(locks::locks(tx, resource.as_ref(), most))).await
-    }
-
-    async fn lock_counts(&self) -> Result<LockCounts> {
-        self.write(|tx| Ok(locks::counts(tx))).await
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {
