@@ -121,6 +121,23 @@ async fn a_command_whose_lock_is_lost_is_stopped_with_all_that_it_started() {
     eventually("what it started is gone, too", PATIENCE, gone).await;
 }
 
+/// Nobody is left to renew the lock, or to stop what it guards.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_is_killed_takes_its_command_along() {
+    let scene = Scene::start().await;
+    let work = "echo $$ > command; touch began; while :; do sleep 0.05; done";
+    let mut run = scene.command("lock", &["--name", "f", "--", "sh", "-c", work]).spawn().unwrap();
+    is_there(&scene.path("began")).await;
+    run.start_kill().unwrap();
+    run.wait().await.unwrap();
+    let pid = std::fs::read_to_string(scene.path("command")).unwrap();
+    let gone = async || (!Path::new("/proc").join(pid.trim()).exists()).then_some(());
+    eventually("the command is gone", PATIENCE, gone).await;
+    let busy = scene.run("lock", &["--name", "f", "--", "true"]).await;
+    assert_eq!(busy.status.code(), Some(75), "its lock ends by itself: {busy:?}");
+}
+
 /// The whole way: a holder is stopped past the end of its lock, another takes the lock and writes, and the first wakes up writing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_holder_that_sleeps_past_its_lock_and_wakes_up_writing_harms_nothing() {

@@ -283,3 +283,25 @@ pub async fn a_clock_that_jumps_ends_locks_and_lowers_no_token(bed: Bed) {
     let after = take(&bed, wish(owner("c"), "f", 0)).await;
     assert_eq!(after.token, Token(ahead.token.0 + 1));
 }
+
+pub async fn of_a_long_line_all_that_may_share_are_served(bed: Bed) {
+    let f = take(&bed, wish(owner("holds-f"), "f", 0)).await;
+    let g = take(&bed, wish(owner("holds-g"), "g", 0)).await;
+    let (mut free, mut held_back) = (Vec::new(), Vec::new());
+    for number in 0..100 {
+        let names = if number % 3 == 0 { &["f", "g"][..] } else { &["f"] };
+        let wants = names.iter().map(|name| (Resource::new(*name).unwrap(), Mode::Shared));
+        let request = Request::new(owner(&format!("w{number}")), wants).unwrap().timed(30_000, 5_000, 60_000);
+        let line = if number % 3 == 0 { &mut held_back } else { &mut free };
+        line.push(stand_in_line(&bed, request).await);
+    }
+    let last = stand_in_line(&bed, wish(owner("alone"), "f", 60_000)).await;
+    let (_, offered) = ask(&bed, Verb::Release(f.token, owner("holds-f"))).await;
+    assert_eq!(
+        offered, free,
+        "those that wait for something else as well are passed by those that share with them"
+    );
+    let (_, offered) = ask(&bed, Verb::Release(g.token, owner("holds-g"))).await;
+    assert_eq!(offered, held_back);
+    assert_eq!(ask(&bed, Verb::PickUp(last, owner("alone"))).await.0, Answer::PickedUp(PickedUp::Waits));
+}

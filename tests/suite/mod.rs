@@ -203,6 +203,7 @@ macro_rules! with_behaviours {
                 what_its_owner_was_not_told_of_is_taken_back,
                 locks_are_counted_and_found_by_their_resource,
                 ten_thousand_wait_and_no_more_and_are_served_in_order,
+                of_a_long_line_all_that_may_share_are_served,
                 a_clock_that_jumps_ends_locks_and_lowers_no_token,
             }
             operate {
