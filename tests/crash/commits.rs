@@ -2,7 +2,7 @@
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `REDRIVE_KILLS` | how many writers are killed at random moments, 300 if it is not set; 10,000 take some ten minutes |
+//! | `REDRIVE_KILLS` | how many writers are killed at random moments, 300 if it is not set; 10,000 take some three minutes |
 
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
