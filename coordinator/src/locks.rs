@@ -4,6 +4,9 @@
 //! waits *at this one*: each asks the store once, and then sleeps until an offer is heard of, in the answer to somebody's
 //! release, or from another coordinator. What time alone ends (a lock that expires, the pause after it) is looked after by the
 //! desk, which sleeps until the moment that the store named last.
+//!
+//! A caller may be gone before it is told of what it was granted. Then nobody would release it: so it is given back, unless its
+//! owner has asked for it again or knew of it before.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -12,14 +15,16 @@ use std::time::Duration;
 
 use redrive_shared::clock::Clock;
 use redrive_shared::lock::{
-    Acquired, Answer, Answers, Blocker, Granted, Lost, Owner, PickedUp, Refused, Request, Token, Verb, WaitId,
+    Acquired, Answer, Answers, Blocker, Granted, Hold, Lost, Owner, PickedUp, Refused, Request, Resource,
+    Token, Verb, WaitId,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::alarm::Alarm;
-use crate::store::{Locks, Store, StoreError};
+use crate::metrics::record_locks_expired;
+use crate::store::{LockCounts, Locks, Store, StoreError};
 
 /// How often the store hears that somebody still waits: a hint that was lost is made up for then, too, before its offer is over
 /// ([`PICK_UP_MS`](redrive_shared::lock::PICK_UP_MS)).
@@ -32,10 +37,9 @@ const SIGNS_MAX: usize = 100;
 const RETRY_AFTER_FAILURE_MS: i64 = 500;
 
 /// What became of a wish.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
     /// It is granted.
-    Held(Granted),
+    Held(Untold),
     /// It stands in line still: ask again within 15 s, and it keeps its place.
     Waits,
     /// Somebody has it, and the time to wait is over, or there was none. Who, where that is known.
@@ -57,6 +61,7 @@ pub struct Desk {
 
 /// Those that wait here at one place in line: one, but for a client that asked twice.
 struct Waiting {
+    owner: Owner,
     here: usize,
     called: Arc<Notify>,
 }
@@ -88,14 +93,16 @@ impl Desk {
             let left = ends.saturating_duration_since(Instant::now());
             let wait_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             let asked = request.clone().timed(request.ttl_ms, request.delay_ms, wait_ms);
-            let id = match self.ask_one(Verb::Acquire(asked)).await? {
-                Answer::Acquired(Ok(Acquired::Held(granted))) => return Ok(Wish::Held(granted)),
-                Answer::Acquired(Ok(Acquired::Busy(blocker))) => return Ok(Wish::Busy(Some(blocker))),
-                Answer::Acquired(Ok(Acquired::Waits(id))) => id,
-                Answer::Acquired(Err(refused)) => return Ok(Wish::Refused(refused)),
-                _ => return Err(unexpected()),
+            let place = match self.ask_for(Verb::Acquire(asked), &request.owner).await? {
+                Asked::Held(untold) => return Ok(Wish::Held(untold)),
+                Asked::Waits(place) => place,
+                Asked::Other(Answer::Acquired(Ok(Acquired::Busy(blocker)))) => {
+                    return Ok(Wish::Busy(Some(blocker)));
+                }
+                Asked::Other(Answer::Acquired(Err(refused))) => return Ok(Wish::Refused(refused)),
+                Asked::Other(_) => return Err(unexpected()),
             };
-            match self.wait_for(id, until.as_mut()).await? {
+            match self.wait_at(place, until.as_mut()).await? {
                 Some(wish) => return Ok(wish),
                 // The store has forgotten the place, or an offer was missed: it stands in line anew.
                 None if Instant::now() < ends => {}
@@ -105,23 +112,22 @@ impl Desk {
     }
 
     /// Waits at a place in line. None: there is no such place any more.
-    async fn wait_for(
+    async fn wait_at(
         self: &Arc<Self>,
-        id: WaitId,
+        place: Place,
         mut until: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<Option<Wish>, StoreError> {
-        let place = self.wait_at(id);
         let called = place.called();
         loop {
             // Registered before it asks: an offer that is made from here on is heard.
             let notified = called.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
-            let picked_up = self.ask_one(Verb::PickUp(id)).await;
+            let picked_up = self.ask_for(Verb::PickUp(place.id, place.owner.clone()), &place.owner).await;
             let wish = match picked_up {
-                Ok(Answer::PickedUp(PickedUp::Waits)) => None,
-                Ok(Answer::PickedUp(PickedUp::Held(granted))) => Some(Ok(Some(Wish::Held(granted)))),
-                Ok(Answer::PickedUp(PickedUp::Gone)) => Some(Ok(None)),
+                Ok(Asked::Held(untold)) => Some(Ok(Some(Wish::Held(untold)))),
+                Ok(Asked::Other(Answer::PickedUp(PickedUp::Waits))) => None,
+                Ok(Asked::Other(Answer::PickedUp(PickedUp::Gone))) => Some(Ok(None)),
                 Ok(_) => Some(Err(unexpected())),
                 // Its caller is told to ask again: it keeps its place for that.
                 Err(error) => Some(Err(error)),
@@ -170,21 +176,29 @@ impl Desk {
     ///
     /// # Errors
     /// The store fails.
-    pub async fn break_lock(&self, token: Token) -> Result<Option<redrive_shared::lock::Hold>, StoreError> {
+    pub async fn break_lock(&self, token: Token) -> Result<Option<Hold>, StoreError> {
         match self.ask_one(Verb::Break(token)).await? {
             Answer::Broken(hold) => Ok(hold),
             _ => Err(unexpected()),
         }
     }
 
-    /// Locks and those that wait, up to so many of each.
+    /// Locks and those that wait, of all resources or of one, up to so many of each.
     ///
     /// # Errors
     /// The store fails.
-    pub async fn locks(&self, most: usize) -> Result<Locks, StoreError> {
+    pub async fn locks(&self, resource: Option<&Resource>, most: usize) -> Result<Locks, StoreError> {
         // What is over is not shown.
         self.ask(vec![Verb::Advance]).await?;
-        self.store.locks(most).await
+        self.store.locks(resource, most).await
+    }
+
+    /// How many locks stand, and how many wait for one.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn counts(&self) -> Result<LockCounts, StoreError> {
+        Ok(self.locks(None, 0).await?.counts)
     }
 
     /// Places in line were granted, by this coordinator or another.
@@ -203,7 +217,7 @@ impl Desk {
     }
 
     /// Ends what time ends, and shows that those who wait here are alive, until shutdown.
-    pub async fn run(&self, shutdown: CancellationToken) {
+    pub async fn run(self: &Arc<Self>, shutdown: CancellationToken) {
         let mut signs = tokio::time::interval_at(Instant::now() + ALIVE_EVERY, ALIVE_EVERY);
         signs.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -230,25 +244,53 @@ impl Desk {
     }
 
     fn signs(&self) -> Vec<Verb> {
-        self.lock().keys().map(|id| Verb::PickUp(*id)).collect()
+        self.lock().iter().map(|(id, here)| Verb::PickUp(*id, here.owner.clone())).collect()
     }
 
-    async fn look(&self, verbs: Vec<Verb>) {
-        let ids: Vec<Option<WaitId>> =
-            verbs.iter().map(|verb| if let Verb::PickUp(id) = verb { Some(*id) } else { None }).collect();
-        match self.ask(verbs).await {
+    async fn look(self: &Arc<Self>, verbs: Vec<Verb>) {
+        match self.ask(verbs.clone()).await {
             Ok(answers) => {
-                let due = ids.into_iter().zip(answers).filter_map(|(id, answer)| match answer {
-                    Answer::PickedUp(PickedUp::Waits) => None,
-                    _ => id,
-                });
-                self.offered(&due.collect::<Vec<_>>());
+                for (verb, answer) in verbs.into_iter().zip(answers) {
+                    if let Verb::PickUp(id, owner) = verb {
+                        self.looked(id, owner, answer);
+                    }
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot look after the locks");
                 self.alarm.set_earlier(self.clock.now_ms() + RETRY_AFTER_FAILURE_MS);
             }
         }
+    }
+
+    /// What a sign of life at a place was answered with.
+    fn looked(self: &Arc<Self>, id: WaitId, owner: Owner, answer: Answer) {
+        if let Answer::PickedUp(PickedUp::Held(granted)) = answer {
+            let untold = Untold::new(self, owner, granted);
+            // Whoever waits here asks for it in a moment. Where nobody does any more, it is given back.
+            if self.lock().contains_key(&id) {
+                untold.told();
+            }
+        } else if answer == Answer::PickedUp(PickedUp::Waits) {
+            return;
+        }
+        self.offered(&[id]);
+    }
+
+    /// Asks for something that may be granted, and hears the answer also where its caller hangs up meanwhile: then it is dropped,
+    /// and given back by that.
+    async fn ask_for(self: &Arc<Self>, verb: Verb, owner: &Owner) -> Result<Asked, StoreError> {
+        let (desk, owner) = (Arc::clone(self), owner.clone());
+        let asking = tokio::spawn(async move {
+            Ok(match desk.ask_one(verb).await? {
+                Answer::Acquired(Ok(Acquired::Held(granted))) | Answer::PickedUp(PickedUp::Held(granted)) => {
+                    Asked::Held(Untold::new(&desk, owner, granted))
+                }
+                Answer::Acquired(Ok(Acquired::Waits(id))) => Asked::Waits(Place::new(&desk, id, owner)),
+                other => Asked::Other(other),
+            })
+        });
+        asking.await.unwrap_or_else(|_| Err(unexpected()))
     }
 
     async fn ask_one(&self, verb: Verb) -> Result<Answer, StoreError> {
@@ -261,7 +303,8 @@ impl Desk {
             // What was offered on the way is not known.
             self.look_again();
         }
-        let Answers { answers, offered, next_us } = asked?;
+        let Answers { answers, offered, expired, next_us } = asked?;
+        record_locks_expired(expired);
         self.offered(&offered);
         if let Some(next_us) = next_us {
             self.alarm.set_earlier(next_us.saturating_add(999).div_euclid(1_000));
@@ -269,14 +312,48 @@ impl Desk {
         Ok(answers)
     }
 
-    fn wait_at(self: &Arc<Self>, id: WaitId) -> Place {
-        let mut waiting = self.lock();
-        waiting.entry(id).or_insert_with(|| Waiting { here: 0, called: Arc::default() }).here += 1;
-        Place { desk: Arc::clone(self), id, hung_up: true }
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<WaitId, Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was answered to whoever asks for a lock.
+enum Asked {
+    Held(Untold),
+    Waits(Place),
+    Other(Answer),
+}
+
+/// A lock that was granted and of which its owner has not been told yet. Dropped, it is given back.
+pub struct Untold {
+    /// None: it was told, or knew before.
+    desk: Option<Arc<Desk>>,
+    owner: Owner,
+    granted: Granted,
+}
+
+impl Untold {
+    fn new(desk: &Arc<Desk>, owner: Owner, granted: Granted) -> Self {
+        Self { desk: granted.is_news.then(|| Arc::clone(desk)), owner, granted }
+    }
+
+    /// Its owner is told, as far as can be known here.
+    pub fn told(mut self) -> Granted {
+        self.desk = None;
+        self.granted.clone()
+    }
+}
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        let Some(desk) = self.desk.take() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let back = Verb::TakeBack(self.granted.token, self.owner.clone(), self.granted.until_us);
+        runtime.spawn(async move {
+            if let Err(error) = desk.ask_one(back).await {
+                tracing::warn!(%error, "a lock whose owner hung up cannot be given back; it ends by itself");
+            }
+        });
     }
 }
 
@@ -284,11 +361,18 @@ impl Desk {
 struct Place {
     desk: Arc<Desk>,
     id: WaitId,
+    owner: Owner,
     /// Whether the caller went away without an answer.
     hung_up: bool,
 }
 
 impl Place {
+    fn new(desk: &Arc<Desk>, id: WaitId, owner: Owner) -> Self {
+        let fresh = || Waiting { owner: owner.clone(), here: 0, called: Arc::default() };
+        desk.lock().entry(id).or_insert_with(fresh).here += 1;
+        Self { desk: Arc::clone(desk), id, owner, hung_up: true }
+    }
+
     fn called(&self) -> Arc<Notify> {
         self.desk.lock().get(&self.id).map(|waiting| Arc::clone(&waiting.called)).unwrap_or_default()
     }
@@ -312,8 +396,8 @@ impl Drop for Place {
         // Nobody waits any more: a grant would keep others waiting for nothing.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.hung_up && last {
-            let (desk, id) = (Arc::clone(&self.desk), self.id);
-            runtime.spawn(async move { desk.call_off(id).await });
+            let (desk, id, owner) = (Arc::clone(&self.desk), self.id, self.owner.clone());
+            runtime.spawn(async move { desk.call_off(id, owner).await });
         }
     }
 }
@@ -321,8 +405,8 @@ impl Drop for Place {
 impl Desk {
     /// The place is given up, and an offer that was not picked up. What was picked up is not: its owner may have asked again, here
     /// or elsewhere, and have it.
-    async fn call_off(&self, id: WaitId) {
-        if let Err(error) = self.ask_one(Verb::CallOff(id)).await {
+    async fn call_off(&self, id: WaitId, owner: Owner) {
+        if let Err(error) = self.ask_one(Verb::CallOff(id, owner)).await {
             tracing::warn!(%error, "a place in line cannot be given up; it ends by itself");
         }
     }
@@ -331,3 +415,6 @@ impl Desk {
 fn unexpected() -> StoreError {
     StoreError::Corrupt("the store answered something else than was asked of a lock".into())
 }
+
+#[cfg(test)]
+mod tests;

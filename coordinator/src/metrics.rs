@@ -12,7 +12,10 @@ use redrive_shared::task::Lease;
 use redrive_shared::wire::{GateView, QueueView, Report};
 
 pub use self::breakers::breakers_text;
-pub use self::locks::{record_lock_broken, record_lock_lost, record_lock_wait};
+pub use self::locks::{
+    record_fence_rejected, record_lock_broken, record_lock_counts, record_lock_lost, record_lock_wait,
+    record_locks_expired,
+};
 use crate::engine::Calls;
 
 const SECONDS_BUCKETS: [f64; 14] =

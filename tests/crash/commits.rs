@@ -2,7 +2,7 @@
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `REDRIVE_KILLS` | how many writers are killed at random moments, 300 if it is not set; 10,000 take some ten minutes |
+//! | `REDRIVE_KILLS` | how many writers are killed at random moments, 300 if it is not set; 10,000 take some three minutes |
 
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
@@ -134,42 +134,63 @@ fn writers_that_are_killed_leave_the_file_whole_and_never_an_older_one() {
     assert_eq!(left, 2, "the file and its fence");
 }
 
+/// Commits by the command, killed before its so-manieth call of that kind. Whether it ended well, and what it said.
+fn commit(path: &Path, token: i64, kill: Option<(&str, usize)>) -> (bool, String) {
+    let mut command = match kill {
+        Some((call, nth)) => {
+            let mut command = Command::new("strace");
+            let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=KILL:when={nth}"));
+            command.args(["-f", "-o", "/dev/null", "-e", &trace, "-e", &inject, REDRIVE]);
+            command
+        }
+        None => Command::new(REDRIVE),
+    };
+    command.args(["commit-file", "--path", path.to_str().unwrap(), "--token", &token.to_string()]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    // A writer that is killed early does not read it.
+    let _ = std::io::Write::write_all(&mut input, &contents(token, 100_000));
+    drop(input);
+    let (mut said, mut errors) = (String::new(), child.stderr.take().unwrap());
+    errors.read_to_string(&mut said).unwrap();
+    (child.wait().unwrap().success(), said)
+}
+
+/// The first commit of a file makes its fence. Killed anywhere in that, it leaves nothing that the next one does not use or
+/// remove.
+#[test]
+fn a_first_commit_that_is_killed_leaves_nothing_for_ever() {
+    let mut killed = 0;
+    for call in ["flock", "fchmod", "write", "fsync", "linkat", "unlink", "rename"] {
+        for nth in 1.. {
+            let scratch = tempfile::tempdir().unwrap();
+            let path = scratch.path().join("report.md");
+            let (ended_well, said) = commit(&path, 1, Some((call, nth)));
+            assert!(matches!((ended_well, look(&path)), (_, 1) | (false, 0)), "{call} {nth}: {said}");
+            let (next, said) = commit(&path, 2, None);
+            assert!(next && look(&path) == 2, "{call} {nth}: {said}");
+            let names = std::fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            let mut names: Vec<_> = names.collect();
+            names.sort();
+            assert_eq!(names, [".report.md.fence", "report.md"], "{call} {nth}");
+            if ended_well {
+                break;
+            }
+            killed += 1;
+            assert!(nth < 100, "{call} ends");
+        }
+    }
+    println!("killed at {killed} steps");
+    assert!(killed >= 8, "{killed}");
+}
+
 /// At each of its steps, one after the other: before every call by which it changes or makes durable anything.
 #[test]
 fn a_commit_that_is_killed_at_each_of_its_steps_leaves_the_old_file_or_the_new_one() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("report.md");
-    let run = |token: i64, kill: Option<(&str, usize)>| {
-        let mut command = match kill {
-            Some((call, nth)) => {
-                let mut command = Command::new("strace");
-                let inject = format!("inject={call}:signal=KILL:when={nth}");
-                command.args([
-                    "-f",
-                    "-o",
-                    "/dev/null",
-                    "-e",
-                    &format!("trace={call}"),
-                    "-e",
-                    &inject,
-                    REDRIVE,
-                ]);
-                command
-            }
-            None => Command::new(REDRIVE),
-        };
-        let token_text = token.to_string();
-        command.args(["commit-file", "--path", path.to_str().unwrap(), "--token", &token_text]);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut input = child.stdin.take().unwrap();
-        // A writer that is killed early does not read it.
-        let _ = std::io::Write::write_all(&mut input, &contents(token, 100_000));
-        drop(input);
-        let (mut said, mut errors) = (String::new(), child.stderr.take().unwrap());
-        errors.read_to_string(&mut said).unwrap();
-        (child.wait().unwrap().success(), said)
-    };
+    let run = |token: i64, kill: Option<(&str, usize)>| commit(&path, token, kill);
     let (mut token, mut killed) = (1, 0);
     assert!(run(token, None).0);
     for call in ["flock", "fchmod", "write", "pwrite64", "fsync", "rename"] {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redrive_shared::gate::Settings;
 use redrive_shared::retry::RetryPolicy;
@@ -106,6 +106,7 @@ async fn work(crew: Arc<Crew>, clients: Vec<Client>, number: usize) {
     while !crew.stop.load(Ordering::Relaxed) {
         turn += 1;
         let request = of_worker(number, 2, 500);
+        let asked = Instant::now();
         let client = &clients[turn % clients.len()];
         let Ok(reply) = client.claim(&request).await else {
             sleep(Duration::from_millis(50)).await;
@@ -115,17 +116,21 @@ async fn work(crew: Arc<Crew>, clients: Vec<Client>, number: usize) {
             if (turn + number).is_multiple_of(8) && lease.run == 1 {
                 continue;
             }
-            finish(&crew, &clients, turn, &lease).await;
+            // Half of it is far longer than the work takes. Where less is left, on a machine that is very busy, it may be over
+            // before the work is, and somebody else at work on the same task: that says nothing of the limit.
+            let holds = asked.elapsed() < Duration::from_millis(LEASE_MS / 2);
+            finish(&crew, &clients, turn, &lease, holds).await;
         }
     }
 }
 
-/// Does one task, and tells another coordinator than the one that gave it.
-async fn finish(crew: &Crew, clients: &[Client], turn: usize, lease: &Lease) {
-    let running = crew.running.fetch_add(1, Ordering::SeqCst) + 1;
+/// Does one task, and tells another coordinator than the one that gave it. It counts as running where its lease surely holds.
+async fn finish(crew: &Crew, clients: &[Client], turn: usize, lease: &Lease, holds: bool) {
+    let counted = usize::from(holds);
+    let running = crew.running.fetch_add(counted, Ordering::SeqCst) + counted;
     crew.most.fetch_max(running, Ordering::SeqCst);
     sleep(Duration::from_millis(10 + (turn as u64 * 7) % 40)).await;
-    crew.running.fetch_sub(1, Ordering::SeqCst);
+    crew.running.fetch_sub(counted, Ordering::SeqCst);
     let settlement =
         Settlement { id: lease.id.clone(), epoch: lease.epoch, nonce: lease.nonce, outcome: done() };
     for again in 1..=20 {
@@ -140,8 +145,8 @@ async fn finish(crew: &Crew, clients: &[Client], turn: usize, lease: &Lease) {
     }
 }
 
-/// Lets ten workers do everything, while `meanwhile` happens; then looks at what the store has noted.
-async fn work_through(clients: Vec<Client>, meanwhile: impl Future<Output = ()>) {
+/// Lets ten workers do everything, while `meanwhile` happens; returns how many of them were at work at once, at most.
+async fn work_through(clients: Vec<Client>, meanwhile: impl Future<Output = ()>) -> usize {
     let crew = Arc::new(Crew::default());
     let mut workers = JoinSet::new();
     for number in 0..WORKERS {
@@ -154,7 +159,7 @@ async fn work_through(clients: Vec<Client>, meanwhile: impl Future<Output = ()>)
     while let Some(worker) = workers.join_next().await {
         worker.expect("no panic");
     }
-    assert!(crew.most.load(Ordering::SeqCst) <= MOST as usize, "{:?} ran at once", crew.most);
+    crew.most.load(Ordering::SeqCst)
 }
 
 /// When each lease of so many tasks began and ended, as the store has noted it.
@@ -191,12 +196,16 @@ async fn never_more_than_three(limited: Limited, clients: Vec<Client>, meanwhile
     short_attempts(&client, "default").await;
     limited.to(&client, MOST).await;
     limited.enqueue(&client, "t", TASKS).await;
-    work_through(clients, meanwhile).await;
+    let ran = work_through(clients, meanwhile).await;
     let most = most_at_once(&leased(&client, "t", TASKS).await);
-    assert!((2..=MOST as i32).contains(&most), "{most} were leased at once");
+    assert!((2..=MOST as i32).contains(&most), "{most} were leased at once by the store, {ran} ran");
+    assert!(ran <= MOST as usize, "{ran} ran at once, and {most} were leased");
     all_are_back(&client, limited).await;
     limited.enqueue(&client, "more", 10).await;
-    // What a worker that has left was still waiting for may have been asked for by itself.
+    // In parts, now and then. A claim that is held back asks its coordinator for more, and what it asked for is taken as soon as
+    // there is room, also where its worker has gone by then: at another coordinator, in the very moment in which the last lease
+    // ended here. That one keeps it for as long as something taken may lie unused, and gives it back: until then it counts as
+    // out, so that this claim gets one place of three, and the other two half a second later.
     let mut given = 0;
     while given < MOST as usize {
         let leases = claim(&client, "w", 10, 10_000).await.len();

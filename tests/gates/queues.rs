@@ -281,10 +281,13 @@ async fn operators_limit_queues_from_the_command_line() {
         let (code, text) = gates(wrong).await;
         assert_eq!(code, Some(2), "{wrong:?}: {text}");
     }
+    // This coordinator makes the queues that tasks are sent to. Limits are for those that are there.
+    let (code, text) = gates(&["limit", "--queue", "defualt", "--max-in-flight", "8"]).await;
+    assert!(code == Some(1) && text.contains("did you mean `default`"), "{text}");
     let mut queues = redrive();
     queues.args(["--url", &coordinator.url(), "queues", "list"]);
     let text = String::from_utf8(queues.output().await.expect("it runs").stdout).expect("text");
-    assert!(text.contains("0/8"), "{text}");
+    assert!(text.contains("0/8") && !text.contains("defualt"), "{text}");
     assert_eq!(coordinator.metric("redrive_gate_in_flight{queue=\"default\"}").await, 0);
     limit(&coordinator.client(), DEPENDENCY, 60).await;
     let (_, text) = gates(&["list"]).await;

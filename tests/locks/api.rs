@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redrive_shared::lock::{Lost, Phase};
+use redrive_shared::lock::{Lost, Phase, Resource};
 use redrive_shared::wire::{LockBreak, LockRequest};
 use redrive_worker::client::Client;
 use redrive_worker::lock::acquire;
@@ -152,6 +152,24 @@ async fn bad_input_is_refused_and_changes_nothing() {
         assert_eq!((refused.status, refused.code()), (422, "invalid_value"), "{body}: {refused:?}");
         assert_eq!(refused.json["at"], at, "{body}: {refused:?}");
     }
+    for (owner, code, says) in [
+        (json!({"name": "a", "ttl_ms": 5_000}), "unknown_field", "there is no field `ttl_ms` here"),
+        (json!({"task": "t", "epohc": 5}), "unknown_field", "did you mean `epoch`"),
+        (json!({"task": "t", "epoch": 5, "name": "a"}), "invalid_value", "not both"),
+        (json!({"task": "t"}), "invalid_value", "`epoch` is missing"),
+        (json!({"epoch": 5}), "invalid_value", "`task` is missing"),
+        (json!({}), "invalid_value", "an owner is missing"),
+        (json!({"name": "a b"}), "invalid_value", "contains ' '"),
+    ] {
+        for (path, body) in [
+            ("/v1/locks", json!({"owner": owner, "exclusive": ["f"]})),
+            ("/v1/locks/renew", json!({"locks": [{"token": 1, "owner": owner}]})),
+        ] {
+            let refused = server.post(path, &body).await;
+            assert_eq!((refused.status, refused.code()), (422, code), "{body}: {refused:?}");
+            assert!(refused.json["detail"].as_str().unwrap().contains(says), "{body}: {refused:?}");
+        }
+    }
     let overlap = json!({"owner": owner, "exclusive": ["f"]});
     assert_eq!(server.post("/v1/locks", &overlap).await.status, 200);
     let more = server.post("/v1/locks", &json!({"owner": owner, "exclusive": ["f", "g"]})).await;
@@ -161,4 +179,23 @@ async fn bad_input_is_refused_and_changes_nothing() {
     assert_eq!(client.locks().await.unwrap().locks.len(), 1);
     let unknown = refs("a", &take(&client, &wish("z", "z", 0)).await);
     assert_eq!(client.release_locks(&unknown).await.unwrap().locks[0].lost, Some(Lost::NotYours));
+}
+
+#[tokio::test]
+async fn what_concerns_one_resource_is_found_among_all() {
+    let (server, client) = start().await;
+    for number in 0..20 {
+        take(&client, &wish(&format!("holds-{number}"), &format!("dir/f {number}&x"), 0)).await;
+    }
+    let found = client.locks_of(&Resource::new("dir/f 7&x").unwrap()).await.unwrap();
+    assert_eq!((found.locks.len(), found.waiting.len(), found.more), (1, 0, false));
+    assert_eq!(found.locks[0].owner, owner("holds-7"));
+    let none = server.get("/v1/locks?resource=nobody-has-it").await;
+    assert_eq!(none.json, json!({"locks": [], "waiting": [], "more": false}));
+    for (query, code) in
+        [("resource=../x", "invalid_value"), ("resource=", "invalid_value"), ("name=x", "unknown_field")]
+    {
+        let refused = server.get(&format!("/v1/locks?{query}")).await;
+        assert_eq!((refused.status, refused.code()), (422, code), "{query}: {refused:?}");
+    }
 }

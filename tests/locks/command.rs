@@ -121,6 +121,23 @@ async fn a_command_whose_lock_is_lost_is_stopped_with_all_that_it_started() {
     eventually("what it started is gone, too", PATIENCE, gone).await;
 }
 
+/// Nobody is left to renew the lock, or to stop what it guards.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_is_killed_takes_its_command_along() {
+    let scene = Scene::start().await;
+    let work = "echo $$ > command; touch began; while :; do sleep 0.05; done";
+    let mut run = scene.command("lock", &["--name", "f", "--", "sh", "-c", work]).spawn().unwrap();
+    is_there(&scene.path("began")).await;
+    run.start_kill().unwrap();
+    run.wait().await.unwrap();
+    let pid = std::fs::read_to_string(scene.path("command")).unwrap();
+    let gone = async || (!Path::new("/proc").join(pid.trim()).exists()).then_some(());
+    eventually("the command is gone", PATIENCE, gone).await;
+    let busy = scene.run("lock", &["--name", "f", "--", "true"]).await;
+    assert_eq!(busy.status.code(), Some(75), "its lock ends by itself: {busy:?}");
+}
+
 /// The whole way: a holder is stopped past the end of its lock, another takes the lock and writes, and the first wakes up writing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_holder_that_sleeps_past_its_lock_and_wakes_up_writing_harms_nothing() {
@@ -176,4 +193,32 @@ async fn what_is_held_elsewhere_can_be_seen_and_broken() {
     let waits = ["--name", "db/customers", "--wait", "20s", "--", "true"];
     let waited = tokio::time::timeout(Duration::from_secs(20), scene.run("lock", &waits)).await.unwrap();
     assert!(waited.status.success(), "{waited:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_a_file_is_named_it_has_one_lock() {
+    let scene = Scene::start().await;
+    std::fs::create_dir(scene.path("real")).unwrap();
+    std::os::unix::fs::symlink(scene.path("real"), scene.path("way")).unwrap();
+    std::fs::write(scene.path("real/f"), "").unwrap();
+    std::os::unix::fs::symlink(scene.path("real/f"), scene.path("link")).unwrap();
+    let client = scene.coordinator.client();
+    let path = scene.path("real/f").to_str().unwrap().to_owned();
+    take(&client, &wish("somebody", &path, 0)).await;
+    for name in ["real/f", "way/f", "link", "./real/../way/f", "real//f", &path] {
+        let busy = scene.run("lock", &["--path", name, "--", "true"]).await;
+        assert_eq!(busy.status.code(), Some(75), "{name}: {busy:?}");
+    }
+    // Not there yet, and another file where the disk tells letters apart.
+    let other = scene.run("lock", &["--path", "way/F", "--", "sh", "-c", "echo $LOCK_RESOURCES"]).await;
+    assert_eq!(text(&other.stdout), scene.path("real/F").to_str().unwrap(), "{other:?}");
+    for bad in ["", "nowhere/f", "real/f/g", "/"] {
+        let refused = scene.run("lock", &["--path", bad, "--", "true"]).await;
+        assert_eq!(refused.status.code(), Some(2), "{bad:?}: {refused:?}");
+    }
+    let shown = scene.run("locks", &["show", &path]).await;
+    assert!(text(&shown.stdout).contains("somebody"), "{shown:?}");
+    for bad in ["", "real/../f", "a//b"] {
+        assert_eq!(scene.run("locks", &["show", bad]).await.status.code(), Some(2), "{bad:?}");
+    }
 }

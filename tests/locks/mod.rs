@@ -2,6 +2,8 @@
 
 mod api;
 mod command;
+mod failover;
+mod metrics;
 mod several;
 
 use redrive_shared::id::Name;

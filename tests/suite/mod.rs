@@ -199,6 +199,12 @@ macro_rules! with_behaviours {
                 a_lock_outlives_the_coordinator_that_gave_it,
                 tokens_rise_though_the_clock_is_set_back,
                 whoever_waits_is_told_in_order,
+                who_is_late_and_who_is_not_the_owner_change_nothing,
+                what_its_owner_was_not_told_of_is_taken_back,
+                locks_are_counted_and_found_by_their_resource,
+                ten_thousand_wait_and_no_more_and_are_served_in_order,
+                of_a_long_line_all_that_may_share_are_served,
+                a_clock_that_jumps_ends_locks_and_lowers_no_token,
             }
             operate {
                 what_is_not_done_can_be_called_off,

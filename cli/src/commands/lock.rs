@@ -1,6 +1,8 @@
 //! `redrive lock`: runs a command while it holds a lock, as flock(1) does over many machines.
 
-use std::ffi::OsString;
+mod under;
+
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -41,7 +43,8 @@ Run a command while it holds a lock, over all machines that use the same coordin
 
 The lock is renewed as long as the command runs and given back when it has ended. When it is lost (the coordinators could not be
 reached in time, a person broke it), the command's whole process group gets SIGTERM, and SIGKILL 2 s later: it runs in a group of
-its own unless stdin is a terminal, where only the command itself is ended. Killed by SIGKILL, `redrive lock` cannot end it. A command that cannot be stopped (its machine sleeps) is why there is a token: give
+its own unless stdin is a terminal, where only the command itself is ended. Killed by SIGKILL, `redrive lock` takes the command with it on Linux, and not what that has
+started. A command that cannot be stopped (its machine sleeps) is why there is a token: give
 FENCE_TOKEN to `redrive commit-file`, or to whatever guards what you write.
 
 In the command's environment: FENCE_TOKEN, and LOCK_RESOURCES, a line each.
@@ -79,12 +82,19 @@ pub struct Args {
     /// How long it outlives this command's last sign of life, 1s to 1h [default: 30s].
     #[arg(long, value_name = "DURATION", value_parser = arguments::duration_ms)]
     ttl: Option<u64>,
+    /// Become the command, and end with that process.
+    #[arg(long, hide = true, value_name = "PID")]
+    under: Option<u32>,
     /// What to run, and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
+    #[cfg(target_os = "linux")]
+    if let Some(parent) = args.under {
+        return Err(under::run(parent, &args.command, context));
+    }
     let request = request(&args)?;
     let stop = signals::shutdown(&context.impatience)?;
     signals::hang_up(&stop)?;
@@ -96,9 +106,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         Ok(child) => child,
         Err(error) => {
             let _ = give_back(lock, context).await;
-            let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
-            context.output.complain(args.command[0].display(), error);
-            return Err(Exit(code).into());
+            return Err(cannot_run(&args.command[0], &error, context));
         }
     };
     let lost = lock.lost();
@@ -165,9 +173,15 @@ fn not_granted(error: ClientError, context: &Context) -> anyhow::Error {
     Exit(BUSY).into()
 }
 
+fn cannot_run(command: &OsStr, error: &std::io::Error, context: &Context) -> anyhow::Error {
+    let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
+    context.output.complain(command.display(), error);
+    Exit(code).into()
+}
+
 fn start(command: &[OsString], lock: &HeldLock) -> std::io::Result<Child> {
-    let mut std_command = std::process::Command::new(&command[0]);
-    std_command.args(&command[1..]).env("FENCE_TOKEN", lock.token().to_string());
+    let mut std_command = under::command(command);
+    std_command.env("FENCE_TOKEN", lock.token().to_string());
     let grant = lock.grant();
     let names: Vec<&str> = grant.exclusive.iter().chain(&grant.shared).map(Resource::as_str).collect();
     std_command.env("LOCK_RESOURCES", names.join("\n"));

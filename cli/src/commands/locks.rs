@@ -1,7 +1,7 @@
 //! `redrive locks`: who has what, who waits, and an end to a lock whose holder is gone.
 
 use comfy_table::Color;
-use redrive_shared::lock::{Owner, Phase, Resource, Token};
+use redrive_shared::lock::{Owner, Phase, Resource, ResourceError, Token};
 use redrive_shared::wire::{LockBreak, LockView, LocksReply};
 
 use crate::context::Context;
@@ -33,7 +33,8 @@ enum Action {
     #[command(after_help = "Example:\n  redrive locks show /srv/out/report.md")]
     Show {
         /// The resource, as `redrive locks list` names it.
-        resource: String,
+        #[arg(value_parser = resource)]
+        resource: Resource,
     },
     /// End somebody's lock, as if it had expired.
     #[command(after_help = "Example:\n  redrive locks break 1763461000123456 --reason 'its machine is gone'")]
@@ -50,7 +51,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let client = context.client()?;
     match args.action {
         Action::List => show(&client.locks().await?, context),
-        Action::Show { resource } => show(&only(client.locks().await?, &resource), context),
+        Action::Show { resource } => show(&client.locks_of(&resource).await?, context),
         Action::Break { token, reason } => {
             let broken = client.break_lock(&LockBreak { token: Token(token), reason }).await?;
             if context.output.json {
@@ -61,15 +62,8 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     }
 }
 
-/// What concerns one resource.
-fn only(reply: LocksReply, resource: &str) -> LocksReply {
-    let names = |exclusive: &[Resource], shared: &[Resource]| {
-        exclusive.iter().chain(shared).any(|name| name.as_str() == resource)
-    };
-    let LocksReply { mut locks, mut waiting, more } = reply;
-    locks.retain(|lock| names(&lock.exclusive, &lock.shared));
-    waiting.retain(|wait| names(&wait.exclusive, &wait.shared));
-    LocksReply { locks, waiting, more }
+fn resource(text: &str) -> Result<Resource, ResourceError> {
+    Resource::new(text)
 }
 
 fn show(reply: &LocksReply, context: &Context) -> anyhow::Result<()> {

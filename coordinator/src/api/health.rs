@@ -39,6 +39,7 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, ApiProbl
         );
     };
     api.engine.record_gates();
+    api.engine.record_locks().await?;
     record_queues(&api.engine.queues().await?, api.engine.clock().now_ms());
     metrics::gauge!("redrive_claims_waiting").set(api.engine.dispatcher().waiting() as f64);
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];

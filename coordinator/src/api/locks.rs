@@ -2,21 +2,33 @@
 
 use axum::extract::State;
 use redrive_shared::error::Problem;
+use redrive_shared::lock::Resource;
 use redrive_shared::wire::{LockBreak, LockRefs, LockReply, LockRequest, LockResults, LockView, LocksReply};
+use serde::Deserialize;
 
 use super::Api;
 use super::actor::Actor;
-use super::body::Json;
+use super::body::{InQuery, Json};
 use super::problem::ApiProblem;
 
 type Reply<T> = Result<axum::Json<T>, ApiProblem>;
 
+/// Which locks to list.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LocksQuery {
+    /// Only of this resource.
+    #[param(value_type = Option<String>)]
+    resource: Option<Resource>,
+}
+
 /// Locks, and who waits for one: the first 1,000 of each.
-#[utoipa::path(get, path = "/v1/locks", tag = "locks", responses(
+#[utoipa::path(get, path = "/v1/locks", tag = "locks", params(LocksQuery), responses(
     (status = 200, description = "In order", body = LocksReply),
+    (status = 422, description = "No resource has that name", body = Problem),
 ))]
-pub(super) async fn list(State(api): State<Api>) -> Reply<LocksReply> {
-    Ok(axum::Json(api.engine.list_locks().await?))
+pub(super) async fn list(State(api): State<Api>, InQuery(query): InQuery<LocksQuery>) -> Reply<LocksReply> {
+    Ok(axum::Json(api.engine.list_locks(query.resource.as_ref()).await?))
 }
 
 /// Asks for a lock on one resource or several, all in one step. First come, first served. Who hangs up while it waits gives up

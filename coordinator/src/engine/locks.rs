@@ -7,7 +7,7 @@ use redrive_shared::id::Name;
 use redrive_shared::limits::{BATCH_MAX_ITEMS, REASON_MAX_BYTES, WAIT_MAX_MS};
 use redrive_shared::lock::{
     Blocker, LOCK_DELAY_MAX_MS, LOCK_DELAY_MS, LOCK_RESOURCES_MAX, LOCK_WAIT_MAX_MS, LOCK_WAITERS_MAX,
-    LOCKS_MAX, Mode, Owner, Refused, Request, TTL_DEFAULT_MS, TTL_MAX_MS, TTL_MIN_MS, Token,
+    LOCKS_MAX, Mode, Owner, Refused, Request, Resource, TTL_DEFAULT_MS, TTL_MAX_MS, TTL_MIN_MS, Token,
 };
 use redrive_shared::task::TaskState;
 use redrive_shared::wire::{
@@ -40,14 +40,16 @@ impl Engine {
         let wished = self.locks.acquire(wish, until).await.map_err(unavailable)?;
         let waited = began.elapsed();
         match wished {
-            Wish::Held(granted) => {
+            Wish::Held(untold) => {
                 if let Err(problem) = self.check_attempt(&owner).await {
                     // It waited for longer than its lease lasted.
+                    let granted = untold.told();
                     let given_back = self.locks.release(vec![(granted.token, owner)]).await;
                     given_back.map_err(unavailable)?;
                     return Err(problem);
                 }
                 metrics::record_lock_wait("granted", waited);
+                let granted = untold.told();
                 Ok(LockReply { lock: Some(LockGrant::of(&granted, ttl_ms)) })
             }
             Wish::Waits if wait_ms > poll_ms || self.stopping.is_cancelled() => Ok(LockReply { lock: None }),
@@ -60,6 +62,9 @@ impl Engine {
                 Err(busy(blocker.as_ref(), wait_ms))
             }
             Wish::Refused(refusal) => {
+                if refusal == Refused::Superseded {
+                    metrics::record_fence_rejected("acquire");
+                }
                 metrics::record_lock_wait("refused", waited);
                 Err(refused(&refusal))
             }
@@ -94,12 +99,18 @@ impl Engine {
         Ok(LockResults { locks: results.collect() })
     }
 
-    /// Locks, and who waits.
-    pub async fn list_locks(&self) -> Result<LocksReply> {
-        let found = self.locks.locks(LIST_MAX).await.map_err(unavailable)?;
+    /// Locks, and who waits: for anything, or for one resource.
+    pub async fn list_locks(&self, resource: Option<&Resource>) -> Result<LocksReply> {
+        let found = self.locks.locks(resource, LIST_MAX).await.map_err(unavailable)?;
         let locks = found.holds.iter().map(LockView::from).collect();
         let waiting = found.waits.iter().map(LockWaitView::from).collect();
         Ok(LocksReply { locks, waiting, more: found.more })
+    }
+
+    /// Shows the locks as metrics.
+    pub(crate) async fn record_locks(&self) -> Result<()> {
+        metrics::record_lock_counts(self.locks.counts().await.map_err(unavailable)?);
+        Ok(())
     }
 
     /// Ends somebody's lock; returns what it was.
@@ -136,6 +147,7 @@ impl Engine {
         if view.state == TaskState::Leased && view.epoch == *epoch {
             return Ok(());
         }
+        metrics::record_fence_rejected("acquire");
         let detail = format!("the lease {epoch} of `{task}` is over; stop what you do for it");
         Err(Problem::new(ErrorCode::StaleEpoch, detail).at("owner.epoch"))
     }

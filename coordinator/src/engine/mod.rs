@@ -202,12 +202,7 @@ impl Engine {
     /// Fails with `unknown_queue`, and the name that may have been meant, unless every queue is there or may be made.
     async fn require_queues<'a>(&self, names: impl Iterator<Item = &'a Name>) -> Result<()> {
         for name in names {
-            if self.store.has_queue(name) {
-                continue;
-            }
-            // Another coordinator may have made it just now.
-            self.store.learn_queues().await.map_err(unavailable)?;
-            if self.store.has_queue(name) {
+            if self.is_queue(name).await? {
                 continue;
             }
             if !self.create_queues {
@@ -216,6 +211,14 @@ impl Engine {
             self.make_queue(name).await?;
         }
         Ok(())
+    }
+
+    async fn is_queue(&self, name: &Name) -> Result<bool> {
+        if !self.store.has_queue(name) {
+            // Another coordinator may have made it just now.
+            self.store.learn_queues().await.map_err(unavailable)?;
+        }
+        Ok(self.store.has_queue(name))
     }
 
     fn unknown_queue(&self, name: &Name) -> Problem {

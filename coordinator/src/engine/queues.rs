@@ -86,11 +86,8 @@ impl Engine {
     /// How a queue's policy came about.
     pub async fn queue_versions(&self, name: &Name) -> Result<QueueVersionsReply> {
         let versions = self.store.policy_versions(name).await.map_err(unavailable)?;
-        if versions.is_empty() && !self.store.has_queue(name) {
-            self.store.learn_queues().await.map_err(unavailable)?;
-            if !self.store.has_queue(name) {
-                return Err(self.unknown_queue(name));
-            }
+        if versions.is_empty() && !self.is_queue(name).await? {
+            return Err(self.unknown_queue(name));
         }
         Ok(QueueVersionsReply { name: name.clone(), versions })
     }

@@ -17,6 +17,17 @@ pub struct Locks {
     pub waits: Vec<Wait>,
     /// Whether there are more.
     pub more: bool,
+    /// How many there are of all resources.
+    pub counts: LockCounts,
+}
+
+/// How many there are: over all coordinators that share the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LockCounts {
+    /// Locks that are held, offered or lapsed.
+    pub holds: u64,
+    /// Those that wait.
+    pub waits: u64,
 }
 
 pub(super) fn write_owner(owner: &Owner) -> String {

@@ -29,7 +29,7 @@ use redrive_shared::cost::Cost;
 use redrive_shared::gate::{Scope, Standing};
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::{Attempt, Ended, Fence};
-use redrive_shared::lock::{Answers, Verb, WaitId};
+use redrive_shared::lock::{Answers, Resource, Verb, WaitId};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{FailureRecord, Lease, TaskState, TaskView};
 use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView, WorkerLost};
@@ -39,7 +39,7 @@ pub use self::arriving::{Enqueue, Enqueued};
 pub use self::commands::CommandBreaker;
 pub use self::error::{Result, StoreError};
 pub use self::gates::{GateCell, GateSwap, GateSwapped, Gates, Restriction};
-pub use self::locks::Locks;
+pub use self::locks::{LockCounts, Locks};
 pub use self::lost::{LOST_KEPT_MS, LostAttempt};
 pub use self::policies::{NewPolicy, PolicyChange, PolicyPut};
 
@@ -472,8 +472,8 @@ pub trait Store: Send + Sync + 'static {
     async fn swap_gates(&self, batch: Vec<GateSwap>) -> Result<Vec<GateSwapped>>;
     /// Does what is asked of locks, in order. Those that wait may be forgotten when the store failed.
     async fn lock(&self, verbs: Vec<Verb>) -> Result<Answers>;
-    /// Locks and those that wait, up to so many of each.
-    async fn locks(&self, most: usize) -> Result<Locks>;
+    /// Locks and those that wait, of all resources or of one, up to so many of each.
+    async fn locks(&self, resource: Option<&Resource>, most: usize) -> Result<Locks>;
     /// An agent is alive, and extends its leases.
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten>;
     /// Gives a command to a breaker, in place of the one that stood for it; the same again is the one that stands. It is

@@ -147,11 +147,14 @@ pub struct Granted {
     pub resources: Vec<(Resource, Mode)>,
     /// Until when (µs).
     pub until_us: i64,
+    /// Nobody was told of it before: where this answer is lost, it is lost ([`Space::take_back`](super::Space::take_back)).
+    pub is_news: bool,
 }
 
 impl From<&Hold> for Granted {
     fn from(hold: &Hold) -> Self {
-        Self { token: hold.token, resources: hold.resources.clone(), until_us: hold.until_us }
+        let (token, until_us) = (hold.token, hold.until_us);
+        Self { token, resources: hold.resources.clone(), until_us, is_news: false }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who has one resource, and who stands in line for it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use super::{Mode, Token, WaitId};
 
@@ -51,8 +52,14 @@ impl<K: Ord + Copy> Rank<K> {
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (K, Mode)> {
-        self.all.iter().map(|(key, mode)| (*key, *mode))
+    /// The first after another one; of all, where there is none.
+    pub fn after(&self, last: Option<K>) -> Option<(K, Mode)> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.all.range((from, Bound::Unbounded)).next().map(|(key, mode)| (*key, *mode))
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = K> {
+        self.all.keys().copied()
     }
 
     fn is_empty(&self) -> bool {

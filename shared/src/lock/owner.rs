@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::id::{Name, TaskId};
@@ -25,6 +26,41 @@ pub enum Owner {
         /// The name.
         name: Name,
     },
+}
+
+/// An owner, as a request may name it: with nothing beside it, since a field that is mistyped would name another owner.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    task: Option<TaskId>,
+    epoch: Option<i64>,
+    name: Option<Name>,
+}
+
+impl Owner {
+    /// Reads an owner out of a request, where what is not known is refused. In replies it is passed over.
+    ///
+    /// # Errors
+    /// It has other fields, too few of them, or those of both kinds.
+    pub fn strict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Fields { task, epoch, name } = Fields::deserialize(deserializer)?;
+        match (task, epoch, name) {
+            (Some(task), Some(epoch), None) => Ok(Self::Attempt { task, epoch }),
+            (None, None, Some(name)) => Ok(Self::Named { name }),
+            (Some(_), None, None) => Err(D::Error::custom(
+                "`epoch` is missing: a task's lock belongs to one lease; send that lease's epoch",
+            )),
+            (None, Some(_), None) => {
+                Err(D::Error::custom("`task` is missing: an epoch is that of a task's lease; name the task"))
+            }
+            (None, None, None) => Err(D::Error::custom(
+                "an owner is missing: send the `task` and the `epoch` of a lease, or a `name` that nobody else uses",
+            )),
+            (_, _, Some(_)) => Err(D::Error::custom(
+                "an owner is an attempt of a task or a `name`, not both; leave out one of them",
+            )),
+        }
+    }
 }
 
 impl fmt::Display for Owner {

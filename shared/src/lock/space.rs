@@ -1,5 +1,7 @@
 //! All locks of one namespace, and the rules by which they are given.
 
+mod look;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::line::Line;
@@ -26,6 +28,8 @@ pub struct Space {
     offered: Vec<WaitId>,
     /// Holds that changed, began or ended since somebody asked.
     changed: BTreeSet<Token>,
+    /// Locks that were held until their time was over, since somebody asked.
+    expired: u64,
 }
 
 impl Space {
@@ -77,32 +81,46 @@ impl Space {
         }
     }
 
-    /// Asks whether a place in line was granted, and shows that somebody still waits there. Can be repeated.
-    pub fn pick_up(&mut self, id: WaitId, now_us: i64) -> PickedUp {
+    /// Asks whether a place in line was granted, and shows that somebody still waits there. Can be repeated. A place that is
+    /// somebody else's is gone: a store that lost its last seconds may have given the number twice.
+    pub fn pick_up(&mut self, id: WaitId, owner: &Owner, now_us: i64) -> PickedUp {
         self.advance(now_us);
-        if let Some(token) = self.granted_to.get(&id).copied() {
-            let hold = self.holds[&token].clone();
+        if let Some(hold) = self.granted_at(id, owner).cloned() {
             return match hold.phase {
-                Phase::Offered => PickedUp::Held(self.hold_on(hold, now_us)),
-                Phase::Held => PickedUp::Held(Granted::from(&hold)),
+                Phase::Offered | Phase::Held => PickedUp::Held(self.hold_on(hold, now_us)),
                 Phase::Lapsed => PickedUp::Gone,
             };
         }
-        let Some(wait) = self.waits.get(&id) else { return PickedUp::Gone };
+        let wait = self.waits.get(&id).filter(|wait| wait.request.owner == *owner);
+        let Some(wait) = wait else { return PickedUp::Gone };
         self.set_wait_ends(id, wait.deadline_us, now_us);
         PickedUp::Waits
     }
 
-    /// Leaves the line. A grant that was not picked up goes to the next; one that was has to be released.
-    pub fn call_off(&mut self, id: WaitId, now_us: i64) {
+    /// Leaves the line. A grant that was not picked up goes to the next; one that was has to be released. A place that is
+    /// somebody else's stays.
+    pub fn call_off(&mut self, id: WaitId, owner: &Owner, now_us: i64) {
         self.advance(now_us);
-        let offer =
-            self.granted_to.get(&id).copied().filter(|token| self.holds[token].phase == Phase::Offered);
-        let touched = match offer {
+        let offer = self.granted_at(id, owner).filter(|hold| hold.phase == Phase::Offered);
+        let touched = match offer.map(|hold| hold.token) {
             Some(token) => self.remove(token),
-            None => self.leave_line(id),
+            None if self.waits.get(&id).is_some_and(|wait| wait.request.owner == *owner) => {
+                self.leave_line(id)
+            }
+            None => return,
         };
         self.serve(touched, now_us);
+    }
+
+    /// Gives back a lock that was just granted until `until_us`, since its owner cannot be told. Not where it was asked for
+    /// again or renewed since: its owner knows of it then. Each of these makes it last longer, so its end tells.
+    pub fn take_back(&mut self, token: Token, owner: &Owner, until_us: i64, now_us: i64) {
+        self.advance(now_us);
+        let is_untold = |hold: &Hold| hold.phase == Phase::Held && hold.until_us == until_us;
+        if self.own(token, owner).is_ok_and(is_untold) {
+            let touched = self.remove(token);
+            self.serve(touched, now_us);
+        }
     }
 
     /// Makes a lock last its time from now on. Returns until when (µs).
@@ -147,7 +165,10 @@ impl Space {
             self.hold_ends.first().copied().filter(|(at_us, _)| *at_us <= now_us)
         {
             touched.append(&mut match self.holds[&token].phase {
-                Phase::Held => self.lapse(token, until_us),
+                Phase::Held => {
+                    self.expired += 1;
+                    self.lapse(token, until_us)
+                }
                 Phase::Offered | Phase::Lapsed => self.remove(token),
             });
         }
@@ -155,49 +176,6 @@ impl Space {
             touched.append(&mut self.leave_line(id));
         }
         self.serve(touched, now_us);
-    }
-
-    /// When something is over that somebody waits for (µs); none: nobody waits.
-    pub fn next_us(&self) -> Option<i64> {
-        let wait_us = self.wait_ends.first().map(|(at_us, _)| *at_us)?;
-        Some(self.hold_ends.first().map_or(wait_us, |(at_us, _)| wait_us.min(*at_us)))
-    }
-
-    /// Places in line that were granted since this was last asked.
-    pub fn take_offered(&mut self) -> Vec<WaitId> {
-        std::mem::take(&mut self.offered)
-    }
-
-    /// Locks that changed, began or ended since this was last asked: those that are not there any more ended.
-    pub fn take_changed(&mut self) -> Vec<Token> {
-        std::mem::take(&mut self.changed).into_iter().collect()
-    }
-
-    /// The highest number given so far: no token is lower than those to come.
-    pub fn mark(&self) -> i64 {
-        self.mark
-    }
-
-    /// A lock.
-    pub fn hold(&self, token: Token) -> Option<&Hold> {
-        self.holds.get(&token)
-    }
-
-    /// All locks, by token.
-    pub fn holds(&self) -> impl Iterator<Item = &Hold> {
-        self.holds.values()
-    }
-
-    /// All that wait, in order.
-    pub fn waits(&self) -> impl Iterator<Item = &Wait> {
-        self.waits.values()
-    }
-
-    /// Whether nothing of any lock, owner or wait is left.
-    pub fn is_empty(&self) -> bool {
-        let numbers = self.of_owner.is_empty() && self.granted_to.is_empty();
-        let times = self.hold_ends.is_empty() && self.wait_ends.is_empty();
-        numbers && times && self.holds.is_empty() && self.waits.is_empty() && self.lines.is_empty()
     }
 
     fn next_mark(&mut self, now_us: i64) -> i64 {
@@ -208,6 +186,11 @@ impl Space {
     fn own(&self, token: Token, owner: &Owner) -> Result<&Hold, Lost> {
         let hold = self.holds.get(&token).ok_or(Lost::Unknown)?;
         if hold.owner == *owner { Ok(hold) } else { Err(Lost::NotYours) }
+    }
+
+    /// What was granted to a place in line of that owner's.
+    fn granted_at(&self, id: WaitId, owner: &Owner) -> Option<&Hold> {
+        self.holds.get(self.granted_to.get(&id)?).filter(|hold| hold.owner == *owner)
     }
 
     fn numbers_of(&self, owner: &Owner) -> Vec<i64> {
@@ -328,7 +311,7 @@ impl Space {
         let until_us = after_us(now_us, lasts_ms);
         let hold =
             Hold { token, owner, resources, phase, ttl_ms, delay_ms, since_us: now_us, until_us, wait };
-        let granted = Granted::from(&hold);
+        let granted = Granted { is_news: true, ..Granted::from(&hold) };
         self.insert(hold);
         granted
     }
@@ -347,13 +330,14 @@ impl Space {
         self.holds.insert(token, hold);
     }
 
-    /// It is held, and ends no earlier than its time from now on.
+    /// It is held, and ends no earlier than its time from now on; later than it did, in any case ([`Self::take_back`]).
     fn hold_on(&mut self, mut hold: Hold, now_us: i64) -> Granted {
-        let least_us = if hold.phase == Phase::Held { hold.until_us } else { now_us };
+        let is_news = hold.phase == Phase::Offered;
+        let least_us = if hold.phase == Phase::Held { hold.until_us.saturating_add(1) } else { now_us };
         hold.phase = Phase::Held;
         let until_us = after_us(now_us, hold.ttl_ms);
         self.set_hold_end(&mut hold, least_us.max(until_us));
-        let granted = Granted::from(&hold);
+        let granted = Granted { is_news, ..Granted::from(&hold) };
         self.holds.insert(hold.token, hold);
         granted
     }
@@ -435,9 +419,10 @@ impl Space {
     /// Gives resources that something has left to those whose turn it is.
     fn serve(&mut self, touched: BTreeSet<Resource>, now_us: i64) {
         for name in touched {
-            let Some(line) = self.lines.get(&name) else { continue };
-            let in_line: Vec<(WaitId, Mode)> = line.waiting.iter().collect();
-            for (id, mode) in in_line {
+            let mut last = None;
+            // One after the other: a line is long, and mostly the first of it ends the search.
+            while let Some((id, mode)) = self.lines.get(&name).and_then(|line| line.waiting.after(last)) {
+                last = Some(id);
                 let Some(wait) = self.waits.get(&id) else { continue };
                 if self.blocker(&wait.request, Some(id)).is_none() {
                     let request = wait.request.clone();

@@ -47,12 +47,15 @@ fn the_first_has_it_and_the_next_are_served_in_order() {
     let b = waits(space.acquire(request(owner("b"), &["f"], &[]), T0 + 1));
     let c = waits(space.acquire(request(owner("c"), &[], &["f"]), T0 + 2));
     let d = waits(space.acquire(request(owner("d"), &[], &["f"]), T0 + 3));
-    assert_eq!(space.pick_up(b, T0 + 4), PickedUp::Waits);
+    assert_eq!(space.pick_up(b, &owner("b"), T0 + 4), PickedUp::Waits);
     assert_eq!(space.release(first.token, &owner("a"), T0 + 5), Ok(()));
     assert_eq!(space.take_offered(), [b]);
-    let PickedUp::Held(second) = space.pick_up(b, T0 + 6) else { panic!("b has it") };
+    let PickedUp::Held(second) = space.pick_up(b, &owner("b"), T0 + 6) else { panic!("b has it") };
     assert!(second.token > first.token);
-    assert_eq!(space.pick_up(b, T0 + 7), PickedUp::Held(second.clone()), "an answer may be lost");
+    let PickedUp::Held(again) = space.pick_up(b, &owner("b"), T0 + 7) else {
+        panic!("an answer may be lost")
+    };
+    assert_eq!((again.token, second.is_news, again.is_news), (second.token, true, false));
     assert_eq!(space.release(second.token, &owner("b"), T0 + 8), Ok(()));
     assert_eq!(space.take_offered(), [c, d], "those that share have it together");
 }
@@ -63,7 +66,7 @@ fn nobody_passes_one_that_wants_it_alone() {
     let reader = held(space.acquire(request(owner("a"), &[], &["f"]), T0));
     let writer = waits(space.acquire(request(owner("b"), &["f"], &[]), T0));
     let late = waits(space.acquire(request(owner("c"), &[], &["f"]), T0));
-    space.call_off(writer, T0 + 1);
+    space.call_off(writer, &owner("b"), T0 + 1);
     assert_eq!(space.take_offered(), [late], "until that one leaves");
     assert_eq!(space.release(reader.token, &owner("a"), T0 + 2), Ok(()));
 }
@@ -74,10 +77,10 @@ fn several_are_granted_in_one_step_or_not_at_all() {
     let a = held(space.acquire(request(owner("a"), &["x"], &[]), T0));
     let both = waits(space.acquire(request(owner("b"), &["x", "y"], &[]), T0));
     let y = waits(space.acquire(request(owner("c"), &["y"], &[]), T0));
-    assert_eq!(space.pick_up(y, T0 + 1), PickedUp::Waits, "its turn comes after both");
+    assert_eq!(space.pick_up(y, &owner("c"), T0 + 1), PickedUp::Waits, "its turn comes after both");
     space.release(a.token, &owner("a"), T0 + 2).unwrap();
     assert_eq!(space.take_offered(), [both]);
-    let PickedUp::Held(granted) = space.pick_up(both, T0 + 3) else { panic!("both are free") };
+    let PickedUp::Held(granted) = space.pick_up(both, &owner("b"), T0 + 3) else { panic!("both are free") };
     assert_eq!(granted.resources.len(), 2);
     space.release(granted.token, &owner("b"), T0 + 4).unwrap();
     assert_eq!(space.take_offered(), [y]);
@@ -91,8 +94,8 @@ fn what_was_held_alone_and_expired_rests_before_others_have_it() {
     let g = waits(space.acquire(request(owner("c"), &["g"], &[]), T0 + 1));
     let over_us = T0 + 30_000 * MS;
     // Both show signs of life, and wait on.
-    for id in [f, g] {
-        assert_eq!(space.pick_up(id, T0 + 9_000 * MS), PickedUp::Waits);
+    for (id, who) in [(f, "b"), (g, "c")] {
+        assert_eq!(space.pick_up(id, &owner(who), T0 + 9_000 * MS), PickedUp::Waits);
     }
     let again = |space: &mut Space, who: &str, what: &str, at_us| {
         waits(space.acquire(request(owner(who), &[what], &[]), at_us))
@@ -139,7 +142,7 @@ fn an_offer_that_nobody_picks_up_goes_to_the_next_without_a_pause() {
     assert_eq!(space.next_us(), Some(T0 + 1 + 6_000 * MS));
     space.advance(T0 + 1 + 6_000 * MS);
     assert_eq!(space.take_offered(), [next]);
-    assert_eq!(space.pick_up(dead, T0 + 2 + 6_000 * MS), PickedUp::Gone);
+    assert_eq!(space.pick_up(dead, &owner("b"), T0 + 2 + 6_000 * MS), PickedUp::Gone);
 }
 
 #[test]
@@ -149,9 +152,9 @@ fn waiters_that_are_not_heard_of_or_too_late_leave_the_line() {
     let patient = Request { wait_ms: 600_000, ..request(owner("b"), &["f"], &[]) };
     let silent = waits(space.acquire(patient, T0));
     let hasty = waits(space.acquire(request(owner("c"), &["f"], &[]), T0));
-    assert_eq!(space.pick_up(hasty, T0 + 9_999 * MS), PickedUp::Waits);
-    assert_eq!(space.pick_up(hasty, T0 + 10_000 * MS), PickedUp::Gone);
-    assert_eq!(space.pick_up(silent, T0 + 15_000 * MS), PickedUp::Gone);
+    assert_eq!(space.pick_up(hasty, &owner("c"), T0 + 9_999 * MS), PickedUp::Waits);
+    assert_eq!(space.pick_up(hasty, &owner("c"), T0 + 10_000 * MS), PickedUp::Gone);
+    assert_eq!(space.pick_up(silent, &owner("b"), T0 + 15_000 * MS), PickedUp::Gone);
     assert_eq!(space.next_us(), None);
 }
 
@@ -180,8 +183,12 @@ fn a_later_attempt_ends_what_earlier_ones_hold() {
     let refused = space.acquire(request(attempt("t", 1), &["h"], &[]), T0 + 3);
     assert_eq!(refused, Err(Refused::Superseded));
     let f = waits(space.acquire(request(attempt("t", 2), &["f"], &[]), T0 + 4));
-    assert_eq!(space.pick_up(f, T0 + 4_999 * MS), PickedUp::Waits, "the earlier one may be writing still");
-    assert!(matches!(space.pick_up(f, T0 + 1 + 5_000 * MS), PickedUp::Held(_)));
+    assert_eq!(
+        space.pick_up(f, &attempt("t", 2), T0 + 4_999 * MS),
+        PickedUp::Waits,
+        "the earlier one may be writing still"
+    );
+    assert!(matches!(space.pick_up(f, &attempt("t", 2), T0 + 1 + 5_000 * MS), PickedUp::Held(_)));
 }
 
 #[test]
@@ -194,6 +201,71 @@ fn only_the_owner_renews_and_releases() {
     assert_eq!(space.break_hold(a.token, T0).map(|hold| hold.owner), Some(owner("a")));
     assert_eq!(space.renew(a.token, &owner("a"), T0), Err(Lost::Expired));
     assert_eq!(space.break_hold(a.token, T0), None);
+}
+
+#[test]
+fn a_place_in_line_is_its_owners() {
+    let mut space = Space::default();
+    let a = held(space.acquire(request(owner("a"), &["f"], &[]), T0));
+    let b = waits(space.acquire(request(owner("b"), &["f"], &[]), T0));
+    assert_eq!(space.pick_up(b, &owner("c"), T0 + 1), PickedUp::Gone);
+    space.call_off(b, &owner("c"), T0 + 2);
+    space.release(a.token, &owner("a"), T0 + 3).unwrap();
+    assert_eq!(space.take_offered(), [b], "nobody else has called it off");
+    assert_eq!(space.pick_up(b, &owner("c"), T0 + 4), PickedUp::Gone);
+    space.call_off(b, &owner("c"), T0 + 5);
+    assert!(matches!(space.pick_up(b, &owner("b"), T0 + 6), PickedUp::Held(_)));
+}
+
+#[test]
+fn what_its_owner_was_never_told_of_is_given_back_and_nothing_else() {
+    let mut space = Space::default();
+    let wish = || request(owner("a"), &["f"], &[]);
+    let first = held(space.acquire(wish(), T0));
+    assert!(first.is_news);
+    // In the very µs in which it was granted, too.
+    let again = held(space.acquire(wish(), T0));
+    assert!(!again.is_news && again.token == first.token);
+    space.take_back(first.token, &owner("a"), first.until_us, T0);
+    let until_us =
+        space.renew(first.token, &owner("a"), T0).expect("its owner has asked again: it knows of it");
+    space.take_back(first.token, &owner("a"), again.until_us, T0);
+    space.take_back(first.token, &owner("b"), until_us, T0);
+    assert!(space.hold(first.token).is_some(), "it was renewed, and is nobody else's");
+    let b = waits(space.acquire(request(owner("b"), &["f"], &[]), T0 + 1));
+    space.release(first.token, &owner("a"), T0 + 2).unwrap();
+    let PickedUp::Held(untold) = space.pick_up(b, &owner("b"), T0 + 3) else { panic!("b has it") };
+    let c = waits(space.acquire(request(owner("c"), &["f"], &[]), T0 + 4));
+    space.take_offered();
+    space.take_back(untold.token, &owner("b"), untold.until_us, T0 + 5);
+    assert_eq!(space.take_offered(), [c], "without a rest");
+}
+
+#[test]
+fn what_expires_is_counted_and_nothing_else_is() {
+    let mut space = Space::default();
+    let a = held(space.acquire(request(owner("a"), &["f"], &[]), T0));
+    waits(space.acquire(request(owner("b"), &["f"], &[]), T0));
+    space.release(a.token, &owner("a"), T0 + 1).unwrap();
+    space.advance(T0 + 3_600_000 * MS);
+    assert_eq!((space.take_expired(), space.counts()), (0, (0, 0)), "an offer that nobody picked up");
+    held(space.acquire(request(owner("c"), &["f"], &["g"]), T0 + 3_600_000 * MS));
+    space.advance(T0 + 7_200_000 * MS);
+    assert_eq!((space.take_expired(), space.take_expired()), (1, 0));
+}
+
+#[test]
+fn what_concerns_one_resource_is_found_by_its_name() {
+    let mut space = Space::default();
+    let a = held(space.acquire(request(owner("a"), &["f"], &["g"]), T0));
+    let b = waits(space.acquire(request(owner("b"), &["f"], &[]), T0));
+    let of = |name: &str| {
+        let name = Resource::new(name).unwrap();
+        let waits: Vec<WaitId> = space.waits_at(&name).map(|wait| wait.id).collect();
+        (space.holds_at(&name).map(|hold| hold.token).collect::<Vec<_>>(), waits)
+    };
+    assert_eq!(of("f"), (vec![a.token], vec![b]));
+    assert_eq!((of("g"), of("h")), ((vec![a.token], vec![]), (vec![], vec![])));
 }
 
 #[test]
@@ -228,6 +300,7 @@ enum Step {
     Acquire { who: u8, epoch: i64, wants: Vec<(u8, bool)>, wait_ms: u64, ttl_ms: u64, delay_ms: u64 },
     PickUp(usize),
     CallOff(usize),
+    TakeBack(usize, bool),
     Renew(usize),
     Release(usize),
     Break(usize),
@@ -243,6 +316,7 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         4 => (0_usize..20).prop_map(Step::PickUp),
         1 => (0_usize..20).prop_map(Step::CallOff),
+        1 => (0_usize..20, any::<bool>()).prop_map(|(place, exact)| Step::TakeBack(place, exact)),
         1 => (0_usize..20).prop_map(Step::Renew),
         3 => (0_usize..20).prop_map(Step::Release),
         1 => (0_usize..20).prop_map(Step::Break),
@@ -279,7 +353,7 @@ fn check(space: &Space, now_us: i64) {
 }
 
 /// Does one step.
-fn take(space: &mut Space, step: Step, now_us: i64, ids: &mut Vec<WaitId>) {
+fn take(space: &mut Space, step: Step, now_us: i64, ids: &mut Vec<(WaitId, Owner)>) {
     let hold =
         |space: &Space, place: usize| space.holds().nth(place).map(|hold| (hold.token, hold.owner.clone()));
     match step {
@@ -288,19 +362,26 @@ fn take(space: &mut Space, step: Step, now_us: i64, ids: &mut Vec<WaitId>) {
                 (name(&format!("r{number}")), if alone { Mode::Exclusive } else { Mode::Shared })
             });
             let owner = if who < 4 { owner(&format!("o{who}")) } else { attempt(&format!("t{who}"), epoch) };
-            let request = Request { wait_ms, ttl_ms, delay_ms, ..Request::new(owner, wants).unwrap() };
+            let request =
+                Request { wait_ms, ttl_ms, delay_ms, ..Request::new(owner.clone(), wants).unwrap() };
             if let Ok(Acquired::Waits(id)) = space.acquire(request, now_us) {
-                ids.push(id);
+                ids.push((id, owner));
             }
         }
         Step::PickUp(place) => {
-            if let Some(id) = ids.get(place) {
-                space.pick_up(*id, now_us);
+            if let Some((id, owner)) = ids.get(place) {
+                space.pick_up(*id, owner, now_us);
             }
         }
         Step::CallOff(place) => {
-            if let Some(id) = ids.get(place) {
-                space.call_off(*id, now_us);
+            if let Some((id, owner)) = ids.get(place) {
+                space.call_off(*id, owner, now_us);
+            }
+        }
+        Step::TakeBack(place, exact) => {
+            let until_us = space.holds().nth(place).map(|hold| hold.until_us + i64::from(!exact));
+            if let (Some((token, owner)), Some(until_us)) = (hold(space, place), until_us) {
+                space.take_back(token, &owner, until_us, now_us);
             }
         }
         Step::Renew(place) => {
@@ -360,9 +441,9 @@ proptest! {
             prop_assert!(space.holds().all(|hold| hold.token <= last || hold.token.0 > mark));
             last = newer.unwrap_or(last);
         }
-        let all: Vec<WaitId> = space.waits().map(|wait| wait.id).collect();
-        for id in all {
-            space.call_off(id, now_us);
+        let all: Vec<_> = space.waits().map(|wait| (wait.id, wait.request.owner.clone())).collect();
+        for (id, owner) in all {
+            space.call_off(id, &owner, now_us);
         }
         space.advance(now_us + 100_000_000);
         prop_assert_eq!(space.holds().count(), 0);

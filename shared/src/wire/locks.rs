@@ -11,6 +11,7 @@ use crate::lock::{Granted, Hold, Lost, Mode, Owner, Phase, Resource, Token, Wait
 #[serde(deny_unknown_fields)]
 pub struct LockRequest {
     /// Who: `{"task": …, "epoch": …}` of a lease, or `{"name": …}`, a name that nobody else uses.
+    #[serde(deserialize_with = "Owner::strict")]
     pub owner: Owner,
     /// What is wanted alone. Here and in `shared` up to 64 together, at least one; all are granted in one step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -59,6 +60,7 @@ pub struct LockRef {
     /// Its token.
     pub token: Token,
     /// Its owner.
+    #[serde(deserialize_with = "Owner::strict")]
     pub owner: Owner,
 }
 

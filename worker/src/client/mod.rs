@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use redrive_shared::error::Problem;
 use redrive_shared::id::{Name, TaskId};
+use redrive_shared::lock::Resource;
 use redrive_shared::task::{TaskState, TaskView};
 use redrive_shared::wire::{
     ACTOR_HEADER, AgentsReply, BreakerCommand, BreakerCommandRequest, BreakersReply, ClaimReply,
@@ -252,6 +253,13 @@ impl Client {
     /// Locks, and who waits for one.
     pub async fn locks(&self) -> Result<LocksReply, ClientError> {
         self.get(&["v1", "locks"]).await
+    }
+
+    /// Who has a resource, and who waits for it.
+    pub async fn locks_of(&self, resource: &Resource) -> Result<LocksReply, ClientError> {
+        let mut url = self.endpoint(&["v1", "locks"])?;
+        url.query_pairs_mut().append_pair("resource", resource.as_str());
+        self.call(self.request(Method::GET, &url), &url).await
     }
 
     /// Ends somebody's lock.

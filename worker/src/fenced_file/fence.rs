@@ -4,8 +4,9 @@
 //! whole, so that at any time at least one is.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::FencedFileError;
 use super::place::Place;
+use super::stage::{Stage, drop_old_names, is_named};
 
 /// A slot: `redrive-fence-1`, the number of the write, the token, and the beginning of the SHA-256 of these; padded with spaces.
 const SLOT_BYTES: usize = 128;
@@ -56,15 +58,16 @@ impl Fence {
             let file = match open(place) {
                 Ok(file) => file,
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    make(place).map_err(failed)?;
+                    make(place)?;
                     continue;
                 }
                 Err(error) => return Err(failed(error)),
             };
             match file.try_lock() {
                 // Somebody may have removed it, and made another, between the opening and the lock.
-                Ok(()) if is_named(&file, place).map_err(failed)? => {
+                Ok(()) if is_named(&file, &place.fence()).map_err(failed)? => {
                     let newest = read(&file, place)?;
+                    drop_old_names(&file, place).map_err(failed)?;
                     return Ok(Self { file, place: place.clone(), newest });
                 }
                 Ok(()) => continue,
@@ -144,34 +147,20 @@ fn read(file: &File, place: &Place) -> Result<Slot, FencedFileError> {
     whole.max_by_key(|slot| slot.write).ok_or_else(|| FencedFileError::Damaged { path: place.fence() })
 }
 
-/// Makes a fence that no commit has raised yet, unless there is one.
-fn make(place: &Place) -> io::Result<()> {
-    let new = place.new_fence();
-    let made = make_as(place, &new);
-    // It has its second name by now, or is of no use.
-    let _ = fs::remove_file(&new);
-    made
+/// Makes a fence that no commit has raised yet, unless there is one. It is written where new contents are, so that what a
+/// killed writer leaves of it is found by the next one, too.
+fn make(place: &Place) -> Result<(), FencedFileError> {
+    let stage = Stage::new(place)?;
+    let first = Slot { write: 0, token: Token(0) }.to_bytes();
+    // Under its own name it is there for everybody who may write the directory; the stage has its name no longer then.
+    stage.publish(&first, |path| name(place, path))
 }
 
-fn make_as(place: &Place, new: &std::path::Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(new)?;
-    file.write_all(&Slot { write: 0, token: Token(0) }.to_bytes())?;
-    file.sync_all()?;
+fn name(place: &Place, new: &Path) -> io::Result<()> {
     // Unlike a rename, it replaces nothing.
     match fs::hard_link(new, place.fence()) {
         Ok(()) => File::open(&place.directory)?.sync_all(),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn is_named(file: &File, place: &Place) -> io::Result<bool> {
-    match fs::symlink_metadata(place.fence()) {
-        Ok(named) => {
-            let held = file.metadata()?;
-            Ok(held.ino() == named.ino() && held.dev() == named.dev())
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }

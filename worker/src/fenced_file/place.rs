@@ -72,14 +72,9 @@ impl Place {
         beside(&self.target, &self.stem)
     }
 
-    /// Where contents are written before they take the file's name.
+    /// Where contents are written before they take the file's name, and a fence before it takes its own.
     pub fn stage(&self, number: usize) -> PathBuf {
         beside(&self.target, &format!("{}.{number}.new", self.stem))
-    }
-
-    /// Where a fence is written before it takes its name.
-    pub fn new_fence(&self) -> PathBuf {
-        beside(&self.target, &format!("{}.{:016x}.new", self.stem, rand::random::<u64>()))
     }
 }
 

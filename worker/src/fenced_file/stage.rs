@@ -1,7 +1,7 @@
 //! New contents, in a file of their own until they take the place of the old ones.
 //!
 //! Its name is one of a few, and whoever writes there holds its lock: what a killed writer left is found by the next one and
-//! written over, so nothing piles up and nothing has to be swept.
+//! written over, so nothing piles up and nothing has to be swept. A new fence is written in the same way.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
@@ -69,6 +69,21 @@ impl Stage {
             return Ok(Self { file, path, target: place.target.clone(), is_named: false });
         }
         Err(FencedFileError::Path { path: place.target.clone(), why: "has 64 writers already" })
+    }
+
+    /// Writes a fence that is not there yet, flushes it, and lets it have its own name; then it has no other.
+    pub fn publish(
+        mut self,
+        fence: &[u8],
+        name: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<(), FencedFileError> {
+        let written = (|| {
+            self.file.write_all(fence)?;
+            self.file.set_permissions(Permissions::from_mode(0o666 & !umask()))?;
+            self.file.sync_all()?;
+            name(&self.path)
+        })();
+        written.map_err(|error| FencedFileError::io("write", &self.path, error))
     }
 
     /// Writes the contents, and flushes them.
@@ -156,6 +171,20 @@ fn open(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false).mode(PRIVATE).custom_flags(flags).open(path)
 }
 
+/// Removes the names that a fence had while it was made. Whoever makes one has its lock until it has one name; so has the
+/// caller of this: whoever made it was killed.
+pub(super) fn drop_old_names(fence: &File, place: &Place) -> io::Result<()> {
+    if fence.metadata()?.nlink() == 1 {
+        return Ok(());
+    }
+    for path in (0..STAGES_MAX).map(|number| place.stage(number)) {
+        if is_named(fence, &path)? {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
 fn is_taken(error: &io::Error) -> bool {
     let link = rustix::io::Errno::LOOP.raw_os_error();
     let kinds = [io::ErrorKind::PermissionDenied, io::ErrorKind::IsADirectory];
@@ -163,13 +192,19 @@ fn is_taken(error: &io::Error) -> bool {
 }
 
 /// Whether the path still names this file, and nobody else has another name for it or owns it.
-pub(super) fn is_ours(file: &File, path: &Path) -> io::Result<bool> {
+fn is_ours(file: &File, path: &Path) -> io::Result<bool> {
+    let held = file.metadata()?;
+    let alone = held.is_file() && held.nlink() == 1 && held.uid() == rustix::process::geteuid().as_raw();
+    Ok(is_named(file, path)? && alone)
+}
+
+/// Whether the path names this file.
+pub(super) fn is_named(file: &File, path: &Path) -> io::Result<bool> {
     let named = match fs::symlink_metadata(path) {
         Ok(named) => named,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
     let held = file.metadata()?;
-    let same = held.ino() == named.ino() && held.dev() == named.dev();
-    Ok(same && held.is_file() && held.nlink() == 1 && held.uid() == rustix::process::geteuid().as_raw())
+    Ok(held.ino() == named.ino() && held.dev() == named.dev())
 }

@@ -10,7 +10,9 @@ use super::Inner;
 use super::link::Call;
 use super::reply::{at, integer, items, maybe_integer, text, texts};
 use super::scripts::LOCKS;
-use crate::store::locks::{Locks, read_hold, read_owner, read_wait, read_want, write_owner, write_want};
+use crate::store::locks::{
+    LockCounts, Locks, read_hold, read_owner, read_wait, read_want, write_owner, write_want,
+};
 use crate::store::{Result, StoreError};
 
 /// Most verbs in one run of the script: each may serve many, and everybody else waits meanwhile.
@@ -34,19 +36,31 @@ impl Inner {
                 all.offered.push(WaitId(integer(id)?));
             }
             all.next_us = maybe_integer(at(items(&reply)?, 2)?)?;
+            all.expired += u64::try_from(integer(at(items(&reply)?, 3)?)?).map_err(|_| damaged())?;
         }
         Ok(all)
     }
 
-    /// Locks and those that wait, up to so many of each.
-    pub async fn locks(&self, most: usize) -> Result<Locks> {
-        let (holds, more_holds) = self.records("hold_ends", "holds", most).await?;
-        let (waits, more_waits) = self.records("wait_ends", "waits", most).await?;
+    /// Locks and those that wait, of all resources or of one, up to so many of each.
+    pub async fn locks(&self, resource: Option<&Resource>, most: usize) -> Result<Locks> {
+        let (holders, line) = match resource {
+            Some(resource) => (format!("h:{resource}"), format!("w:{resource}")),
+            None => ("hold_ends".to_owned(), "wait_ends".to_owned()),
+        };
+        let (holds, more_holds) = self.records(&holders, "holds", most).await?;
+        let (waits, more_waits) = self.records(&line, "waits", most).await?;
         let mut holds: Vec<_> = holds.iter().filter_map(|(token, text)| read_hold(*token, text)).collect();
         let mut waits: Vec<_> = waits.iter().filter_map(|(id, text)| read_wait(*id, text)).collect();
         holds.sort_unstable_by_key(|hold| hold.token);
         waits.sort_unstable_by_key(|wait| wait.id);
-        Ok(Locks { holds, waits, more: more_holds || more_waits })
+        let counts =
+            LockCounts { holds: self.count_of("hold_ends").await?, waits: self.count_of("wait_ends").await? };
+        Ok(Locks { holds, waits, more: more_holds || more_waits, counts })
+    }
+
+    async fn count_of(&self, ends: &str) -> Result<u64> {
+        let found = self.link.query(cmd("ZCARD").arg(self.keys.locks(ends))).await?;
+        u64::try_from(integer(&found)?).map_err(|_| damaged())
     }
 
     /// Numbers and texts, and whether there are more.
@@ -56,7 +70,7 @@ impl Inner {
         let more = numbers.len() > most;
         numbers.truncate(most);
         if numbers.is_empty() {
-            return Ok((Vec::new(), false));
+            return Ok((Vec::new(), more));
         }
         let found = self.link.query(cmd("HMGET").arg(self.keys.locks(records)).arg(&numbers)).await?;
         let mut read = Vec::with_capacity(numbers.len());
@@ -79,11 +93,14 @@ fn write(call: &mut Call, verb: &Verb) {
                 call.arg(write_want(want));
             }
         }
-        Verb::PickUp(id) => {
-            call.arg("pick_up").arg(id.0);
+        Verb::PickUp(id, owner) => {
+            call.arg("pick_up").arg(id.0).arg(write_owner(owner));
         }
-        Verb::CallOff(id) => {
-            call.arg("call_off").arg(id.0);
+        Verb::CallOff(id, owner) => {
+            call.arg("call_off").arg(id.0).arg(write_owner(owner));
+        }
+        Verb::TakeBack(token, owner, until_us) => {
+            call.arg("take_back").arg(token.0).arg(write_owner(owner)).arg(*until_us);
         }
         Verb::Renew(token, owner) => {
             call.arg("renew").arg(token.0).arg(write_owner(owner));
@@ -104,13 +121,13 @@ fn read(verb: &Verb, answer: &[Value]) -> Result<Answer> {
     let word = text(at(answer, 0)?)?;
     Ok(match verb {
         Verb::Acquire(request) => Answer::Acquired(acquired(request, word, answer)?),
-        Verb::PickUp(_) => Answer::PickedUp(match word {
-            "held" => PickedUp::Held(granted(answer)?),
+        Verb::PickUp(..) => Answer::PickedUp(match word {
+            "held" | "granted" => PickedUp::Held(granted(answer)?),
             "waits" => PickedUp::Waits,
             _ => PickedUp::Gone,
         }),
         Verb::Renew(..) => Answer::Renewed(match word {
-            "held" => Ok(granted(answer)?.until_us),
+            "held" | "granted" => Ok(granted(answer)?.until_us),
             _ => Err(lost(answer)?),
         }),
         Verb::Release(..) => Answer::Released(if word == "done" { Ok(()) } else { Err(lost(answer)?) }),
@@ -118,7 +135,7 @@ fn read(verb: &Verb, answer: &[Value]) -> Result<Answer> {
             "broken" => Some(read_hold(token.0, text(at(answer, 1)?)?).ok_or_else(damaged)?),
             _ => None,
         }),
-        Verb::CallOff(_) | Verb::Advance => Answer::Done,
+        Verb::CallOff(..) | Verb::TakeBack(..) | Verb::Advance => Answer::Done,
     })
 }
 
@@ -128,7 +145,7 @@ fn acquired(
     answer: &[Value],
 ) -> Result<std::result::Result<Acquired, Refused>> {
     Ok(match word {
-        "held" => Ok(Acquired::Held(granted(answer)?)),
+        "held" | "granted" => Ok(Acquired::Held(granted(answer)?)),
         "waits" => Ok(Acquired::Waits(WaitId(integer(at(answer, 1)?)?))),
         "busy" => Ok(Acquired::Busy(Blocker {
             resource: resource(text(at(answer, 1)?)?)?,
@@ -151,7 +168,13 @@ fn acquired(
 fn granted(answer: &[Value]) -> Result<Granted> {
     let wants = answer.get(3..).unwrap_or_default().iter();
     let resources = wants.map(|want| read_want(text(want)?).ok_or_else(damaged)).collect::<Result<_>>()?;
-    Ok(Granted { token: Token(integer(at(answer, 1)?)?), until_us: integer(at(answer, 2)?)?, resources })
+    let is_news = text(at(answer, 0)?)? == "granted";
+    Ok(Granted {
+        token: Token(integer(at(answer, 1)?)?),
+        until_us: integer(at(answer, 2)?)?,
+        resources,
+        is_news,
+    })
 }
 
 fn lost(answer: &[Value]) -> Result<Lost> {

@@ -56,7 +56,7 @@ use redrive_shared::checkpoint::Progress;
 use redrive_shared::clock::Clock;
 use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::lock::{Answers, Verb};
+use redrive_shared::lock::{Answers, Resource, Verb};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
 use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView};
@@ -341,8 +341,8 @@ impl Store for RedisStore {
         self.inner.lock(verbs).await
     }
 
-    async fn locks(&self, most: usize) -> Result<Locks> {
-        self.inner.locks(most).await
+    async fn locks(&self, resource: Option<&Resource>, most: usize) -> Result<Locks> {
+        self.inner.locks(resource, most).await
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {

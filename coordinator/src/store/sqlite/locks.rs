@@ -2,11 +2,11 @@
 //!
 //! Those that wait are not kept: whoever waits is connected to this process, and gone with it.
 
-use redrive_shared::lock::{Answers, Space, Verb};
+use redrive_shared::lock::{Answers, Hold, Resource, Space, Verb, Wait};
 use rusqlite::{Connection, params};
 
 use super::tx::Tx;
-use crate::store::locks::{Locks, read_hold, write_hold};
+use crate::store::locks::{LockCounts, Locks, read_hold, write_hold};
 
 /// The row whose value is the highest number given so far: no token is 0.
 const MARK: i64 = 0;
@@ -55,12 +55,24 @@ pub(super) fn lock(tx: &mut Tx<'_>, verbs: Vec<Verb>) -> rusqlite::Result<Answer
     Ok(answers)
 }
 
-pub(super) fn locks(tx: &mut Tx<'_>, most: usize) -> Locks {
+pub(super) fn locks(tx: &mut Tx<'_>, resource: Option<&Resource>, most: usize) -> Locks {
     let locks = &tx.memory.locks;
-    let more = locks.holds().nth(most).is_some() || locks.waits().nth(most).is_some();
-    Locks {
-        holds: locks.holds().take(most).cloned().collect(),
-        waits: locks.waits().take(most).cloned().collect(),
-        more,
+    let (holds, waits) = locks.counts();
+    let counts = LockCounts { holds: holds as u64, waits: waits as u64 };
+    match resource {
+        Some(resource) => listed(locks.holds_at(resource), locks.waits_at(resource), most, counts),
+        None => listed(locks.holds(), locks.waits(), most, counts),
     }
+}
+
+fn listed<'a>(
+    mut holds: impl Iterator<Item = &'a Hold>,
+    mut waits: impl Iterator<Item = &'a Wait>,
+    most: usize,
+    counts: LockCounts,
+) -> Locks {
+    let shown_holds = holds.by_ref().take(most).cloned().collect();
+    let shown_waits = waits.by_ref().take(most).cloned().collect();
+    let more = holds.next().is_some() || waits.next().is_some();
+    Locks { holds: shown_holds, waits: shown_waits, more, counts }
 }

@@ -31,7 +31,7 @@ use redrive_shared::checkpoint::Progress;
 use redrive_shared::clock::Clock;
 use redrive_shared::gate::Standing;
 use redrive_shared::id::{Name, TaskId};
-use redrive_shared::lock::{Answers, Verb};
+use redrive_shared::lock::{Answers, Resource, Verb};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::TaskView;
 use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, QueueView};
@@ -295,8 +295,9 @@ impl Store for SqliteStore {
         self.write(move |tx| locks::lock(tx, verbs)).await
     }
 
-    async fn locks(&self, most: usize) -> Result<Locks> {
-        self.write(move |tx| Ok(locks::locks(tx, most))).await
+    async fn locks(&self, resource: Option<&Resource>, most: usize) -> Result<Locks> {
+        let resource = resource.cloned();
+        self.write(move |tx| Ok(locks::locks(tx, resource.as_ref(), most))).await
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<Beaten> {

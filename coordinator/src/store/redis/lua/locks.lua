@@ -4,10 +4,11 @@
 -- ARGV: now, channel, origin, most locks, most waiters, ms in which an offer is picked up, ms that a waiter counts as alive,
 --   then verbs, one after the other:
 --     'acquire', owner, ttl, delay, wait (ms), how many resources, and these: 'x' or 's' (alone, shared) and the name
---     'pick_up', place in line | 'call_off', place in line | 'renew', token, owner | 'release', token, owner
---     'break', token | 'advance'
+--     'pick_up', place in line, owner | 'call_off', place in line, owner | 'renew', token, owner | 'release', token, owner
+--     'take_back', token, owner, until when it was granted (µs) | 'break', token | 'advance'
 --   An owner is 'a<epoch> <task>' or 'n <name>'.
--- Returns { { answer, … }, { place in line that was granted, … }, when something that is waited for is over (µs) or '' }.
+-- Returns { { answer, … }, { place in line that was granted, … }, when something that is waited for is over (µs) or '',
+--   how many locks were held until their time was over }. A lock is 'granted' where nobody was told of it before, else 'held'.
 -- O(log n) a resource, and as many waiters more as are served.
 local MARK, HOLDS, WAITS = shard .. 'mark', shard .. 'holds', shard .. 'waits'
 local HOLD_ENDS, WAIT_ENDS, GRANTED = shard .. 'hold_ends', shard .. 'wait_ends', shard .. 'granted'
@@ -15,7 +16,9 @@ local HOLD_ENDS, WAIT_ENDS, GRANTED = shard .. 'hold_ends', shard .. 'wait_ends'
 local HOLDERS, ALONE, LINE, LINE_ALONE, OWNED = shard .. 'h:', shard .. 'hx:', shard .. 'w:', shard .. 'wx:', shard .. 'o:'
 local most_locks, most_waiters = tonumber(ARGV[4]), tonumber(ARGV[5])
 local pick_up_us, alive_us = tonumber(ARGV[6]) * 1000, tonumber(ARGV[7]) * 1000
-local offered, touched = {}, {}
+local offered, touched, expired = {}, {}, 0
+-- How many of a line are read at a time: mostly the first of it ends the search.
+local LINE_PART = 16
 
 local function whole(number) return string.format('%d', number) end
 
@@ -117,16 +120,17 @@ local function leave_line(wait)
   end)
 end
 
-local function granted(hold)
-  return { 'held', hold.number, whole(hold.until_us), unpack(hold.wants) }
+local function granted(hold, word)
+  return { word, hold.number, whole(hold.until_us), unpack(hold.wants) }
 end
 
--- It is held, and ends no earlier than its time from now on.
+-- It is held, and ends no earlier than its time from now on; later than it did, in any case (`take_back`).
 local function hold_on(hold)
-  local least_us = hold.phase == 'h' and hold.until_us or now_us
+  local word = hold.phase == 'o' and 'granted' or 'held'
+  local least_us = hold.phase == 'h' and hold.until_us + 1 or now_us
   hold.phase, hold.until_us = 'h', math.max(least_us, after(hold.ttl))
   keep_hold(hold)
-  return granted(hold)
+  return granted(hold, word)
 end
 
 local function grant(owner, ttl, delay, wants, id)
@@ -144,7 +148,7 @@ local function grant(owner, ttl, delay, wants, id)
     offered[#offered + 1] = id
   end
   keep_hold(hold)
-  return granted(hold)
+  return granted(hold, 'granted')
 end
 
 -- What stands in the way of a wish, from a place in line (none: from its end).
@@ -168,28 +172,39 @@ local function by_bytes(one, other)
   return #one < #other
 end
 
+-- Gives a resource to one that waits for it, if it is its turn; whether nobody after it can have it.
+local function serve_one(name, id)
+  local wait = wait_of(id)
+  if not wait then return false end
+  local alone = call('ZSCORE', LINE_ALONE .. name, id)
+  if not blocker(wait.wants, id) then
+    leave_line(wait)
+    grant(wait.owner, tonumber(wait.head[3]), tonumber(wait.head[4]), wait.wants, id)
+    -- Whoever leaves the line to hold lets nobody pass who could not before.
+    touched = {}
+  end
+  -- Nobody passes one that has it alone, or wants to.
+  return alone or call('ZCARD', ALONE .. name) > 0
+end
+
+local function serve_line(name)
+  local from = '-inf'
+  repeat
+    local part = call('ZRANGE', LINE .. name, from, '+inf', 'BYSCORE', 'LIMIT', 0, LINE_PART)
+    for _, id in ipairs(part) do
+      if serve_one(name, id) then return end
+    end
+    from = #part > 0 and '(' .. part[#part]
+  until #part < LINE_PART
+end
+
 -- Gives resources that something has left to those whose turn it is.
 local function serve()
   local names = {}
   for name in pairs(touched) do names[#names + 1] = name end
   touched = {}
   table.sort(names, by_bytes)
-  for _, name in ipairs(names) do
-    for _, id in ipairs(call('ZRANGE', LINE .. name, 0, -1)) do
-      local wait = wait_of(id)
-      if wait then
-        local alone = call('ZSCORE', LINE_ALONE .. name, id)
-        if not blocker(wait.wants, id) then
-          leave_line(wait)
-          grant(wait.owner, tonumber(wait.head[3]), tonumber(wait.head[4]), wait.wants, id)
-          -- Whoever leaves the line to hold lets nobody pass who could not before.
-          touched = {}
-        end
-        -- Nobody passes one that has it alone, or wants to.
-        if alone or call('ZCARD', ALONE .. name) > 0 then break end
-      end
-    end
-  end
+  for _, name in ipairs(names) do serve_line(name) end
 end
 
 -- The first of a set of ends that is over, and when it was.
@@ -204,7 +219,10 @@ local function advance()
     local hold = hold_of(token)
     -- One whose record somebody has deleted does not stop the others.
     if not hold then call('ZREM', HOLD_ENDS, token)
-    elseif hold.phase == 'h' then lapse(hold, until_us) else remove(hold) end
+    elseif hold.phase == 'h' then
+      expired = expired + 1
+      lapse(hold, until_us)
+    else remove(hold) end
     token, until_us = over(HOLD_ENDS)
   end
   local id = over(WAIT_ENDS)
@@ -309,23 +327,27 @@ local function acquire(owner, ttl, delay, wait_ms, wants)
   return { 'waits', id }
 end
 
-local function pick_up(id)
+-- What was granted to a place in line of that owner's.
+local function granted_at(id, owner)
   local token = call('HGET', GRANTED, id)
-  if token then
-    local hold = hold_of(token)
-    if hold.phase == 'o' then return hold_on(hold) end
-    return hold.phase == 'h' and granted(hold) or { 'gone' }
-  end
+  local hold = token and hold_of(token)
+  return hold and hold.owner == owner and hold or nil
+end
+
+-- A place that is somebody else's is gone, and stays: after a failover its number may have been given twice.
+local function pick_up(id, owner)
+  local hold = granted_at(id, owner)
+  if hold then return hold.phase == 'l' and { 'gone' } or hold_on(hold) end
   local wait = wait_of(id)
-  if not wait then return { 'gone' } end
+  if not wait or wait.owner ~= owner then return { 'gone' } end
   keep_wait(wait, tonumber(wait.head[1]))
   return { 'waits', id }
 end
 
-local function call_off(id)
-  local token = call('HGET', GRANTED, id)
-  local hold, wait = token and hold_of(token), wait_of(id)
-  if hold and hold.phase == 'o' then remove(hold) elseif wait then leave_line(wait) end
+local function call_off(id, owner)
+  local hold, wait = granted_at(id, owner), wait_of(id)
+  if hold and hold.phase == 'o' then remove(hold)
+  elseif wait and wait.owner == owner then leave_line(wait) end
   serve()
   return { 'done' }
 end
@@ -353,6 +375,16 @@ local function release(token, owner)
   return hold.phase == 'l' and { 'lost', 'expired' } or { 'done' }
 end
 
+-- Unless its owner asked for it again or renewed it since, which made it last longer.
+local function take_back(token, owner, until_us)
+  local hold = own(token, owner)
+  if hold and hold.phase == 'h' and hold.until_us == until_us then
+    remove(hold)
+    serve()
+  end
+  return { 'done' }
+end
+
 local function break_hold(token)
   local hold = hold_of(token)
   if not hold or hold.phase == 'l' then return { 'nothing' } end
@@ -376,9 +408,11 @@ while ARGV[at] do
     for i = 1, tonumber(argument()) do wants[i] = argument() end
     answer = acquire(owner, ttl, delay, wait_ms, wants)
   elseif verb == 'pick_up' then
-    answer = pick_up(argument())
+    answer = pick_up(argument(), argument())
   elseif verb == 'call_off' then
-    answer = call_off(argument())
+    answer = call_off(argument(), argument())
+  elseif verb == 'take_back' then
+    answer = take_back(argument(), argument(), tonumber(argument()))
   elseif verb == 'renew' then
     answer = renew(argument(), argument())
   elseif verb == 'release' then
@@ -392,4 +426,4 @@ if #offered > 0 then tell(ARGV[2], ARGV[3] .. ' !locks ' .. table.concat(offered
 local waits = call('ZRANGE', WAIT_ENDS, 0, 0, 'WITHSCORES')[2]
 local holds = waits and call('ZRANGE', HOLD_ENDS, 0, 0, 'WITHSCORES')[2]
 local next_us = waits and whole(math.min(tonumber(waits), tonumber(holds or waits))) or ''
-return { answers, offered, next_us }
+return { answers, offered, next_us, expired }
