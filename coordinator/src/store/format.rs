@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use redrive_shared::blob::Content;
+use redrive_shared::checkpoint::Progress;
 use redrive_shared::failure::FailureClass;
 use redrive_shared::lifecycle::ClassCounts;
 use redrive_shared::retry::Strategy;
@@ -150,6 +151,18 @@ pub(super) fn content_from(kept: &str) -> serde_json::Result<Content> {
     }
 }
 
+/// How far a task came, as it is kept.
+pub(super) fn progress_text(progress: &Progress) -> String {
+    // Names, numbers and JSON that was read once: they always serialise.
+    serde_json::to_string(progress).unwrap_or_default()
+}
+
+/// What is kept as that. Fields that this release does not know are passed over, and lost when the next checkpoint is saved.
+/// What does not fit is not: a step that is left out would be done again, so the task waits for a release that can read it.
+pub(super) fn progress_from(kept: &str) -> serde_json::Result<Progress> {
+    serde_json::from_str(kept)
+}
+
 /// What makes two tasks of one id the same: queue, type and payload, byte for byte.
 pub(super) fn contents_hash(task: &Enqueue) -> [u8; HASH_BYTES] {
     let mut hasher = Sha256::new();
@@ -192,5 +205,40 @@ mod tests {
         assert_eq!(states, (0..7).collect::<Vec<u8>>());
         let numbers: Vec<u8> = FailureClass::ALL.into_iter().map(class_number).collect();
         assert_eq!(numbers, (0..22).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn a_reference_is_no_json_and_comes_back_as_it_was() {
+        let pinned = concat!(
+            r#"@{"blob":"00000000-0005-7101-8101-010101010101","bytes":9,"#,
+            r#""sha256":"abababababababababababababababababababababababababababababababab"}"#
+        );
+        let Content::Blob(blob) = content_from(pinned).unwrap() else { panic!("it is a reference") };
+        assert_eq!((blob.bytes, blob.blob.made_at_ms()), (9, 5));
+        assert_eq!(
+            content_text(&Content::Blob(blob)),
+            pinned,
+            "pinned: what is kept must be read by every release"
+        );
+        assert!(serde_json::from_str::<serde_json::Value>(pinned).is_err());
+        assert!(content_from("@{}").is_err() && content_from("@").is_err() && content_from("").is_err());
+    }
+
+    #[test]
+    fn progress_is_kept_byte_for_byte_and_nothing_of_it_is_left_out() {
+        let pinned = concat!(
+            r#"{"seq":3,"steps":[{"step":"a","seq":3,"completed":true,"saved_at_ms":7,"state":{ "n" : 1.00 }}],"#,
+            r#""pending":["b"]}"#
+        );
+        assert_eq!(progress_text(&progress_from(pinned).unwrap()), pinned);
+        let newer = pinned.replace(r#""seq":3,"#, r#""seq":3,"mood":[],"#);
+        assert_eq!(
+            progress_text(&progress_from(&newer).unwrap()),
+            pinned,
+            "fields that are not known are passed over"
+        );
+        for unknown in [pinned.replace(r#""a""#, "7"), pinned.replace("true", r#""half""#), "{}".to_owned()] {
+            assert!(progress_from(&unknown).is_err(), "{unknown}");
+        }
     }
 }
