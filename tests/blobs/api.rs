@@ -24,13 +24,17 @@ const MAX: usize = 3 * MIB;
 const PATH: &str = "/v1/tasks/a%2Fb/blobs";
 
 async fn server(place: &Place) -> Server {
+    server_of(place, 500).await
+}
+
+async fn server_of(place: &Place, body_timeout_ms: u64) -> Server {
     let blobs = BlobsConfig {
         url: Some(place.address("one").parse().unwrap()),
         max_bytes: MAX as u64,
         ..BlobsConfig::default()
     };
     let config =
-        CoordinatorConfig { in_memory: true, body_timeout_ms: 500, blobs, ..CoordinatorConfig::default() };
+        CoordinatorConfig { in_memory: true, body_timeout_ms, blobs, ..CoordinatorConfig::default() };
     Server::with(config).await
 }
 
@@ -167,7 +171,7 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
 #[tokio::test]
 async fn uploads_at_once_are_bounded() {
     let place = Place::files();
-    let server = server(&place).await;
+    let server = server_of(&place, 60_000).await;
     let under_way = join_all((0..16).map(|_| half_an_upload(&server))).await;
     let (refused, _) = eventually("there is no place", PATIENCE, async || {
         let reply = server.post(PATH, &json!({})).await;
@@ -215,7 +219,6 @@ async fn a_download_that_breaks_off_is_an_error() {
     let client = client(&server);
     let blob = client.upload_blob(&id("t"), Cursor::new(json_of(2 * MIB))).await.unwrap();
     let file = place.directory().unwrap().join(format!("one/t/{}.json", blob.blob));
-    // More than lies in sockets: the rest is read after the file was cut.
     std::fs::File::options().write(true).open(&file).unwrap().set_len(MIB as u64 + 10).unwrap();
     let got = client.download_blob(&id("t"), &blob).await.unwrap().whole().await;
     assert!(got.is_err(), "half of it is not the whole");

@@ -193,6 +193,7 @@ async fn of_several_coordinators_one_sweeps() {
     }
     // Each comes at its own time within the first half; the others come when one has swept, and find that it did.
     let lists = || fleet.storage.lists.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(lists(), 0, "none comes at once");
     fleet.bed.advance(EVERY_MS / 2);
     eventually("one sweeps", PATIENCE, async || (lists() > 0).then_some(())).await;

@@ -16,6 +16,9 @@ use super::wait::eventually;
 
 /// A start takes a second; this is for a machine that is very busy.
 const START: Duration = Duration::from_secs(30);
+/// Between two looks at processes that are about to end, and the most of them.
+const PAUSE: Duration = Duration::from_millis(5);
+const PAUSES_MAX: u32 = 1_000;
 /// The user that it runs as where the tests run as root, which it refuses: nobody.
 const NOBODY: u32 = 65_534;
 
@@ -60,9 +63,18 @@ impl PostgresServer {
         self.port.number()
     }
 
-    /// kill -9.
+    /// kill -9, and waits until the processes that it made are gone too.
     pub fn kill(&mut self) {
+        let processes = self.processes();
         self.daemon.kill();
+        for pid in processes {
+            let process = format!("/proc/{pid}");
+            let gone = (0..PAUSES_MAX).any(|_| {
+                std::thread::sleep(PAUSE);
+                !Path::new(&process).exists()
+            });
+            assert!(gone, "{pid} did not end with its server");
+        }
     }
 
     /// SIGSTOP: connections stay open, and nothing answers.
@@ -74,7 +86,9 @@ impl PostgresServer {
 
     /// On the same port and data.
     pub async fn restart(&mut self) {
-        self.daemon.kill();
+        if !self.daemon.has_ended() {
+            self.kill();
+        }
         self.daemon = spawn(self.port.number(), self.directory.path());
         self.is_ready().await;
     }
@@ -107,10 +121,14 @@ impl Drop for PostgresServer {
     fn drop(&mut self) {
         if !self.daemon.has_ended() {
             // An immediate end: unlike kill -9 it leaves no shared memory behind.
-            signal::resume(self.daemon.pid());
+            for pid in self.processes() {
+                // Those that it made come and go: one that is gone cannot be told.
+                let _told =
+                    Command::new("kill").args(["-CONT", &pid.to_string()]).stderr(Stdio::null()).status();
+            }
             signal::send(self.daemon.pid(), "-QUIT");
-            let ended = (0..200).any(|_| {
-                std::thread::sleep(Duration::from_millis(10));
+            let ended = (0..PAUSES_MAX).any(|_| {
+                std::thread::sleep(PAUSE);
                 self.daemon.has_ended()
             });
             if !ended {
