@@ -10,7 +10,9 @@ use redrive_shared::id::TaskId;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::{BlobError, BlobKey, BlobStream, Blobs, Result};
+use super::{BlobError, BlobKey, BlobStream, Blobs, Result, Stored};
+use crate::config::{BlobsConfig, CoordinatorConfig};
+use crate::metrics::{Direction, record_blob_bytes};
 
 /// How old a blob is before the sweep removes it for not being referred to, in ms: an upload, and what refers to it, take
 /// minutes.
@@ -39,9 +41,26 @@ impl Depot {
         Self { blobs, clock, max_bytes, states_from_bytes }
     }
 
+    /// Over the storage that the configuration names, if it names any; opened, and tried.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`]: it cannot be opened.
+    pub async fn open(config: &CoordinatorConfig, clock: Arc<dyn Clock>) -> Result<Option<Self>> {
+        let Some(address) = config.blobs_at() else { return Ok(None) };
+        let blobs = super::open(&address, &environment()).await?;
+        tracing::info!(at = %blobs.describe(), "blobs are kept");
+        let BlobsConfig { max_bytes, states_from_bytes, .. } = config.blobs;
+        Ok(Some(Self::new(blobs, clock, max_bytes, states_from_bytes)))
+    }
+
     /// The storage itself.
     pub fn blobs(&self) -> &dyn Blobs {
         &*self.blobs
+    }
+
+    /// The clock that blobs are named and aged by.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
     }
 
     /// Whether a state of so many bytes belongs here.
@@ -74,6 +93,7 @@ impl Depot {
         });
         self.blobs.put(&key, body.boxed()).await?;
         let (hasher, bytes) = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        record_blob_bytes(Direction::In, bytes);
         Ok(BlobRef { blob: key.blob, bytes, sha256: Sha256Sum(hasher.finalize().into()) })
     }
 
@@ -92,8 +112,13 @@ impl Depot {
     /// [`BlobError::Unavailable`], here or later in the stream.
     pub async fn fetch(&self, task: &TaskId, blob: BlobId) -> Result<Option<(u64, BlobStream)>> {
         let key = BlobKey { task: task.clone(), blob };
-        let Some(bytes) = self.blobs.length(&key).await? else { return Ok(None) };
-        Ok(self.blobs.get(&key).await?.map(|body| (bytes, body)))
+        let Some(Stored { bytes, body }) = self.blobs.get(&key).await? else { return Ok(None) };
+        let body = body.inspect(|chunk| {
+            if let Ok(chunk) = chunk {
+                record_blob_bytes(Direction::Out, chunk.len() as u64);
+            }
+        });
+        Ok(Some((bytes, body.boxed())))
     }
 
     /// Whether a task may refer to that blob from now on: it is there, whole, and so young that the sweep does not look at it
@@ -108,4 +133,11 @@ impl Depot {
         let key = BlobKey { task: task.clone(), blob: blob.blob };
         Ok(self.blobs.length(&key).await? == Some(blob.bytes))
     }
+}
+
+/// This process's environment; what is not UTF-8 in it is not for us.
+pub(super) fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }

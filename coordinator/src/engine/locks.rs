@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::{Engine, Result, check, unavailable};
 use crate::locks::Wish;
 use crate::metrics;
+use crate::store::StoreError;
 
 /// Most locks, and most that wait, in one list.
 const LIST_MAX: usize = BATCH_MAX_ITEMS;
@@ -69,6 +70,22 @@ impl Engine {
                 Err(refused(&refusal))
             }
         }
+    }
+
+    /// Whether it is this coordinator's turn at something that one does for all: nobody else gets a turn at it for so many
+    /// milliseconds, and this one does.
+    pub(crate) async fn take_turn(
+        &self,
+        resource: Resource,
+        owner: Owner,
+        ttl_ms: u64,
+    ) -> std::result::Result<bool, StoreError> {
+        let wish = Request::new(owner, [(resource, Mode::Exclusive)]);
+        let Some(wish) = wish.map(|wish| wish.timed(ttl_ms.clamp(TTL_MIN_MS, TTL_MAX_MS), 0, 0)) else {
+            return Ok(false);
+        };
+        let wished = self.locks.acquire(wish, std::future::ready(())).await?;
+        Ok(matches!(wished, Wish::Held(_)))
     }
 
     /// Makes locks last.

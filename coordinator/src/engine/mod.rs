@@ -4,6 +4,7 @@
 
 mod actions;
 mod amplification;
+mod blobs;
 mod breakers;
 mod check;
 mod enqueue;
@@ -34,6 +35,7 @@ use self::presence::Presence;
 pub use self::presence::Present;
 pub(crate) use self::told::Calls;
 use crate::alarm::Alarm;
+use crate::blobs::Depot;
 use crate::dispatch::Dispatcher;
 use crate::gates::Keeper;
 use crate::locks::Desk;
@@ -59,6 +61,7 @@ pub struct Engine {
     agent_labels: BoundedLabels,
     amplification: Amplification,
     queue_labels: BoundedLabels,
+    depot: Option<Arc<Depot>>,
     create_queues: bool,
     /// Told when leases have ended: who pushes may have room again.
     freed: Notify,
@@ -70,9 +73,10 @@ pub struct Engine {
 
 impl Engine {
     /// An engine over a store. `create_queues`: make queues that are named and do not exist. `gates`: what the
-    /// gates say bounds claims.
+    /// gates say bounds claims. `depot`: what is too large for the store is kept there.
     pub fn new(
         store: Arc<dyn Store>,
+        depot: Option<Arc<Depot>>,
         clock: Arc<dyn Clock>,
         create_queues: bool,
         gates: bool,
@@ -103,6 +107,7 @@ impl Engine {
             agent_labels: BoundedLabels::new(AGENT_LABELS_MAX),
             amplification: Amplification::default(),
             queue_labels: BoundedLabels::new(QUEUE_LABELS_MAX),
+            depot,
             create_queues,
             freed: Notify::new(),
             taker_heard: Notify::new(),
@@ -148,6 +153,11 @@ impl Engine {
     /// The store, for duties.
     pub(crate) fn store(&self) -> &dyn Store {
         &*self.store
+    }
+
+    /// Where blobs are kept, if anywhere.
+    pub(crate) fn depot(&self) -> Option<&Depot> {
+        self.depot.as_deref()
     }
 
     /// The clock, for duties.
