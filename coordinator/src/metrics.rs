@@ -1,6 +1,7 @@
 //! What Prometheus sees. Labels are of low cardinality: queue, class, state; dependencies and agents up to a bound.
 
 mod breakers;
+mod checkpoints;
 mod locks;
 
 use std::collections::{BTreeMap, HashSet};
@@ -12,6 +13,9 @@ use redrive_shared::task::Lease;
 use redrive_shared::wire::{GateView, QueueView, Report};
 
 pub use self::breakers::breakers_text;
+pub use self::checkpoints::{
+    StaleVerb, record_checkpoint_refused, record_checkpoint_saved, record_resumed, record_stale,
+};
 pub use self::locks::{record_lock_broken, record_lock_lost, record_lock_wait};
 use crate::engine::Calls;
 
