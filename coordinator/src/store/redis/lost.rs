@@ -19,16 +19,18 @@ impl Inner {
         for attempt in attempts {
             by_agent.entry(&attempt.agent).or_default().push(attempt);
         }
-        let counts = by_agent.into_iter().map(|(agent, attempts)| async move {
-            let counted = self.replace("lost", agent, |seen| {
-                let mut lost = Lost::read(seen);
-                lost.count(attempts.iter().copied(), self.time.now_us());
-                Ok((Some(json(&lost)?), ()))
-            });
-            counted.await
-        });
+        let counts: Vec<_> =
+            by_agent.into_iter().map(|(agent, attempts)| self.count_lost_of(agent, attempts)).collect();
         // All of them, whatever became of one.
         let counted: Vec<Result<()>> = stream::iter(counts).buffer_unordered(AT_ONCE).collect().await;
         counted.into_iter().collect()
+    }
+    async fn count_lost_of(&self, agent: &str, attempts: Vec<&LostAttempt>) -> Result<()> {
+        let counted = self.replace("lost", agent, |seen| {
+            let mut lost = Lost::read(seen);
+            lost.count(attempts.iter().copied(), self.time.now_us());
+            Ok((Some(json(&lost)?), ()))
+        });
+        counted.await
     }
 }
