@@ -25,6 +25,7 @@ impl Inner {
         let counted: Vec<Result<()>> = stream::iter(counts).buffer_unordered(AT_ONCE).collect().await;
         counted.into_iter().collect()
     }
+
     async fn count_lost_of(&self, agent: &str, attempts: Vec<&LostAttempt>) -> Result<()> {
         let counted = self.replace("lost", agent, |seen| {
             let mut lost = Lost::read(seen);
