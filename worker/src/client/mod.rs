@@ -3,6 +3,7 @@
 //! One method an endpoint; requests and replies are those of [`redrive_shared::wire`]. No method retries: whether and
 //! when to repeat a call is for the caller to say ([`ClientError::is_retryable`], [`ClientError::retry_after`]).
 
+mod blobs;
 mod checkpoints;
 mod error;
 mod presence;
@@ -27,6 +28,7 @@ use reqwest::{Method, RequestBuilder, Response, Url, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use blobs::Download;
 pub use error::ClientError;
 pub(crate) use error::error_chain;
 pub use presence::Presence;
@@ -320,7 +322,10 @@ impl Client {
         let mut url = self.base.clone();
         match url.path_segments_mut() {
             Ok(mut segments) => segments.pop_if_empty().extend(path),
-            Err(()) => return Err(protocol(&self.base, None, "the address takes no path".to_owned())),
+            Err(()) => {
+                let (url, detail) = (self.base.to_string(), "it takes no path".to_owned());
+                return Err(ClientError::Address { url, detail });
+            }
         };
         Ok(url)
     }
