@@ -1,6 +1,7 @@
 //! Checkpoints, as workers and operators meet them: over the API of real coordinators, on both stores.
 
 mod bad_input;
+mod command;
 mod crash;
 mod duplicates;
 mod large;
