@@ -29,7 +29,7 @@ With --failure, the task is work that has already failed: the failure is classif
 server in it decides when the task runs first. The same id with the same payload is one task, however often it is sent: once it
 has succeeded, the answer has its result, for as long as its queue remembers it.
 
-With --jsonl, each line is a task: `id`, `queue`, `task_type`, `payload`, `dependency`, `group`, `priority`, `delay_ms`,
+With --jsonl, each line is a task: `id`, `queue`, `task_type`, `payload`, `payload_ref`, `dependency`, `group`, `priority`, `delay_ms`,
 `deadline_ms`, `max_attempts`, `retry`, `max_cost_usd`, `tokens`, `attempts_made`, `failure`, `labels`. A bad line is reported
 with its number, the others go on, and the exit code is 1.
 

@@ -30,14 +30,15 @@ pub(super) struct Reference {
 impl Engine {
     /// What is wrong with those of a batch that no task may have, by their items' places.
     pub(super) async fn refused_references(&self, references: Vec<Reference>) -> BTreeMap<usize, Problem> {
-        let checks = references.into_iter().map(|Reference { place, id, blob }| async move {
-            Some((place, self.check_reference(&id, &blob).await.err()?))
-        });
-        stream::iter(checks)
-            .buffer_unordered(CHECKS_AT_ONCE)
-            .filter_map(async |refused| refused)
-            .collect()
-            .await
+        let checks: Vec<_> =
+            references.into_iter().map(|reference| self.refused_reference(reference)).collect();
+        let refused: Vec<_> = stream::iter(checks).buffer_unordered(CHECKS_AT_ONCE).collect().await;
+        refused.into_iter().flatten().collect()
+    }
+
+    async fn refused_reference(&self, reference: Reference) -> Option<(usize, Problem)> {
+        let problem = self.check_reference(&reference.id, &reference.blob).await.err()?;
+        Some((reference.place, problem))
     }
 
     /// Whether a task may refer to that blob: it was uploaded for it lately, or the task refers to it already, as a request
