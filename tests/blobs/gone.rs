@@ -153,6 +153,17 @@ async fn what_is_somebody_elses_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
+async fn space_of_removed_blobs_is_given_back() {
+    let place = Place::sqlite();
+    let bed = Bed::open(&place, "one").await;
+    bed.put(&key("there", 1), &bytes(BLOB)).await;
+    bed.blobs.remove(&[key("there", 1)]).await.unwrap();
+    drop(bed);
+    let size = std::fs::metadata(place.directory().unwrap().join("one.sqlite")).unwrap().len();
+    assert!(size < MIB as u64, "{size} bytes are left");
+}
+
+#[tokio::test]
 async fn storage_that_is_not_there_is_told_with_its_address() {
     use redrive_coordinator::blobs::open;
 
