@@ -2,6 +2,7 @@
 
 mod blobs;
 mod breakers;
+mod checkpoints;
 mod locks;
 
 use std::collections::{BTreeMap, HashSet};
@@ -14,6 +15,9 @@ use redrive_shared::wire::{GateView, QueueView, Report};
 
 pub(crate) use self::blobs::{Direction, record_blob_bytes, record_sweep};
 pub use self::breakers::breakers_text;
+pub use self::checkpoints::{
+    StaleVerb, record_checkpoint_refused, record_checkpoint_saved, record_resumed, record_stale,
+};
 pub use self::locks::{
     record_fence_rejected, record_lock_broken, record_lock_counts, record_lock_lost, record_lock_wait,
     record_locks_expired,

@@ -4,6 +4,7 @@ mod actor;
 mod blobs;
 mod body;
 mod breakers;
+mod checkpoints;
 mod gates;
 mod guard;
 mod health;
@@ -46,6 +47,7 @@ const BODIES_MAX_BYTES: usize = 128 * 1024 * 1024;
         (name = "tasks", description = "Enqueue failed work, ask after it, act on it"),
         (name = "blobs", description = "Payloads, results and states that are too large for the store"),
         (name = "work", description = "For workers: claims, leases, settlements, heartbeats"),
+        (name = "checkpoints", description = "How far the work on a task came, so that its next attempt goes on from there"),
         (name = "queues", description = "Policies, pausing"),
         (name = "breakers", description = "Circuit breakers of the agents"),
         (name = "gates", description = "What holds the whole fleet back from a dependency"),
@@ -116,6 +118,8 @@ impl Api {
             .routes(routes!(tasks::retry))
             .routes(routes!(blobs::upload))
             .routes(routes!(blobs::download))
+            .routes(routes!(checkpoints::save, checkpoints::document))
+            .routes(routes!(checkpoints::steps))
             .routes(routes!(work::claim))
             .routes(routes!(work::extend))
             .routes(routes!(work::settle))

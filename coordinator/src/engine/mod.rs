@@ -7,6 +7,7 @@ mod amplification;
 mod blobs;
 mod breakers;
 mod check;
+mod checkpoints;
 mod enqueue;
 mod gates;
 mod judge;
@@ -14,6 +15,7 @@ mod locks;
 mod presence;
 mod push;
 mod queues;
+mod references;
 mod told;
 mod work;
 

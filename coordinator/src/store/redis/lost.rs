@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::{StreamExt, stream};
 use redis::cmd;
 
 use super::Inner;
@@ -11,6 +12,8 @@ use super::scripts::REPLACE;
 use crate::store::Result;
 use crate::store::lost::{Lost, LostAttempt};
 
+/// Agents that are written at once.
+const AT_ONCE: usize = 32;
 /// Agents whose losses are dropped at once: each costs a call.
 const DROPPED_MAX: usize = 64;
 
@@ -21,15 +24,21 @@ impl Inner {
         for attempt in attempts {
             by_agent.entry(&attempt.agent).or_default().push(attempt);
         }
-        for (agent, attempts) in by_agent {
-            let counted = self.replace("lost", agent, |seen| {
-                let mut lost = Lost::read(seen);
-                lost.count(attempts.iter().copied(), self.time.now_us());
-                Ok((Some(json(&lost)?), ()))
-            });
-            counted.await?;
-        }
+        let counts: Vec<_> =
+            by_agent.into_iter().map(|(agent, attempts)| self.count_lost_of(agent, attempts)).collect();
+        // All of them, whatever became of one.
+        let counted: Vec<Result<()>> = stream::iter(counts).buffer_unordered(AT_ONCE).collect().await;
+        counted.into_iter().collect::<Result<()>>()?;
         self.drop_old_losses().await
+    }
+
+    async fn count_lost_of(&self, agent: &str, attempts: Vec<&LostAttempt>) -> Result<()> {
+        let counted = self.replace("lost", agent, |seen| {
+            let mut lost = Lost::read(seen);
+            lost.count(attempts.iter().copied(), self.time.now_us());
+            Ok((Some(json(&lost)?), ()))
+        });
+        counted.await
     }
 
     /// Drops what is told no more, a bounded part at a time: agents that have a name of their own for each start would pile up.
