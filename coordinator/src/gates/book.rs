@@ -36,6 +36,16 @@ pub(super) enum Refusal {
     Unreadable,
 }
 
+/// A number that no other book has.
+#[derive(Debug)]
+struct Writer(u64);
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self(rand::random())
+    }
+}
+
 /// The book.
 #[derive(Debug, Default)]
 pub(super) struct Book {
@@ -53,6 +63,9 @@ pub(super) struct Book {
     /// Under way, in the order of the call.
     sending: Vec<Scope>,
     orders: Vec<(Scope, Written)>,
+    /// As whom it signs what it writes, and how many gates it has written.
+    writer: Writer,
+    writes: u64,
     closed: bool,
 }
 
@@ -300,8 +313,9 @@ impl Book {
                 entry.look(now_ms);
             }
             if swaps.len() < WRITE_MAX
-                && let Some(draft) = entry.begin_write(now_us)
+                && let Some(draft) = entry.begin_write(now_us, (self.writer.0, self.writes + 1))
             {
+                self.writes += 1;
                 self.sending.push(scope.clone());
                 swaps.push(GateSwap {
                     scope: scope.clone(),
@@ -385,10 +399,15 @@ impl Book {
                     let error = StoreError::Corrupt("it is of a newer release, and left as it is".into());
                     self.answer(&scope, &Err(error));
                 }
+                let mut landed = None;
                 self.with(&scope, now_ms, |entry| match gate {
-                    Some(gate) => entry.overtaken(gate, version, now_ms),
+                    Some(gate) => landed = entry.overtaken(gate, version, now_ms),
                     None => entry.cannot_read(version),
                 });
+                if let Some(changed) = landed {
+                    changes.extend(changed.into_iter().map(|change| (scope.clone(), change)));
+                    self.answer(&scope, &Ok(()));
+                }
             }
         }
     }

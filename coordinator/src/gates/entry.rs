@@ -10,7 +10,7 @@ use redrive_shared::stored::LeftOut;
 use redrive_shared::task::Lease;
 
 use super::event::{Event, apply, began_ms};
-use super::known;
+use super::known::{self, Known};
 
 /// How long what was heard may wait to be written, in ms, where it changes nothing for anybody.
 const WRITE_WITHIN_MS: i64 = 2_000;
@@ -68,6 +68,8 @@ pub(super) struct Entry {
 #[derive(Debug)]
 struct Sending {
     draft: Draft,
+    /// Who writes it, and as which of its writes.
+    by: (u64, u64),
     /// It may have been written already.
     doubtful: bool,
     events: Vec<Event>,
@@ -336,8 +338,8 @@ impl Entry {
         self.lets_through = true;
     }
 
-    /// What is to be written now, if it is time.
-    pub fn begin_write(&mut self, now_us: i64) -> Option<Draft> {
+    /// What is to be written now, if it is time; `by`: who writes it, and as which of its writes.
+    pub fn begin_write(&mut self, now_us: i64, by: (u64, u64)) -> Option<Draft> {
         let now_ms = now_us.div_euclid(1_000);
         if let Some(sending) = &self.sending {
             let again = self.resend_at_ms.take_if(|at_ms| *at_ms <= now_ms);
@@ -362,6 +364,9 @@ impl Entry {
                 event => changes.extend(apply(&mut gate, event, now_ms)),
             }
         }
+        if events.iter().any(|event| event.is_of_limit() || matches!(event, Event::Take(_))) {
+            gate.sign(by.0, by.1);
+        }
         // Others may have somebody who waits for the end of a lease that is heard of here.
         let has_room = was_full && !gate.is_full(now_ms);
         let is_spent =
@@ -378,19 +383,32 @@ impl Entry {
         }
         let value = known::write(&gate, &later).ok()?;
         let draft = Draft { seen: self.version, value, tell };
-        self.sending =
-            Some(Sending { draft: draft.clone(), doubtful: false, events, gate, granted, changes, reached });
+        self.sending = Some(Sending {
+            draft: draft.clone(),
+            by,
+            doubtful: false,
+            events,
+            gate,
+            granted,
+            changes,
+            reached,
+        });
         Some(draft)
     }
 
     /// It was written: returns what changed.
     pub fn written(&mut self, version: i64, now_ms: i64) -> Vec<Change> {
         let Some(sending) = self.sending.take() else { return Vec::new() };
-        self.base = sending.gate;
-        self.version = version;
+        let (gate, mut later) = (sending.gate.clone(), std::mem::take(&mut self.later));
         if is_set(&sending.events) {
-            known::forget_settings(&mut self.later);
+            known::forget_settings(&mut later);
         }
+        self.landed(sending, Known { gate, later }, version, now_ms)
+    }
+
+    /// What was sent is in the store, in this.
+    fn landed(&mut self, sending: Sending, now: Known, version: i64, now_ms: i64) -> Vec<Change> {
+        (self.base, self.later, self.version) = (now.gate, now.later, version);
         self.reached |= sending.reached;
         self.again(now_ms);
         if sending.events.iter().any(|event| matches!(event, Event::Take(_))) {

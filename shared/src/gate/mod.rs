@@ -52,6 +52,7 @@ mod settings;
 mod spend;
 mod standing;
 mod tokens;
+mod writers;
 
 use std::collections::VecDeque;
 
@@ -75,6 +76,7 @@ pub use self::spend::{Spent, is_same_day};
 pub use self::standing::{Barred, Standing};
 pub use self::tokens::Handed;
 use self::tokens::{TokenRate, Tokens};
+use self::writers::Writers;
 use crate::failure::FailureClass;
 use crate::id::Name;
 
@@ -177,6 +179,9 @@ pub struct Gate {
     /// The latest time that it was told.
     #[serde(default)]
     seen_ms: i64,
+    /// Who wrote it lately.
+    #[serde(default, skip_serializing_if = "Writers::is_empty")]
+    writers: Writers,
 }
 
 impl Default for Gate {
@@ -202,6 +207,7 @@ impl Default for Gate {
             agents: Vec::new(),
             alarm: None,
             seen_ms: 0,
+            writers: Writers::default(),
         }
     }
 }

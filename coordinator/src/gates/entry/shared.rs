@@ -1,19 +1,28 @@
 //! The gate as others have it: what they wrote, and what becomes of ours.
 
-use redrive_shared::gate::Gate;
+use redrive_shared::gate::{Change, Gate};
 
 use super::super::event::Event;
 use super::super::event::apply;
 use super::super::known::Known;
-use super::Entry;
+use super::{Entry, Sending};
 
 impl Entry {
-    /// Somebody else was faster: what is there now, and then ours on top of it.
-    pub fn overtaken(&mut self, Known { gate, later }: Known, version: i64, now_ms: i64) {
+    /// Somebody else was faster: what is there now, and then ours on top of it. Where ours was written in spite of a failure, and
+    /// lies below theirs, it is not counted once more: returns what it changed.
+    pub fn overtaken(&mut self, now: Known, version: i64, now_ms: i64) -> Option<Vec<Change>> {
+        let is_below = |sending: &mut Sending| {
+            let (writer, number) = sending.by;
+            sending.doubtful && now.gate.has_write(writer, number)
+        };
+        if let Some(sending) = self.sending.take_if(is_below) {
+            return Some(self.landed(sending, now, version, now_ms));
+        }
         self.put_back();
-        (self.base, self.later, self.version) = (gate, later, version);
+        (self.base, self.later, self.version) = (now.gate, now.later, version);
         self.again(now_ms);
         self.write_by(now_ms);
+        None
     }
 
     /// It may or may not have been written: the same is sent again, and what is there then tells.

@@ -135,3 +135,29 @@ fn whoever_judges_failures_is_told_which_dependencies_are_barred() {
     assert_eq!(standing.of("tool/pdf"), Some(Barred::Isolated));
     assert!(standing.is_open("tool/ocr"));
 }
+
+#[test]
+fn what_was_written_and_not_answered_is_not_counted_twice_under_what_others_wrote() {
+    let mut shelf = Shelf::default();
+    let (mut one, mut other) = limited_to(3, &mut shelf, T0);
+    assert_eq!(claim_some(&mut one, &mut shelf, T0), 3);
+    // One ends. That is written and the answer is lost; then another coordinator takes the place that came free.
+    end(&mut one, T0, T0 + 1_000);
+    let swaps = one.begin_write((T0 + 1_000) * 1_000);
+    assert_eq!(swaps.len(), 1);
+    shelf.swap(swaps);
+    one.written(Err(StoreError::Unavailable("gone".into())), T0 + 1_000, T0 + 1_500);
+    other.learn(shelf.all(), T0 + 1_100);
+    assert_eq!(claim_some(&mut other, &mut shelf, T0 + 1_100), 1);
+    // What is sent again is found below that.
+    write(&mut one, &mut shelf, T0 + 2_000);
+    assert_eq!(in_flight(&one, T0 + 2_000), Some(3), "three are out");
+    // One that was not written is, on top of what others wrote.
+    end(&mut one, T0, T0 + 3_000);
+    assert_eq!(one.begin_write((T0 + 3_000) * 1_000).len(), 1);
+    one.written(Err(StoreError::Unavailable("gone".into())), T0 + 3_000, T0 + 3_500);
+    end(&mut other, T0, T0 + 3_100);
+    write(&mut other, &mut shelf, T0 + 3_100);
+    write(&mut one, &mut shelf, T0 + 4_000);
+    assert_eq!(in_flight(&one, T0 + 4_000), Some(1));
+}
