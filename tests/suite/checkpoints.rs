@@ -123,21 +123,21 @@ pub async fn only_the_lease_that_holds_saves(bed: Bed) {
     let second = bed.take_one().await;
     assert_eq!(save(&bed, &first, one()).await, held, "another has it");
     bed.advance(31_000);
-    let three = checkpoint(3, "in time");
+    let three = checkpoint(3, "in-time");
     assert_eq!(save(&bed, &second, three).await, saved(), "it is over, but nobody has ended it");
     assert_eq!(bed.reap(1).await.unwrap().reaped.len(), 1);
     assert_eq!(save(&bed, &second, checkpoint(4, "b")).await, scheduled);
     bed.advance(60_000);
     let third = bed.take_one().await;
     bed.take_over(&third, "other", "boot").await;
-    assert_eq!(save(&bed, &third, checkpoint(5, "taken over")).await, saved(), "the lease is the same");
+    assert_eq!(save(&bed, &third, checkpoint(5, "taken-over")).await, saved(), "the lease is the same");
     bed.cancel_one("t").await;
     assert_eq!(save(&bed, &third, checkpoint(6, "b")).await, CheckpointSaved::Stale(TaskState::Cancelled));
     let unknown = SaveCheckpoint { id: id("nowhere"), ..save_of(&third, one()) };
     assert_eq!(bed.save_checkpoints(vec![unknown]).await.unwrap(), [CheckpointSaved::Unknown]);
     let kept = progress(&bed, "t").await;
     let steps: Vec<&str> = kept.steps.iter().map(|step| &*step.step).collect();
-    assert_eq!(steps, ["a", "in time", "taken over"]);
+    assert_eq!(steps, ["a", "in-time", "taken-over"]);
     assert!(bed.progress(&id("nowhere")).await.unwrap().is_none(), "nothing was made of it");
 }
 
@@ -182,7 +182,7 @@ pub async fn checkpoints_of_one_batch_are_saved_in_order(bed: Bed) {
 
 pub async fn checkpoints_saved_at_once_are_all_kept_or_refused(bed: Bed) {
     let lease = bed.put_and_take(task("t")).await;
-    let saves = (1..=24).map(|seq| save(&bed, &lease, checkpoint(seq, &format!("step {seq}"))));
+    let saves = (1..=24).map(|seq| save(&bed, &lease, checkpoint(seq, &format!("step-{seq}"))));
     let answers = futures_util::future::join_all(saves).await;
     let kept = progress(&bed, "t").await;
     for (seq, answer) in (1..).zip(answers) {
@@ -263,20 +263,20 @@ pub async fn what_a_person_does_keeps_what_was_saved(bed: Bed) {
 
 pub async fn steps_and_states_are_bounded(bed: Bed) {
     let lease = bed.put_and_take(task("t")).await;
-    let steps = (1..).zip((0..STEPS_MAX).map(|number| format!("step {number}")));
+    let steps = (1..).zip((0..STEPS_MAX).map(|number| format!("step-{number}")));
     let batch: Vec<SaveCheckpoint> =
         steps.map(|(seq, step)| save_of(&lease, checkpoint(seq, &step))).collect();
     let answers = bed.save_checkpoints(batch).await.unwrap();
     assert!(answers.iter().all(|answer| *answer == saved()), "{answers:?}");
     let more = CheckpointSaved::Refused(Refused::TooManySteps);
-    assert_eq!(save(&bed, &lease, checkpoint(900, "one more")).await, more);
+    assert_eq!(save(&bed, &lease, checkpoint(900, "one-more")).await, more);
     let large = |bytes: usize| Some(raw(&format!("\"{}\"", "x".repeat(bytes - 2))).into());
-    let full = Checkpoint { state: large(STATES_MAX_BYTES - 10), ..checkpoint(1_000, "step 0") };
+    let full = Checkpoint { state: large(STATES_MAX_BYTES - 10), ..checkpoint(1_000, "step-0") };
     assert_eq!(save(&bed, &lease, full).await, saved());
-    let too_large = Checkpoint { state: large(11), ..checkpoint(1_001, "step 1") };
+    let too_large = Checkpoint { state: large(11), ..checkpoint(1_001, "step-1") };
     let bytes = STATES_MAX_BYTES + 1;
     assert_eq!(save(&bed, &lease, too_large).await, CheckpointSaved::Refused(Refused::TooLarge { bytes }));
-    let fits = Checkpoint { state: large(10), ..checkpoint(1_001, "step 1") };
+    let fits = Checkpoint { state: large(10), ..checkpoint(1_001, "step-1") };
     assert_eq!(save(&bed, &lease, fits).await, saved());
     let next = next_lease(&bed, &lease).await.checkpoint.unwrap();
     assert_eq!((next.seq, next.steps.len()), (1_001, STEPS_MAX));

@@ -15,7 +15,7 @@ pub mod signal;
 pub mod sink;
 pub mod wait;
 
-pub use bed::{Bed, RedisBackend, SqliteBackend, fast_directory, redis_config};
+pub use bed::{Backend, Bed, RedisBackend, SqliteBackend, fast_directory, redis_config};
 pub use build::{
     EnqueueExt, START_MS, beat, beat_with, blob, checkpoint, claim_of, failure, fence, fixed_policy, id, ids,
     name, of_dependency, of_group, of_queue, raw, save_of, settle_of, task,
