@@ -9,9 +9,7 @@ use redrive_shared::failure::FailureClass;
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::task::{Lease, Nonce, TaskState};
 
-use crate::support::{
-    Bed, EnqueueExt, blob, checkpoint, claim_of, failure, fence, id, name, raw, save_of, task,
-};
+use crate::support::{Bed, blob, checkpoint, claim_of, failure, fence, id, name, raw, save_of, task};
 
 /// The default retention.
 const RETENTION_MS: i64 = 48 * 3_600_000;
