@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redrive_coordinator::store::{CheckpointSaved, Ending, Store, StoreError};
+use redrive_coordinator::store::{CheckpointSaved, Claim, Ending, Store, StoreError};
 use redrive_shared::blob::Content;
 use redrive_shared::checkpoint::{Checkpoint, Progress, Refused};
 use redrive_shared::clock::Clock;
@@ -12,7 +12,9 @@ use redrive_shared::task::{Lease, TaskState};
 
 use crate::support::redis::{AppendFsync, RedisOptions, RedisServer};
 use crate::support::wait::eventually;
-use crate::support::{Backend, Bed, RedisBackend, blob, checkpoint, id, ids, name, raw, save_of, task};
+use crate::support::{
+    Backend, Bed, RedisBackend, blob, checkpoint, claim_of, id, ids, name, raw, save_of, task,
+};
 
 const RETENTION_MS: i64 = 48 * 3_600_000;
 
@@ -85,6 +87,23 @@ async fn what_was_saved_and_cannot_be_read_puts_off_its_own_task_and_no_other() 
         assert_eq!(mended.len(), 1);
         assert_eq!(mended[0].checkpoint.as_ref().map(|progress| progress.seq), Some(1), "nothing is lost");
     }
+}
+
+#[tokio::test]
+async fn a_request_that_met_only_what_cannot_be_read_is_not_answered() {
+    let (redis, bed) = bed().await;
+    let lease = bed.put_and_take(task("t")).await;
+    save(&*bed, &lease, checkpoint(1, "s")).await;
+    bed.finish(&lease, Ending::Snoozed { delay_ms: 0 }).await;
+    redis.command(&["COPY", &key("t"), "kept"]).await;
+    redis.command(&["APPEND", &key("t"), "}"]).await;
+    let request = Claim { request_id: Some(name("r")), ..claim_of(1) };
+    let met = bed.claim_one(request.clone()).await;
+    assert!(met.leases.is_empty() && !met.replayed);
+    redis.command(&["COPY", "kept", &key("t"), "REPLACE"]).await;
+    bed.advance(60_000);
+    let again = bed.claim_one(request).await;
+    assert_eq!((again.leases.len(), again.replayed), (1, false));
 }
 
 #[tokio::test]

@@ -206,4 +206,39 @@ mod tests {
         let numbers: Vec<u8> = FailureClass::ALL.into_iter().map(class_number).collect();
         assert_eq!(numbers, (0..22).collect::<Vec<u8>>());
     }
+
+    #[test]
+    fn a_reference_is_no_json_and_comes_back_as_it_was() {
+        let pinned = concat!(
+            r#"@{"blob":"00000000-0005-7101-8101-010101010101","bytes":9,"#,
+            r#""sha256":"abababababababababababababababababababababababababababababababab"}"#
+        );
+        let Content::Blob(blob) = content_from(pinned).unwrap() else { panic!("it is a reference") };
+        assert_eq!((blob.bytes, blob.blob.made_at_ms()), (9, 5));
+        assert_eq!(
+            content_text(&Content::Blob(blob)),
+            pinned,
+            "pinned: what is kept must be read by every release"
+        );
+        assert!(serde_json::from_str::<serde_json::Value>(pinned).is_err());
+        assert!(content_from("@{}").is_err() && content_from("@").is_err() && content_from("").is_err());
+    }
+
+    #[test]
+    fn progress_is_kept_byte_for_byte_and_nothing_of_it_is_left_out() {
+        let pinned = concat!(
+            r#"{"seq":3,"steps":[{"step":"a","seq":3,"completed":true,"saved_at_ms":7,"state":{ "n" : 1.00 }}],"#,
+            r#""pending":["b"]}"#
+        );
+        assert_eq!(progress_text(&progress_from(pinned).unwrap()), pinned);
+        let newer = pinned.replace(r#""seq":3,"#, r#""seq":3,"mood":[],"#);
+        assert_eq!(
+            progress_text(&progress_from(&newer).unwrap()),
+            pinned,
+            "fields that are not known are passed over"
+        );
+        for unknown in [pinned.replace(r#""a""#, "7"), pinned.replace("true", r#""half""#), "{}".to_owned()] {
+            assert!(progress_from(&unknown).is_err(), "{unknown}");
+        }
+    }
 }

@@ -71,7 +71,7 @@ struct Write {
     id: TaskId,
     /// What lay before the JSON when that was decided.
     fixed: Vec<u8>,
-    /// Empty: what is there stays, if it is still that.
+    /// Empty: it was saved before.
     kept: Vec<u8>,
 }
 
@@ -156,7 +156,7 @@ impl Inner {
                 call.arg(write.id.as_str()).arg(fence.epoch).arg(&fence.nonce.0.to_be_bytes()[..]);
                 call.arg(&write.fixed).arg(&write.kept);
             }
-            // Also what was saved before: that is told when the replicas that must have it do.
+            // What was saved before, too: it is told when the replicas that must have it do.
             let reply = self.noted(Part::Shard(shard), self.link.write(call)).await?;
             for ((place, _), said) in part.into_iter().zip(items(&reply)?) {
                 match text(said)? {
@@ -245,7 +245,8 @@ impl Inner {
     }
 }
 
-/// What a checkpoint comes to, and what is compared and written for it: nothing where the lease is over.
+/// What a checkpoint comes to, and what is written for it. Lease and progress were read in one step, so what is refused was
+/// refused then, whatever has come since: compared once more, it could lose against those who save for as long as they do.
 fn decide(seen: Seen, item: &SaveCheckpoint, now_ms: i64) -> Result<(CheckpointSaved, Option<Write>)> {
     let Seen { task, fixed, mut progress, .. } = seen;
     match task.record.check(item.fence) {
@@ -258,7 +259,7 @@ fn decide(seen: Seen, item: &SaveCheckpoint, now_ms: i64) -> Result<(CheckpointS
     let (answer, kept) = match progress.save(item.checkpoint.clone(), now_ms) {
         Ok(Saved::Now) => (CheckpointSaved::Saved { queue }, to_keep(&progress, task.ordinal)),
         Ok(Saved::Before) => (CheckpointSaved::Repeated, Vec::new()),
-        Err(refused) => (CheckpointSaved::Refused(refused), Vec::new()),
+        Err(refused) => return Ok((CheckpointSaved::Refused(refused), None)),
     };
     Ok((answer, Some(Write { id: item.id.clone(), fixed, kept })))
 }

@@ -217,8 +217,9 @@ impl Inner {
             one.comes_due(due_ms);
         }
         let mut sorted = self.fetch(shard, given, wish.room).await?;
-        if held_back && count < wish.most && !sorted.late.is_empty() {
-            // What was too late used up what others may have.
+        let not_given = !sorted.late.is_empty() || !sorted.unread.is_empty();
+        if held_back && count < wish.most && not_given {
+            // What was too late, or cannot be read, used up what others may have.
             one.shards.push(shard);
         }
         if !sorted.back.is_empty() {
@@ -242,7 +243,7 @@ impl Inner {
         }
         if !handed.is_empty() {
             one.gave.insert(shard);
-        } else if !sorted.late.is_empty() && !replayed && !one.gave.contains(&shard) {
+        } else if not_given && !replayed && !one.gave.contains(&shard) {
             self.forget_request(shard, one).await?;
         }
         self.held.put(handed);
@@ -252,7 +253,7 @@ impl Inner {
         self.set_aside(shard, sorted.aside).await
     }
 
-    /// A request that got nothing but late tasks was not answered.
+    /// A request that got nothing but what is late or put off was not answered.
     async fn forget_request(&self, shard: u16, one: &Filling) -> Result<()> {
         if let Some(request) = &one.claim.request_id {
             let key = self.keys.of_shard(shard, &format!("q:{}|{request}", one.run));

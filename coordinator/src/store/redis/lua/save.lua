@@ -1,7 +1,7 @@
 -- Saves checkpoints that the coordinator decided about, each where its lease still holds and nothing else was saved meanwhile.
 --
 -- ARGV: now, then for each task: id, epoch, nonce, what its checkpoints were when that was decided (their first bytes: number and
---   ordinal; '' : there were none), what they are now ('' : they stay)
+--   ordinal; '' : there were none), what they are now ('' : it was saved before, and only the lease is compared)
 -- Returns for each: 'saved' | 'changed' (decide anew) | 'stale:' .. state | 'unknown'.
 -- O(n log m): n the batch, m the leases.
 local FIELDS, KEPT = 5, 16
@@ -16,14 +16,14 @@ for i, epoch in ipairs(call('ZMSCORE', LEASES, unpack(ids))) do
     grants[epoch] = grants[epoch] or grant_of(epoch)
     if epoch ~= ARGV[at + 1] or string.sub(grants[epoch], 1, 8) ~= ARGV[at + 2] then
       reply[i] = 'stale:1'
+    elseif ARGV[at + 4] == '' then
+      reply[i] = 'saved'
     elseif call('GETRANGE', CHECKPOINT .. id, '0', KEPT - 1) ~= ARGV[at + 3] then
       reply[i] = 'changed'
     else
       reply[i] = 'saved'
-      if ARGV[at + 4] ~= '' then
-        sets[#sets + 1] = CHECKPOINT .. id
-        sets[#sets + 1] = ARGV[at + 4]
-      end
+      sets[#sets + 1] = CHECKPOINT .. id
+      sets[#sets + 1] = ARGV[at + 4]
     end
   end
 end
