@@ -3,6 +3,7 @@
 //! One method an endpoint; requests and replies are those of [`redrive_shared::wire`]. No method retries: whether and
 //! when to repeat a call is for the caller to say ([`ClientError::is_retryable`], [`ClientError::retry_after`]).
 
+mod attempt;
 mod error;
 mod presence;
 #[cfg(test)]
