@@ -441,7 +441,8 @@ impl Record {
         Ok(self.pass_isolated(terms))
     }
 
-    fn check(&self, fence: Fence) -> Result<(), Refused> {
+    /// Whether that is the lease under which it is being worked on.
+    pub fn check(&self, fence: Fence) -> Result<(), Refused> {
         if self.nonce == NO_LEASE || (self.epoch, self.nonce) != (fence.epoch, fence.nonce) {
             return Err(Refused::Stale(self.state));
         }

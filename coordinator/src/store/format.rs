@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use redrive_shared::blob::Content;
+use redrive_shared::checkpoint::Progress;
 use redrive_shared::failure::FailureClass;
 use redrive_shared::lifecycle::ClassCounts;
 use redrive_shared::retry::Strategy;
@@ -148,6 +149,18 @@ pub(super) fn content_from(kept: &str) -> serde_json::Result<Content> {
         None => RawValue::from_string(kept.to_owned()).map(Content::Inline),
         Some(blob) => serde_json::from_str(blob).map(Content::Blob),
     }
+}
+
+/// How far a task came, as it is kept.
+pub(super) fn progress_text(progress: &Progress) -> String {
+    // Names, numbers and JSON that was read once: they always serialise.
+    serde_json::to_string(progress).unwrap_or_default()
+}
+
+/// What is kept as that. Fields that this release does not know are passed over, and lost when the next checkpoint is saved.
+/// What does not fit is not: a step that is left out would be done again, so the task waits for a release that can read it.
+pub(super) fn progress_from(kept: &str) -> serde_json::Result<Progress> {
+    serde_json::from_str(kept)
 }
 
 /// What makes two tasks of one id the same: queue, type and payload, byte for byte.

@@ -24,7 +24,7 @@ pub(super) struct Wish {
     /// Which claim.
     pub place: usize,
     pub most: usize,
-    /// Payload bytes that fit.
+    /// Bytes of payloads and checkpoints that fit.
     pub room: usize,
     nonce: Nonce,
     /// The shard gave something to this call before.

@@ -210,7 +210,7 @@ pub(super) fn rounds<I: Item>(items: Vec<I>) -> Vec<Round<I>> {
 }
 
 /// Splits a round into parts that each fit into one call of a script, in order. An item that is larger is one alone.
-fn parts<I: Item>(round: Round<I>) -> Vec<Round<I>> {
+pub(super) fn parts<I: Item>(round: Round<I>) -> Vec<Round<I>> {
     let (mut parts, mut bytes): (Vec<Round<I>>, usize) = (Vec::new(), 0);
     for (place, item) in round {
         bytes += item.bytes();

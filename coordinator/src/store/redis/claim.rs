@@ -11,7 +11,7 @@ use redrive_shared::limits::BODY_MAX_BYTES;
 use super::Inner;
 use super::aside::Aside;
 use super::ask::{Wish, next_call};
-use super::fetch::{Fetched, lease};
+use super::fetch::{Fetched, Leased, lease};
 use super::given::Given;
 use super::held::Handed;
 use super::keys::run_name;
@@ -33,7 +33,7 @@ pub(super) struct Filling {
     pub claim: Claim,
     pub run: String,
     pub answer: Claimed,
-    /// Payload bytes that still fit.
+    /// Bytes of payloads and checkpoints that still fit.
     pub room: usize,
     /// Shards not asked yet.
     pub shards: Vec<u16>,
@@ -229,13 +229,13 @@ impl Inner {
         let book = self.books.get();
         let mut handed: Vec<(TaskId, Handed)> = Vec::with_capacity(sorted.leased.len());
         one.answer.leases.reserve(sorted.leased.len());
-        for (id, task, value) in sorted.leased {
+        for Leased { id, task, value, checkpoint, bytes } in sorted.leased {
             let policy = book.policy(task.meta.queue());
             let lease_ms = one.claim.lease_ms.unwrap_or(policy.lease_ms);
-            let lease = lease(&id, &task, &value, &policy, lease_ms);
+            let lease = lease(&id, &task, &value, checkpoint, &policy, lease_ms);
             // It stays leased, until the reaper ends that.
             let Some(lease) = sorted.aside.pass_over(&id, || None, lease)? else { continue };
-            one.room = one.room.saturating_sub(task.slot_bytes);
+            one.room = one.room.saturating_sub(bytes);
             one.answer.leases.push(lease);
             let agent = Some(one.claim.agent.clone());
             handed.push((id, Handed { task, agent, value: Some(value) }));
@@ -247,8 +247,9 @@ impl Inner {
         }
         self.held.put(handed);
         self.escalate_late(sorted.late, now_ms, one, &mut sorted.aside).await?;
-        sorted.aside.tell();
-        Ok(())
+        // Those of which only what they saved cannot be read wait where they did, for a release that can.
+        self.unclaim(shard, sorted.unread).await?;
+        self.set_aside(shard, sorted.aside).await
     }
 
     /// A request that got nothing but late tasks was not answered.

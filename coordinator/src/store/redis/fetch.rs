@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use redis::{Value, cmd};
+use redrive_shared::checkpoint::Progress;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{Lease, TaskState};
 
 use super::Inner;
 use super::aside::Aside;
+use super::checkpoints::progress_of;
 use super::given::{Given, Ticket};
 use super::history::lines;
 use super::keys::counter_name;
 use super::reply::{into_bytes, into_items, maybe_integer};
 use super::scripts::UNCLAIM;
-use super::transition::{lane, read};
+use super::transition::{Place, lane, read};
 use super::value::Task;
 use crate::store::format::content_from;
 use crate::store::views::{self, Contents};
@@ -31,13 +33,13 @@ const READ_VALUES_MAX: usize = 256;
 pub(super) const VALUE_BYTES: usize = 64 * 1024;
 
 /// How many values to read at once, if they have so many bytes each.
-fn values_at_once(value_bytes: usize) -> usize {
+pub(super) fn values_at_once(value_bytes: usize) -> usize {
     (READ_BYTES / value_bytes.max(1)).clamp(1, READ_VALUES_MAX)
 }
 
 /// What to take a value to have after a read: at once what it was if that is more, and no less than half as much, so that the
 /// next read has at most twice as many values.
-fn learn_value_bytes(known: usize, read_bytes: usize, count: usize) -> usize {
+pub(super) fn learn_value_bytes(known: usize, read_bytes: usize, count: usize) -> usize {
     let seen = read_bytes / count.max(1);
     if seen >= known { seen } else { known.midpoint(seen) }
 }
@@ -45,14 +47,27 @@ fn learn_value_bytes(known: usize, read_bytes: usize, count: usize) -> usize {
 /// A task with its value.
 pub(super) type Fetched = (TaskId, Box<Task>, Vec<u8>);
 
+/// A task for a worker.
+pub(super) struct Leased {
+    pub id: TaskId,
+    pub task: Box<Task>,
+    pub value: Vec<u8>,
+    /// What its attempts saved before.
+    pub checkpoint: Option<Progress>,
+    /// Of payload and checkpoint.
+    pub bytes: usize,
+}
+
 /// What came of the tasks given.
 #[derive(Default)]
 pub(super) struct Sorted {
-    pub leased: Vec<Fetched>,
+    pub leased: Vec<Leased>,
     pub late: Vec<Fetched>,
     /// Those that found no room.
     pub back: Vec<Ticket>,
-    /// Those that cannot be read.
+    /// Those that can be read, but not what they saved.
+    pub unread: Vec<Ticket>,
+    /// Those of which something cannot be read.
     pub aside: Aside,
 }
 
@@ -63,43 +78,74 @@ impl Inner {
         while tasks.peek().is_some() {
             let known = self.value_bytes.load(Ordering::Relaxed);
             let part: Vec<Ticket> = tasks.by_ref().take(values_at_once(known)).collect();
-            let (mut query, keys) = (cmd("MGET"), self.keys.tasks(shard));
-            for ticket in &part {
-                query.arg(keys.of(&ticket.id));
-            }
-            let reply = self.link.query(&query).await?;
-            let (mut read_bytes, count) = (0, part.len());
-            sorted.leased.reserve(count);
-            for (ticket, value) in part.into_iter().zip(into_items(reply)?) {
-                if value == Value::Nil {
-                    continue;
-                }
-                let value = into_bytes(value)?;
-                read_bytes += value.len();
-                // It stays leased, until the reaper puts it off.
-                let whole = read(&ticket.id, &value, b"").and_then(|task| whole(&ticket.id, task, &value));
-                let Some(task) = sorted.aside.pass_over(&ticket.id, || None, whole)? else { continue };
-                if task.record.epoch >= ticket.lease.fence.epoch {
-                    // Whatever has become of it since it was leased left an epoch as high in it.
-                    continue;
-                }
-                let task = Box::new(task.leased(Some(ticket.lease.clone())));
+            let part = self.values(shard, part, known, &mut sorted.aside).await?;
+            // First attempts have saved nothing, and are not asked; but those that are given again may have by now.
+            let may_have_saved = |task: &Task| task.record.runs > 1 || given.replayed;
+            let asked = part.iter().filter(|(_, task, _)| may_have_saved(task));
+            let asked = asked.map(|(ticket, ..)| ticket.id.clone()).collect();
+            let mut kept = self.kept_of(shard, asked).await?;
+            sorted.leased.reserve(part.len());
+            for (ticket, task, value) in part {
                 // What is given again may be at work already; otherwise it must not start any more, as if it were new.
                 if task.record.deadline_ms < given.now_ms && !task.record.started {
                     sorted.late.push((ticket.id, task, value));
-                } else if task.slot_bytes > room && !sorted.leased.is_empty() || !sorted.back.is_empty() {
+                    continue;
+                }
+                let kept = kept.remove(&ticket.id).unwrap_or_default();
+                let bytes = task.slot_bytes + kept.len();
+                if bytes > room && !sorted.leased.is_empty() || !sorted.back.is_empty() {
                     sorted.back.push(ticket);
+                    continue;
+                }
+                let progress = progress_of(&ticket.id, task.ordinal, &kept);
+                let place = || ticket.lane.as_deref().map(|lane| Place::Lane(lane.to_owned()));
+                if let Some(checkpoint) = sorted.aside.pass_over(&ticket.id, place, progress)? {
+                    room = room.saturating_sub(bytes);
+                    sorted.leased.push(Leased { id: ticket.id, task, value, checkpoint, bytes });
                 } else {
-                    room = room.saturating_sub(task.slot_bytes);
-                    sorted.leased.push((ticket.id, task, value));
+                    sorted.unread.push(ticket);
                 }
             }
-            self.value_bytes.store(learn_value_bytes(known, read_bytes, count), Ordering::Relaxed);
             if !sorted.back.is_empty() {
                 sorted.back.extend(tasks.by_ref());
             }
         }
         Ok(sorted)
+    }
+
+    /// Reads the values of tasks that were leased, as far as they are still as they were then. `known`: what a value was taken
+    /// to have.
+    async fn values(
+        &self,
+        shard: u16,
+        part: Vec<Ticket>,
+        known: usize,
+        aside: &mut Aside,
+    ) -> Result<Vec<(Ticket, Box<Task>, Vec<u8>)>> {
+        let (mut query, keys) = (cmd("MGET"), self.keys.tasks(shard));
+        for ticket in &part {
+            query.arg(keys.of(&ticket.id));
+        }
+        let reply = self.link.query(&query).await?;
+        let (mut read_bytes, count, mut found) = (0, part.len(), Vec::with_capacity(part.len()));
+        for (ticket, value) in part.into_iter().zip(into_items(reply)?) {
+            if value == Value::Nil {
+                continue;
+            }
+            let value = into_bytes(value)?;
+            read_bytes += value.len();
+            // It stays leased, until the reaper puts it off.
+            let whole = read(&ticket.id, &value, b"").and_then(|task| whole(&ticket.id, task, &value));
+            let Some(task) = aside.pass_over(&ticket.id, || None, whole)? else { continue };
+            if task.record.epoch >= ticket.lease.fence.epoch {
+                // Whatever has become of it since it was leased left an epoch as high in it.
+                continue;
+            }
+            let task = Box::new(task.leased(Some(ticket.lease.clone())));
+            found.push((ticket, task, value));
+        }
+        self.value_bytes.store(learn_value_bytes(known, read_bytes, count), Ordering::Relaxed);
+        Ok(found)
     }
 
     /// Gives leases back that nobody has heard of.
@@ -145,6 +191,7 @@ pub(super) fn lease(
     id: &TaskId,
     task: &Task,
     value: &[u8],
+    checkpoint: Option<Progress>,
     policy: &RetryPolicy,
     lease_ms: u64,
 ) -> Result<Lease> {
@@ -158,7 +205,7 @@ pub(super) fn lease(
         task_type: task.meta.task_type().map_err(|_| corrupt("type"))?,
         type_version: task.meta.type_version,
         payload: content_from(payload).map_err(|_| corrupt("payload"))?,
-        checkpoint: None,
+        checkpoint,
         traceparent: task.meta.traceparent.clone(),
         tokens: task.meta.tokens,
         labels: task.meta.labels.clone(),

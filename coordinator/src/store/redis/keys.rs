@@ -5,6 +5,7 @@
 //! | key | type | holds |
 //! |---|---|---|
 //! | `rd:{7}:t:<id>` | string | a task ([`super::value`]) |
+//! | `rd:{7}:c:<id>` | string | how far its work came ([`super::checkpoints`]), if it ever saved something |
 //! | `rd:{7}:l:<lane>` | zset | the tasks that wait in a lane, by due time in µs |
 //! | `rd:{7}:L:<rank>\|<queue>` | zset | its lanes, by the moment of their next turn: the next due time, or the last visit |
 //! | `rd:{7}:v` | hash | when each queue was last claimed from, in µs: a clock that went back shows in it |
@@ -129,6 +130,11 @@ impl Keys {
     /// The keys of a shard's tasks.
     pub fn tasks(&self, shard: u16) -> TaskKeys {
         TaskKeys(self.of_shard(shard, "t:"))
+    }
+
+    /// The keys of what a shard's tasks saved.
+    pub fn checkpoints(&self, shard: u16) -> TaskKeys {
+        TaskKeys(self.of_shard(shard, "c:"))
     }
 
     /// A key that there is once.

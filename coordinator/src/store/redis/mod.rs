@@ -13,6 +13,7 @@ mod ask;
 mod batcher;
 mod beside;
 mod bytes;
+mod checkpoints;
 mod claim;
 mod clock;
 mod commands;
@@ -65,6 +66,7 @@ use tokio::task::JoinHandle;
 
 use self::agents::Gone;
 use self::batcher::{Batcher, Item};
+use self::checkpoints::Sizes;
 use self::clock::Time;
 use self::due::Due;
 use self::enqueue::New;
@@ -103,6 +105,8 @@ struct Inner {
     gone: Gone,
     /// Bytes that a task's value is taken to have: how many to read at once.
     value_bytes: AtomicUsize,
+    /// The same of what tasks saved.
+    checkpoint_bytes: Sizes,
     room: Room,
     /// Since when each part of the store could be reached: silence before that proves nothing.
     reach: Reach,
@@ -114,6 +118,7 @@ struct Inner {
 struct Shard {
     enqueue: Batcher<New, Enqueued>,
     extend: Batcher<Extend, Extended>,
+    save: Batcher<SaveCheckpoint, CheckpointSaved>,
     transition: Batcher<Change, Changed>,
     ordinals: Ordinals,
 }
@@ -263,18 +268,15 @@ impl Store for RedisStore {
     }
 
     async fn save_checkpoints(&self, batch: Vec<SaveCheckpoint>) -> Result<Vec<CheckpointSaved>> {
-        let _ = batch;
-        Err(StoreError::Unavailable("not yet".into()))
+        self.inner.save_checkpoints(batch).await
     }
 
     async fn progress(&self, id: &TaskId) -> Result<Option<Progress>> {
-        let _ = id;
-        Err(StoreError::Unavailable("not yet".into()))
+        self.inner.progress(id).await
     }
 
     async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<Vec<BlobId>>> {
-        let _ = ids;
-        Err(StoreError::Unavailable("not yet".into()))
+        self.inner.blobs(ids).await
     }
 
     async fn get(&self, id: &TaskId) -> Result<Option<TaskView>> {

@@ -72,6 +72,7 @@ impl RedisStore {
             due: Due::new(shards),
             gone: <_>::default(),
             value_bytes: AtomicUsize::new(super::fetch::VALUE_BYTES),
+            checkpoint_bytes: <_>::default(),
             room: Room::new(config.memory_limit_percent),
             reach: Reach::new(shards),
             hints: broadcast::Sender::new(HINTS_KEPT),
@@ -101,6 +102,10 @@ impl Shard {
             extend: batcher(
                 inner,
                 move |inner, batch| async move { inner.write_extensions(shard, batch).await },
+            ),
+            save: batcher(
+                inner,
+                move |inner, batch| async move { inner.write_checkpoints(shard, batch).await },
             ),
             ordinals: Ordinals::default(),
             transition: batcher(

@@ -37,6 +37,14 @@ script!(
     HEADS, "heads"
 );
 script!(
+    /// How far tasks came, and what they refer to.
+    SAVED, "saved"
+);
+script!(
+    /// Checkpoints are saved.
+    SAVE, "save"
+);
+script!(
     /// A task with everything.
     WHOLE, "whole"
 );

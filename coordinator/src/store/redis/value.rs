@@ -59,7 +59,10 @@ pub const STORED: [(&str, &str); 6] = [
         "history",
         "an entry an attempt: run, agent, route, start, end, ending, failure, delay, reason, stand-in, cost",
     ),
-    ("beside it", "its key, a member of its lane (id and due time), an entry of the shard's log"),
+    (
+        "beside it",
+        "its key, a member of its lane (id and due time), an entry of the shard's log; if it saved checkpoints, these, in a key of their own",
+    ),
 ];
 
 /// A value that this release cannot read.

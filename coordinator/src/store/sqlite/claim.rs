@@ -8,6 +8,7 @@ use redrive_shared::limits::{BATCH_MAX_ITEMS, BODY_MAX_BYTES, CLAIM_REPLAY_MS};
 use redrive_shared::task::{Lease, Nonce};
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::checkpoints::{Kept, kept};
 use super::leases::miss_deadline;
 use super::rows::{
     HOT_COLUMNS, Hot, content, corrupt, hot, is_unreadable, json, optional, required, to_json,
@@ -18,7 +19,7 @@ use crate::store::gates::Allowance;
 use crate::store::views::{self, Contents};
 use crate::store::{Claim, Claimed, Restriction};
 
-/// Payload bytes after which a claim is full: its reply must fit into what a worker will read.
+/// Bytes of payloads and checkpoints after which a claim is full: its reply must fit into what a worker will read.
 const REPLY_MAX_BYTES: usize = BODY_MAX_BYTES;
 
 pub(super) fn claim(
@@ -78,7 +79,7 @@ struct Filling {
     claimed: Claimed,
     /// Sequence number and epoch of each lease.
     given: Vec<(i64, i64)>,
-    /// Payload bytes that still fit.
+    /// Bytes of payloads and checkpoints that still fit.
     room: usize,
 }
 
@@ -87,9 +88,9 @@ impl Filling {
         self.given.len() < max && self.room > 0 && self.claimed.too_late.len() < BATCH_MAX_ITEMS
     }
 
-    /// Whether a payload fits; a claim's first always does.
-    fn takes(&mut self, payload_bytes: usize) -> bool {
-        match self.room.checked_sub(payload_bytes) {
+    /// Whether so much of a task fits; a claim's first always does.
+    fn takes(&mut self, bytes: usize) -> bool {
+        match self.room.checked_sub(bytes) {
             Some(left) => {
                 self.room = left;
                 true
@@ -111,8 +112,11 @@ fn visit(
     filling: &mut Filling,
 ) -> rusqlite::Result<()> {
     let policy = tx.policy(lane)?;
-    for (mut task, contents) in due(tx, lane, wanted)? {
-        if !filling.takes(content_text(&contents.payload).len()) {
+    for (mut task, mut contents) in due(tx, lane, wanted)? {
+        // First attempts have saved nothing, and are not asked.
+        let saved = if task.record.runs > 0 { add_checkpoint(tx, task.seq, &mut contents)? } else { Some(0) };
+        let Some(saved_bytes) = saved else { continue };
+        if !filling.takes(content_text(&contents.payload).len() + saved_bytes) {
             break;
         }
         let before = Before::of(&task.record);
@@ -147,6 +151,19 @@ fn visit(
     tx.refresh_lane(lane)?;
     tx.memory.lanes.visited(lane);
     Ok(())
+}
+
+/// Adds what the task saved, if anything; returns how many bytes that has. None: it cannot be read, and the task is put off.
+fn add_checkpoint(tx: &Tx<'_>, seq: i64, contents: &mut Contents) -> rusqlite::Result<Option<usize>> {
+    match kept(tx.connection, seq) {
+        Ok(Some(Kept { progress, bytes })) => {
+            contents.checkpoint = Some(progress);
+            Ok(Some(bytes))
+        }
+        Ok(None) => Ok(Some(0)),
+        Err(error) if is_unreadable(&error) => tx.set_aside(seq, &error).map(|()| None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The cold row of a claimed task.
@@ -197,11 +214,11 @@ fn replay(tx: &mut Tx<'_>, claim: &Claim) -> rusqlite::Result<Option<Claimed>> {
         .optional()?
         .flatten();
     let Some(given) = given else { return Ok(None) };
-    let mut claimed = Claimed { replayed: true, ..Claimed::default() };
+    let (mut claimed, mut room) = (Claimed { replayed: true, ..Claimed::default() }, REPLY_MAX_BYTES);
     let mut statement = tx.connection.prepare_cached(include_str!("sql/load_leased.sql"))?;
     for (seq, epoch) in given {
         let found = statement.query_row([seq, epoch], |row| Ok((hot(row)?, contents(row)?))).optional()?;
-        let Some((task, contents)) = found else { continue };
+        let Some((task, mut contents)) = found else { continue };
         if task.agent.as_deref() != Some(&claim.agent) {
             // Another took it over.
             continue;
@@ -209,6 +226,13 @@ fn replay(tx: &mut Tx<'_>, claim: &Claim) -> rusqlite::Result<Option<Claimed>> {
         if task.record.deadline_ms < tx.now_ms() && !task.record.started {
             claimed.too_late.push(miss_deadline(tx, task)?);
         } else {
+            // Its worker may have saved something since, whichever attempt it is; what has no more room stays leased.
+            let Some(saved_bytes) = add_checkpoint(tx, seq, &mut contents)? else { continue };
+            let bytes = content_text(&contents.payload).len() + saved_bytes;
+            if bytes > room && !claimed.leases.is_empty() {
+                continue;
+            }
+            room = room.saturating_sub(bytes);
             let lease_ms = claim.lease_ms.unwrap_or(tx.policy(task.lane)?.lease_ms);
             claimed.leases.push(lease(tx, &task, contents, lease_ms)?);
         }

@@ -3,6 +3,7 @@
 //! A production choice for one machine. The tables are described in `sql/schema.sql`; every statement that more than one
 //! line is needed for is a file beside it. What the writer keeps in memory (lanes, queues) is built from the tables.
 
+mod checkpoints;
 mod claim;
 mod commands;
 pub mod doctor;
@@ -205,18 +206,17 @@ impl Store for SqliteStore {
     }
 
     async fn save_checkpoints(&self, batch: Vec<SaveCheckpoint>) -> Result<Vec<CheckpointSaved>> {
-        let _ = batch;
-        Err(StoreError::Unavailable("not yet".into()))
+        self.write(move |tx| checkpoints::save(tx, batch)).await
     }
 
     async fn progress(&self, id: &TaskId) -> Result<Option<Progress>> {
-        let _ = id;
-        Err(StoreError::Unavailable("not yet".into()))
+        let id = id.clone();
+        self.read(move |connection| checkpoints::progress(connection, &id)).await
     }
 
     async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<Vec<BlobId>>> {
-        let _ = ids;
-        Err(StoreError::Unavailable("not yet".into()))
+        let ids = ids.to_vec();
+        self.read(move |connection| checkpoints::blobs(connection, &ids)).await
     }
 
     async fn get(&self, id: &TaskId) -> Result<Option<TaskView>> {

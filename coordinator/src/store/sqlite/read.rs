@@ -151,7 +151,7 @@ pub(super) fn list(connection: &Connection, filter: &Filter) -> rusqlite::Result
             below = row.get(1)?;
             if row.get(2)? {
                 let task = view(connection, row.get_ref(0)?.as_str()?, Detail::Line)?;
-                listed.tasks.extend(task.map(|task| TaskView { result: None, ..task }));
+                listed.tasks.extend(task.map(|task| TaskView { result: None, result_ref: None, ..task }));
                 if listed.tasks.len() >= filter.limit {
                     listed.next_cursor = Some(below);
                     return Ok(listed);

@@ -10,7 +10,7 @@ local TASK, LANE, LANES, BOUNDS = shard .. 't:', shard .. 'l:', shard .. 'L:', s
 local LEASES, GRANTS, ENDS, EXTENDED = shard .. 'r', shard .. 'G', shard .. 'E', shard .. 'u'
 local EXPIRY, LOG, COUNTS, ORDINAL, EPOCH = shard .. 'x', shard .. 'log', shard .. 'n', shard .. 'o', shard .. 'e'
 local PAUSED, REQUEST, SWEEPS, SWEPT = shard .. 'p', shard .. 'q:', shard .. 'S', shard .. 'logged'
-local GATE, SHOWN, VISITS = shard .. 'gate:', shard .. 'shown', shard .. 'v'
+local GATE, SHOWN, VISITS, CHECKPOINT = shard .. 'gate:', shard .. 'shown', shard .. 'v', shard .. 'c:'
 local VERSION, HEADER = 1, 50
 -- For how long a task is left alone that this release cannot read, so that it does not hold up its neighbours.
 local SET_ASIDE_MS = 60000

@@ -107,6 +107,7 @@ while at <= #ARGV do
       if not gated then earliest = math.min(earliest or math.huge, tonumber(ARGV[at + 1])) end
       if group.after == '' then
         deleted[#deleted + 1] = key
+        deleted[#deleted + 1] = CHECKPOINT .. id
       elseif gated then
         written = written + 1
         sets[written] = key
