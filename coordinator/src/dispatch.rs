@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alarm::Alarm;
 use crate::gates::{Keeper, began_ms};
+use crate::metrics::record_resumed;
 use crate::store::{Claim, Claimed, Ending, Settle, Settled, Store};
 use crate::watch::Watchers;
 
@@ -354,6 +355,9 @@ impl Dispatcher {
             }
             if let Some(ends_ms) = claimed.leases.iter().map(|lease| lease.lease_until_ms).min() {
                 self.reaper.set_earlier(ends_ms);
+            }
+            if !claimed.replayed {
+                record_resumed(&claimed.leases);
             }
             // A claim that was filled may have left something for the next in line.
             let filled = claimed.leases.len() >= waiter.claim.max;

@@ -1,6 +1,8 @@
 //! What Prometheus sees. Labels are of low cardinality: queue, class, state; dependencies and agents up to a bound.
 
+mod blobs;
 mod breakers;
+mod checkpoints;
 mod locks;
 
 use std::collections::{BTreeMap, HashSet};
@@ -11,7 +13,11 @@ use redrive_shared::gate::State;
 use redrive_shared::task::Lease;
 use redrive_shared::wire::{GateView, QueueView, Report};
 
+pub(crate) use self::blobs::{Direction, record_blob_bytes, record_sweep};
 pub use self::breakers::breakers_text;
+pub use self::checkpoints::{
+    StaleVerb, record_checkpoint_refused, record_checkpoint_saved, record_resumed, record_stale,
+};
 pub use self::locks::{record_lock_broken, record_lock_lost, record_lock_wait};
 use crate::engine::Calls;
 

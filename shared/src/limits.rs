@@ -2,6 +2,8 @@
 //!
 //! A request beyond a bound is refused with a stable code and changes nothing.
 
+/// Highest number of a checkpoint: every JSON reader has it exactly, those that know only floating point too.
+pub const CHECKPOINT_SEQ_MAX: u64 = (1 << 53) - 1;
 /// Longest task id. Ids become keys and index entries: longer ones would cost every queue operation.
 pub const TASK_ID_MAX_BYTES: usize = 128;
 /// Longest queue, agent, task-type, group or dependency name: they become metric labels and lane keys.

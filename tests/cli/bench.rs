@@ -45,7 +45,8 @@ async fn the_benchmark_has_every_figure_of_redis_and_leaves_nothing_there() {
     let figures = ["/cycles_per_s", "/lateness_ms/p50", "/lateness_ms/p99", "/lateness_ms/max", "/storm_ms"];
     let ratios =
         ["/layers/store_to_ceiling", "/layers/service_to_ceiling", "/memory/ratio", "/memory/failed_ratio"];
-    let memory = ["/memory/plain_bytes", "/memory/parked_bytes", "/memory/failed_bytes"];
+    let memory =
+        ["/memory/plain_bytes", "/memory/parked_bytes", "/memory/failed_bytes", "/memory/finished_bytes"];
     let claims =
         ["/claims/time_ratio", "/claims/redis_ratio", "/claims/sizes/1/claim_us", "/claims/sizes/1/redis_us"];
     for figure in figures.iter().chain(&ratios).chain(&memory).chain(&claims) {

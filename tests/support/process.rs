@@ -107,15 +107,20 @@ impl Coordinator {
         self.metric("redrive_stale_epochs_total").await
     }
 
-    /// A metric without labels; 0 before it was first counted.
+    /// A counter, over all its labels together; 0 before it was first counted.
     pub async fn metric(&self, name: &str) -> u64 {
         // It brings what makes TLS possible, without which there is no HTTP either.
         drop(self.client());
         let metrics = reqwest::get(format!("{}/metrics", self.url())).await.expect("an answer");
         let metrics = metrics.text().await.expect("a body");
-        let counts = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        counts.filter_map(|count| count.trim().parse::<u64>().ok()).sum()
+        counted(&metrics, name)
     }
+}
+
+/// A counter in what `/metrics` says, over all its labels together.
+pub fn counted(metrics: &str, name: &str) -> u64 {
+    let series = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(['{', ' ']));
+    series.filter_map(|rest| rest.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 /// Reads the line with which a process says that it is ready.

@@ -293,6 +293,8 @@ fn memory_rows(memory: &Memory, rows: &mut Vec<Row>) {
     let how = format!("beyond the payload, of {} tasks, id included", memory.tasks);
     rows.push(row("parked task", bytes(memory.parked_bytes), how));
     rows.push(row("", bytes(memory.failed_bytes), "the same, with the failure of its first attempt"));
+    let how = "the same once it has succeeded, beyond its result: its id is remembered";
+    rows.push(row("finished task", bytes(memory.finished_bytes), how));
     rows.push(row("plain string and member", bytes(memory.plain_bytes), "of the same payloads and ids"));
     let ratios = format!("{:.2}, with a failure {:.2}", memory.ratio, memory.failed_ratio);
     rows.push(row("parked to plain", ratios, ""));

@@ -5,6 +5,7 @@ mod stream;
 
 use std::time::Duration;
 
+use indicatif::HumanBytes;
 use redrive_shared::cost::Cost;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::limits::{ATTEMPTS_MAX, TASK_TOKENS_MAX};
@@ -24,7 +25,8 @@ const STREAM_RETRY_MS: u64 = 30_000;
 
 const AFTER_HELP: &str = "\
 With --failure, the task is work that has already failed: the failure is classified and counted, and a hint of the
-server in it decides when the task runs first. The same id with the same payload is one task, however often it is sent.
+server in it decides when the task runs first. The same id with the same payload is one task, however often it is sent: once it
+has succeeded, the answer has its result, for as long as its queue remembers it.
 
 With --jsonl, each line is a task: `id`, `queue`, `task_type`, `payload`, `dependency`, `group`, `priority`, `delay_ms`,
 `deadline_ms`, `max_attempts`, `retry`, `max_cost_usd`, `tokens`, `attempts_made`, `failure`, `labels`. A bad line is reported
@@ -185,7 +187,19 @@ fn print(context: &Context, result: &EnqueueResult) -> anyhow::Result<()> {
         (Some(TaskState::Scheduled), Some(at_ms)) => format!(", due {}", from_now(at_ms, context.now_ms())),
         _ => String::new(),
     };
-    Ok(output.line(format!("{} {what}{state}{due}", output.strong(id)))?)
+    output.line(format!("{} {what}{state}{due}", output.strong(id)))?;
+    match (&result.result, &result.result_ref, &result.hint) {
+        (Some(result), ..) => output.line(printable(result.get()))?,
+        (None, Some(blob), _) => {
+            output.note(&format!(
+                "its result is a blob of {}: `redrive tasks show {id}`",
+                HumanBytes(blob.bytes)
+            ));
+        }
+        (None, None, Some(hint)) => output.note(hint),
+        (None, None, None) => {}
+    }
+    Ok(())
 }
 
 /// Waits for the task and prints what came of it. Anything but success is a failure of the command.

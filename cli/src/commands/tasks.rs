@@ -1,6 +1,7 @@
-//! `redrive tasks`: where work is, what it went through, and how to step in.
+//! `redrive tasks`: where work is, what it went through, how far it came, and how to step in.
 
 mod history;
+mod progress;
 
 use std::io::BufRead;
 
@@ -19,6 +20,7 @@ const AFTER_HELP: &str = "\
 Examples:
   redrive tasks list --queue reports --state dead
   redrive tasks show order-17
+  redrive tasks progress order-17
   redrive tasks list --state dead --limit 10000 --json | jq -r '.tasks[].id' | redrive tasks retry -";
 
 const LIST_HELP: &str = "\
@@ -33,6 +35,12 @@ Examples:
   redrive tasks show order-17 --wait 30s      Until it is settled, or 30 seconds
   redrive tasks show order-17 --json | jq .history";
 
+const PROGRESS_HELP: &str = "\
+Examples:
+  redrive tasks progress order-17
+  redrive tasks progress order-17 --json | jq -r .pending_steps[]
+  redrive tasks progress order-17 --steps --json | jq '.steps[] | {step, state}'";
+
 const CANCEL_HELP: &str = "\
 Examples:
   redrive tasks cancel order-17 order-18 --reason 'sent by hand'
@@ -45,7 +53,7 @@ Examples:
   redrive tasks retry order-17
   redrive tasks list --state dead --limit 10000 --json | jq -r '.tasks[].id' | redrive tasks retry -";
 
-/// List, show, cancel and retry tasks.
+/// List, show, cancel and retry tasks, and see how far they came.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
@@ -66,6 +74,15 @@ enum Action {
         /// Wait for up to this long until it is settled.
         #[arg(long, value_name = "DURATION", value_parser = arguments::duration_ms, allow_hyphen_values = true)]
         wait: Option<u64>,
+    },
+    /// Show how far a task came: the steps that its attempts saved.
+    #[command(after_help = PROGRESS_HELP)]
+    Progress {
+        /// The task.
+        id: TaskId,
+        /// With what was saved of each step.
+        #[arg(long)]
+        steps: bool,
     },
     /// Call tasks off, whatever they are doing.
     #[command(after_help = CANCEL_HELP)]
@@ -114,9 +131,12 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
             if context.output.json {
                 context.output.value(&task)
             } else {
-                Ok(history::print(context, &task)?)
+                // A coordinator of an older release keeps none.
+                let progress = client.progress(&id).await.ok().filter(|progress| !progress.is_empty());
+                Ok(history::print(context, &task, progress.as_ref())?)
             }
         }
+        Action::Progress { id, steps } => progress::print(&client, context, &id, steps).await,
         Action::Cancel(ids) => act(&client, context, TaskAction::Cancel, ids).await,
         Action::Retry(ids) => act(&client, context, TaskAction::Retry, ids).await,
     }

@@ -3,6 +3,7 @@
 mod actor;
 mod body;
 mod breakers;
+mod checkpoints;
 mod gates;
 mod guard;
 mod health;
@@ -44,6 +45,7 @@ const BODIES_MAX_BYTES: usize = 128 * 1024 * 1024;
     tags(
         (name = "tasks", description = "Enqueue failed work, ask after it, act on it"),
         (name = "work", description = "For workers: claims, leases, settlements, heartbeats"),
+        (name = "checkpoints", description = "How far the work on a task came, so that its next attempt goes on from there"),
         (name = "queues", description = "Policies, pausing"),
         (name = "breakers", description = "Circuit breakers of the agents"),
         (name = "gates", description = "What holds the whole fleet back from a dependency"),
@@ -108,6 +110,8 @@ impl Api {
             .routes(routes!(tasks::status))
             .routes(routes!(tasks::cancel))
             .routes(routes!(tasks::retry))
+            .routes(routes!(checkpoints::save, checkpoints::document))
+            .routes(routes!(checkpoints::steps))
             .routes(routes!(work::claim))
             .routes(routes!(work::extend))
             .routes(routes!(work::settle))

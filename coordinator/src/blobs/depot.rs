@@ -10,7 +10,8 @@ use redrive_shared::id::TaskId;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::{BlobError, BlobKey, BlobStream, Blobs, Result};
+use super::{BlobError, BlobKey, BlobStream, Blobs, Result, Stored};
+use crate::metrics::{Direction, record_blob_bytes};
 
 /// How old a blob is before the sweep removes it for not being referred to, in ms: an upload, and what refers to it, take
 /// minutes.
@@ -44,6 +45,11 @@ impl Depot {
         &*self.blobs
     }
 
+    /// The clock that blobs are named and aged by.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
     /// Whether a state of so many bytes belongs here.
     pub fn takes_state(&self, bytes: usize) -> bool {
         bytes >= self.states_from_bytes
@@ -74,6 +80,7 @@ impl Depot {
         });
         self.blobs.put(&key, body.boxed()).await?;
         let (hasher, bytes) = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        record_blob_bytes(Direction::In, bytes);
         Ok(BlobRef { blob: key.blob, bytes, sha256: Sha256Sum(hasher.finalize().into()) })
     }
 
@@ -92,8 +99,13 @@ impl Depot {
     /// [`BlobError::Unavailable`], here or later in the stream.
     pub async fn fetch(&self, task: &TaskId, blob: BlobId) -> Result<Option<(u64, BlobStream)>> {
         let key = BlobKey { task: task.clone(), blob };
-        let Some(bytes) = self.blobs.length(&key).await? else { return Ok(None) };
-        Ok(self.blobs.get(&key).await?.map(|body| (bytes, body)))
+        let Some(Stored { bytes, body }) = self.blobs.get(&key).await? else { return Ok(None) };
+        let body = body.inspect(|chunk| {
+            if let Ok(chunk) = chunk {
+                record_blob_bytes(Direction::Out, chunk.len() as u64);
+            }
+        });
+        Ok(Some((bytes, body.boxed())))
     }
 
     /// Whether a task may refer to that blob from now on: it is there, whole, and so young that the sweep does not look at it

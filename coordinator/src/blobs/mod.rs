@@ -5,15 +5,31 @@
 //! any more, is removed by [the sweep](sweep). Storage needs no fences, no transactions and no order: it keeps what it was
 //! given until it is told to remove it.
 
+pub mod address;
 mod depot;
+pub mod doctor;
+mod files;
+mod layout;
+#[cfg(feature = "object-store")]
+mod local;
+#[cfg(feature = "object-store")]
+mod objects;
+mod open;
+mod pieces;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod sqlite;
+mod tree;
 
 use async_trait::async_trait;
 use axum::body::Bytes;
 use futures_util::stream::BoxStream;
 use redrive_shared::blob::BlobId;
+use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::TaskId;
 
 pub use self::depot::{BLOB_GRACE_MS, Depot};
+pub use self::open::open;
 
 /// A blob's bytes, as they come.
 pub type BlobStream = BoxStream<'static, Result<Bytes>>;
@@ -41,6 +57,31 @@ pub enum BlobError {
     Interrupted(String),
 }
 
+impl From<BlobError> for Problem {
+    fn from(error: BlobError) -> Self {
+        const RETRY_AFTER_MS: u64 = 1_000;
+        let (code, detail) = match &error {
+            BlobError::Unavailable(_) => (
+                ErrorCode::BlobsUnavailable,
+                format!("the storage of blobs does not answer: {error}; repeat it"),
+            ),
+            BlobError::Full(_) => (
+                ErrorCode::BlobsUnavailable,
+                format!("the storage of blobs has no room: {error}; make room, then repeat it"),
+            ),
+            BlobError::TooLarge { .. } => (
+                ErrorCode::BodyTooLarge,
+                format!("{error}; cut it into several blobs, or raise `coordinator.blobs.max_bytes`"),
+            ),
+            BlobError::Interrupted(_) => {
+                (ErrorCode::RequestTimeout, format!("{error}; nothing was kept: upload it again"))
+            }
+        };
+        let problem = Self::new(code, detail);
+        if code == ErrorCode::BlobsUnavailable { problem.retry_after_ms(RETRY_AFTER_MS) } else { problem }
+    }
+}
+
 /// Names one blob.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlobKey {
@@ -50,6 +91,24 @@ pub struct BlobKey {
     pub blob: BlobId,
 }
 
+impl BlobKey {
+    /// As databases keep it.
+    fn read(task: String, blob: &str) -> Result<Self> {
+        let damaged =
+            || BlobError::Unavailable(format!("there is something else among the blobs: {task:?}, {blob:?}"));
+        let blob = blob.parse().map_err(|_| damaged())?;
+        Ok(Self { task: TaskId::new(task.clone()).map_err(|_| damaged())?, blob })
+    }
+}
+
+/// A blob that is there.
+pub struct Stored {
+    /// Its length.
+    pub bytes: u64,
+    /// As many bytes, or an error: what ends early is never taken for whole.
+    pub body: BlobStream,
+}
+
 /// A place that keeps blobs. One suite runs against every implementation (`tests/blobs`).
 #[async_trait]
 pub trait Blobs: Send + Sync + 'static {
@@ -57,7 +116,7 @@ pub trait Blobs: Send + Sync + 'static {
     /// anything of it: neither [`Blobs::get`] nor [`Blobs::length`].
     async fn put(&self, key: &BlobKey, body: BlobStream) -> Result<()>;
     /// A blob, as it was put. `None`: there is no such blob.
-    async fn get(&self, key: &BlobKey) -> Result<Option<BlobStream>>;
+    async fn get(&self, key: &BlobKey) -> Result<Option<Stored>>;
     /// How many bytes a blob has. `None`: there is no such blob.
     async fn length(&self, key: &BlobKey) -> Result<Option<u64>>;
     /// Removes blobs, with whatever an upload that was cut off left of them. Those that are not there are removed already.
@@ -65,7 +124,7 @@ pub trait Blobs: Send + Sync + 'static {
     /// Up to `most` blobs above `after`, in the storage's own order, which stays the same; uploads that were cut off are among
     /// them, so that they can be removed. Fewer than `most`: these were the last.
     async fn list(&self, after: Option<&BlobKey>, most: usize) -> Result<Vec<BlobKey>>;
-    /// Whether it can be written and read now.
+    /// Whether it answers now: cheap, asked with every `/readyz`. That it can be written and read is tried when it is opened.
     async fn check(&self) -> Result<()>;
     /// What it is and where, for people; no secrets.
     fn describe(&self) -> String;

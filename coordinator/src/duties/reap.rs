@@ -58,7 +58,6 @@ impl Reaper {
         }
         // Before anyone is woken to claim more.
         self.engine.tell_gates_of_reaped(&round.reaped);
-        self.engine.tell_breakers_of_lost(&round.reaped).await;
         for task in &round.reaped {
             let kind = if task.started { "lost" } else { "undelivered" };
             metrics::counter!("redrive_leases_lost_total", "queue" => task.queue.to_string(), "kind" => kind)
@@ -68,6 +67,8 @@ impl Reaper {
             }
             self.engine.moved(&task.id, &task.queue, task.state, task.due_ms);
         }
+        // Behind everything else: breakers hear of it with heartbeats, and no task waits for that.
+        self.engine.tell_breakers_of_lost(&round.reaped).await;
         Ok(round.next_ms)
     }
 }

@@ -2,17 +2,18 @@
 
 use std::fmt::Display;
 
+use redrive_shared::checkpoint::{STATES_MAX_BYTES, STEPS_MAX};
 use redrive_shared::cost::Cost;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::failure::FailureSignal;
 use redrive_shared::id::Name;
 use redrive_shared::limits::{
-    ATTEMPTS_MAX, BATCH_MAX_ITEMS, CLAIM_AVOID_MAX, CLAIM_QUEUES_MAX, COST_MAX_USD, DELAY_MAX_MS,
-    HEARTBEAT_BREAKERS_MAX, LABEL_VALUE_MAX_BYTES, LABELS_MAX, LEASE_MAX_MS, LEASE_MIN_MS, MESSAGE_MAX_BYTES,
-    NAME_MAX_BYTES, PAYLOAD_MAX_BYTES, REASON_MAX_BYTES, RESULT_MAX_BYTES, ROUTE_MAX, SIGNAL_HEADERS_MAX,
-    SIGNAL_TEXT_MAX_BYTES, TASK_TOKENS_MAX, WAIT_MAX_MS,
+    ATTEMPTS_MAX, BATCH_MAX_ITEMS, CHECKPOINT_SEQ_MAX, CLAIM_AVOID_MAX, CLAIM_QUEUES_MAX, COST_MAX_USD,
+    DELAY_MAX_MS, HEARTBEAT_BREAKERS_MAX, LABEL_VALUE_MAX_BYTES, LABELS_MAX, LEASE_MAX_MS, LEASE_MIN_MS,
+    MESSAGE_MAX_BYTES, NAME_MAX_BYTES, PAYLOAD_MAX_BYTES, REASON_MAX_BYTES, RESULT_MAX_BYTES, ROUTE_MAX,
+    SIGNAL_HEADERS_MAX, SIGNAL_TEXT_MAX_BYTES, TASK_TOKENS_MAX, WAIT_MAX_MS,
 };
-use redrive_shared::wire::{ClaimRequest, Heartbeat, NewTask, Outcome};
+use redrive_shared::wire::{CheckpointRequest, ClaimRequest, Heartbeat, NewTask, Outcome};
 use serde_json::value::RawValue;
 
 use super::Result;
@@ -53,14 +54,21 @@ pub(super) fn new_task(task: &NewTask) -> Result<()> {
         let bytes = payload.get().len();
         if bytes > PAYLOAD_MAX_BYTES {
             let detail = format!(
-                "the payload has {bytes} bytes and at most {PAYLOAD_MAX_BYTES} are taken; put it into object storage and \
-                 enqueue a reference to it"
+                "the payload has {bytes} bytes and at most {PAYLOAD_MAX_BYTES} are taken; upload it as a blob \
+                 (POST /v1/tasks/ID/blobs) and enqueue a reference to it (`payload_ref`)"
             );
             return Err(Problem::new(ErrorCode::PayloadTooLarge, detail).at("payload"));
         }
     }
     if let Some(payload) = &task.payload {
         whole_text("payload", payload)?;
+    }
+    if task.payload_ref.is_some() {
+        one_of(("payload", task.payload.is_some()), "payload_ref")?;
+        if task.id.is_none() {
+            let detail = "`id` is missing; a blob belongs to one task's id, the one that it was uploaded for";
+            return Err(invalid("id", detail.to_owned()));
+        }
     }
     if let Some(delay_ms) = task.delay_ms {
         within("delay_ms", delay_ms, 0, DELAY_MAX_MS, " ms")?;
@@ -128,6 +136,36 @@ fn whole_text(place: &str, json: &RawValue) -> Result<()> {
         return Err(invalid(place, format!("`{place}` is not text that everyone can read: {detail}")));
     }
     Ok(())
+}
+
+/// Contents are given themselves or as a reference to a blob, and never twice.
+fn one_of((field, given): (&str, bool), reference: &str) -> Result<()> {
+    if given {
+        let detail =
+            format!("there are both `{field}` and `{reference}`, which stands in its place; leave one out");
+        return Err(invalid(reference, detail));
+    }
+    Ok(())
+}
+
+pub(super) fn checkpoint(request: &CheckpointRequest) -> Result<()> {
+    within("seq", request.seq, 1, CHECKPOINT_SEQ_MAX, "")?;
+    if request.state_ref.is_some() {
+        one_of(("state", request.state.is_some()), "state_ref")?;
+    }
+    if let Some(state) = &request.state {
+        let bytes = state.get().len();
+        if bytes > STATES_MAX_BYTES {
+            let detail = format!(
+                "the state has {bytes} bytes and at most {STATES_MAX_BYTES} are taken; upload it as a blob \
+                 (POST /v1/tasks/ID/blobs) and refer to it by `state_ref`"
+            );
+            return Err(Problem::new(ErrorCode::PayloadTooLarge, detail).at("state"));
+        }
+        whole_text("state", state)?;
+    }
+    let pending = request.pending.as_ref().map_or(0, Vec::len);
+    within("pending", pending as u64, 0, STEPS_MAX as u64, " steps")
 }
 
 /// The classifier looks at the beginning only; far longer text is a mistake that costs everyone.
@@ -200,8 +238,8 @@ pub(super) fn outcome(outcome: &Outcome) -> Result<()> {
         Outcome::Done { result: Some(result), .. } if result.get().len() > RESULT_MAX_BYTES => {
             let bytes = result.get().len();
             let detail = format!(
-                "the result has {bytes} bytes and at most {RESULT_MAX_BYTES} are taken; put it into object storage and \
-                 return a reference to it"
+                "the result has {bytes} bytes and at most {RESULT_MAX_BYTES} are taken; upload it as a blob \
+                 (POST /v1/tasks/ID/blobs) and return a reference to it (`result_ref`)"
             );
             Err(Problem::new(ErrorCode::PayloadTooLarge, detail).at("outcome.done.result"))
         }
@@ -209,7 +247,10 @@ pub(super) fn outcome(outcome: &Outcome) -> Result<()> {
         Outcome::Retry { failure: signal, .. }
         | Outcome::Dead { failure: signal, .. }
         | Outcome::Escalate { failure: signal, .. } => failure("outcome.failure", signal),
-        Outcome::Done { result: Some(result), .. } => whole_text("outcome.done.result", result),
+        Outcome::Done { result: Some(result), result_ref, .. } => {
+            one_of(("outcome.done.result", result_ref.is_some()), "outcome.done.result_ref")?;
+            whole_text("outcome.done.result", result)
+        }
         Outcome::Done { result: None, .. } | Outcome::Release { .. } => Ok(()),
     }
 }

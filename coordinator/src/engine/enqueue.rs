@@ -1,16 +1,21 @@
 //! Work comes in.
 
+use std::collections::{BTreeSet, HashMap};
+
 use redrive_shared::blob::Content;
 use redrive_shared::cost::Cost;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::failure::FailureClass;
 use redrive_shared::gate::{Signal, Standing};
 use redrive_shared::id::{Name, TaskId};
+use redrive_shared::limits::{BODY_MAX_BYTES, RESULT_MAX_BYTES};
 use redrive_shared::retry::PolicyError;
+use redrive_shared::task::{TaskState, TaskView};
 use redrive_shared::wire::{EnqueueReply, EnqueueRequest, EnqueueResult, EnqueueStatus, NewTask};
 use serde_json::value::RawValue;
 
 use super::judge::judge;
+use super::references::Reference;
 use super::told::{Calls, Told};
 use super::work::unreadable;
 use super::{Engine, Result, check, unavailable};
@@ -22,20 +27,9 @@ impl Engine {
     pub async fn enqueue(&self, request: EnqueueRequest) -> Result<EnqueueReply> {
         check::batch("tasks", request.tasks.len())?;
         let mut results: Vec<Option<EnqueueResult>> = vec![None; request.tasks.len()];
-        let count = request.tasks.len();
-        let (mut batch, mut places) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let standing = self.standing();
-        for (place, task) in request.tasks.into_iter().enumerate() {
-            let id = task.id.clone();
-            match self.prepare(task, standing.clone()).await {
-                Ok(task) => {
-                    batch.push(task);
-                    places.push(place);
-                }
-                Err(problem) => results[place] = Some(refused(id, problem, place)),
-            }
-        }
-        if !batch.is_empty() {
+        let prepared = self.prepare_all(request.tasks, &mut results).await;
+        if !prepared.is_empty() {
+            let (places, batch): (Vec<usize>, Vec<Enqueue>) = prepared.into_iter().unzip();
             let deadlines: Vec<u64> = batch.iter().filter_map(|task| task.spec.deadline_ms).collect();
             let named: Vec<(TaskId, Name)> =
                 batch.iter().map(|task| (task.id.clone(), task.queue.clone())).collect();
@@ -51,12 +45,80 @@ impl Engine {
                 results[place] = Some(self.enqueued(id, &queue, outcome, place, &mut told).await);
             }
             self.tell(&told);
+            self.recall(&mut results).await;
             // A deadline may be nearer than what the reaper sleeps for; the longest delays are a policy's, so hours away.
             if let Some(earliest_ms) = deadlines.into_iter().min() {
                 self.reaper.set_earlier(self.clock.now_ms().saturating_add_unsigned(earliest_ms) + 1);
             }
         }
         Ok(EnqueueReply { results: results.into_iter().flatten().collect() })
+    }
+
+    /// Those tasks that can be put on their queues, with their places; of the others the results say why not.
+    async fn prepare_all(
+        &self,
+        tasks: Vec<NewTask>,
+        results: &mut [Option<EnqueueResult>],
+    ) -> Vec<(usize, Enqueue)> {
+        let mut prepared = Vec::with_capacity(tasks.len());
+        let standing = self.standing();
+        for (place, task) in tasks.into_iter().enumerate() {
+            let id = task.id.clone();
+            match self.prepare(task, standing.clone()).await {
+                Ok(task) => prepared.push((place, task)),
+                Err(problem) => results[place] = Some(refused(id, problem, place)),
+            }
+        }
+        let reference = |(place, task): &(usize, Enqueue)| {
+            Some(Reference { place: *place, id: task.id.clone(), blob: *task.payload.blob()? })
+        };
+        let mut wrong = self.refused_references(prepared.iter().filter_map(reference).collect()).await;
+        prepared.retain(|(place, task)| match wrong.remove(place) {
+            Some(problem) => {
+                results[*place] = Some(refused(Some(task.id.clone()), problem.at("payload_ref"), *place));
+                false
+            }
+            None => true,
+        });
+        prepared
+    }
+
+    /// Says of tasks that were there already, and are finished, what came of them.
+    async fn recall(&self, results: &mut [Option<EnqueueResult>]) {
+        let finished = |result: &&mut EnqueueResult| {
+            result.status == EnqueueStatus::Duplicate && result.state == Some(TaskState::Succeeded)
+        };
+        let finished: Vec<_> = results.iter_mut().flatten().filter(finished).collect();
+        let ids: BTreeSet<TaskId> = finished.iter().filter_map(|result| result.id.clone()).collect();
+        if ids.is_empty() {
+            return;
+        }
+        let tasks = match self.store.status(ids.into_iter().collect()).await {
+            Ok(tasks) => tasks,
+            // What was asked for is done, and each of them can be asked after.
+            Err(error) => {
+                tracing::warn!(%error, "results of finished tasks could not be read for their producers");
+                Vec::new()
+            }
+        };
+        let bytes = |task: &TaskView| task.result.as_ref().map_or(0, |result| result.get().len());
+        // Then the store may have left out some.
+        let crowded = tasks.iter().map(bytes).sum::<usize>() > BODY_MAX_BYTES - RESULT_MAX_BYTES;
+        let tasks: HashMap<TaskId, TaskView> =
+            tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
+        let mut room = BODY_MAX_BYTES;
+        for answer in finished {
+            let task = answer.id.as_ref().and_then(|id| tasks.get(id));
+            answer.result_ref = task.and_then(|task| task.result_ref);
+            match task.map(|task| (bytes(task), &task.result)) {
+                Some((bytes, Some(result))) if bytes <= room => {
+                    room -= bytes;
+                    answer.result = Some(result.clone());
+                }
+                Some((_, None)) if !crowded || answer.result_ref.is_some() => {}
+                Some(_) | None => answer.hint = answer.id.as_deref().map(left_out),
+            }
+        }
     }
 
     async fn prepare(&self, mut task: NewTask, standing: Standing) -> Result<Enqueue> {
@@ -106,21 +168,9 @@ impl Engine {
         match outcome {
             Enqueued::Created { state, due_ms } => {
                 told.moved(&id, queue, state, due_ms);
-                EnqueueResult {
-                    id: Some(id),
-                    status,
-                    state: Some(state),
-                    due_at_ms: Some(due_ms),
-                    error: None,
-                }
+                there(id, status, state, due_ms)
             }
-            Enqueued::Duplicate { state, due_ms } => EnqueueResult {
-                id: Some(id),
-                status,
-                state: Some(state),
-                due_at_ms: Some(due_ms),
-                error: None,
-            },
+            Enqueued::Duplicate { state, due_ms } => there(id, status, state, due_ms),
             Enqueued::IdReused => {
                 let detail = format!(
                     "`{id}` belongs to a task with another queue, type or payload; use a new id for new work, or ask for \
@@ -173,16 +223,19 @@ impl Came {
     }
 }
 
+/// A task that is on its queue, or was before.
+fn there(id: TaskId, status: EnqueueStatus, state: TaskState, due_ms: i64) -> EnqueueResult {
+    EnqueueResult { state: Some(state), due_at_ms: Some(due_ms), ..EnqueueResult::of(Some(id), status) }
+}
+
+fn left_out(id: &str) -> String {
+    format!("this reply has no room for its result: ask for it with GET /v1/tasks/{id}")
+}
+
 fn refused(id: Option<TaskId>, problem: Problem, place: usize) -> EnqueueResult {
     let at = match &problem.at {
         Some(field) => format!("tasks[{place}].{field}"),
         None => format!("tasks[{place}]"),
     };
-    EnqueueResult {
-        id,
-        status: EnqueueStatus::Refused,
-        state: None,
-        due_at_ms: None,
-        error: Some(problem.at(at)),
-    }
+    EnqueueResult { error: Some(problem.at(at)), ..EnqueueResult::of(id, EnqueueStatus::Refused) }
 }

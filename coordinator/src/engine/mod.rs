@@ -6,6 +6,7 @@ mod actions;
 mod amplification;
 mod breakers;
 mod check;
+mod checkpoints;
 mod enqueue;
 mod gates;
 mod judge;
@@ -13,6 +14,7 @@ mod locks;
 mod presence;
 mod push;
 mod queues;
+mod references;
 mod told;
 mod work;
 
@@ -34,6 +36,7 @@ use self::presence::Presence;
 pub use self::presence::Present;
 pub(crate) use self::told::Calls;
 use crate::alarm::Alarm;
+use crate::blobs::Depot;
 use crate::dispatch::Dispatcher;
 use crate::gates::Keeper;
 use crate::locks::Desk;
@@ -59,6 +62,7 @@ pub struct Engine {
     agent_labels: BoundedLabels,
     amplification: Amplification,
     queue_labels: BoundedLabels,
+    depot: Option<Arc<Depot>>,
     create_queues: bool,
     /// Told when leases have ended: who pushes may have room again.
     freed: Notify,
@@ -103,6 +107,7 @@ impl Engine {
             agent_labels: BoundedLabels::new(AGENT_LABELS_MAX),
             amplification: Amplification::default(),
             queue_labels: BoundedLabels::new(QUEUE_LABELS_MAX),
+            depot: None,
             create_queues,
             freed: Notify::new(),
             taker_heard: Notify::new(),
@@ -148,6 +153,11 @@ impl Engine {
     /// The store, for duties.
     pub(crate) fn store(&self) -> &dyn Store {
         &*self.store
+    }
+
+    /// Where blobs are kept, if anywhere.
+    pub(crate) fn depot(&self) -> Option<&Depot> {
+        self.depot.as_deref()
     }
 
     /// The clock, for duties.

@@ -15,9 +15,10 @@ use redrive_shared::wire::{
 };
 
 use super::judge;
+use super::references::Reference;
 use super::told::{Calls, Told};
 use super::{Engine, Result, check, gates, unavailable};
-use crate::metrics::{record_claimed, record_reported};
+use crate::metrics::{StaleVerb, record_claimed, record_reported, record_stale};
 use crate::store::{Claim, Ending, Extend, Extended, Settle, Settled};
 
 impl Engine {
@@ -58,7 +59,11 @@ impl Engine {
             .collect();
         let outcomes = self.store.extend(batch).await.map_err(unavailable)?;
         Ok(ExtendReply {
-            results: ids.into_iter().zip(outcomes).map(|(id, one)| extended(id, one)).collect(),
+            results: ids
+                .into_iter()
+                .zip(outcomes)
+                .map(|(id, one)| extended(StaleVerb::Extend, id, one))
+                .collect(),
         })
     }
 
@@ -69,9 +74,12 @@ impl Engine {
         let mut results: Vec<Option<SettleResult>> = vec![None; request.settlements.len()];
         let count = request.settlements.len();
         let (mut batch, mut places) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let references = request.settlements.iter().enumerate().filter_map(reference).collect();
+        let mut wrong = self.refused_references(references).await;
         let (mut judge, standing) = (judge::Batch::at(now_ms), self.standing());
         for (place, settlement) in request.settlements.into_iter().enumerate() {
-            match check::outcome(&settlement.outcome) {
+            let wrong = wrong.remove(&place).map(|problem| problem.at("outcome.done.result_ref"));
+            match check::outcome(&settlement.outcome).and_then(|()| wrong.map_or(Ok(()), Err)) {
                 Ok(()) => {
                     batch.push(judged(settlement, &mut judge, standing.clone()));
                     places.push(place);
@@ -145,7 +153,8 @@ impl Engine {
             .filter(|(_, one)| **one == Extended::Stale(TaskState::Cancelled))
             .map(|(id, _)| id.clone())
             .collect();
-        let leases = ids.into_iter().zip(beaten.leases).map(|(id, one)| extended(id, one)).collect();
+        let leases = ids.into_iter().zip(beaten.leases);
+        let leases = leases.map(|(id, one)| extended(StaleVerb::Heartbeat, id, one)).collect();
         Ok(HeartbeatReply {
             leases,
             cancelled,
@@ -171,6 +180,21 @@ impl Engine {
             self.gates.count_firsts(dependency, &request.agent, *attempts, *failures);
         }
         Ok(())
+    }
+}
+
+/// The blob that a settlement makes the task's result.
+fn reference((place, settlement): (usize, &Settlement)) -> Option<Reference> {
+    match &settlement.outcome {
+        Outcome::Done { result_ref: Some(blob), .. } => {
+            Some(Reference { place, id: settlement.id.clone(), blob: *blob })
+        }
+        Outcome::Done { .. }
+        | Outcome::Retry { .. }
+        | Outcome::Snooze { .. }
+        | Outcome::Dead { .. }
+        | Outcome::Escalate { .. }
+        | Outcome::Release { .. } => None,
     }
 }
 
@@ -234,7 +258,7 @@ fn settled(id: TaskId, labels: Labels, outcome: Settled, told: &mut Told) -> Set
         }
         Settled::Repeated { state, due_ms } => accepted(id, state, due_ms, true),
         Settled::Stale(state) => {
-            let problem = stale(&id, state);
+            let problem = stale(StaleVerb::Settle, &id, state);
             refused(id, problem)
         }
         Settled::Unreadable => {
@@ -276,11 +300,11 @@ fn judged(settlement: Settlement, judge: &mut judge::Batch, standing: Standing) 
     Settle { cost, in_transaction, standing, ..Settle::new(settlement.id, fence, ending) }
 }
 
-fn extended(id: TaskId, outcome: Extended) -> LeaseResult {
+fn extended(verb: StaleVerb, id: TaskId, outcome: Extended) -> LeaseResult {
     match outcome {
         Extended::Until(until_ms) => LeaseResult { id, lease_until_ms: Some(until_ms), error: None },
         Extended::Stale(state) => {
-            let error = Some(stale(&id, state));
+            let error = Some(stale(verb, &id, state));
             LeaseResult { id, lease_until_ms: None, error }
         }
         Extended::Unknown => {
@@ -299,8 +323,9 @@ fn refused(id: TaskId, problem: Problem) -> SettleResult {
     SettleResult { id, state: None, due_at_ms: None, repeated: false, error: Some(problem) }
 }
 
-fn stale(id: &TaskId, state: TaskState) -> Problem {
-    metrics::counter!("redrive_stale_epochs_total").increment(1);
+/// The lease is over.
+pub(super) fn stale(verb: StaleVerb, id: &TaskId, state: TaskState) -> Problem {
+    record_stale(verb);
     Problem::new(
         ErrorCode::StaleEpoch,
         format!("the lease on `{id}` is over (the task is {state}); stop its work, nothing was changed"),

@@ -69,8 +69,21 @@ impl RetryPolicy {
                 });
             }
         }
-        if let (Some(least_ms), Some(most_ms)) = (self.task_base_min_ms, self.task_cap_max_ms) {
-            ordered(("task_base_min_ms", least_ms), ("task_cap_max_ms", most_ms), found);
+        match (self.task_base_min_ms, self.task_cap_max_ms) {
+            (Some(least_ms), Some(most_ms)) => {
+                ordered(("task_base_min_ms", least_ms), ("task_cap_max_ms", most_ms), found);
+            }
+            (None, Some(most_ms)) if most_ms < self.task_base_min() => {
+                found.push(PolicyError::DurationOutOfRange {
+                    field: "task_cap_max_ms".to_owned(),
+                    value_ms: most_ms,
+                    min_ms: self.task_base_min(),
+                    max_ms: MAX_DELAY_MS,
+                    instead: "below the smallest base of the queue's own strategies no task's backoff would pass; raise it, \
+                              or set `task_base_min_ms` lower",
+                });
+            }
+            (_, Some(_) | None) => {}
         }
     }
 }

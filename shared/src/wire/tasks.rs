@@ -119,9 +119,36 @@ pub struct EnqueueResult {
     /// When it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due_at_ms: Option<i64>,
+    /// What its handler returned, where it was there already and has succeeded. Results beyond 4 MiB in all are left out;
+    /// `hint` says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub result: Option<Box<RawValue>>,
+    /// Where that is, if it is a blob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_ref: Option<BlobRef>,
+    /// What to ask for what is not here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// Why it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Problem>,
+}
+
+impl EnqueueResult {
+    /// An answer that has nothing but its status, to be filled.
+    pub const fn of(id: Option<TaskId>, status: EnqueueStatus) -> Self {
+        Self {
+            id,
+            status,
+            state: None,
+            due_at_ms: None,
+            result: None,
+            result_ref: None,
+            hint: None,
+            error: None,
+        }
+    }
 }
 
 /// The answers, in the order of the request.

@@ -13,7 +13,7 @@ use tokio::process::Child;
 use super::balancer::Balancer;
 use crate::support::fast_directory;
 use crate::support::port::Port;
-use crate::support::process::{kill, ready_line, redrive, resume, suspend};
+use crate::support::process::{counted, kill, ready_line, redrive, resume, suspend};
 
 const COORDINATORS: usize = 3;
 const WORKERS: usize = 4;
@@ -206,8 +206,7 @@ impl Fleet {
             // An error is a store that does not answer in time: its counter is then among those that did not survive.
             let Ok(answer) = reqwest::get(url).await else { continue };
             let metrics = answer.text().await.unwrap_or_default();
-            let counts = metrics.lines().filter_map(|line| line.strip_prefix("redrive_stale_epochs_total "));
-            refused += counts.filter_map(|count| count.trim().parse::<u64>().ok()).sum::<u64>();
+            refused += counted(&metrics, "redrive_stale_epochs_total");
         }
         refused
     }

@@ -1,82 +1,22 @@
-//! What an attempt asks for while it runs: checkpoints, blobs, locks.
+//! The API as an attempt's context asks for it.
 
+use std::io::Cursor;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::body::Bytes;
 use redrive_shared::blob::{BlobId, BlobRef};
-use redrive_shared::checkpoint::{Progress, ProgressDocument};
 use redrive_shared::id::TaskId;
 use redrive_shared::wire::{
     CheckpointReply, CheckpointRequest, LockGrant, LockRefs, LockRequest, LockResults,
 };
-use reqwest::{Method, Response, header};
+use reqwest::{Method, Response};
 
 use super::{Client, ClientError, unreachable};
 use crate::link::AttemptLink;
 
 /// How long a blob may be on its way: 64 MiB at 220 kB/s.
 const BLOB_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-
-impl Client {
-    /// How far a task came, as people read it.
-    pub async fn progress_document(&self, task: &TaskId) -> Result<ProgressDocument, ClientError> {
-        self.get(&["v1", "tasks", task, "checkpoint"]).await
-    }
-
-    /// What was saved of a task's steps.
-    pub async fn progress(&self, task: &TaskId) -> Result<Progress, ClientError> {
-        self.get(&["v1", "tasks", task, "steps"]).await
-    }
-
-    /// Saves how far the work under a lease came; durable on return. The same request again is safe.
-    pub async fn save_checkpoint(
-        &self,
-        task: &TaskId,
-        request: &CheckpointRequest,
-    ) -> Result<CheckpointReply, ClientError> {
-        let url = self.endpoint(&["v1", "tasks", task, "checkpoint"])?;
-        self.call(self.request(Method::PUT, &url).json(request), &url).await
-    }
-
-    /// Keeps a blob for a task, which need not be there yet; durable on return.
-    pub async fn upload_blob(
-        &self,
-        task: &TaskId,
-        contents: impl Into<reqwest::Body>,
-    ) -> Result<BlobRef, ClientError> {
-        let url = self.endpoint(&["v1", "tasks", task, "blobs"])?;
-        let call = self.request(Method::POST, &url).timeout(BLOB_TIMEOUT);
-        self.call(call.header(header::CONTENT_TYPE, "application/json").body(contents), &url).await
-    }
-
-    /// One of a task's blobs, up to so many bytes: what is longer is cut off behind them.
-    pub async fn download_blob(
-        &self,
-        task: &TaskId,
-        blob: BlobId,
-        max_bytes: u64,
-    ) -> Result<Bytes, ClientError> {
-        let url = self.endpoint(&["v1", "tasks", task, "blobs", &blob.to_string()])?;
-        let response = self.send(self.request(Method::GET, &url).timeout(BLOB_TIMEOUT), &url).await?;
-        read_up_to(response, max_bytes).await.map_err(|source| unreachable(&url, source))
-    }
-}
-
-/// A body's first bytes.
-async fn read_up_to(mut response: Response, max_bytes: u64) -> Result<Bytes, reqwest::Error> {
-    let most = usize::try_from(max_bytes).unwrap_or(usize::MAX);
-    let told = response.content_length().and_then(|bytes| usize::try_from(bytes).ok());
-    let mut bytes = Vec::with_capacity(told.unwrap_or(0).min(most));
-    while let Some(chunk) = response.chunk().await? {
-        let room = most - bytes.len();
-        bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if chunk.len() > room {
-            break;
-        }
-    }
-    Ok(bytes.into())
-}
 
 #[async_trait]
 impl AttemptLink for Client {
@@ -89,11 +29,19 @@ impl AttemptLink for Client {
     }
 
     async fn upload_blob(&self, task: &TaskId, contents: Bytes) -> Result<BlobRef, ClientError> {
-        self.upload_blob(task, contents).await
+        self.upload_blob(task, Cursor::new(contents)).await
     }
 
-    async fn download_blob(&self, task: &TaskId, blob: BlobId, max_bytes: u64) -> Result<Bytes, ClientError> {
-        self.download_blob(task, blob, max_bytes).await
+    /// As it comes: the context knows what it should be, and says what is wrong with it better than "no answer".
+    async fn download_blob(
+        &self,
+        task: &TaskId,
+        blob: BlobId,
+        max_bytes: u64,
+    ) -> Result<Bytes, ClientError> {
+        let url = self.endpoint(&["v1", "tasks", task, "blobs", &blob.to_string()])?;
+        let response = self.send(self.request(Method::GET, &url).timeout(BLOB_TIMEOUT), &url).await?;
+        read_up_to(response, max_bytes).await.map_err(|source| unreachable(&url, source))
     }
 
     async fn acquire_lock(
@@ -111,4 +59,19 @@ impl AttemptLink for Client {
     async fn release_locks(&self, locks: &LockRefs) -> Result<LockResults, ClientError> {
         self.release_locks(locks).await
     }
+}
+
+/// A body's first bytes.
+async fn read_up_to(mut response: Response, max_bytes: u64) -> Result<Bytes, reqwest::Error> {
+    let most = usize::try_from(max_bytes).unwrap_or(usize::MAX);
+    let told = response.content_length().and_then(|bytes| usize::try_from(bytes).ok());
+    let mut bytes = Vec::with_capacity(told.unwrap_or(0).min(most));
+    while let Some(chunk) = response.chunk().await? {
+        let room = most - bytes.len();
+        bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if chunk.len() > room {
+            break;
+        }
+    }
+    Ok(bytes.into())
 }

@@ -4,6 +4,7 @@
 //! when to repeat a call is for the caller to say ([`ClientError::is_retryable`], [`ClientError::retry_after`]).
 
 mod attempt;
+mod checkpoints;
 mod error;
 mod presence;
 #[cfg(test)]

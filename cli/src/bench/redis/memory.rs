@@ -1,5 +1,5 @@
 //! What a parked task costs in Redis's memory, beside the least that a delayed job can be: its payload under a key, and its
-//! id in a sorted set.
+//! id in a sorted set; and what a finished one costs, whose id is remembered so that it does not run again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ use crate::bench::talk::Talk;
 /// Tasks enqueued in one call.
 const BATCH: usize = 1_000;
 
-/// Bytes a task beyond its payload, id included.
+/// Bytes a task beyond its payload, or its result once it is finished; id included.
 #[derive(Debug, Clone, Serialize)]
 pub struct Memory {
     /// Tasks that were parked, each time.
@@ -33,6 +33,8 @@ pub struct Memory {
     pub parked_bytes: f64,
     /// A task that came with the failure of its first attempt: what a retry queue is full of.
     pub failed_bytes: f64,
+    /// A task that has succeeded at its first attempt, for as long as its id is remembered.
+    pub finished_bytes: f64,
     /// Parked to plain.
     pub ratio: f64,
     /// Failed to plain.
@@ -76,11 +78,19 @@ pub(super) async fn measure(
         server.remove(&names.parked()).await?;
     }
     let [parked_bytes, failed_bytes] = measured;
+    talk.step(&format!("memory: {tasks} finished tasks"));
+    let straight = Straight::open(&names.address, &names.parked(), options.payload_bytes).await?;
+    let before = server.settled_memory().await?;
+    finish_all(&straight, tasks, options.callers).await?;
+    let finished_bytes = beyond(before, server.settled_memory().await?);
+    drop(straight);
+    server.remove(&names.parked()).await?;
     Ok(Memory {
         tasks,
         plain_bytes,
         parked_bytes,
         failed_bytes,
+        finished_bytes,
         ratio: parked_bytes / plain_bytes,
         failed_ratio: failed_bytes / plain_bytes,
         stored: STORED.iter().map(|(part, holds)| Stored { part, holds }).collect(),
@@ -101,6 +111,27 @@ pub(super) async fn park(
     })
     .await
     .context("parking tasks")
+}
+
+/// Enqueues so many tasks and does them all; what each returns is as large as its payload.
+async fn finish_all(straight: &Straight, tasks: usize, callers: usize) -> anyhow::Result<()> {
+    let straight = straight.clone();
+    in_batches(tasks, callers, move |count| {
+        let straight = straight.clone();
+        async move {
+            straight.enqueue(count, 0, false).await?;
+            // Others may have taken some of these, and left as many of theirs.
+            let mut left = count;
+            while left > 0 {
+                let (leases, _) = straight.claim(0, left).await?;
+                left -= leases.len();
+                straight.finish(leases).await?;
+            }
+            Ok(())
+        }
+    })
+    .await
+    .context("finishing tasks")
 }
 
 async fn plain(server: &Server, prefix: &str, options: &Options) -> anyhow::Result<()> {

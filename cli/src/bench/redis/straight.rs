@@ -92,22 +92,38 @@ impl Straight {
         Ok((claimed.leases, claimed.next_due_ms))
     }
 
+    /// Settles leases: all succeed, and return their payload.
+    pub async fn finish(&self, leases: Vec<Lease>) -> anyhow::Result<()> {
+        self.settle_as(leases, |lease| Ending::Done(Some(lease.payload.clone().into()))).await
+    }
+
     /// Settles leases: a first attempt fails, a later one succeeds. Returns how many succeeded.
     async fn settle(&self, leases: Vec<Lease>) -> anyhow::Result<usize> {
         let mut done = 0;
+        let ending = |lease: &Lease| {
+            if lease.attempt == 1 {
+                return Ending::Failed(self.failure.clone());
+            }
+            done += 1;
+            Ending::Done(None)
+        };
+        self.settle_as(leases, ending).await?;
+        Ok(done)
+    }
+
+    async fn settle_as(
+        &self,
+        leases: Vec<Lease>,
+        mut ending: impl FnMut(&Lease) -> Ending,
+    ) -> anyhow::Result<()> {
         let batch = leases.into_iter().map(|lease| {
-            let ending = if lease.attempt == 1 {
-                Ending::Failed(self.failure.clone())
-            } else {
-                done += 1;
-                Ending::Done(None)
-            };
+            let ending = ending(&lease);
             Settle::new(lease.id, Fence { epoch: lease.epoch, nonce: lease.nonce }, ending)
         });
         let outcomes = self.store.settle(batch.collect()).await?;
         let refused = outcomes.iter().find(|outcome| !matches!(outcome, Settled::Applied { .. }));
         ensure!(refused.is_none(), "a settlement was refused: {refused:?}");
-        Ok(done)
+        Ok(())
     }
 }
 

@@ -245,13 +245,8 @@ fn items(lines: Vec<u64>, tasks: Vec<NewTask>) -> Vec<Item> {
 }
 
 fn refused(origins: Vec<Origin>, problem: Problem) -> EnqueueResult {
-    EnqueueResult {
-        id: origins.into_iter().next().and_then(|origin| origin.id),
-        status: EnqueueStatus::Refused,
-        state: None,
-        due_at_ms: None,
-        error: Some(problem),
-    }
+    let id = origins.into_iter().next().and_then(|origin| origin.id);
+    EnqueueResult { error: Some(problem), ..EnqueueResult::of(id, EnqueueStatus::Refused) }
 }
 
 /// Whether a refusal is for what is in the batch, so that its other tasks may still be taken.

@@ -2,11 +2,15 @@
 
 use std::io;
 
+use indicatif::HumanBytes;
+use redrive_shared::blob::BlobRef;
 use redrive_shared::charges::{Charge, ChargeKind};
+use redrive_shared::checkpoint::Progress;
 use redrive_shared::cost::Cost;
 use redrive_shared::id::Name;
 use redrive_shared::task::{AttemptEnd, AttemptRecord, FailureRecord, TaskState, TaskView};
 
+use super::progress;
 use crate::context::Context;
 use crate::output::{Output, duration, excerpt, from_now, moment, printable};
 
@@ -14,11 +18,16 @@ const JSON_SHOWN_CHARS: usize = 400;
 const MESSAGE_SHOWN_CHARS: usize = 160;
 
 /// Prints it.
-pub fn print(context: &Context, task: &TaskView) -> io::Result<()> {
+pub fn print(context: &Context, task: &TaskView, progress: Option<&Progress>) -> io::Result<()> {
     let output = &context.output;
     output.line(format!("{}  {}", output.strong(&task.id), output.state(task.state)))?;
     for (key, value) in facts(task, context.now_ms()) {
         output.line(format!("  {}  {value}", output.faint(&format!("{key:<10}"))))?;
+    }
+    if let Some(progress) = progress {
+        let told = progress::summary(progress, context.now_ms());
+        let more = format!("redrive tasks progress {}", task.id);
+        output.line(format!("  {}  {told} ({more})", output.faint(&format!("{:<10}", "progress"))))?;
     }
     if task.history.is_empty() {
         return Ok(());
@@ -65,9 +74,16 @@ fn facts(task: &TaskView, now_ms: i64) -> Vec<(&'static str, String)> {
         task.last_failure.as_ref().map(|failure| ("failure", failure_line(failure))),
         (!labels.is_empty()).then(|| ("labels", printable(&labels.join(" ")))),
         task.payload.as_deref().map(|payload| ("payload", json(payload))),
+        task.payload_ref.as_ref().map(|blob| ("payload", blob_line(blob))),
         task.result.as_deref().map(|result| ("result", json(result))),
+        task.result_ref.as_ref().map(|blob| ("result", blob_line(blob))),
     ];
     rows.chain(more.into_iter().flatten()).collect()
+}
+
+/// Contents that are a blob.
+fn blob_line(blob: &BlobRef) -> String {
+    format!("blob {} of {}", blob.blob, HumanBytes(blob.bytes))
 }
 
 /// One kind of charge with its bound and its last reason; failures have a line of their own.

@@ -120,6 +120,11 @@ fn bounds_are_checked_themselves() {
     assert_eq!(fields(with(Some(MAX_DELAY_MS + 1), None)), "task_base_min_ms");
     assert_eq!(fields(with(None, Some(MAX_DELAY_MS + 1))), "task_cap_max_ms");
     assert_eq!(fields(with(Some(2), Some(1))), "task_base_min_ms");
+    // Where the least base is not set, it is that of the queue's own strategies.
+    assert_eq!(with(None, Some(1_000)).validate(), Ok(()));
+    assert_eq!(fields(with(None, Some(999))), "task_cap_max_ms");
+    let said = with(None, Some(999)).validate().unwrap_err().to_string();
+    assert!(said.contains("1000") && said.contains("set `task_base_min_ms` lower"), "{said}");
 }
 
 proptest! {
