@@ -65,7 +65,7 @@ fn without_password(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use redrive_coordinator::StoreConfig;
+    use redrive_coordinator::{BlobsConfig, StoreConfig};
     use redrive_shared::breaker::BreakerConfig;
 
     #[test]
@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn every_key_is_documented() {
-        let of_coordinator = [keys::<CoordinatorConfig>(), keys::<StoreConfig>()].concat();
+        let of_coordinator =
+            [keys::<CoordinatorConfig>(), keys::<StoreConfig>(), keys::<BlobsConfig>()].concat();
         let keys = [of_coordinator, keys::<WorkerConfig>(), keys::<BreakerConfig>()].concat();
         for key in keys {
             let stands = |line: &str| {

@@ -7,7 +7,10 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use redrive_shared::limits::BLOB_MAX_BYTES;
+
 use crate::amqp::AmqpConfig;
+use crate::blobs::address::BlobsAddress;
 use crate::store::redis::RedisConfig;
 use crate::store::redis::address::Address;
 use crate::store::redis::link::LinkOptions;
@@ -34,6 +37,72 @@ pub struct CoordinatorConfig {
     pub store: StoreConfig,
     /// Where RabbitMQ is, if it is used.
     pub amqp: AmqpConfig,
+    /// Where what is too large for the store is kept.
+    pub blobs: BlobsConfig,
+}
+
+/// Section `[coordinator.blobs]`: payloads, results and states that are too large for the store.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BlobsConfig {
+    /// Where they are. Without it: beside the embedded store, and nowhere with a shared one or in memory.
+    #[serde(deserialize_with = "blobs_address")]
+    pub url: Option<BlobsAddress>,
+    /// Most bytes of one.
+    #[serde(deserialize_with = "blob_bytes")]
+    pub max_bytes: u64,
+    /// States of checkpoints of so many bytes and more are kept there, in bytes; shorter ones in the store.
+    pub states_from_bytes: usize,
+    /// How often those that no task refers to are looked for, in milliseconds.
+    #[serde(deserialize_with = "sweep_every")]
+    pub sweep_every_ms: u64,
+}
+
+/// How often the sweep may be told to come, in milliseconds.
+const SWEEP_EVERY_MS: std::ops::RangeInclusive<u64> = 1_000..=7 * 24 * 60 * 60 * 1_000;
+
+fn blobs_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BlobsAddress>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(D::Error::custom)
+}
+
+fn blob_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let bytes = u64::deserialize(deserializer)?;
+    match bytes {
+        1..=BLOB_MAX_BYTES => Ok(bytes),
+        _ => Err(D::Error::custom(format!("max_bytes is from 1 to {BLOB_MAX_BYTES} (5 GiB)"))),
+    }
+}
+
+fn sweep_every<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let every_ms = u64::deserialize(deserializer)?;
+    if SWEEP_EVERY_MS.contains(&every_ms) {
+        return Ok(every_ms);
+    }
+    Err(D::Error::custom("sweep_every_ms is from 1000 (1 s) to 604800000 (7 days)"))
+}
+
+impl Default for BlobsConfig {
+    fn default() -> Self {
+        Self {
+            url: None,
+            max_bytes: 64 * 1024 * 1024,
+            states_from_bytes: 16 * 1024,
+            sweep_every_ms: 60 * 60 * 1_000,
+        }
+    }
+}
+
+impl CoordinatorConfig {
+    /// Where blobs are kept, if anywhere.
+    pub fn blobs_at(&self) -> Option<BlobsAddress> {
+        let embedded = !self.in_memory && self.store.url.is_none();
+        let beside = || embedded.then(|| BlobsAddress::Files(self.data_dir.join("blobs")));
+        self.blobs.url.clone().or_else(beside)
+    }
 }
 
 /// Section `[coordinator.store]`: the shared store.
@@ -121,6 +190,7 @@ impl Default for CoordinatorConfig {
             shutdown_grace_ms: 5_000,
             store: StoreConfig::default(),
             amqp: AmqpConfig::default(),
+            blobs: BlobsConfig::default(),
         }
     }
 }

@@ -18,5 +18,5 @@ pub mod store;
 mod watch;
 
 pub use amqp::AmqpConfig;
-pub use config::{CoordinatorConfig, StoreConfig};
+pub use config::{BlobsConfig, CoordinatorConfig, StoreConfig};
 pub use serve::{CoordinatorError, run};

@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::amqp::Amqp;
 use crate::api::Api;
+use crate::blobs::{BlobError, Depot};
 use crate::config::CoordinatorConfig;
 use crate::connections::serve;
-use crate::duties::{Forgetter, Listener, Reaper};
+use crate::duties::{Forgetter, Listener, Reaper, Sweeper};
 use crate::engine::Engine;
 use crate::store::doctor::{Report, Verdict};
 use crate::store::redis::link::Link;
@@ -54,6 +55,9 @@ pub enum CoordinatorError {
         refusals(.0)
     )]
     Unsafe(Report),
+    /// The storage of blobs cannot be opened.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
     /// RabbitMQ has something of that name that is not as it must be.
     #[error("cannot use RabbitMQ: {0}")]
     Amqp(String),
@@ -79,9 +83,14 @@ pub async fn run(
     let address = listener.local_addr().map_err(listen)?;
     let store = open(&config).await?;
     let clock = store.clock().unwrap_or_else(|| Arc::new(SystemClock));
-    let engine = Engine::new(store, clock, config.create_queues, config.gates, shutdown.clone());
+    let depot = Depot::open(&config, Arc::clone(&clock)).await?.map(Arc::new);
+    let engine = Engine::new(store, depot, clock, config.create_queues, config.gates, shutdown.clone());
     engine.learn_gates().await;
     let mut duties = start_duties(&engine, metrics.as_ref(), &shutdown);
+    if let Some(sweeper) = Sweeper::new(Arc::clone(&engine), config.blobs.sweep_every_ms) {
+        let stop = shutdown.clone();
+        duties.spawn(async move { sweeper.run(stop).await });
+    }
     if config.amqp.url.is_some() {
         let amqp = Amqp::new(Arc::clone(&engine), config.amqp.clone(), shutdown.clone());
         amqp.prepare().await.map_err(|error| CoordinatorError::Amqp(error.to_string()))?;

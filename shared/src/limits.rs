@@ -10,6 +10,9 @@ pub const TASK_ID_MAX_BYTES: usize = 128;
 pub const NAME_MAX_BYTES: usize = 128;
 /// Largest inline payload. Larger ones belong into object storage, with a reference here (claim check).
 pub const PAYLOAD_MAX_BYTES: usize = 256 * 1024;
+/// Longest blob that a coordinator may be told to take, in bytes: what S3 takes in one upload of its smallest parts, many times
+/// over, and more than a task's state should be.
+pub const BLOB_MAX_BYTES: u64 = 5 * 1024 * 1024 * 1024;
 /// Largest inline result.
 pub const RESULT_MAX_BYTES: usize = 256 * 1024;
 /// Most items in one batch: bounds how long one transaction may hold the store.

@@ -26,7 +26,7 @@ fn usd(dollars: u64) -> Cost {
 /// A coordinator's engine over the bed's store and clock, until the token is cancelled.
 fn engine(bed: &Bed, stop: &CancellationToken) -> Arc<Engine> {
     let clock = Arc::clone(&bed.clock) as Arc<dyn Clock>;
-    let engine = Engine::new(bed.shared(), clock, false, true, stop.clone());
+    let engine = Engine::new(bed.shared(), None, clock, false, true, stop.clone());
     let (keeping, dispatching, stop) = (Arc::clone(&engine), Arc::clone(&engine), stop.clone());
     let stopping = stop.clone();
     tokio::spawn(async move { keeping.keep_gates(stopping).await });

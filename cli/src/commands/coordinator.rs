@@ -103,6 +103,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         CoordinatorError::NotLoopback(_) => Usage::new(error.to_string()).into(),
         CoordinatorError::Listen { .. }
         | CoordinatorError::Store(_)
+        | CoordinatorError::Blobs(_)
         | CoordinatorError::Amqp(_)
         | CoordinatorError::Defect(_) => error.into(),
     })

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use comfy_table::Color;
-use redrive_coordinator::amqp;
 use redrive_coordinator::store::doctor::{Finding, Report, Verdict};
 use redrive_coordinator::store::{redis, sqlite};
+use redrive_coordinator::{amqp, blobs};
 use serde_json::json;
 use toml::{Table, Value};
 
@@ -23,6 +23,8 @@ On Redis: version, eviction, persistence, replication, cluster, memory, connecti
 user may do everything that the store does (tried under the prefix, and removed). On the embedded store: the directory,
 its disk, the lock, the tables. It changes nothing, and a coordinator that runs meanwhile is not disturbed. A coordinator
 makes the same checks of a Redis when it starts.
+
+Of where blobs are kept: whether it answers and is durable.
 
 Of RabbitMQ, where one is configured: version, connection, permissions, alarms, queues that are otherwise than needed, the
 binding for new tasks, consumers of what is pushed.
@@ -56,6 +58,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     args.amqp.write(&mut section);
     let flags = Table::from_iter([("coordinator".to_owned(), Value::Table(section))]);
     let config = context.config(flags)?.coordinator;
+    let blobs_at = config.blobs_at();
     let (name, report) = if let Some(shared) = config.store.redis() {
         (shared.address.to_string(), redis::doctor::examine(&shared).await)
     } else if config.in_memory {
@@ -73,18 +76,26 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         Some(broker) => Some((broker, amqp::doctor::examine(&config.amqp).await)),
         None => None,
     };
-    let verdict = broker.iter().map(|(_, report)| report.verdict()).fold(report.verdict(), Verdict::max);
+    let storage = match blobs_at {
+        Some(address) => Some((address.to_string(), blobs::doctor::examine(&address).await)),
+        None => None,
+    };
+    let others = broker.iter().chain(&storage).map(|(_, report)| report.verdict());
+    let verdict = others.fold(report.verdict(), Verdict::max);
     if context.output.json {
         let mut value = json!({ "store": name, "verdict": verdict, "findings": report.findings() });
         if let Some((broker, report)) = &broker {
             value["amqp"] = json!({ "at": broker, "findings": report.findings() });
         }
+        if let Some((storage, report)) = &storage {
+            value["blobs"] = json!({ "at": storage, "findings": report.findings() });
+        }
         context.output.value(&value)?;
     } else {
         print(context.output, &name, &report)?;
-        if let Some((broker, report)) = &broker {
+        for (name, report) in broker.iter().chain(&storage) {
             context.output.line("")?;
-            print(context.output, broker, report)?;
+            print(context.output, name, report)?;
         }
     }
     match verdict {

@@ -71,7 +71,7 @@ async fn read(request: Request, length: usize) -> Result<Bytes, Problem> {
 }
 
 /// A page of a foreign site can make a browser send forms to this machine, but not `application/json`.
-fn require_json(headers: &axum::http::HeaderMap) -> Result<(), Problem> {
+pub(super) fn require_json(headers: &axum::http::HeaderMap) -> Result<(), Problem> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("none");
     let kind = given.split(';').next().unwrap_or(given).trim();
     if kind.eq_ignore_ascii_case("application/json") {

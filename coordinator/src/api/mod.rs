@@ -1,6 +1,7 @@
 //! The HTTP API: `/v1`, health, metrics, and the OpenAPI document that is made from this code.
 
 mod actor;
+mod blobs;
 mod body;
 mod breakers;
 mod checkpoints;
@@ -44,6 +45,7 @@ const BODIES_MAX_BYTES: usize = 128 * 1024 * 1024;
     info(title = "Redrive", description = "The retry queue for fleets of AI agents."),
     tags(
         (name = "tasks", description = "Enqueue failed work, ask after it, act on it"),
+        (name = "blobs", description = "Payloads, results and states that are too large for the store"),
         (name = "work", description = "For workers: claims, leases, settlements, heartbeats"),
         (name = "checkpoints", description = "How far the work on a task came, so that its next attempt goes on from there"),
         (name = "queues", description = "Policies, pausing"),
@@ -64,6 +66,8 @@ pub struct Api {
     shutdown: CancellationToken,
     bodies: Arc<Semaphore>,
     enqueue_bodies: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
+    downloads: Arc<Semaphore>,
     body_timeout: Duration,
     document: Arc<str>,
 }
@@ -82,6 +86,8 @@ impl Api {
             shutdown,
             bodies: Arc::new(Semaphore::new(BODIES_MAX_BYTES)),
             enqueue_bodies: Arc::new(Semaphore::new(BODIES_MAX_BYTES)),
+            uploads: Arc::new(Semaphore::new(blobs::UPLOADS_MAX)),
+            downloads: Arc::new(Semaphore::new(blobs::DOWNLOADS_MAX)),
             body_timeout,
             document: Arc::from(""),
         }
@@ -112,6 +118,8 @@ impl Api {
             .routes(routes!(tasks::retry))
             .routes(routes!(checkpoints::save, checkpoints::document))
             .routes(routes!(checkpoints::steps))
+            .routes(routes!(blobs::upload))
+            .routes(routes!(blobs::download))
             .routes(routes!(work::claim))
             .routes(routes!(work::extend))
             .routes(routes!(work::settle))

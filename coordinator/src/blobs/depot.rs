@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::{BlobError, BlobKey, BlobStream, Blobs, Result, Stored};
+use crate::config::{BlobsConfig, CoordinatorConfig};
 use crate::metrics::{Direction, record_blob_bytes};
 
 /// How old a blob is before the sweep removes it for not being referred to, in ms: an upload, and what refers to it, take
@@ -38,6 +39,18 @@ impl Depot {
         states_from_bytes: usize,
     ) -> Self {
         Self { blobs, clock, max_bytes, states_from_bytes }
+    }
+
+    /// Over the storage that the configuration names, if it names any; opened, and tried.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`]: it cannot be opened.
+    pub async fn open(config: &CoordinatorConfig, clock: Arc<dyn Clock>) -> Result<Option<Self>> {
+        let Some(address) = config.blobs_at() else { return Ok(None) };
+        let blobs = super::open(&address, &environment()).await?;
+        tracing::info!(at = %blobs.describe(), "blobs are kept");
+        let BlobsConfig { max_bytes, states_from_bytes, .. } = config.blobs;
+        Ok(Some(Self::new(blobs, clock, max_bytes, states_from_bytes)))
     }
 
     /// The storage itself.
@@ -120,4 +133,11 @@ impl Depot {
         let key = BlobKey { task: task.clone(), blob: blob.blob };
         Ok(self.blobs.length(&key).await? == Some(blob.bytes))
     }
+}
+
+/// This process's environment; what is not UTF-8 in it is not for us.
+pub(super) fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }

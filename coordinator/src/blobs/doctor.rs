@@ -8,19 +8,14 @@ use crate::store::doctor::{Finding, Report, Verdict};
 const CHECK: &str = "blobs";
 
 /// Looks at the storage.
-pub async fn examine(
-    address: &BlobsAddress,
-    environment: impl Iterator<Item = (String, String)> + Send,
-) -> Report {
-    #[cfg(not(feature = "object-store"))]
-    drop(environment);
+pub async fn examine(address: &BlobsAddress) -> Report {
     let findings = match address {
         BlobsAddress::Files(directory) | BlobsAddress::Local(directory) => vec![place(directory)],
         BlobsAddress::Sqlite(file) => vec![place(file.parent().unwrap_or(Path::new(".")))],
         #[cfg(feature = "postgres")]
         BlobsAddress::Postgres(address) => postgres(address).await,
         #[cfg(feature = "object-store")]
-        BlobsAddress::S3 { bucket, prefix } => vec![s3(bucket, prefix, environment).await],
+        BlobsAddress::S3 { bucket, prefix } => vec![s3(bucket, prefix).await],
         #[cfg(not(feature = "postgres"))]
         BlobsAddress::Postgres(_) => vec![refused(super::open::missing("postgres"))],
         #[cfg(not(feature = "object-store"))]
@@ -89,11 +84,11 @@ async fn postgres(address: &super::address::PostgresAddress) -> Vec<Finding> {
 }
 
 #[cfg(feature = "object-store")]
-async fn s3(bucket: &str, prefix: &str, environment: impl Iterator<Item = (String, String)>) -> Finding {
+async fn s3(bucket: &str, prefix: &str) -> Finding {
     use super::Blobs as _;
 
     let asked = async {
-        let blobs = super::objects::S3Blobs::reach(bucket, prefix, environment)?;
+        let blobs = super::objects::S3Blobs::reach(bucket, prefix, &super::depot::environment())?;
         // What a list of one costs is what the sweep costs.
         blobs.list(None, 1).await
     };

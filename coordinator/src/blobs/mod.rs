@@ -25,7 +25,6 @@ use async_trait::async_trait;
 use axum::body::Bytes;
 use futures_util::stream::BoxStream;
 use redrive_shared::blob::BlobId;
-use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::TaskId;
 
 pub use self::depot::{BLOB_GRACE_MS, Depot};
@@ -55,31 +54,6 @@ pub enum BlobError {
     /// Its bytes stopped coming before it was whole.
     #[error("the upload ended before it was complete: {0}")]
     Interrupted(String),
-}
-
-impl From<BlobError> for Problem {
-    fn from(error: BlobError) -> Self {
-        const RETRY_AFTER_MS: u64 = 1_000;
-        let (code, detail) = match &error {
-            BlobError::Unavailable(_) => (
-                ErrorCode::BlobsUnavailable,
-                format!("the storage of blobs does not answer: {error}; repeat it"),
-            ),
-            BlobError::Full(_) => (
-                ErrorCode::BlobsUnavailable,
-                format!("the storage of blobs has no room: {error}; make room, then repeat it"),
-            ),
-            BlobError::TooLarge { .. } => (
-                ErrorCode::BodyTooLarge,
-                format!("{error}; cut it into several blobs, or raise `coordinator.blobs.max_bytes`"),
-            ),
-            BlobError::Interrupted(_) => {
-                (ErrorCode::RequestTimeout, format!("{error}; nothing was kept: upload it again"))
-            }
-        };
-        let problem = Self::new(code, detail);
-        if code == ErrorCode::BlobsUnavailable { problem.retry_after_ms(RETRY_AFTER_MS) } else { problem }
-    }
 }
 
 /// Names one blob.

@@ -21,6 +21,8 @@ use super::{BlobError, BlobKey, BlobStream, Blobs, Result, Stored, layout};
 
 /// Bytes of a part: the fewest that S3 takes. 5 GiB have 1,024 of them, of 10,000 that S3 takes.
 pub(super) const PART_BYTES: usize = 5 * 1024 * 1024;
+/// Bytes of one request for a part of a blob.
+const READ_BYTES: u64 = 2 * 1024 * 1024;
 /// Requests at once where many blobs are removed.
 const REMOVALS_AT_ONCE: usize = 8;
 /// For a connection.
@@ -42,11 +44,7 @@ pub(super) struct S3Blobs {
 impl S3Blobs {
     /// Tries the bucket with a small object, which it removes. Endpoint, region and credentials are those of the environment
     /// that is given.
-    pub(super) async fn open(
-        bucket: &str,
-        prefix: &str,
-        environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<Self> {
+    pub(super) async fn open(bucket: &str, prefix: &str, environment: &[(String, String)]) -> Result<Self> {
         let blobs = Self::reach(bucket, prefix, environment)?;
         // No task's part begins with a dot.
         let probe = blobs.at(&[format!(".probe-{:016x}", rand::random::<u64>())])?;
@@ -57,11 +55,7 @@ impl S3Blobs {
     }
 
     /// Nothing is asked yet.
-    pub(super) fn reach(
-        bucket: &str,
-        prefix: &str,
-        environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<Self> {
+    pub(super) fn reach(bucket: &str, prefix: &str, environment: &[(String, String)]) -> Result<Self> {
         super::open::choose_tls_provider();
         let options =
             ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_timeout(REQUEST_TIMEOUT);
@@ -71,7 +65,7 @@ impl S3Blobs {
             retry_timeout: RETRY_TIMEOUT,
         };
         let mut builder = AmazonS3Builder::new().with_client_options(options).with_retry(retry);
-        for (name, value) in environment.filter(|(name, _)| name.starts_with("AWS_")) {
+        for (name, value) in environment.iter().filter(|(name, _)| name.starts_with("AWS_")) {
             if let Ok(key) = name.to_ascii_lowercase().parse() {
                 builder = builder.with_config(key, value);
             }
@@ -184,7 +178,7 @@ impl Blobs for S3Blobs {
         let (whole, _) = self.places(key)?;
         let store = Arc::clone(&self.store);
         // In requests of their own: a slow reader of the blob holds none of them open.
-        Ok(Some(read(bytes, PART_BYTES as u64, move |range| {
+        Ok(Some(read(bytes, READ_BYTES, move |range| {
             let (store, whole) = (Arc::clone(&store), whole.clone());
             async move { store.get_range(&whole, range).await.map_err(failed) }
         })))

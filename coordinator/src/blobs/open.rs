@@ -13,10 +13,7 @@ use super::{BlobError, Blobs, Result};
 ///
 /// # Errors
 /// [`BlobError::Unavailable`], with the address.
-pub async fn open(
-    address: &BlobsAddress,
-    environment: impl Iterator<Item = (String, String)> + Send,
-) -> Result<Arc<dyn Blobs>> {
+pub async fn open(address: &BlobsAddress, environment: &[(String, String)]) -> Result<Arc<dyn Blobs>> {
     let opened: Result<Arc<dyn Blobs>> = match address {
         BlobsAddress::Files(directory) => FileBlobs::open(directory).await.map(|blobs| Arc::new(blobs) as _),
         BlobsAddress::Sqlite(file) => SqliteBlobs::open(file).await.map(|blobs| Arc::new(blobs) as _),
@@ -38,7 +35,7 @@ pub async fn open(
         BlobsAddress::Local(_) | BlobsAddress::S3 { .. } => Err(missing("object-store")),
     };
     #[cfg(not(feature = "object-store"))]
-    drop(environment);
+    let _ = environment;
     opened.map_err(|error| BlobError::Unavailable(format!("cannot keep blobs at {address}: {error}")))
 }
 

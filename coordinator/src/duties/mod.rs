@@ -3,7 +3,9 @@
 mod forget;
 mod listen;
 mod reap;
+mod sweep;
 
 pub use forget::Forgetter;
 pub use listen::Listener;
 pub use reap::Reaper;
+pub use sweep::{Sweeper, Swept};

@@ -7,7 +7,7 @@ use redrive_shared::id::Name;
 use redrive_shared::limits::{BATCH_MAX_ITEMS, REASON_MAX_BYTES, WAIT_MAX_MS};
 use redrive_shared::lock::{
     Blocker, LOCK_DELAY_MAX_MS, LOCK_DELAY_MS, LOCK_RESOURCES_MAX, LOCK_WAIT_MAX_MS, LOCK_WAITERS_MAX,
-    LOCKS_MAX, Mode, Owner, Refused, Request, TTL_DEFAULT_MS, TTL_MAX_MS, TTL_MIN_MS, Token,
+    LOCKS_MAX, Mode, Owner, Refused, Request, Resource, TTL_DEFAULT_MS, TTL_MAX_MS, TTL_MIN_MS, Token,
 };
 use redrive_shared::task::TaskState;
 use redrive_shared::wire::{
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::{Engine, Result, check, unavailable};
 use crate::locks::Wish;
 use crate::metrics;
+use crate::store::StoreError;
 
 /// Most locks, and most that wait, in one list.
 const LIST_MAX: usize = BATCH_MAX_ITEMS;
@@ -64,6 +65,22 @@ impl Engine {
                 Err(refused(&refusal))
             }
         }
+    }
+
+    /// Whether it is this coordinator's turn at something that one does for all: nobody else gets a turn at it for so many
+    /// milliseconds, and this one does.
+    pub(crate) async fn take_turn(
+        &self,
+        resource: Resource,
+        owner: Owner,
+        ttl_ms: u64,
+    ) -> std::result::Result<bool, StoreError> {
+        let wish = Request::new(owner, [(resource, Mode::Exclusive)]);
+        let Some(wish) = wish.map(|wish| wish.timed(ttl_ms.clamp(TTL_MIN_MS, TTL_MAX_MS), 0, 0)) else {
+            return Ok(false);
+        };
+        let wished = self.locks.acquire(wish, std::future::ready(())).await?;
+        Ok(matches!(wished, Wish::Held(_)))
     }
 
     /// Makes locks last.

@@ -4,6 +4,7 @@
 
 mod actions;
 mod amplification;
+mod blobs;
 mod breakers;
 mod check;
 mod checkpoints;
@@ -74,9 +75,10 @@ pub struct Engine {
 
 impl Engine {
     /// An engine over a store. `create_queues`: make queues that are named and do not exist. `gates`: what the
-    /// gates say bounds claims.
+    /// gates say bounds claims. `depot`: what is too large for the store is kept there.
     pub fn new(
         store: Arc<dyn Store>,
+        depot: Option<Arc<Depot>>,
         clock: Arc<dyn Clock>,
         create_queues: bool,
         gates: bool,
@@ -107,7 +109,7 @@ impl Engine {
             agent_labels: BoundedLabels::new(AGENT_LABELS_MAX),
             amplification: Amplification::default(),
             queue_labels: BoundedLabels::new(QUEUE_LABELS_MAX),
-            depot: None,
+            depot,
             create_queues,
             freed: Notify::new(),
             taker_heard: Notify::new(),

@@ -25,7 +25,7 @@ pub enum ClientError {
     Protocol {
         /// What was called.
         url: String,
-        /// The HTTP status, where there was one.
+        /// The HTTP status; none where the answer, or its next byte, did not come in time.
         status: Option<u16>,
         /// What was wrong, with the beginning of the body where that helps.
         detail: String,
@@ -48,7 +48,8 @@ impl ClientError {
         match self {
             Self::Problem(problem) => is_retryable_status(problem.status),
             Self::Unreachable { .. } => true,
-            Self::Protocol { status, .. } => status.is_some_and(is_retryable_status),
+            // Without a status nothing came in time.
+            Self::Protocol { status, .. } => status.is_none_or(is_retryable_status),
             Self::Address { .. } => false,
         }
     }

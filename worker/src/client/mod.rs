@@ -5,6 +5,7 @@
 
 mod attempt;
 mod checkpoints;
+mod blobs;
 mod error;
 mod presence;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use reqwest::{Method, RequestBuilder, Response, Url, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use blobs::Download;
 pub use error::ClientError;
 pub(crate) use error::error_chain;
 pub use presence::Presence;
@@ -321,7 +323,10 @@ impl Client {
         let mut url = self.base.clone();
         match url.path_segments_mut() {
             Ok(mut segments) => segments.pop_if_empty().extend(path),
-            Err(()) => return Err(protocol(&self.base, None, "the address takes no path".to_owned())),
+            Err(()) => {
+                let (url, detail) = (self.base.to_string(), "it takes no path".to_owned());
+                return Err(ClientError::Address { url, detail });
+            }
         };
         Ok(url)
     }
