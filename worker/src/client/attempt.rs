@@ -33,12 +33,7 @@ impl AttemptLink for Client {
     }
 
     /// As it comes: the context knows what it should be, and says what is wrong with it better than "no answer".
-    async fn download_blob(
-        &self,
-        task: &TaskId,
-        blob: BlobId,
-        max_bytes: u64,
-    ) -> Result<Bytes, ClientError> {
+    async fn download_blob(&self, task: &TaskId, blob: BlobId, max_bytes: u64) -> Result<Bytes, ClientError> {
         let url = self.endpoint(&["v1", "tasks", task, "blobs", &blob.to_string()])?;
         let response = self.send(self.request(Method::GET, &url).timeout(BLOB_TIMEOUT), &url).await?;
         read_up_to(response, max_bytes).await.map_err(|source| unreachable(&url, source))
