@@ -6,15 +6,15 @@ mod full_disk;
 use std::sync::Arc;
 
 use redrive_coordinator::store::sqlite::SqliteStore;
-use redrive_coordinator::store::{Ending, Enqueued, Restriction, Store, StoreError};
+use redrive_coordinator::store::{CheckpointSaved, Ending, Enqueued, Restriction, Store, StoreError};
 use redrive_shared::clock::ManualClock;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::task::TaskState;
 use rusqlite::Connection;
 
 use crate::support::{
-    Bed, EnqueueExt, START_MS, SqliteBackend, claim_of, fast_directory, fixed_policy, id, name,
-    of_dependency, task,
+    Bed, EnqueueExt, START_MS, SqliteBackend, checkpoint, claim_of, fast_directory, fixed_policy, id, name,
+    of_dependency, save_of, task,
 };
 
 fn clock() -> Arc<ManualClock> {
@@ -231,4 +231,61 @@ fn callers_are_told_what_they_can_do_about_a_store_that_fails() {
     assert!(problem.detail.contains("may or may not have happened"), "{}", problem.detail);
     let problem = Problem::from(StoreError::Unavailable("locked".into()));
     assert_eq!((problem.code, problem.status), (ErrorCode::StoreUnavailable, 503));
+}
+
+#[tokio::test]
+async fn what_was_saved_and_cannot_be_read_puts_off_its_own_task_and_no_other() {
+    let backend = SqliteBackend::new();
+    let file = backend.path().join("redrive.sqlite");
+    let bed = Bed::new(backend).await;
+    bed.put_all(["a", "b", "c"].map(task).to_vec()).await;
+    let leases = bed.take_by_id(3).await;
+    let saved = CheckpointSaved::Saved { queue: name("default") };
+    let save = |seq| leases.iter().map(|lease| save_of(lease, checkpoint(seq, "s"))).collect();
+    assert_eq!(bed.save_checkpoints(save(1)).await.unwrap(), [(); 3].map(|()| saved.clone()));
+    let behind = Connection::open(&file).unwrap();
+    let of_b = "WHERE seq = (SELECT seq FROM tasks WHERE id = 'b')";
+    let damage = |kept: &str| {
+        behind.execute(&format!("UPDATE checkpoints SET progress = ?1 {of_b}"), [kept]).unwrap();
+    };
+    let select = format!("SELECT progress FROM checkpoints {of_b}");
+    let kept: String = behind.query_row(&select, [], |row| row.get(0)).unwrap();
+    damage("{");
+    assert_eq!(
+        bed.save_checkpoints(save(2)).await.unwrap(),
+        [saved.clone(), CheckpointSaved::Unreadable, saved]
+    );
+    assert!(matches!(bed.progress(&id("b")).await, Err(StoreError::Corrupt(_))));
+    assert!(bed.blobs(&[id("a"), id("b")]).await.is_err(), "what it needs must not be taken for unused");
+    for lease in &leases {
+        bed.finish(lease, Ending::Snoozed { delay_ms: 0 }).await;
+    }
+    for others in [["a", "c"].as_slice(), &[]] {
+        assert_eq!(bed.take_ids(9).await, others);
+    }
+    let put_off = bed.view("b").await;
+    assert_eq!((put_off.state, put_off.runs), (TaskState::Scheduled, 1), "it waits, and was not given");
+    damage(&kept);
+    bed.advance(60_000);
+    assert_eq!(bed.take_one().await.checkpoint.map(|progress| progress.seq), Some(1), "nothing is lost");
+}
+
+#[tokio::test]
+async fn what_was_saved_goes_with_its_task_whichever_release_forgets_it() {
+    let backend = SqliteBackend::new();
+    let file = backend.path().join("redrive.sqlite");
+    let mut bed = Bed::new(backend).await;
+    let lease = bed.put_and_take(task("t")).await;
+    bed.save_checkpoints(vec![save_of(&lease, checkpoint(1, "s"))]).await.unwrap();
+    bed.cancel_one("t").await;
+    // As a release does that knows of no checkpoints.
+    let older = Connection::open(&file).unwrap();
+    for table in ["attempts", "results", "bodies", "tasks"] {
+        older.execute(&format!("DELETE FROM {table}"), []).unwrap();
+    }
+    drop(older);
+    bed.reopen().await;
+    let lease = bed.put_and_take(task("t")).await;
+    bed.finish(&lease, Ending::Snoozed { delay_ms: 0 }).await;
+    assert!(bed.take_one().await.checkpoint.is_none(), "its number is that of the one before");
 }

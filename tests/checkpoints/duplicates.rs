@@ -78,7 +78,7 @@ async fn an_id_is_remembered_for_the_retention_that_its_queue_was_given_and_then
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("UTF-8")
     };
-    command(&["queues", "apply", file.to_str().unwrap()]).await;
+    command(&["queues", "apply", "--yes", file.to_str().unwrap()]).await;
     let shown: Value = serde_json::from_str(&command(&["queues", "show", "default"]).await).expect("JSON");
     assert_eq!(shown["policy"]["retention_ms"], 4_000, "{shown:#}");
 

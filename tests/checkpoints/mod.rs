@@ -1,11 +1,16 @@
 //! Checkpoints, as workers and operators meet them: over the API of real coordinators, on both stores.
 
 mod bad_input;
+mod command;
 mod crash;
 mod duplicates;
+mod large;
 mod metrics;
 mod saving;
 
+use std::path::PathBuf;
+
+use redrive_coordinator::config::BlobsConfig;
 use redrive_coordinator::{CoordinatorConfig, StoreConfig};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -14,10 +19,10 @@ use crate::support::fast_directory;
 use crate::support::redis::RedisServer;
 use crate::support::server::{Reply, Server};
 
-/// A coordinator on the embedded store, on disk, and one on Redis.
+/// A coordinator on the embedded store, on disk, and one on Redis; both keep blobs in files.
 struct Stores {
     servers: [(&'static str, Server); 2],
-    _directory: TempDir,
+    directory: TempDir,
     _redis: RedisServer,
 }
 
@@ -28,9 +33,16 @@ impl Stores {
             CoordinatorConfig { data_dir: directory.path().join("data"), ..CoordinatorConfig::default() };
         let url = Some(redis.url().parse().expect("an address"));
         let store = StoreConfig { url, allow_unsafe: true, ..StoreConfig::default() };
-        let shared = CoordinatorConfig { store, ..CoordinatorConfig::default() };
+        let url = format!("files:{}", directory.path().join("shared").display());
+        let blobs = BlobsConfig { url: Some(url.parse().expect("an address")), ..BlobsConfig::default() };
+        let shared = CoordinatorConfig { store, blobs, ..CoordinatorConfig::default() };
         let servers = [("SQLite", Server::with(embedded).await), ("Redis", Server::with(shared).await)];
-        Self { servers, _directory: directory, _redis: redis }
+        Self { servers, directory, _redis: redis }
+    }
+
+    /// Where the blobs of each are.
+    fn blobs(&self) -> [PathBuf; 2] {
+        [self.directory.path().join("data").join("blobs"), self.directory.path().join("shared")]
     }
 }
 

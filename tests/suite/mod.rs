@@ -5,6 +5,7 @@
 //! which the linter refuses.
 
 mod breakers;
+mod checkpoints;
 mod claim;
 mod costs;
 mod enqueue;
@@ -17,6 +18,7 @@ mod policies;
 mod presence;
 mod read;
 mod reap;
+mod references;
 mod reopen;
 mod repeat;
 mod restricted;
@@ -315,6 +317,28 @@ macro_rules! with_behaviours {
                 of_changes_at_once_one_is_made_from_what_was_in_force,
                 versions_are_still_there_when_the_store_is_opened_again,
                 a_pause_is_no_change_of_a_policy,
+            }
+            checkpoints {
+                what_was_saved_comes_with_the_next_lease,
+                numbers_only_rise_and_a_repeat_changes_nothing,
+                only_the_lease_that_holds_saves,
+                what_was_never_leased_saves_nothing,
+                checkpoints_of_one_batch_are_saved_in_order,
+                checkpoints_saved_at_once_are_all_kept_or_refused,
+                what_was_saved_outlives_the_coordinator,
+                a_repeated_request_gets_what_was_saved_since,
+                what_was_saved_goes_with_its_task,
+                what_a_person_does_keeps_what_was_saved,
+                steps_and_states_are_bounded,
+                checkpoints_bound_a_reply,
+                whoever_saves_whatever_the_rules_decide,
+            }
+            references {
+                a_payload_s_reference_takes_its_place,
+                the_same_contents_under_another_name_are_a_duplicate,
+                a_result_s_reference_takes_its_place,
+                the_store_tells_which_blobs_are_needed,
+                blobs_of_many_tasks_are_told_in_order,
             }
             reopen {
                 everything_is_still_there,

@@ -1,6 +1,8 @@
 //! Short ways to make what stores take.
 
-use redrive_coordinator::store::{Claim, Ending, Enqueue, Settle};
+use redrive_coordinator::store::{Claim, Ending, Enqueue, SaveCheckpoint, Settle};
+use redrive_shared::blob::{BlobId, BlobRef, Sha256Sum};
+use redrive_shared::checkpoint::Checkpoint;
 use redrive_shared::failure::FailureClass;
 use redrive_shared::gate::{Scope, Standing};
 use redrive_shared::id::{Name, TaskId};
@@ -9,6 +11,8 @@ use redrive_shared::retry::{RetryPolicy, Strategy};
 use redrive_shared::task::{FailureRecord, Lease, Priority};
 use redrive_shared::wire::{Heartbeat, LeaseRef, NewTask};
 use serde_json::value::RawValue;
+
+use super::Bed;
 
 /// Where clocks start: an ordinary day.
 pub const START_MS: i64 = 1_760_000_000_000;
@@ -168,6 +172,21 @@ pub fn settle_of(lease: &Lease, ending: Ending) -> Settle {
 
 pub fn lease_ref(lease: &Lease) -> LeaseRef {
     LeaseRef { id: lease.id.clone(), epoch: lease.epoch, nonce: lease.nonce }
+}
+
+/// A checkpoint that says of a step that it is done, and no more.
+pub fn checkpoint(seq: u64, step: &str) -> Checkpoint {
+    Checkpoint { seq, step: name(step), completed: true, state: None, pending: None }
+}
+
+pub fn save_of(lease: &Lease, checkpoint: Checkpoint) -> SaveCheckpoint {
+    SaveCheckpoint { id: lease.id.clone(), fence: fence(lease), checkpoint }
+}
+
+/// A reference to a blob that was uploaded now; each number's is another.
+pub fn blob(bed: &Bed, number: u8) -> BlobRef {
+    let blob = BlobId::new(bed.now_ms(), [number; 10]);
+    BlobRef { blob, bytes: 1_000_000, sha256: Sha256Sum([number; 32]) }
 }
 
 /// A heartbeat without leases.

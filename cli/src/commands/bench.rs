@@ -16,8 +16,8 @@ machines. With --json, one object on stdout: cycles_per_s, lateness_ms {p50, p99
 
 On a shared store, less than two minutes, and more figures: layers {service, store, ceiling}, where `store` is the same
 transitions without HTTP and `ceiling` the same Redis given plain batched commands and nothing else, each with the processor
-time of a cycle; spread, which is lateness and storm with 1 and 3 coordinators; memory of a parked task; claims, by tasks
-parked. Its keys are under prefixes of its own, chosen by chance, and are deleted at the end.
+time of a cycle; spread, which is lateness and storm with 1 and 3 coordinators; memory of a parked task, and of a
+finished one, whose id is remembered; claims, by tasks parked. Its keys are under prefixes of its own, chosen by chance, and are deleted at the end.
 
 With --amqp, two minutes more, on either store: push {ceiling, dispatch, cycles, latency_ms, …}. `ceiling` is a plain client
 of the same RabbitMQ, with messages that look the same; `dispatch` is tasks that are due already, pushed to a consumer that

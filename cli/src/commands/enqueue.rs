@@ -2,6 +2,7 @@
 
 mod backoff;
 mod stream;
+mod upload;
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ With --failure, the task is work that has already failed: the failure is classif
 server in it decides when the task runs first. The same id with the same payload is one task, however often it is sent: once it
 has succeeded, the answer has its result, for as long as its queue remembers it.
 
-With --jsonl, each line is a task: `id`, `queue`, `task_type`, `payload`, `dependency`, `group`, `priority`, `delay_ms`,
+With --jsonl, each line is a task: `id`, `queue`, `task_type`, `payload`, `payload_ref`, `dependency`, `group`, `priority`, `delay_ms`,
 `deadline_ms`, `max_attempts`, `retry`, `max_cost_usd`, `tokens`, `attempts_made`, `failure`, `labels`. A bad line is reported
 with its number, the others go on, and the exit code is 1.
 
@@ -70,7 +71,7 @@ struct Single {
     /// Your own id, which makes the call safe to repeat [default: a fresh UUIDv7].
     #[arg(long)]
     id: Option<TaskId>,
-    /// Any JSON, at most 256 KiB [default: null].
+    /// Any JSON [default: null]; one of more than 256 KiB is uploaded as a blob first.
     #[arg(long, value_name = "JSON|@FILE|-")]
     payload: Option<String>,
     /// The upstream that it needs, as provider/account/model or tool/name.
@@ -151,15 +152,17 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         return stream::run(context, client, options).await;
     }
     let wait = args.task.wait;
-    let task = args.task.into_task(args.queue, args.backoff)?;
-    let result = enqueue_one(&client, task, Patience::new(retry_for, context.output)).await?;
+    let mut task = args.task.into_task(args.queue, args.backoff)?;
+    let patience = Patience::new(retry_for, context.output);
+    upload::large_payload(context, &client, &mut task, &patience).await?;
+    let result = enqueue_one(&client, task, &patience).await?;
     match (wait, result.id.clone()) {
         (Some(wait_ms), Some(id)) => answer(context, &client, &id, wait_ms).await,
         _ => print(context, &result),
     }
 }
 
-async fn enqueue_one(client: &Client, task: NewTask, patience: Patience) -> anyhow::Result<EnqueueResult> {
+async fn enqueue_one(client: &Client, task: NewTask, patience: &Patience) -> anyhow::Result<EnqueueResult> {
     let request = EnqueueRequest { tasks: vec![task] };
     let answer = patience.call(async || client.enqueue(&request).await).await?;
     let mut results = answer.value.results.into_iter();

@@ -84,7 +84,10 @@ pub(super) fn require_json(headers: &axum::http::HeaderMap) -> Result<(), Proble
 }
 
 fn too_large() -> Problem {
-    let detail = format!("a body may have up to {BODY_MAX_BYTES} bytes; send smaller batches");
+    let detail = format!(
+        "a body may have up to {BODY_MAX_BYTES} bytes; send smaller batches, and upload what is large in itself as a blob \
+         (POST /v1/tasks/ID/blobs) to refer to it"
+    );
     Problem::new(ErrorCode::BodyTooLarge, detail)
 }
 

@@ -91,7 +91,8 @@ impl Depot {
             tally.0.update(&chunk);
             Ok(chunk)
         });
-        self.blobs.put(&key, body.boxed()).await?;
+        // Storage may ask again after the end, which a request's body does not take.
+        self.blobs.put(&key, body.fuse().boxed()).await?;
         let (hasher, bytes) = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
         record_blob_bytes(Direction::In, bytes);
         Ok(BlobRef { blob: key.blob, bytes, sha256: Sha256Sum(hasher.finalize().into()) })

@@ -10,16 +10,20 @@ const CHECK: &str = "blobs";
 /// Looks at the storage.
 pub async fn examine(address: &BlobsAddress) -> Report {
     let findings = match address {
-        BlobsAddress::Files(directory) | BlobsAddress::Local(directory) => vec![place(directory)],
+        BlobsAddress::Files(directory) => vec![place(directory)],
         BlobsAddress::Sqlite(file) => vec![place(file.parent().unwrap_or(Path::new(".")))],
         #[cfg(feature = "postgres")]
         BlobsAddress::Postgres(address) => postgres(address).await,
+        #[cfg(feature = "object-store")]
+        BlobsAddress::Local(directory) => vec![place(directory)],
         #[cfg(feature = "object-store")]
         BlobsAddress::S3 { bucket, prefix } => vec![s3(bucket, prefix).await],
         #[cfg(not(feature = "postgres"))]
         BlobsAddress::Postgres(_) => vec![refused(super::open::missing("postgres"))],
         #[cfg(not(feature = "object-store"))]
-        BlobsAddress::S3 { .. } => vec![refused(super::open::missing("object-store"))],
+        BlobsAddress::Local(_) | BlobsAddress::S3 { .. } => {
+            vec![refused(super::open::missing("object-store"))]
+        }
     };
     Report::new(findings)
 }

@@ -9,7 +9,8 @@ use super::{BlobError, BlobStream, Result, Stored};
 
 /// Cuts a stream into pieces of exactly `size` bytes; the last one has what is left. An empty stream has none.
 pub(super) fn cut(body: BlobStream, size: usize) -> BlobStream {
-    let state = (body, Vec::with_capacity(size), Bytes::new());
+    // Fused: it is asked once more after its end, for the piece that was left.
+    let state = (body.fuse(), Vec::with_capacity(size), Bytes::new());
     let pieces = stream::try_unfold(state, move |(mut body, mut piece, mut rest)| async move {
         loop {
             let fits = rest.len().min(size - piece.len());
@@ -72,9 +73,12 @@ pub(super) async fn blocking<T: Send + 'static>(
 mod tests {
     use super::*;
 
+    /// Like the body of a request, it must not be asked again after its end.
     fn body(chunks: &[&'static str]) -> BlobStream {
-        stream::iter(chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect::<Vec<_>>())
-            .boxed()
+        let chunks: Vec<_> = chunks.iter().map(|chunk| Bytes::from_static(chunk.as_bytes())).collect();
+        let ends =
+            stream::unfold(chunks.into_iter(), |mut rest| async move { Some((Ok(rest.next()?), rest)) });
+        ends.boxed()
     }
 
     async fn pieces(chunks: &[&'static str]) -> Vec<Bytes> {

@@ -36,13 +36,13 @@ impl Engine {
 }
 
 /// There is no depot.
-fn no_blobs() -> Problem {
+pub(super) fn no_blobs() -> Problem {
     let detail = "this coordinator keeps no blobs: set `coordinator.blobs.url`, such as s3://bucket/prefix";
     Problem::new(ErrorCode::NoBlobs, detail)
 }
 
 /// Storage that did not do its work, as the API says it.
-fn failed(depot: &Depot, error: BlobError) -> Problem {
+pub(super) fn failed(depot: &Depot, error: BlobError) -> Problem {
     let place = depot.blobs().describe();
     match error {
         BlobError::Unavailable(said) => {

@@ -49,7 +49,7 @@ pub(super) fn batch(place: &str, items: usize) -> Result<()> {
     Err(Problem::new(ErrorCode::BatchSize, detail).at(place))
 }
 
-pub(super) fn new_task(task: &NewTask) -> Result<()> {
+fn payload(task: &NewTask) -> Result<()> {
     if let Some(payload) = &task.payload {
         let bytes = payload.get().len();
         if bytes > PAYLOAD_MAX_BYTES {
@@ -59,8 +59,6 @@ pub(super) fn new_task(task: &NewTask) -> Result<()> {
             );
             return Err(Problem::new(ErrorCode::PayloadTooLarge, detail).at("payload"));
         }
-    }
-    if let Some(payload) = &task.payload {
         whole_text("payload", payload)?;
     }
     if task.payload_ref.is_some() {
@@ -70,6 +68,11 @@ pub(super) fn new_task(task: &NewTask) -> Result<()> {
             return Err(invalid("id", detail.to_owned()));
         }
     }
+    Ok(())
+}
+
+pub(super) fn new_task(task: &NewTask) -> Result<()> {
+    payload(task)?;
     if let Some(delay_ms) = task.delay_ms {
         within("delay_ms", delay_ms, 0, DELAY_MAX_MS, " ms")?;
     }

@@ -7,7 +7,7 @@ use redrive_shared::id::TaskId;
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::wire::{CheckpointReply, CheckpointRequest};
 
-use super::references::failed;
+use super::blobs::failed;
 use super::work::{stale, unknown, unreadable};
 use super::{Engine, Result, check, unavailable};
 use crate::metrics::{StaleVerb, record_checkpoint_refused, record_checkpoint_saved};

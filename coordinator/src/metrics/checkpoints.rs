@@ -15,10 +15,16 @@ pub fn record_checkpoint_refused(reason: ErrorCode) {
     metrics::counter!("redrive_checkpoint_refusals_total", "reason" => reason.as_str()).increment(1);
 }
 
-/// Tasks that ran before were leased again: warm, with what earlier attempts saved, or cold, from the beginning.
+/// Tasks that ran before were leased again: warm, with what earlier attempts saved, or cold, from the beginning. What nobody had
+/// begun (leases that reached no worker, or were handed back untouched) is no restart.
 pub fn record_resumed(leases: &[Lease]) {
     for lease in leases.iter().filter(|lease| lease.run > 1) {
-        let kind = if lease.checkpoint.is_some() { "warm" } else { "cold" };
+        let untouched = lease.ledger.undelivered.saturating_add(lease.ledger.released);
+        let kind = match &lease.checkpoint {
+            Some(_) => "warm",
+            None if lease.run - 1 > untouched => "cold",
+            None => continue,
+        };
         metrics::counter!("redrive_resumes_total", "queue" => lease.queue.to_string(), "kind" => kind)
             .increment(1);
     }

@@ -55,6 +55,12 @@ impl Lost {
         })
     }
 
+    /// Whether nothing of what a store keeps is told any more. What cannot be read may be.
+    pub fn is_over(kept: &str, now_ms: i64) -> bool {
+        let lost = serde_json::from_str::<Self>(kept);
+        lost.is_ok_and(|lost| !lost.0.iter().any(|entry| is_told(entry.at_ms, now_ms)))
+    }
+
     /// Counts what is the agent's of these.
     pub fn count<'a>(&mut self, lost: impl IntoIterator<Item = &'a LostAttempt>, now_us: i64) {
         let now_ms = now_us.div_euclid(1_000);
