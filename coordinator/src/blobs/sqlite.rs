@@ -154,7 +154,14 @@ impl Blobs for SqliteBlobs {
             })
             .await?;
         }
-        self.write(|connection| connection.pragma_update(None, "incremental_vacuum", VACUUM_PAGES)).await
+        self.write(|connection| {
+            let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            // A row a page: it goes on as long as it is asked.
+            let mut pages = vacuum.query([])?;
+            while pages.next()?.is_some() {}
+            Ok(())
+        })
+        .await
     }
 
     async fn list(&self, after: Option<&BlobKey>, most: usize) -> Result<Vec<BlobKey>> {
