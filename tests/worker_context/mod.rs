@@ -2,6 +2,7 @@
 //! length, locks that are lost, leases that were slept over.
 
 mod blobs;
+mod command;
 mod losses;
 mod resuming;
 
