@@ -4,6 +4,7 @@ use redrive_shared::clock::{Clock, SystemClock};
 use redrive_worker::client::{Client, ClientError};
 use tokio_util::sync::CancellationToken;
 
+use crate::attempt;
 use crate::cli::Global;
 use crate::config::Config;
 use crate::output::Output;
@@ -29,9 +30,10 @@ impl Context {
         Self { global, output, impatience: CancellationToken::new() }
     }
 
-    /// A client of the coordinator at `--url`.
+    /// A client of the coordinator at `--url`; in a handler, by default, of its worker's.
     pub fn client(&self) -> Result<Client, ClientError> {
-        Client::new(self.global.url.as_deref().unwrap_or(DEFAULT_URL))
+        let url = self.global.url.clone().or_else(attempt::coordinator);
+        Client::new(url.as_deref().unwrap_or(DEFAULT_URL))
     }
 
     /// The merged configuration; `flags` are those of the command line that set a key.

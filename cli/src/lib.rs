@@ -9,6 +9,7 @@ use clap::Parser;
 
 mod actor;
 mod arguments;
+mod attempt;
 mod batch;
 mod bench;
 mod cli;

@@ -78,6 +78,8 @@ error_codes! {
     WrongState = "wrong_state", 409, "The task's state does not allow this";
     /// A checkpoint whose number is not above the last one's.
     StaleCheckpoint = "stale_checkpoint", 409, "A later checkpoint was saved";
+    /// No such step of the task, or it is not done.
+    UnknownStep = "unknown_step", 404, "That step is not done";
     /// No such blob of the task, or no longer.
     UnknownBlob = "unknown_blob", 404, "There is no such blob";
     /// The coordinator was not told where to keep blobs.

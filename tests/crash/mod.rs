@@ -7,6 +7,7 @@ mod coordinator;
 mod crash_loop;
 mod matrix;
 mod worker;
+mod workflow;
 
 use std::time::Duration;
 

@@ -28,10 +28,44 @@ pub fn redrive() -> Command {
     command
 }
 
+/// A worker whose handler is a shell command; in its environment the binary under test is `REDRIVE`.
+pub fn exec_worker(coordinator: &str, agent: &str, handler: &str, settings: &[(&str, String)]) -> Child {
+    redrive()
+        .args(["--url", coordinator, "worker", "--agent", agent, "--queues", "default", "--exec", handler])
+        .env("REDRIVE", REDRIVE)
+        .envs(settings.iter().map(|(name, value)| (name, value)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the worker starts")
+}
+
+/// kill -9 of a worker and of its handlers, each with all that it started: as when their machine goes down.
+pub async fn kill_with_handlers(worker: &mut Child) {
+    let id = pid(worker);
+    // So that it starts no other meanwhile.
+    suspend(worker);
+    let handlers = handlers_of(id);
+    kill(worker).await;
+    handlers.into_iter().for_each(signal::kill_group);
+}
+
+/// The handlers of a worker that run now: each leads a group of processes.
+pub fn handlers_of(worker: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{worker}/task")).into_iter().flatten().flatten() {
+        let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        found.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+    }
+    found
+}
+
 /// A coordinator that can be killed, suspended and started again at the same address.
 pub struct Coordinator {
     /// How it is started, but for its address.
     command: Vec<OsString>,
+    /// Of its environment.
+    settings: Vec<(&'static str, String)>,
     address: SocketAddr,
     child: Child,
 }
@@ -55,15 +89,21 @@ impl Coordinator {
     }
 
     async fn with(command: Vec<OsString>) -> Self {
-        let address = free_address();
-        let child = Self::spawn(&command, address).await;
-        Self { command, address, child }
+        Self::configured(command, Vec::new()).await
     }
 
-    async fn spawn(command: &[OsString], address: SocketAddr) -> Child {
+    /// Whatever it is, with such settings in its environment.
+    pub async fn configured(command: Vec<OsString>, settings: Vec<(&'static str, String)>) -> Self {
+        let address = free_address();
+        let child = Self::spawn(&command, &settings, address).await;
+        Self { command, settings, address, child }
+    }
+
+    async fn spawn(command: &[OsString], settings: &[(&str, String)], address: SocketAddr) -> Child {
         let mut child = redrive()
             .arg("--json")
             .args(command)
+            .envs(settings.iter().map(|(name, value)| (name, value)))
             .args(["--listen", &address.to_string()])
             .stdout(Stdio::piped())
             .spawn()
@@ -97,7 +137,7 @@ impl Coordinator {
 
     /// Starts it again on the same data at the same address.
     pub async fn restart(&mut self) {
-        self.child = Self::spawn(&self.command, self.address).await;
+        self.child = Self::spawn(&self.command, &self.settings, self.address).await;
     }
 }
 
@@ -188,6 +228,7 @@ pub fn resume(child: &Child) {
     signal::resume(pid(child));
 }
 
-fn pid(child: &Child) -> u32 {
+/// Its number.
+pub fn pid(child: &Child) -> u32 {
     child.id().expect("it runs")
 }

@@ -25,6 +25,11 @@ pub fn suspend(pid: u32) {
     }
 }
 
+/// SIGKILL to a whole process group; one that has ended needs none.
+pub fn kill_group(leader: u32) {
+    let _ = Command::new("kill").args(["-KILL", "--", &format!("-{leader}")]).output();
+}
+
 /// SIGCONT: it goes on with what has come in meanwhile.
 pub fn resume(pid: u32) {
     send(pid, "-CONT");

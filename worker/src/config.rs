@@ -7,7 +7,7 @@ use redrive_shared::breaker::{BreakerConfig, BreakerConfigError};
 use redrive_shared::id::Name;
 use redrive_shared::limits::{
     AGENT_DEAD_AFTER_MS, BATCH_MAX_ITEMS, CLAIM_QUEUES_MAX, HEARTBEAT_INTERVAL_MS, LEASE_MAX_MS,
-    LEASE_MIN_MS, WAIT_MAX_MS,
+    LEASE_MIN_MS, RESULT_MAX_BYTES, WAIT_MAX_MS,
 };
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -24,6 +24,8 @@ use crate::link::{HttpLink, Link};
 const HEARTBEAT_MIN_MS: u64 = 100;
 /// Longest time that a stop may wait for running handlers.
 const DRAIN_MAX_MS: u64 = 60 * 60 * 1_000;
+/// Most bytes of a blob that a worker can be told to take: each is held in memory.
+const BLOB_MAX_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Section `[worker]` of the configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -59,6 +61,9 @@ pub struct WorkerConfig {
     /// Time between heartbeats, in milliseconds, 100 ms to 5 s, and at most a third of `lease_ms`. Default 5 s, or a
     /// third of a shorter lease.
     pub heartbeat_ms: Option<u64>,
+    /// Most bytes of a payload, a state or a result that lies beside the store as a blob, 256 KiB to 1 GiB. It is held in memory
+    /// while a handler needs it. Default 64 MiB, as at the coordinator.
+    pub max_blob_bytes: u64,
     /// The breaker of the agent, and of each dependency.
     pub breaker: BreakerConfig,
 }
@@ -78,6 +83,7 @@ impl Default for WorkerConfig {
             wait_ms: 30_000,
             drain_ms: 25_000,
             heartbeat_ms: None,
+            max_blob_bytes: 64 * 1024 * 1024,
             breaker: BreakerConfig::default(),
         }
     }
@@ -130,6 +136,14 @@ impl WorkerConfig {
             let allowed = (HEARTBEAT_MIN_MS..=longest).contains(&heartbeat_ms);
             check("heartbeat_ms", heartbeat_ms, allowed, &must)?;
         }
+        let blobs = RESULT_MAX_BYTES as u64..=BLOB_MAX_BYTES;
+        let max_bytes = self.max_blob_bytes;
+        check(
+            "max_blob_bytes",
+            max_bytes,
+            blobs.contains(&max_bytes),
+            "262144 (256 KiB) to 1073741824 (1 GiB)",
+        )?;
         Ok(self.breaker.validate()?)
     }
 

@@ -1,19 +1,45 @@
 //! What a handler is: the code that does a task's work.
 
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redrive_shared::id::Name;
 use redrive_shared::task::Lease;
 use redrive_shared::wire::Outcome;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+
+use crate::context::TaskContext;
 
 /// Does the work of one task. Embed it with [`crate::run`]; [`crate::handlers`] has two that need no Rust.
 ///
 /// A task may be delivered more than once, to this worker or another: make the effect idempotent with the task's id, and
-/// fence it with the lease's epoch. A panic is caught, and counts as a failed attempt.
+/// fence it with the lease's epoch. A panic is caught, and counts as a failed attempt. What is done in steps is not done again by
+/// the next attempt:
+///
+/// ```
+/// use redrive_shared::{task::Lease, wire::Outcome};
+/// use redrive_worker::{Handler, TaskContext};
+///
+/// struct Report;
+///
+/// impl Report {
+///     async fn write(&self, ctx: &TaskContext) -> Result<String, Outcome> {
+///         ctx.plan(&["fetch", "summarise"])?;
+///         let page: String = ctx.step("fetch", || async { Ok::<_, Outcome>("a page".to_owned()) }).await?;
+///         ctx.step("summarise", || async move { Ok(page.to_uppercase()) }).await
+///     }
+/// }
+///
+/// #[async_trait::async_trait]
+/// impl Handler for Report {
+///     async fn run(&self, _task: &Lease, ctx: &TaskContext) -> Outcome {
+///         match self.write(ctx).await {
+///             Ok(summary) => Outcome::done(serde_json::value::to_raw_value(&summary).ok()),
+///             Err(outcome) => outcome,
+///         }
+///     }
+/// }
+/// ```
+///
+/// The shortest one:
 ///
 /// ```
 /// use redrive_shared::{task::Lease, wire::Outcome};
@@ -41,108 +67,3 @@ pub trait Handler: Send + Sync + 'static {
 /// How long a handler may go on after it was cancelled before its future is dropped; less when its lease
 /// ends before.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(4);
-
-/// Why a handler is to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CancelReason {
-    /// It has had its time. The attempt fails, unless the handler still returns `Done`.
-    Timeout,
-    /// The lease is over: another worker may have the task already. Whatever is returned is dropped.
-    LeaseLost,
-    /// Someone called the task off. Whatever is returned is dropped.
-    Cancelled,
-    /// The worker stops. The task is handed back without charge, unless the handler still returns `Done`.
-    Draining,
-}
-
-impl CancelReason {
-    /// The name used in logs and as a metric label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Timeout => "timeout",
-            Self::LeaseLost => "lease_lost",
-            Self::Cancelled => "cancelled",
-            Self::Draining => "draining",
-        }
-    }
-}
-
-/// What a handler knows besides its task.
-#[derive(Debug, Clone)]
-pub struct TaskContext {
-    agent: Name,
-    api_url: Arc<str>,
-    started: Instant,
-    timeout: Duration,
-    stop: Stop,
-}
-
-impl TaskContext {
-    /// A context as the runtime makes it; for tests of handlers too. `timeout` counts from now.
-    pub fn new(agent: Name, api_url: Arc<str>, timeout: Duration, stop: Stop) -> Self {
-        Self { agent, api_url, started: Instant::now(), timeout, stop }
-    }
-
-    /// The agent that runs the task.
-    pub fn agent(&self) -> &Name {
-        &self.agent
-    }
-
-    /// The coordinator's address, for checkpoints, locks and new tasks.
-    pub fn api_url(&self) -> &str {
-        &self.api_url
-    }
-
-    /// How long the task may take in all.
-    pub fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
-    /// How much of that is left.
-    pub fn time_left(&self) -> Duration {
-        self.timeout.saturating_sub(self.started.elapsed())
-    }
-
-    /// A token to hand on to what the handler calls. Cancelling it stops only those who have it.
-    pub fn token(&self) -> CancellationToken {
-        self.stop.token.child_token()
-    }
-
-    /// Why the handler is to stop, if it is.
-    pub fn reason(&self) -> Option<CancelReason> {
-        self.stop.reason()
-    }
-
-    /// Returns when the handler is to stop, with the reason.
-    pub async fn cancelled(&self) -> CancelReason {
-        self.stop.wait().await
-    }
-}
-
-/// Tells one handler to stop. The first reason stands. Clones are of the same switch.
-#[derive(Debug, Clone, Default)]
-pub struct Stop {
-    token: CancellationToken,
-    reason: Arc<OnceLock<CancelReason>>,
-}
-
-impl Stop {
-    /// Says stop, and why; without effect when that was said before.
-    pub fn now(&self, reason: CancelReason) {
-        // Before the token: whoever is woken by it finds the reason.
-        let _ = self.reason.set(reason);
-        self.token.cancel();
-    }
-
-    /// Why, if it was said.
-    pub fn reason(&self) -> Option<CancelReason> {
-        self.reason.get().copied()
-    }
-
-    /// Returns when it is said.
-    pub async fn wait(&self) -> CancelReason {
-        self.token.cancelled().await;
-        // The token is never cancelled without a reason, and never given out.
-        self.reason().unwrap_or(CancelReason::Cancelled)
-    }
-}

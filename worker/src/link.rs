@@ -1,13 +1,17 @@
-//! How a worker reaches a coordinator. The runtime knows only this trait, so that work can also arrive another way.
+//! How a worker reaches a coordinator. The runtime knows only these traits, so that work can also arrive another way.
 
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use axum::body::Bytes;
+use redrive_shared::blob::{BlobId, BlobRef};
 use redrive_shared::error::{ErrorCode, Problem};
-use redrive_shared::id::Name;
+use redrive_shared::id::{Name, TaskId};
 use redrive_shared::wire::{
-    ClaimReply, ClaimRequest, ExtendReply, ExtendRequest, Heartbeat, HeartbeatReply, SettleReply,
-    SettleRequest,
+    CheckpointReply, CheckpointRequest, ClaimReply, ClaimRequest, ExtendReply, ExtendRequest, Heartbeat,
+    HeartbeatReply, LockGrant, LockRefs, LockRequest, LockResults, SettleReply, SettleRequest,
 };
 
 use crate::client::{Client, ClientError};
@@ -45,6 +49,39 @@ pub trait Link: Send + Sync + 'static {
     /// Shows that this boot of the agent lives, for as long as the future runs; returns when the connection has broken
     /// (`Ok`: it was closed in good order).
     async fn presence(&self, agent: &Name, boot_id: &Name) -> Result<(), LinkError>;
+
+    /// The way to what attempts ask for while they run.
+    fn attempts(&self) -> Arc<dyn AttemptLink>;
+}
+
+/// What an attempt asks of a coordinator while it runs. No method retries: the attempt's context does.
+#[async_trait]
+pub trait AttemptLink: Debug + Send + Sync + 'static {
+    /// Saves how far the work came; durable on return.
+    async fn save_checkpoint(
+        &self,
+        task: &TaskId,
+        request: &CheckpointRequest,
+    ) -> Result<CheckpointReply, ClientError>;
+
+    /// Keeps a blob for the task; durable on return, and nothing refers to it yet.
+    async fn upload_blob(&self, task: &TaskId, contents: Bytes) -> Result<BlobRef, ClientError>;
+
+    /// One of the task's blobs. What is longer than `max_bytes` is cut off behind them.
+    async fn download_blob(&self, task: &TaskId, blob: BlobId, max_bytes: u64) -> Result<Bytes, ClientError>;
+
+    /// Asks for a lock, and waits for up to `wait_ms` for it. None: it is waited for still, ask again.
+    async fn acquire_lock(
+        &self,
+        request: &LockRequest,
+        wait_ms: u64,
+    ) -> Result<Option<LockGrant>, ClientError>;
+
+    /// Makes locks last.
+    async fn renew_locks(&self, locks: &LockRefs) -> Result<LockResults, ClientError>;
+
+    /// Gives locks back.
+    async fn release_locks(&self, locks: &LockRefs) -> Result<LockResults, ClientError>;
 }
 
 /// Why a call brought no answer, or a refusal.
@@ -146,5 +183,9 @@ impl Link for HttpLink {
 
     async fn presence(&self, agent: &Name, boot_id: &Name) -> Result<(), LinkError> {
         Ok(self.client.presence(agent, boot_id).await?.closed().await?)
+    }
+
+    fn attempts(&self) -> Arc<dyn AttemptLink> {
+        Arc::new(self.client.clone())
     }
 }

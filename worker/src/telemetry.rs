@@ -1,4 +1,5 @@
-//! What a worker measures. Names are base units with a `redrive_worker_` prefix; labels are few and bounded.
+//! What a worker measures. Names are base units with a `redrive_worker_` prefix, but for what other programs count too; labels
+//! are few and bounded.
 
 use std::time::Duration;
 
@@ -23,6 +24,16 @@ const LINK_ERRORS: &str = "redrive_worker_link_errors_total";
 const SETTLE_BATCH: &str = "redrive_worker_settle_batch_items";
 /// Settlements that changed nothing, by `reason`.
 const SETTLE_DROPPED: &str = "redrive_worker_settlements_dropped_total";
+/// Checkpoints that were saved, by `kind`: `step` (it is done) or `progress` (how far it came).
+const CHECKPOINTS: &str = "redrive_worker_checkpoints_total";
+/// Steps that an earlier attempt had done and this one did not do again.
+const STEPS_SKIPPED: &str = "redrive_worker_steps_skipped_total";
+/// Locks that were lost while they were held.
+const LOCKS_LOST: &str = "redrive_worker_locks_lost_total";
+/// Time until a lock was had or not, by `outcome`: `granted`, `busy`, `stopped` or `failed`.
+const LOCK_WAIT_SECONDS: &str = "redrive_worker_lock_wait_seconds";
+/// Files that were not replaced because a later lock's holder had replaced them.
+const FENCE_REJECTIONS: &str = "redrive_fence_rejections_total";
 
 /// Tells the metrics recorder what the names mean. Call it after the recorder is installed.
 pub fn describe() {
@@ -36,6 +47,15 @@ pub fn describe() {
     metrics::describe_counter!(LINK_ERRORS, Count, "Calls to the coordinator without a usable answer");
     metrics::describe_histogram!(SETTLE_BATCH, Count, "Settlements in one call");
     metrics::describe_counter!(SETTLE_DROPPED, Count, "Settlements that changed nothing, by reason");
+    metrics::describe_counter!(CHECKPOINTS, Count, "Checkpoints that were saved, by kind");
+    metrics::describe_counter!(STEPS_SKIPPED, Count, "Steps that an earlier attempt had done already");
+    metrics::describe_counter!(LOCKS_LOST, Count, "Locks that were lost while they were held");
+    metrics::describe_histogram!(LOCK_WAIT_SECONDS, Seconds, "Time until a lock was had or not, by outcome");
+    metrics::describe_counter!(
+        FENCE_REJECTIONS,
+        Count,
+        "Files not replaced: a later lock's holder had done so"
+    );
 }
 
 /// The name of an outcome as a metric label.
@@ -73,6 +93,26 @@ pub(crate) fn settled(items: usize) {
 
 pub(crate) fn settlement_dropped(reason: &'static str) {
     metrics::counter!(SETTLE_DROPPED, "reason" => reason).increment(1);
+}
+
+pub(crate) fn checkpoint_saved(completed: bool) {
+    metrics::counter!(CHECKPOINTS, "kind" => if completed { "step" } else { "progress" }).increment(1);
+}
+
+pub(crate) fn step_skipped() {
+    metrics::counter!(STEPS_SKIPPED).increment(1);
+}
+
+pub(crate) fn lock_lost() {
+    metrics::counter!(LOCKS_LOST).increment(1);
+}
+
+pub(crate) fn lock_waited(outcome: &'static str, took: Duration) {
+    metrics::histogram!(LOCK_WAIT_SECONDS, "outcome" => outcome).record(took);
+}
+
+pub(crate) fn fence_rejected() {
+    metrics::counter!(FENCE_REJECTIONS).increment(1);
 }
 
 pub(crate) fn breaker_changed(key: &str, transition: &Transition) {

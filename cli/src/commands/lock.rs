@@ -19,10 +19,10 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_p
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments;
 use crate::context::Context;
 use crate::failure::{Exit, Usage};
 use crate::signals;
+use crate::{arguments, attempt};
 
 /// Not granted in time: `EX_TEMPFAIL` of sysexits.h.
 const BUSY: u8 = 75;
@@ -46,6 +46,9 @@ reached in time, a person broke it), the command's whole process group gets SIGT
 its own unless stdin is a terminal, where only the command itself is ended. Killed by SIGKILL, `redrive lock` takes the command with it on Linux, and not what that has
 started. A command that cannot be stopped (its machine sleeps) is why there is a token: give
 FENCE_TOKEN to `redrive commit-file`, or to whatever guards what you write.
+
+In a handler's process the lock is its attempt's: the next attempt of the task has it at once, however this one ended. All of an
+attempt hold it together: two commands of one attempt do not shut each other out.
 
 In the command's environment: FENCE_TOKEN, and LOCK_RESOURCES, a line each.
 
@@ -135,13 +138,17 @@ fn request(args: &Args) -> anyhow::Result<LockRequest> {
         return Err(Usage::new("nothing to lock is named; write --path FILE or --name NAME").into());
     }
     let (exclusive, shared) = if args.shared { (Vec::new(), resources) } else { (resources, Vec::new()) };
-    // Nobody else uses it, and whoever looks at the locks sees where it runs.
+    let owner = attempt::owner().map_or_else(own_name, Ok)?;
+    Ok(LockRequest { owner, exclusive, shared, ttl_ms: args.ttl, lock_delay_ms: None, wait_ms: args.wait })
+}
+
+/// A name that nobody else uses; whoever looks at the locks sees where it runs.
+fn own_name() -> anyhow::Result<Owner> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let unique = TaskId::generate();
     let name = Name::new(format!("{host}/{}/{}", std::process::id(), &*unique));
     let name = name.or_else(|_| Name::new(unique.as_str())).map_err(|error| anyhow::anyhow!("{error}"))?;
-    let owner = Owner::Named { name };
-    Ok(LockRequest { owner, exclusive, shared, ttl_ms: args.ttl, lock_delay_ms: None, wait_ms: args.wait })
+    Ok(Owner::Named { name })
 }
 
 fn resource(flag: &str, name: &str) -> anyhow::Result<Resource> {

@@ -30,7 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::inbox::Inbox;
 use self::reach::Reach;
-use crate::link::{HttpLink, Link, LinkError};
+use crate::link::{AttemptLink, HttpLink, Link, LinkError};
 
 /// What a worker consumes.
 #[derive(Debug, Clone)]
@@ -259,6 +259,10 @@ impl Link for AmqpLink {
 
     async fn presence(&self, agent: &Name, boot_id: &Name) -> Result<(), LinkError> {
         self.http.presence(agent, boot_id).await
+    }
+
+    fn attempts(&self) -> Arc<dyn AttemptLink> {
+        self.http.attempts()
     }
 }
 

@@ -3,8 +3,10 @@
 //! One method an endpoint; requests and replies are those of [`redrive_shared::wire`]. No method retries: whether and
 //! when to repeat a call is for the caller to say ([`ClientError::is_retryable`], [`ClientError::retry_after`]).
 
+mod attempt;
 mod blobs;
 mod checkpoints;
+mod context;
 mod error;
 mod presence;
 #[cfg(test)]
@@ -30,6 +32,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use blobs::Download;
+pub use context::{CONTEXT_URL, ContextClient};
 pub use error::ClientError;
 pub(crate) use error::error_chain;
 pub use presence::Presence;

@@ -34,6 +34,7 @@ pub use self::error::FencedFileError;
 use self::fence::Fence;
 use self::place::Place;
 use self::stage::Stage;
+use crate::telemetry;
 
 /// Largest file that is written where the caller does not say, in bytes: 1 GiB.
 pub const FILE_MAX_BYTES: u64 = 1 << 30;
@@ -145,6 +146,7 @@ impl FencedFile {
     fn check_token(&self, given: Token, highest: Option<Token>) -> Result<(), FencedFileError> {
         match highest {
             Some(highest) if given < highest => {
+                telemetry::fence_rejected();
                 Err(FencedFileError::Stale { path: self.place.target.clone(), given, highest })
             }
             _ => Ok(()),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use redrive_shared::checkpoint::Progress;
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::task::{FailureRecord, Lease, Ledger, Nonce, Priority};
 use serde::Serialize;
@@ -38,11 +39,15 @@ struct Document<'a> {
     traceparent: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<&'a Progress>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context_url: Option<&'a str>,
     labels: &'a BTreeMap<String, String>,
 }
 
 /// The document, on one line with a newline at its end: line-based readers want one.
-pub(super) fn document(lease: &Lease, agent: &Name) -> Vec<u8> {
+pub(super) fn document(lease: &Lease, agent: &Name, context_url: Option<&str>) -> Vec<u8> {
     let document = Document {
         id: &lease.id,
         queue: &lease.queue,
@@ -66,6 +71,8 @@ pub(super) fn document(lease: &Lease, agent: &Name) -> Vec<u8> {
         last_failure: lease.last_failure.as_ref(),
         traceparent: lease.traceparent.as_deref(),
         tokens: lease.tokens,
+        checkpoint: lease.checkpoint.as_ref(),
+        context_url,
         labels: &lease.labels,
     };
     // Serialising strings, numbers and JSON that is valid already cannot fail.
@@ -113,7 +120,7 @@ pub(super) mod tests {
     #[test]
     fn the_payload_arrives_byte_for_byte() {
         let payload = "{\"b\": 1.0e2,   \"a\":12345678901234567890123}";
-        let document = document(&lease(payload), &Name::new("me").unwrap());
+        let document = document(&lease(payload), &Name::new("me").unwrap(), None);
         let text = String::from_utf8(document).unwrap();
         assert!(text.contains(payload) && text.ends_with("}\n"), "{text}");
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -6,16 +6,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redrive_shared::clock::{Clock as _, SystemClock};
 use redrive_shared::failure::{FailureClass, FailureSignal};
-use redrive_shared::limits::{RESULT_MAX_BYTES, SIGNAL_TEXT_MAX_BYTES};
+use redrive_shared::limits::SIGNAL_TEXT_MAX_BYTES;
 use redrive_shared::task::Lease;
 use redrive_shared::wire::Outcome;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
-use reqwest::{Response, Url};
+use reqwest::{RequestBuilder, Response, Url};
 
 use super::answer::{self, Answer};
+use super::context_server::ContextServer;
 use super::document::document;
 use crate::client::{error_chain, install_tls_provider, is_loopback};
-use crate::handler::{CancelReason, Handler, TaskContext};
+use crate::context::{CancelReason, TaskContext};
+use crate::handler::Handler;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,6 +42,8 @@ pub enum HttpHandlerError {
 pub struct HttpHandler {
     http: reqwest::Client,
     url: Url,
+    /// Where the endpoint can reach it: on this machine.
+    contexts: Option<ContextServer>,
 }
 
 impl HttpHandler {
@@ -60,13 +64,37 @@ impl HttpHandler {
             .tcp_keepalive(Duration::from_secs(15))
             // A redirect could repeat the effect somewhere else, or turn the POST into a GET.
             .redirect(reqwest::redirect::Policy::none());
-        if is_loopback(&url) {
+        let local = is_loopback(&url);
+        if local {
             builder = builder.no_proxy();
         }
-        Ok(Self { http: builder.build()?, url })
+        let contexts = local.then(ContextServer::default);
+        Ok(Self { http: builder.build()?, url, contexts })
     }
 
     async fn call(&self, task: &Lease, ctx: &TaskContext) -> Outcome {
+        let opening = match &self.contexts {
+            None => None,
+            Some(contexts) => match contexts.open(task, ctx).await {
+                Ok(opening) => Some(opening),
+                Err(error) => {
+                    let exception = Some(format!("the endpoint could not be given its context: {error}"));
+                    return retry(FailureSignal { exception, ..FailureSignal::default() });
+                }
+            },
+        };
+        let context_url = opening.as_ref().map(|opening| opening.url.as_str());
+        match self.request(task, ctx, context_url).send().await {
+            Ok(response) => read(response, ctx.max_blob_bytes()).await,
+            Err(error) => retry(FailureSignal {
+                // The address is the worker's business, and would make every fingerprint differ.
+                exception: Some(error_chain(&error.without_url())),
+                ..FailureSignal::default()
+            }),
+        }
+    }
+
+    fn request(&self, task: &Lease, ctx: &TaskContext, context_url: Option<&str>) -> RequestBuilder {
         let mut request = self
             .http
             .post(self.url.clone())
@@ -75,7 +103,7 @@ impl HttpHandler {
             .header("x-redrive-epoch", task.epoch)
             .header("x-redrive-nonce", String::from(task.nonce))
             .header("x-redrive-route", task.route)
-            .body(document(task, ctx.agent()));
+            .body(document(task, ctx.agent(), context_url));
         // Ids may have letters beyond ASCII; as bytes, a header can carry them.
         request = request
             .header("idempotency-key", task.id.as_bytes())
@@ -86,14 +114,10 @@ impl HttpHandler {
         if let Some(traceparent) = &task.traceparent {
             request = request.header("traceparent", traceparent.as_bytes());
         }
-        match request.send().await {
-            Ok(response) => read(response).await,
-            Err(error) => retry(FailureSignal {
-                // The address is the worker's business, and would make every fingerprint differ.
-                exception: Some(error_chain(&error.without_url())),
-                ..FailureSignal::default()
-            }),
+        if let Some(context_url) = context_url {
+            request = request.header("x-redrive-context", context_url);
         }
+        request
     }
 }
 
@@ -115,6 +139,13 @@ impl Handler for HttpHandler {
                 )),
                 ..FailureSignal::default()
             }),
+            CancelReason::LockLost => retry(FailureSignal {
+                class: Some(FailureClass::LockTimeout),
+                exception: Some(
+                    "a lock of the endpoint was lost, and its answer was not waited for".to_owned(),
+                ),
+                ..FailureSignal::default()
+            }),
             CancelReason::LeaseLost | CancelReason::Cancelled | CancelReason::Draining => Outcome::release(),
         }
     }
@@ -128,11 +159,12 @@ enum Body {
     TooLarge(Vec<u8>),
 }
 
-async fn read(mut response: Response) -> Outcome {
+async fn read(mut response: Response, max_bytes: u64) -> Outcome {
     let status = response.status();
     let headers = signal_headers(response.headers());
     // Of a failure only the beginning is looked at, and a longer body is no failure of its own.
-    let cap = if status.is_success() { RESULT_MAX_BYTES } else { SIGNAL_TEXT_MAX_BYTES };
+    let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
+    let cap = if status.is_success() { max_bytes } else { SIGNAL_TEXT_MAX_BYTES };
     let body = read_body(&mut response, cap).await;
     let seen = |bytes: &[u8], exception: Option<String>| FailureSignal {
         http_status: Some(status.as_u16()),
@@ -149,7 +181,7 @@ async fn read(mut response: Response) -> Outcome {
             ..seen(
                 &part[..part.len().min(EXCERPT_MAX_BYTES)],
                 Some(format!(
-                    "the endpoint's answer has more than {RESULT_MAX_BYTES} bytes: return a reference instead"
+                    "the endpoint's answer has more than {max_bytes} bytes: return a reference instead"
                 )),
             )
         }),

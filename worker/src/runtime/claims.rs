@@ -17,7 +17,7 @@ use super::settler::Item;
 use super::{Worker, executor, fresh_name};
 use crate::backoff::Backoff;
 use crate::breakers::{Room, Ticket};
-use crate::handler::Stop;
+use crate::context::Stop;
 use crate::link::LinkError;
 use crate::telemetry;
 

@@ -1,4 +1,4 @@
-//! One task, as a pipeline: run → resolve → classify → normalise → settle. (It was started with its batch.)
+//! One task, as a pipeline: fetch → run → keep → resolve → classify → normalise → settle. (It was started with its batch.)
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -16,20 +16,28 @@ use redrive_shared::wire::{Outcome, Settlement};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
-use super::Worker;
 use super::claims::Admitted;
 use super::held::Key;
 use super::normalise::normalise;
 use super::settler::Item;
-use crate::handler::{CANCEL_GRACE, CancelReason, Stop, TaskContext};
+use super::{Worker, work};
+use crate::context::{CancelReason, Stop, TaskContext};
+use crate::handler::CANCEL_GRACE;
 use crate::telemetry;
 
 /// Runs a started task to its end.
 pub(super) async fn execute(worker: Arc<Worker>, task: Admitted, settlements: UnboundedSender<Item>) {
     let Admitted { lease, key, stop, ticket } = task;
     let began = Instant::now();
-    let returned = run(&worker, &lease, key, &stop).await;
+    let ctx = TaskContext::new(
+        &lease,
+        worker.surroundings.clone(),
+        timeout_of(&lease, worker.clock.now_ms()),
+        stop.clone(),
+    );
+    let returned = run(&worker, &lease, &ctx, key, &stop).await;
     let took = began.elapsed();
+    ctx.release_locks().await;
     let end = resolve(stop.reason(), returned);
     worker
         .report(ticket, for_breaker(lease.dependency.as_deref(), end.as_ref(), took, worker.clock.now_ms()));
@@ -54,11 +62,9 @@ pub(super) async fn execute(worker: Arc<Worker>, task: Admitted, settlements: Un
 }
 
 /// What the handler returned; `None` if it did not return in time after it was told to stop.
-async fn run(worker: &Worker, lease: &Lease, key: Key, stop: &Stop) -> Option<Outcome> {
-    let timeout = timeout_of(lease, worker.clock.now_ms());
-    let agent = worker.config.agent.clone();
-    let ctx = TaskContext::new(agent, Arc::clone(&worker.api_url), timeout, stop.clone());
-    let work = AssertUnwindSafe(worker.handler.run(lease, &ctx)).catch_unwind();
+async fn run(worker: &Worker, lease: &Lease, ctx: &TaskContext, key: Key, stop: &Stop) -> Option<Outcome> {
+    let timeout = ctx.timeout();
+    let work = AssertUnwindSafe(work::run(&*worker.handler, lease, ctx)).catch_unwind();
     tokio::pin!(work);
     let returned = tokio::select! {
         biased;
@@ -125,21 +131,10 @@ fn resolve(stopped: Option<CancelReason>, returned: Option<Outcome>) -> Option<O
     match stopped {
         None => returned,
         Some(CancelReason::LeaseLost | CancelReason::Cancelled) => None,
-        Some(CancelReason::Timeout) => Some(match returned {
-            Some(Outcome::Retry { failure, in_transaction, cost_usd }) => {
-                let class = failure.class.or(Some(FailureClass::Timeout));
-                Outcome::Retry { failure: FailureSignal { class, ..failure }, in_transaction, cost_usd }
-            }
-            // Handing it back would repeat the time-out for ever, at no charge.
-            Some(Outcome::Release { cost_usd }) => Outcome::retry(timed_out()).costing(cost_usd),
-            None => Outcome::retry(timed_out()),
-            Some(
-                outcome @ (Outcome::Done { .. }
-                | Outcome::Snooze { .. }
-                | Outcome::Dead { .. }
-                | Outcome::Escalate { .. }),
-            ) => outcome,
-        }),
+        Some(CancelReason::Timeout) => Some(failed_for(timed_out(), returned)),
+        // It counts with the locks that were not had in time: up to 20 of those, then a person is asked. The attempt is as
+        // little to blame as there, and work whose lock is always lost must not go round for ever.
+        Some(CancelReason::LockLost) => Some(failed_for(lock_lost(), returned)),
         Some(CancelReason::Draining) => Some(match returned {
             // It failed because it was stopped: no attempt is charged for that, and what was paid is paid.
             Some(Outcome::Retry { cost_usd, .. } | Outcome::Release { cost_usd }) => {
@@ -153,6 +148,33 @@ fn resolve(stopped: Option<CancelReason>, returned: Option<Outcome>) -> Option<O
                 | Outcome::Escalate { .. }),
             ) => outcome,
         }),
+    }
+}
+
+/// What an attempt came to that was stopped for such a reason.
+fn failed_for(stopped: FailureSignal, returned: Option<Outcome>) -> Outcome {
+    match returned {
+        Some(Outcome::Retry { failure, in_transaction, cost_usd }) => {
+            let class = failure.class.or(stopped.class);
+            Outcome::Retry { failure: FailureSignal { class, ..failure }, in_transaction, cost_usd }
+        }
+        // Handing it back would repeat it for ever, at no charge.
+        Some(Outcome::Release { cost_usd }) => Outcome::retry(stopped).costing(cost_usd),
+        None => Outcome::retry(stopped),
+        Some(
+            outcome @ (Outcome::Done { .. }
+            | Outcome::Snooze { .. }
+            | Outcome::Dead { .. }
+            | Outcome::Escalate { .. }),
+        ) => outcome,
+    }
+}
+
+fn lock_lost() -> FailureSignal {
+    FailureSignal {
+        class: Some(FailureClass::LockTimeout),
+        exception: Some("a lock of the attempt was lost, and its handler was stopped".to_owned()),
+        ..FailureSignal::default()
     }
 }
 

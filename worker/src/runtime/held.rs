@@ -11,7 +11,7 @@ use redrive_shared::wire::{LeaseRef, LeaseResult};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::handler::{CancelReason, Stop};
+use crate::context::{CancelReason, Stop};
 
 /// Work stops this long before the lease can end, so that it has ended when somebody else begins: a tenth of the lease,
 /// at least 100 ms and at most 2 s.

@@ -23,7 +23,8 @@ mod normalise;
 mod presence;
 mod settler;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod work;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +41,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::breakers::{BreakerSet, Ticket};
 use crate::config::{ConfigError, WorkerConfig};
-use crate::handler::{CANCEL_GRACE, CancelReason, Handler};
+use crate::context::{CancelReason, Surroundings};
+use crate::handler::{CANCEL_GRACE, Handler};
 use crate::link::Link;
 use crate::telemetry;
 use held::Held;
@@ -130,7 +132,8 @@ impl Tally {
 /// What the parts of one worker share.
 struct Worker {
     config: WorkerConfig,
-    api_url: Arc<str>,
+    /// What every attempt is given.
+    surroundings: Surroundings,
     boot_id: Name,
     handler: Arc<dyn Handler>,
     link: Arc<dyn Link>,
@@ -227,7 +230,12 @@ async fn run_with(
 ) -> Result<Summary, WorkerError> {
     config.validate()?;
     let worker = Arc::new(Worker {
-        api_url: Arc::from(config.url.trim_end_matches('/')),
+        surroundings: Surroundings {
+            agent: config.agent.clone(),
+            api_url: Arc::from(config.url.trim_end_matches('/')),
+            link: link.attempts(),
+            max_blob_bytes: config.max_blob_bytes,
+        },
         boot_id: boot_id(),
         held: Held::new(Duration::from_millis(config.lease_ms.unwrap_or(LEASE_DEFAULT_MS))),
         breakers: Mutex::new(BreakerSet::new(config.breaker.clone()).map_err(ConfigError::from)?),
@@ -241,7 +249,7 @@ async fn run_with(
         clock,
         shutdown,
     });
-    tracing::info!(agent = %worker.config.agent, boot = %worker.boot_id, url = %worker.api_url, "worker starts");
+    tracing::info!(agent = %worker.config.agent, boot = %worker.boot_id, url = %worker.surroundings.api_url, "worker starts");
     let summary = Parts::start(&worker).run(&worker).await?;
     tracing::info!(agent = %worker.config.agent, ?summary, "worker stopped");
     Ok(summary)

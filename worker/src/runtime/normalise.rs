@@ -21,7 +21,10 @@ pub(super) fn normalise(outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Done { result, result_ref, cost_usd } => {
             let cost_usd = cost_usd.min(Cost::MAX);
-            match result.as_ref().and_then(|result| refuse_result(result.get())) {
+            match result
+                .as_ref()
+                .and_then(|result| too_large(result.get()).or_else(|| too_deep(result.get())))
+            {
                 None => Outcome::Done { result, result_ref, cost_usd },
                 Some(why) => Outcome::Retry { failure: bad_output(why), in_transaction: false, cost_usd },
             }
@@ -45,13 +48,15 @@ pub(super) fn bad_output(why: String) -> FailureSignal {
     FailureSignal { class: Some(FailureClass::BadOutput), exception: Some(why), ..FailureSignal::default() }
 }
 
-fn refuse_result(json: &str) -> Option<String> {
-    if json.len() > RESULT_MAX_BYTES {
-        return Some(format!(
-            "the result has {} bytes; at most {RESULT_MAX_BYTES} are allowed: store it elsewhere and return a reference",
-            json.len()
-        ));
-    }
+/// Why a result cannot lie in the store, if it cannot. Larger ones became blobs before.
+fn too_large(json: &str) -> Option<String> {
+    (json.len() > RESULT_MAX_BYTES).then(|| {
+        format!("the result has {} bytes; at most {RESULT_MAX_BYTES} are allowed beside the task", json.len())
+    })
+}
+
+/// Why a result is no result, if it is none.
+pub(super) fn too_deep(json: &str) -> Option<String> {
     let depth = depth(json);
     (depth > JSON_MAX_DEPTH)
         .then(|| format!("the result is nested {depth} deep; at most {JSON_MAX_DEPTH} is allowed"))

@@ -279,6 +279,7 @@ fn is_about_items(code: ErrorCode) -> bool {
         | ErrorCode::LockBusy
         | ErrorCode::LockOverlap
         | ErrorCode::UnknownLock
+        | ErrorCode::UnknownStep
         | ErrorCode::RequestTimeout
         | ErrorCode::Overloaded
         | ErrorCode::ForbiddenHost

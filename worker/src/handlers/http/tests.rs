@@ -1,21 +1,18 @@
-use std::sync::Arc;
-
 use redrive_shared::classify::classify;
-use redrive_shared::id::Name;
 
 use super::super::document::tests::lease;
 use super::*;
-use crate::handler::Stop;
+use crate::context::Stop;
+use crate::context::tests::{MAX_BLOB_BYTES, attempt, fake::FakeAttempts};
 use crate::test_server::{TestServer, nobody, response};
 
-fn context(stop: &Stop) -> TaskContext {
-    let timeout = Duration::from_secs(600);
-    TaskContext::new(Name::new("me").unwrap(), Arc::from("http://api"), timeout, stop.clone())
+fn context() -> (TaskContext, Stop) {
+    attempt(&FakeAttempts::new(), &lease("1"))
 }
 
 async fn post(url: &str) -> Outcome {
     let handler = HttpHandler::new(url).unwrap();
-    handler.run(&lease(r#"{"a": 1}"#), &context(&Stop::default())).await
+    handler.run(&lease(r#"{"a": 1}"#), &context().0).await
 }
 
 async fn outcome_of(bytes: impl Into<Vec<u8>>) -> Outcome {
@@ -112,9 +109,9 @@ async fn a_good_status_does_not_hide_a_bad_answer() {
 
 #[tokio::test]
 async fn bodies_are_bounded() {
-    let large = "x".repeat(RESULT_MAX_BYTES + 1);
+    let large = "x".repeat(MAX_BLOB_BYTES as usize + 1);
     let failure = failure_of(response("200 OK", "", &large)).await;
-    assert!(failure.exception.unwrap().contains("more than 262144 bytes"));
+    assert!(failure.exception.unwrap().contains(&format!("more than {MAX_BLOB_BYTES} bytes")));
     let failure = failure_of(response("500 Internal Server Error", "", &large)).await;
     assert_eq!((failure.http_status, failure.exception), (Some(500), None));
     assert_eq!(failure.body.unwrap().len(), SIGNAL_TEXT_MAX_BYTES);
@@ -131,11 +128,9 @@ async fn nobody_there_is_a_network_failure() {
 #[tokio::test]
 async fn an_endpoint_that_does_not_answer_is_left_alone_in_time() {
     let mut server = TestServer::answering("").await;
-    let stop = Stop::default();
     for reason in [CancelReason::Timeout, CancelReason::Draining] {
-        let stop = if reason == CancelReason::Timeout { stop.clone() } else { Stop::default() };
         let handler = HttpHandler::new(&server.url).unwrap();
-        let (task, ctx) = (lease("1"), context(&stop));
+        let (task, (ctx, stop)) = (lease("1"), context());
         let (outcome, ()) = tokio::join!(handler.run(&task, &ctx), async {
             server.request().await;
             stop.now(reason);

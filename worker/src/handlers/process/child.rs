@@ -6,12 +6,12 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redrive_shared::limits::{MESSAGE_MAX_BYTES, RESULT_MAX_BYTES};
+use redrive_shared::limits::MESSAGE_MAX_BYTES;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
-use crate::handler::{CancelReason, TaskContext};
+use crate::context::{CancelReason, TaskContext};
 
 /// Between SIGTERM and SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ const CHUNK_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) status: ExitStatus,
-    /// At most [`RESULT_MAX_BYTES`].
+    /// At most [`TaskContext::max_blob_bytes`].
     pub(super) stdout: Vec<u8>,
     /// It wrote more than that, and was killed for it.
     pub(super) overflowed: bool,
@@ -42,7 +42,7 @@ pub(super) async fn run(mut command: Command, input: &[u8], ctx: &TaskContext) -
     let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
     let group = Group::of(&child);
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let mut output = Capped::default();
+    let mut output = Capped::up_to(ctx.max_blob_bytes());
     let mut tail = Tail::default();
 
     let streams = async {
@@ -97,7 +97,7 @@ async fn wait_or_stop(
     match reason {
         // Somebody else may begin with the task any moment.
         CancelReason::LeaseLost => {}
-        CancelReason::Timeout | CancelReason::Cancelled | CancelReason::Draining => {
+        CancelReason::Timeout | CancelReason::LockLost | CancelReason::Cancelled | CancelReason::Draining => {
             group.signal(Signal::TERM);
             if let Ok(status) = tokio::time::timeout(TERM_GRACE, child.wait()).await {
                 return (status, Some(reason));
@@ -142,18 +142,23 @@ impl Drop for Group {
 }
 
 /// What was read, up to the largest result.
-#[derive(Default)]
 struct Capped {
     bytes: Vec<u8>,
+    max_bytes: usize,
     overflowed: bool,
 }
 
 impl Capped {
+    fn up_to(max_bytes: u64) -> Self {
+        let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
+        Self { bytes: Vec::new(), max_bytes, overflowed: false }
+    }
+
     async fn read(&mut self, pipe: Option<impl AsyncRead + Unpin>, group: &Group) {
         let Some(mut pipe) = pipe else { return };
         let mut chunk = vec![0; CHUNK_BYTES];
         while let Ok(read @ 1..) = pipe.read(&mut chunk).await {
-            let room = RESULT_MAX_BYTES - self.bytes.len();
+            let room = self.max_bytes - self.bytes.len();
             self.bytes.extend_from_slice(&chunk[..read.min(room)]);
             if read > room {
                 // It could write for ever; its result is too large already.

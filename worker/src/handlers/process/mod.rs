@@ -10,29 +10,31 @@ use std::process::ExitStatus;
 use async_trait::async_trait;
 use redrive_shared::cost::Cost;
 use redrive_shared::failure::{FailureClass, FailureSignal};
-use redrive_shared::limits::RESULT_MAX_BYTES;
 use redrive_shared::task::Lease;
 use redrive_shared::wire::Outcome;
 use tokio::process::Command;
 
 use super::answer::{self, Answer};
+use super::context_server::ContextServer;
 use super::document::document;
-use crate::handler::{CancelReason, Handler, TaskContext};
+use crate::context::{CancelReason, TaskContext};
+use crate::handler::Handler;
 use child::Finished;
 
 /// Runs `sh -c COMMAND` for each task.
 #[derive(Debug, Clone)]
 pub struct ProcessHandler {
     command: String,
+    contexts: ContextServer,
 }
 
 impl ProcessHandler {
     /// A handler that runs that shell command.
     pub fn new(command: impl Into<String>) -> Self {
-        Self { command: command.into() }
+        Self { command: command.into(), contexts: ContextServer::default() }
     }
 
-    fn command(&self, task: &Lease, ctx: &TaskContext) -> Command {
+    fn command(&self, task: &Lease, ctx: &TaskContext, context_url: &str) -> Command {
         let mut command = Command::new("sh");
         command
             .arg("-c")
@@ -44,7 +46,8 @@ impl ProcessHandler {
             .env("REDRIVE_ROUTE", task.route.to_string())
             .env("REDRIVE_QUEUE", task.queue.as_str())
             .env("REDRIVE_AGENT", ctx.agent().as_str())
-            .env("REDRIVE_API_URL", ctx.api_url());
+            .env("REDRIVE_API_URL", ctx.api_url())
+            .env("REDRIVE_CONTEXT_URL", context_url);
         match &task.dependency {
             Some(dependency) => command.env("REDRIVE_DEPENDENCY", dependency.as_str()),
             None => command.env_remove("REDRIVE_DEPENDENCY"),
@@ -61,13 +64,18 @@ impl ProcessHandler {
 #[async_trait]
 impl Handler for ProcessHandler {
     async fn run(&self, task: &Lease, ctx: &TaskContext) -> Outcome {
-        let input = document(task, ctx.agent());
-        match child::run(self.command(task, ctx), &input, ctx).await {
+        let not_run = |error| {
+            let exception = Some(format!("the handler's process could not be run: {error}"));
+            retry(FailureSignal { exception, ..FailureSignal::default() })
+        };
+        let opening = match self.contexts.open(task, ctx).await {
+            Ok(opening) => opening,
+            Err(error) => return not_run(error),
+        };
+        let input = document(task, ctx.agent(), Some(&opening.url));
+        match child::run(self.command(task, ctx, &opening.url), &input, ctx).await {
             Ok(finished) => outcome(&finished, ctx),
-            Err(error) => retry(FailureSignal {
-                exception: Some(format!("the handler's process could not be run: {error}")),
-                ..FailureSignal::default()
-            }),
+            Err(error) => not_run(error),
         }
     }
 }
@@ -76,8 +84,9 @@ impl Handler for ProcessHandler {
 fn outcome(finished: &Finished, ctx: &TaskContext) -> Outcome {
     if finished.overflowed {
         let exception = format!(
-            "the handler wrote more than {RESULT_MAX_BYTES} bytes to standard output and was killed: store large results \
-             elsewhere and return a reference"
+            "the handler wrote more than {} bytes to standard output and was killed: store large results elsewhere and return a \
+             reference",
+            ctx.max_blob_bytes()
         );
         return failed(finished, Some(FailureClass::BadOutput), exception);
     }
@@ -104,6 +113,10 @@ fn outcome(finished: &Finished, ctx: &TaskContext) -> Outcome {
 fn when_stopped(finished: &Finished, answer: Answer, reason: CancelReason, ctx: &TaskContext) -> Outcome {
     match (answer, reason) {
         (Answer::Told(told), _) => told,
+        (Answer::Plain(_), CancelReason::LockLost) => {
+            let exception = "a lock of the handler was lost, and it was stopped".to_owned();
+            failed(finished, Some(FailureClass::LockTimeout), exception).costing(paid(finished))
+        }
         (Answer::Plain(_), CancelReason::Timeout) => {
             let exception = format!(
                 "the handler ran into its time-out of {} ms and was stopped",

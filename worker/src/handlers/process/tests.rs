@@ -1,23 +1,21 @@
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 
 use redrive_shared::classify::classify;
-use redrive_shared::id::Name;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use super::super::document::tests::lease;
 use super::*;
-use crate::handler::Stop;
+use crate::context::Stop;
+use crate::context::tests::{MAX_BLOB_BYTES, attempt, fake::FakeAttempts};
 
-fn context(stop: &Stop) -> TaskContext {
-    let agent = Name::new("agent-1").unwrap();
-    TaskContext::new(agent, Arc::from("http://127.0.0.1:7878"), Duration::from_secs(9), stop.clone())
+/// A context of agent `agent-1` with a time-out of 9 s.
+fn context() -> (TaskContext, Stop) {
+    attempt(&FakeAttempts::new(), &lease("1"))
 }
 
 async fn run_with(command: &str, payload: &str) -> Outcome {
-    ProcessHandler::new(command).run(&lease(payload), &context(&Stop::default())).await
+    ProcessHandler::new(command).run(&lease(payload), &context().0).await
 }
 
 async fn run(command: &str) -> Outcome {
@@ -68,9 +66,9 @@ impl Witness {
 
 /// Runs the command, stops it for that reason as soon as it has written a line, and waits for the end of its group.
 async fn stopped(command: &str, reason: CancelReason) -> Outcome {
-    let (witness, stop) = (Witness::new(), Stop::default());
+    let (witness, (ctx, stop)) = (Witness::new(), context());
     let handler = ProcessHandler::new(witness.command(command));
-    let (task, ctx) = (lease("1"), context(&stop));
+    let task = lease("1");
     tokio::join!(handler.run(&task, &ctx), witness.watch(|| stop.now(reason))).0
 }
 
@@ -151,7 +149,7 @@ async fn only_the_end_of_standard_error_is_kept() {
 async fn too_much_output_ends_the_process() {
     let failure = failure_of("yes").await;
     assert_eq!(failure.class, Some(FailureClass::BadOutput));
-    assert!(failure.exception.unwrap().contains("more than 262144 bytes"));
+    assert!(failure.exception.unwrap().contains(&format!("more than {MAX_BLOB_BYTES} bytes")));
 }
 
 #[tokio::test]
@@ -202,7 +200,7 @@ async fn nothing_that_it_left_behind_outlives_it() {
     // The pipe is open before the leader ends, in the leader and in what it leaves behind.
     let command = witness.command("exec 9> FIFO; echo up >&9; sleep 1000 & echo done");
     let handler = ProcessHandler::new(command);
-    let (task, ctx) = (lease("1"), context(&Stop::default()));
+    let (task, (ctx, _)) = (lease("1"), context());
     let (outcome, ()) = tokio::join!(handler.run(&task, &ctx), witness.watch(|| ()));
     let Outcome::Done { result: Some(result), .. } = outcome else { panic!("{outcome:?}") };
     assert_eq!(result.get(), "\"done\"");
@@ -212,7 +210,7 @@ async fn nothing_that_it_left_behind_outlives_it() {
 async fn dropping_the_run_ends_the_group() {
     let witness = Witness::new();
     let handler = ProcessHandler::new(witness.command("(echo up; exec sleep 1000) > FIFO & wait"));
-    let running = tokio::spawn(async move { handler.run(&lease("1"), &context(&Stop::default())).await });
+    let running = tokio::spawn(async move { handler.run(&lease("1"), &context().0).await });
     witness.watch(|| running.abort()).await;
 }
 

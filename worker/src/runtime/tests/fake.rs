@@ -15,7 +15,8 @@ use redrive_shared::wire::{
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 
-use crate::link::{Link, LinkError};
+use crate::context::tests::fake::FakeAttempts;
+use crate::link::{AttemptLink, Link, LinkError};
 
 #[derive(Debug)]
 pub(super) enum Event {
@@ -59,6 +60,8 @@ pub(super) struct FakeLink {
     began: Instant,
     state: Mutex<State>,
     arrived: Notify,
+    /// What attempts ask for.
+    pub(super) attempts: Arc<FakeAttempts>,
     /// Permits for calls to `settle`.
     pub(super) settle_gate: Semaphore,
     events: mpsc::UnboundedSender<Event>,
@@ -72,6 +75,7 @@ impl FakeLink {
             began: Instant::now(),
             state: Mutex::default(),
             arrived: Notify::new(),
+            attempts: FakeAttempts::new(),
             settle_gate,
             events,
         };
@@ -259,5 +263,9 @@ impl Link for FakeLink {
             breaks
         };
         if breaks { Err(lost_on_the_way(false)) } else { std::future::pending().await }
+    }
+
+    fn attempts(&self) -> Arc<dyn AttemptLink> {
+        Arc::clone(&self.attempts) as Arc<dyn AttemptLink>
     }
 }

@@ -1,5 +1,6 @@
 //! The runtime against a link that fails on demand. Time is paused: what takes 30 s takes none.
 
+mod blobs;
 mod commands;
 mod fake;
 mod settling;
@@ -14,6 +15,8 @@ use async_trait::async_trait;
 use redrive_shared::clock::ManualClock;
 use redrive_shared::failure::{FailureClass, FailureSignal};
 use redrive_shared::id::TaskId;
+use redrive_shared::limits::RESULT_MAX_BYTES;
+use redrive_shared::lock::Resource;
 use redrive_shared::task::{Lease, Ledger, Nonce, Priority};
 use redrive_shared::wire::{Outcome, SettleRequest, Settlement};
 use serde_json::value::RawValue;
@@ -22,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::*;
-use crate::handler::TaskContext;
+use crate::context::{TaskContext, Wanted};
 use fake::{Event, FakeLink};
 
 /// Does what the task's payload says.
@@ -40,6 +43,19 @@ impl Handler for Obedient {
         match task.payload.get().trim_matches('"') {
             "done" => Outcome::done(None),
             "large" => Outcome::done(RawValue::from_string(format!("\"{}\"", "x".repeat(250_000))).ok()),
+            "larger" => {
+                Outcome::done(RawValue::from_string(format!("\"{}\"", "x".repeat(RESULT_MAX_BYTES))).ok())
+            }
+            "lock" => {
+                let held = ctx.lock(report()).await.unwrap();
+                ctx.cancelled().await;
+                drop(held);
+                Outcome::release()
+            }
+            "lock and go" => {
+                std::mem::forget(ctx.lock(report()).await.unwrap());
+                Outcome::done(None)
+            }
             "fail" => failed(FailureClass::ServerError),
             "panic" => panic!("on demand"),
             "wait" => {
@@ -59,6 +75,10 @@ impl Handler for Obedient {
     }
 }
 
+fn report() -> Wanted {
+    Wanted { exclusive: vec![Resource::new("report.md").unwrap()], ..Wanted::default() }
+}
+
 struct RecordDrop(Arc<Mutex<Option<Instant>>>);
 
 impl Drop for RecordDrop {
@@ -67,7 +87,7 @@ impl Drop for RecordDrop {
     }
 }
 
-pub(super) fn lease(id: &str, payload: &str) -> Lease {
+pub(crate) fn lease(id: &str, payload: &str) -> Lease {
     Lease {
         id: TaskId::new(id).unwrap(),
         epoch: 1,

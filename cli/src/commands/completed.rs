@@ -1,0 +1,36 @@
+//! `redrive completed`: whether a step of a handler's task is done, and what it left.
+
+use redrive_shared::id::Name;
+
+use super::step;
+use crate::attempt;
+use crate::context::Context;
+use crate::failure::Exit;
+
+const LONG_ABOUT: &str = "\
+Print the state of a step that is done, by this attempt or an earlier one. Text is printed as it is, other JSON on a line; with
+--json it is JSON whatever it is.";
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 it is done, 1 it is not done or cannot be asked for, 2 the command line is wrong, or this is no handler.
+
+Examples:
+  redrive completed fetch > page.json || ./fetch
+  pages=$(redrive completed fetch --json | jq .pages)";
+
+/// In a handler: print what a step that is done has saved.
+#[derive(Debug, clap::Args)]
+#[command(long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+pub struct Args {
+    /// The step.
+    #[arg(value_name = "NAME")]
+    step: Name,
+}
+
+pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
+    match attempt::context()?.completed(&args.step).await? {
+        Some(state) if context.output.json => Ok(context.output.line(String::from_utf8(state)?)?),
+        Some(state) => step::print(&state),
+        None => Err(Exit(1).into()),
+    }
+}

@@ -1,0 +1,272 @@
+//! What can be asked for at an attempt's address.
+//!
+//! ```text
+//!  GET    /                  how far the task came: its steps, with their states
+//!  GET    /steps/{step}      the state of a step that is done
+//!  PUT    /steps/{step}      it is done, or (`?completed=false`) so far; the body is its state; `?pending=a,b`
+//!  POST   /locks             takes a lock
+//!  DELETE /locks/{token}     gives it back
+//!  GET    /payload           the task's payload
+//! ```
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use futures_util::StreamExt as _;
+use redrive_shared::checkpoint::STATES_MAX_BYTES;
+use redrive_shared::error::{ErrorCode, Problem};
+use redrive_shared::id::Name;
+use redrive_shared::lock::{Resource, Token};
+use redrive_shared::wire::CheckpointReply;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::reply::{Refusal, json, raw};
+use super::{Attempt, Attempts, Payload, REQUESTS_MAX};
+use crate::context::{NewCheckpoint, Wanted};
+
+/// How long a body may take to arrive. It comes from the same machine; but who writes it may compute it on the way.
+const BODY_PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// Most bytes of a request for a lock: 64 resources of 1 KiB, and as much again for quotes and escapes.
+const LOCK_BODY_MAX_BYTES: usize = 128 * 1024;
+
+type Answer = Result<Response, Refusal>;
+
+pub(super) fn router(attempts: Arc<Attempts>) -> Router {
+    Router::new()
+        .route("/{secret}", get(progress))
+        .route("/{secret}/", get(progress))
+        .route("/{secret}/steps/{*step}", get(step).put(save))
+        .route("/{secret}/locks", post(lock))
+        .route("/{secret}/locks/{token}", delete(unlock))
+        .route("/{secret}/payload", get(payload))
+        .fallback(|| async { nowhere() })
+        .method_not_allowed_fallback(|| async {
+            Refusal::new(ErrorCode::MethodNotAllowed, "GET and PUT steps, POST and DELETE locks, GET payload")
+        })
+        .with_state(attempts)
+}
+
+fn nowhere() -> Refusal {
+    let detail = "there is nothing at this address: that of an attempt (REDRIVE_CONTEXT_URL) is good for as long as it runs";
+    Refusal::new(ErrorCode::UnknownPath, detail)
+}
+
+/// Answers for an attempt as long as it runs.
+async fn within<F: Future<Output = Answer>>(
+    attempts: &Attempts,
+    secret: &str,
+    answer: impl FnOnce(Arc<Attempt>) -> F,
+) -> Response {
+    let Some(attempt) = attempts.find(secret) else { return nowhere().into_response() };
+    let Ok(_permit) = attempt.requests.try_acquire() else {
+        let detail = format!("{REQUESTS_MAX} requests of this attempt are under way: wait for one of them");
+        return Refusal(Problem::new(ErrorCode::Overloaded, detail).retry_after_ms(1_000)).into_response();
+    };
+    tokio::select! {
+        biased;
+        () = attempt.ended.cancelled() => nowhere().into_response(),
+        answer = answer(Arc::clone(&attempt)) => answer.into_response(),
+    }
+}
+
+async fn progress(State(attempts): State<Arc<Attempts>>, Path(secret): Path<String>) -> Response {
+    within(&attempts, &secret, |attempt| async move { Ok(json(&attempt.ctx.saved())) }).await
+}
+
+/// What may be said of a step besides its state.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StepQuery {
+    /// Whether it is done; to read, `false` also takes one that is not.
+    #[serde(default = "yes")]
+    completed: bool,
+    /// The steps to come, with commas between them.
+    pending: Option<String>,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+type StepRequest = Result<Query<StepQuery>, axum::extract::rejection::QueryRejection>;
+
+fn read_query(query: StepRequest) -> Result<StepQuery, Refusal> {
+    let Query(query) = query.map_err(|error| {
+        let detail =
+            format!("{}; it takes completed=true or false, and pending=STEP,STEP", error.body_text());
+        Refusal::new(ErrorCode::InvalidValue, detail).at("query")
+    })?;
+    Ok(query)
+}
+
+async fn step(
+    State(attempts): State<Arc<Attempts>>,
+    Path((secret, step)): Path<(String, String)>,
+    query: StepRequest,
+) -> Response {
+    within(&attempts, &secret, |attempt| async move {
+        let StepQuery { completed, .. } = read_query(query)?;
+        match attempt.ctx.state(&step, completed).await? {
+            Some(state) => Ok(raw(state)),
+            None => Err(Refusal::new(
+                ErrorCode::UnknownStep,
+                format!("the step {step:?} is not done: do it, and save it with PUT"),
+            )),
+        }
+    })
+    .await
+}
+
+async fn save(
+    State(attempts): State<Arc<Attempts>>,
+    Path((secret, step)): Path<(String, String)>,
+    query: StepRequest,
+    body: Body,
+) -> Response {
+    within(&attempts, &secret, |attempt| async move {
+        let StepQuery { completed, pending } = read_query(query)?;
+        let step = name(&step, "step")?;
+        let names = |list: String| {
+            list.split(',').filter(|step| !step.is_empty()).map(|step| name(step, "pending")).collect()
+        };
+        let pending: Option<Vec<Name>> = pending.map(names).transpose()?;
+        let max_bytes = usize::try_from(attempt.ctx.max_blob_bytes()).unwrap_or(usize::MAX);
+        let (body, _large) = read(body, max_bytes, &attempt).await?;
+        let state = parse(body).await?;
+        let seq = attempt.ctx.save(NewCheckpoint { step, completed, state, pending }).await?;
+        Ok(json(&CheckpointReply { seq, repeated: false }))
+    })
+    .await
+}
+
+fn name(text: &str, place: &str) -> Result<Name, Refusal> {
+    Name::new(text)
+        .map_err(|error| Refusal::new(ErrorCode::InvalidValue, format!("{text:?} {error}")).at(place))
+}
+
+/// A body within its bound. Of large ones only a few are held at once: the permit is for who holds this one.
+async fn read(
+    body: Body,
+    max_bytes: usize,
+    attempt: &Attempt,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
+    let reading = async {
+        let (mut chunks, mut bytes, mut large) = (body.into_data_stream(), Vec::new(), None);
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|error| {
+                Refusal::new(ErrorCode::MalformedJson, format!("the body did not arrive whole: {error}"))
+            })?;
+            if bytes.len() + chunk.len() > max_bytes {
+                let detail = format!(
+                    "up to {max_bytes} bytes are taken: put the rest elsewhere and keep a reference to it"
+                );
+                return Err(Refusal::new(ErrorCode::BodyTooLarge, detail));
+            }
+            if large.is_none() && bytes.len() + chunk.len() > STATES_MAX_BYTES {
+                // Nobody closes it.
+                large = Arc::clone(&attempt.large_bodies).acquire_owned().await.ok();
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok((Bytes::from(bytes), large))
+    };
+    let late = |_| {
+        let detail = format!("the body did not arrive within {} s", BODY_PATIENCE.as_secs());
+        Refusal::new(ErrorCode::RequestTimeout, detail)
+    };
+    tokio::time::timeout(BODY_PATIENCE, reading).await.map_err(late)?
+}
+
+/// A state as it was sent; nothing at all is no state.
+async fn parse(body: Bytes) -> Result<Option<Box<RawValue>>, Refusal> {
+    let parsed = tokio::task::spawn_blocking(move || {
+        let text = String::from_utf8(body.into()).map_err(|error| {
+            Refusal::new(ErrorCode::InvalidUtf8, format!("{error}; what is not text can be sent in base64"))
+        })?;
+        if text.trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        RawValue::from_string(text).map(Some).map_err(|error| {
+            Refusal::new(ErrorCode::MalformedJson, format!("{error}; a state is any JSON, such as \"text\""))
+        })
+    });
+    parsed.await.map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()))?
+}
+
+/// As the API takes it, but for the owner: that is the attempt.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LockBody {
+    #[serde(default)]
+    exclusive: Vec<Resource>,
+    #[serde(default)]
+    shared: Vec<Resource>,
+    ttl_ms: Option<u64>,
+    lock_delay_ms: Option<u64>,
+    wait_ms: Option<u64>,
+}
+
+async fn lock(State(attempts): State<Arc<Attempts>>, Path(secret): Path<String>, body: Body) -> Response {
+    within(&attempts, &secret, |attempt| async move {
+        let (body, _) = read(body, LOCK_BODY_MAX_BYTES, &attempt).await?;
+        let wanted: LockBody = serde_json::from_slice(&body).map_err(|error| {
+            let syntax = error.is_syntax() || error.is_eof();
+            let code = if syntax { ErrorCode::MalformedJson } else { ErrorCode::InvalidValue };
+            Refusal::new(
+                code,
+                format!("{error}; write {{\"exclusive\": [\"report.md\"], \"wait_ms\": 30000}}"),
+            )
+        })?;
+        let wanted = Wanted {
+            exclusive: wanted.exclusive,
+            shared: wanted.shared,
+            wait: Duration::from_millis(wanted.wait_ms.unwrap_or(0)),
+            ttl: wanted.ttl_ms.map(Duration::from_millis),
+            lock_delay: wanted.lock_delay_ms.map(Duration::from_millis),
+        };
+        let held = attempt.ctx.lock(wanted).await?;
+        let response = json(held.grant());
+        // The same lock again is kept once.
+        attempt.locks().insert(held.token(), held);
+        Ok(response)
+    })
+    .await
+}
+
+async fn unlock(
+    State(attempts): State<Arc<Attempts>>,
+    Path((secret, token)): Path<(String, String)>,
+) -> Response {
+    within(&attempts, &secret, |attempt| async move {
+        let unknown = || {
+            let detail = format!("this attempt holds no lock {token}: it was given back, or lost");
+            Refusal::new(ErrorCode::UnknownLock, detail)
+        };
+        let number = token.parse().map(Token).map_err(|_| unknown())?;
+        let held = attempt.locks().remove(&number).ok_or_else(unknown)?;
+        if held.release().await? {
+            Ok(json(&serde_json::json!({ "released": true })))
+        } else {
+            Err(unknown())
+        }
+    })
+    .await
+}
+
+async fn payload(State(attempts): State<Arc<Attempts>>, Path(secret): Path<String>) -> Response {
+    within(&attempts, &secret, |attempt| async move {
+        match &attempt.payload {
+            Payload::Inline(payload) => Ok(raw(payload.clone())),
+            Payload::Blob(blob) => Ok(raw(attempt.ctx.fetch("the payload", blob).await?)),
+        }
+    })
+    .await
+}

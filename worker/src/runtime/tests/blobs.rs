@@ -1,0 +1,76 @@
+//! Payloads and results that are too large for the store, and locks that are lost.
+
+use redrive_shared::blob::BlobRef;
+use redrive_shared::limits::RESULT_MAX_BYTES;
+
+use super::*;
+use crate::link::AttemptLink as _;
+
+async fn kept(bench: &Bench, json: String) -> BlobRef {
+    bench.link.attempts.upload_blob(&TaskId::new("a").unwrap(), json.into()).await.unwrap()
+}
+
+fn of_blob(blob: BlobRef) -> Lease {
+    Lease { payload: RawValue::NULL.to_owned(), payload_ref: Some(blob), ..lease("a", "") }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_finds_the_whole_payload() {
+    let mut bench = Bench::start();
+    let blob = kept(&bench, "\"done\"".to_owned()).await;
+    bench.link.give([of_blob(blob)]);
+    assert_eq!(label(&bench.settlement().await), "done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_that_is_gone_or_garbled_fails_and_says_so() {
+    for (garbled, told) in [(u32::MAX, "should have 6 bytes"), (0, "no such blob")] {
+        let mut bench = Bench::start();
+        let blob = kept(&bench, "\"done\"".to_owned()).await;
+        bench.link.attempts.state().garbled = garbled;
+        if garbled == 0 {
+            bench.link.attempts.state().blobs.clear();
+        }
+        bench.link.give([of_blob(blob)]);
+        let Outcome::Retry { failure, .. } = bench.settlement().await.outcome else { panic!("a failure") };
+        assert_eq!(failure.class, Some(FailureClass::InvalidRequest));
+        assert!(failure.exception.as_ref().unwrap().contains(told), "{failure:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_that_cannot_be_had_now_costs_no_attempt() {
+    let mut bench = Bench::start();
+    let blob = kept(&bench, "\"done\"".to_owned()).await;
+    bench.link.attempts.state().away = u32::MAX;
+    bench.link.give([of_blob(blob)]);
+    assert_eq!(label(&bench.settlement().await), "release");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_result_is_kept_and_referred_to() {
+    let mut bench = Bench::start();
+    bench.link.give([lease("a", "larger")]);
+    let Outcome::Done { result: None, result_ref: Some(blob), .. } = bench.settlement().await.outcome else {
+        panic!("a reference")
+    };
+    assert_eq!(blob.bytes as usize, RESULT_MAX_BYTES + 2);
+    assert!(bench.link.attempts.state().blobs.contains_key(&blob.blob));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_lock_counts_as_a_wait_for_it() {
+    let mut bench = Bench::start();
+    bench.link.attempts.state().lock_lost = true;
+    bench.link.give([lease("a", "lock")]);
+    let Outcome::Retry { failure, .. } = bench.settlement().await.outcome else { panic!("a failure") };
+    assert_eq!(failure.class, Some(FailureClass::LockTimeout));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_is_left_behind_is_given_back() {
+    let mut bench = Bench::start();
+    bench.link.give([lease("a", "lock and go")]);
+    assert_eq!(label(&bench.settlement().await), "done");
+    assert_eq!(bench.link.attempts.state().released.len(), 1);
+}
