@@ -10,7 +10,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{MultipartUpload as _, ObjectStoreExt as _};
 
-use super::objects::{PART_BYTES, failed};
+use super::objects::{PART_BYTES, READ_BYTES, failed};
 use super::pieces::{blocking, cut, read};
 use super::tree::{self, Tree};
 use super::{BlobError, BlobKey, BlobStream, Blobs, Result, Stored, layout};
@@ -70,7 +70,7 @@ impl Blobs for LocalBlobs {
     async fn get(&self, key: &BlobKey) -> Result<Option<Stored>> {
         let Some(bytes) = self.length(key).await? else { return Ok(None) };
         let (store, key) = (Arc::clone(&self.store), self::key(key)?);
-        Ok(Some(read(bytes, PART_BYTES as u64, move |range| {
+        Ok(Some(read(bytes, READ_BYTES, move |range| {
             let (store, key) = (Arc::clone(&store), key.clone());
             async move { store.get_range(&key, range).await.map_err(failed) }
         })))

@@ -22,7 +22,7 @@ use super::{BlobError, BlobKey, BlobStream, Blobs, Result, Stored, layout};
 /// Bytes of a part: the fewest that S3 takes. 5 GiB have 1,024 of them, of 10,000 that S3 takes.
 pub(super) const PART_BYTES: usize = 5 * 1024 * 1024;
 /// Bytes of one request for a part of a blob.
-const READ_BYTES: u64 = 2 * 1024 * 1024;
+pub(super) const READ_BYTES: u64 = 2 * 1024 * 1024;
 /// Requests at once where many blobs are removed.
 const REMOVALS_AT_ONCE: usize = 8;
 /// For a connection.
