@@ -5,7 +5,8 @@
 //! attempt that has been overtaken and does not know it yet may still begin something (its save is refused); every later one
 //! must not.
 //!
-//! `REDRIVE_WORKFLOW_KILLS` sets how often something is killed (20).
+//! `REDRIVE_WORKFLOW_KILLS` sets how often something is killed (20); 200 take three minutes, more than a test may take in the
+//! suite: run the tests' binary itself then, with `--exact` and the test's name.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -19,8 +20,10 @@ use redrive_shared::wire::{EnqueueRequest, NewTask, StatusRequest, TaskAction, T
 use redrive_worker::client::Client;
 use tokio::process::Child;
 
+use crate::support::postgres::PostgresServer;
 use crate::support::process::{Coordinator, exec_worker, handlers_of, kill_with_handlers, pid};
 use crate::support::redis::RedisServer;
+use crate::support::s3::S3Server;
 use crate::support::{fast_directory, id, signal};
 
 /// Kills where nobody says how many.
@@ -200,8 +203,20 @@ async fn on_the_embedded_store(name: &str, settings: &[(&'static str, &str)]) {
     let scene = fast_directory();
     let data = scene.path().join("data");
     let directory = scene.path().to_str().unwrap();
-    let settings = settings.iter().map(|(name, value)| (*name, value.replace("SCENE", directory))).collect();
+    let settings = settings
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.replace("SCENE", directory)))
+        .collect();
     let command: Vec<OsString> = vec!["dev".into(), "--data-dir".into(), data.into()];
+    run(name, Coordinator::configured(command, settings).await, scene.path()).await;
+}
+
+/// On Redis, with all states elsewhere.
+async fn on_redis_with_states_at(name: &str, url: &str, settings: Vec<(String, String)>) {
+    let (scene, redis) = (fast_directory(), RedisServer::start().await);
+    let command = ["coordinator", "--allow-unsafe", "--store", &redis.url()].map(OsString::from).to_vec();
+    let own = [ALL_STATES, (URL, url)].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let settings = settings.into_iter().chain(own).collect();
     run(name, Coordinator::configured(command, settings).await, scene.path()).await;
 }
 
@@ -233,6 +248,18 @@ async fn nothing_that_was_saved_is_done_again_with_states_in_object_storage() {
 async fn nothing_that_was_saved_is_done_again_on_redis() {
     let (scene, redis) = (fast_directory(), RedisServer::start().await);
     run("Redis", Coordinator::on(&redis.url()).await, scene.path()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_was_saved_is_done_again_with_states_in_postgres() {
+    let postgres = PostgresServer::start().await;
+    on_redis_with_states_at("PostgreSQL", &postgres.url(), Vec::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_was_saved_is_done_again_with_states_in_s3() {
+    let s3 = S3Server::start().await;
+    on_redis_with_states_at("S3", &S3Server::url("workflow"), s3.environment()).await;
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub struct Coordinator {
     /// How it is started, but for its address.
     command: Vec<OsString>,
     /// Of its environment.
-    settings: Vec<(&'static str, String)>,
+    settings: Vec<(String, String)>,
     address: SocketAddr,
     child: Child,
 }
@@ -93,13 +93,13 @@ impl Coordinator {
     }
 
     /// Whatever it is, with such settings in its environment.
-    pub async fn configured(command: Vec<OsString>, settings: Vec<(&'static str, String)>) -> Self {
+    pub async fn configured(command: Vec<OsString>, settings: Vec<(String, String)>) -> Self {
         let address = free_address();
         let child = Self::spawn(&command, &settings, address).await;
         Self { command, settings, address, child }
     }
 
-    async fn spawn(command: &[OsString], settings: &[(&str, String)], address: SocketAddr) -> Child {
+    async fn spawn(command: &[OsString], settings: &[(String, String)], address: SocketAddr) -> Child {
         let mut child = redrive()
             .arg("--json")
             .args(command)
