@@ -83,7 +83,7 @@ pub async fn run(
     let address = listener.local_addr().map_err(listen)?;
     let store = open(&config).await?;
     let clock = store.clock().unwrap_or_else(|| Arc::new(SystemClock));
-    let depot = Depot::open(&config, Arc::clone(&clock)).await?.map(Arc::new);
+    let depot = Depot::open(&config, &*store, Arc::clone(&clock)).await?.map(Arc::new);
     let engine = Engine::new(store, depot, clock, config.create_queues, config.gates, shutdown.clone());
     engine.learn_gates().await;
     let mut duties = start_duties(&engine, metrics.as_ref(), &shutdown);

@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use redrive_coordinator::blobs::owner;
 use redrive_coordinator::{BlobsConfig, CoordinatorConfig};
 use redrive_shared::blob::{BlobRef, Sha256Sum};
 use redrive_shared::error::ErrorCode;
@@ -51,7 +52,9 @@ fn json_of(length: usize) -> Vec<u8> {
 async fn nothing_is_left(place: &Place) {
     let blobs = place.open("one").await.unwrap();
     eventually("nothing is left", PATIENCE, async || {
-        blobs.list(None, 10).await.unwrap().is_empty().then_some(())
+        // But for what says whose it is.
+        let left = blobs.list(None, 10).await.unwrap();
+        left.iter().all(|key| Some(key) == owner::mark().as_ref()).then_some(())
     })
     .await;
 }

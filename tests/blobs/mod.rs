@@ -10,6 +10,7 @@ mod command;
 mod full_disk;
 mod gone;
 mod memory;
+mod owner;
 mod sweep;
 
 /// Hands the list of all behaviours to a macro, behind what that one needs besides.

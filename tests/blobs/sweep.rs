@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redrive_coordinator::blobs::{BLOB_GRACE_MS, BlobKey, BlobStream, Blobs, Depot, Result, Stored};
+use redrive_coordinator::blobs::{BLOB_GRACE_MS, BlobKey, BlobStream, Blobs, Depot, Result, Stored, owner};
 use redrive_coordinator::duties::{Sweeper, Swept};
 use redrive_coordinator::engine::Engine;
 use redrive_coordinator::store::{Ending, Enqueue};
@@ -136,6 +136,19 @@ async fn what_nothing_refers_to_is_removed_after_its_time_and_the_rest_when_its_
     assert_eq!(fleet.bed.forget(10).await.unwrap(), 1);
     assert_eq!(fleet.sweep().await, swept(2, 0));
     assert_eq!(fleet.storage.list(None, 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_says_whose_the_storage_is_stays() {
+    let fleet = Fleet::new().await;
+    let mark = owner::mark().unwrap();
+    fleet.storage.put(&mark, body(b"{}".to_vec())).await.unwrap();
+    // A task of the same name has blobs like any other.
+    let orphan = fleet.keep(&mark.task, "1").await;
+    fleet.bed.advance(GRACE_MS + 1);
+    assert_eq!(fleet.sweep().await, swept(1, 0));
+    assert!(!fleet.is_there(&mark.task, &orphan).await);
+    assert_eq!(fleet.storage.list(None, 10).await.unwrap(), [mark]);
 }
 
 #[tokio::test]

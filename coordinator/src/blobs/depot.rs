@@ -10,9 +10,10 @@ use redrive_shared::id::TaskId;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::{BlobError, BlobKey, BlobStream, Blobs, Result, Stored};
+use super::{BlobError, BlobKey, BlobStream, Blobs, Result, Stored, owner};
 use crate::config::{BlobsConfig, CoordinatorConfig};
 use crate::metrics::{Direction, record_blob_bytes};
+use crate::store::Store;
 
 /// How old a blob is before the sweep removes it for not being referred to, in ms: an upload, and what refers to it, take
 /// minutes.
@@ -44,10 +45,16 @@ impl Depot {
     /// Over the storage that the configuration names, if it names any; opened, and tried.
     ///
     /// # Errors
-    /// [`BlobError::Unavailable`]: it cannot be opened.
-    pub async fn open(config: &CoordinatorConfig, clock: Arc<dyn Clock>) -> Result<Option<Self>> {
+    /// [`BlobError::Unavailable`]: it cannot be opened, or it is another store's.
+    pub async fn open(
+        config: &CoordinatorConfig,
+        store: &dyn Store,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Option<Self>> {
         let Some(address) = config.blobs_at() else { return Ok(None) };
         let blobs = super::open(&address, &environment()).await?;
+        let identity = store.identity().await.map_err(|error| BlobError::Unavailable(error.to_string()))?;
+        owner::take_for(&*blobs, &identity).await?;
         tracing::info!(at = %blobs.describe(), "blobs are kept");
         let BlobsConfig { max_bytes, states_from_bytes, .. } = config.blobs;
         Ok(Some(Self::new(blobs, clock, max_bytes, states_from_bytes)))

@@ -15,6 +15,7 @@ mod local;
 #[cfg(feature = "object-store")]
 mod objects;
 mod open;
+pub mod owner;
 mod pieces;
 #[cfg(feature = "postgres")]
 mod postgres;

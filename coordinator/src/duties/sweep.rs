@@ -10,7 +10,7 @@ use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lock::{Owner, Resource};
 use tokio_util::sync::CancellationToken;
 
-use crate::blobs::{BLOB_GRACE_MS, BlobError, BlobKey};
+use crate::blobs::{BLOB_GRACE_MS, BlobError, BlobKey, owner};
 use crate::engine::Engine;
 use crate::metrics::record_sweep;
 use crate::store::StoreError;
@@ -98,12 +98,13 @@ impl Sweeper {
     pub async fn run_once(&self) -> Result<Swept, SweepError> {
         let mut swept = Swept::default();
         let Some(depot) = self.engine.depot() else { return Ok(swept) };
-        let mut after = None;
+        let (mut after, mark) = (None, owner::mark());
         loop {
             let listed = depot.blobs().list(after.as_ref(), PAGE).await?;
             let old_ms = depot.now_ms().saturating_sub_unsigned(BLOB_GRACE_MS);
             let (more, last) = (listed.len() == PAGE, listed.last().cloned());
-            let old: Vec<BlobKey> = listed.into_iter().filter(|key| key.blob.made_at_ms() < old_ms).collect();
+            let is_old = |key: &BlobKey| key.blob.made_at_ms() < old_ms && Some(key) != mark.as_ref();
+            let old: Vec<BlobKey> = listed.into_iter().filter(is_old).collect();
             // In the order of the list, all of a task's together.
             for batch in by_task(&old).chunks(TASKS) {
                 self.sweep(batch, &mut swept).await?;

@@ -6,6 +6,7 @@
 //! can be repeated safely.
 
 mod arriving;
+mod checkpoints;
 mod commands;
 pub mod doctor;
 mod error;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use redrive_shared::blob::{BlobId, Content};
-use redrive_shared::checkpoint::{Checkpoint, Progress, Refused};
+use redrive_shared::checkpoint::Progress;
 use redrive_shared::classify::at_dependency;
 use redrive_shared::clock::Clock;
 use redrive_shared::cost::Cost;
@@ -36,6 +37,7 @@ use redrive_shared::wire::{AgentView, BreakerCommand, Heartbeat, PolicyVersion, 
 use tokio::sync::broadcast;
 
 pub use self::arriving::{Enqueue, Enqueued};
+pub use self::checkpoints::{CheckpointSaved, SaveCheckpoint};
 pub use self::commands::CommandBreaker;
 pub use self::error::{Result, StoreError};
 pub use self::gates::{GateCell, GateSwap, GateSwapped, Gates, Restriction};
@@ -312,37 +314,6 @@ impl Reap {
     }
 }
 
-/// A checkpoint to save under a lease.
-#[derive(Debug, Clone)]
-pub struct SaveCheckpoint {
-    /// The task.
-    pub id: TaskId,
-    /// Its lease.
-    pub fence: Fence,
-    /// What to save.
-    pub checkpoint: Checkpoint,
-}
-
-/// What became of a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CheckpointSaved {
-    /// It is saved, and comes with the next lease.
-    Saved {
-        /// The queue, for metrics.
-        queue: Name,
-    },
-    /// This very checkpoint was saved before.
-    Repeated,
-    /// It may not be saved; nothing has changed.
-    Refused(Refused),
-    /// The lease is over or somebody else's.
-    Stale(TaskState),
-    /// This release cannot read the task; nothing has changed.
-    Unreadable,
-    /// No such task.
-    Unknown,
-}
-
 /// What an operator's action did to one task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acted {
@@ -486,6 +457,9 @@ pub trait Store: Send + Sync + 'static {
     async fn count_lost(&self, lost: Vec<LostAttempt>) -> Result<()>;
     /// Every agent known, by name.
     async fn agents(&self) -> Result<Vec<AgentView>>;
+    /// Which store this is: a name that no other has, given at its first use and kept as long as it lives. A copy of it has the
+    /// same.
+    async fn identity(&self) -> Result<String>;
     /// Whether it can write now.
     async fn check(&self) -> Result<()>;
     /// The store's own clock, where it is not this machine's: due times are to be waited for by it.

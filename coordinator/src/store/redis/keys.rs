@@ -31,7 +31,7 @@
 //!
 //! | key | type | holds |
 //! |---|---|---|
-//! | `rd:{*}:meta` | hash | layout and number of shards, fixed at first use |
+//! | `rd:{*}:meta` | hash | layout, number of shards and name of the store, fixed at first use |
 //! | `rd:{*}:queues` | hash | policies by queue |
 //! | `rd:{*}:versions` | hash | the last version of each policy that was ever changed |
 //! | `rd:{*}:h:<queue>` | hash | the versions that are kept, by number: JSON, the policy in it as text |

@@ -363,6 +363,10 @@ impl Store for RedisStore {
         self.inner.agents().await
     }
 
+    async fn identity(&self) -> Result<String> {
+        self.inner.identity().await
+    }
+
     async fn check(&self) -> Result<()> {
         self.inner.check().await
     }

@@ -138,6 +138,17 @@ where
     })
 }
 
+impl Inner {
+    /// Which store this is: as its first coordinator that asked named it.
+    pub async fn identity(&self) -> Result<String> {
+        let meta = self.keys.once("meta");
+        let name = format!("{:032x}", rand::rng().random::<u128>());
+        self.link.query(cmd("HSETNX").arg(&meta).arg("name").arg(name)).await?;
+        let name = self.link.query(cmd("HGET").arg(&meta).arg("name")).await?;
+        text(&name).map(str::to_owned)
+    }
+}
+
 /// What is fixed at first use.
 pub(super) struct Made {
     /// The number of shards.

@@ -316,6 +316,10 @@ impl Store for SqliteStore {
         self.read(read::agents).await
     }
 
+    async fn identity(&self) -> Result<String> {
+        self.read(|connection| connection.query_row("SELECT name FROM identity", [], |row| row.get(0))).await
+    }
+
     async fn check(&self) -> Result<()> {
         // A write that changes nothing may still fit where a batch would not.
         room_left(&self.location)?;

@@ -21,13 +21,14 @@ pub(super) const DATABASE: &str = "redrive.sqlite";
 pub(super) const LOCK: &str = "lock";
 /// Tables that version 1 did not have from the beginning, made where they are missing: the version says what a release must
 /// know to work with the tasks, and one that does not know these works with them all the same.
-const LATER_TABLES: [&str; 6] = [
+const LATER_TABLES: [&str; 7] = [
     include_str!("sql/breaker_commands.sql"),
     include_str!("sql/policy_versions.sql"),
     include_str!("sql/workers_lost.sql"),
     include_str!("sql/scoped_gates.sql"),
     include_str!("sql/locks.sql"),
     include_str!("sql/checkpoints.sql"),
+    include_str!("sql/identity.sql"),
 ];
 /// How long to wait for another process's transaction (a backup, a shell) before callers are told.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
