@@ -15,7 +15,7 @@ use crate::store::{Enqueue, Result, StoreError};
 
 /// How often to look, while there is traffic.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Not even when much comes in.
+/// Not even when much comes in, unless it may be all that there was.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(20);
 /// After a look that failed.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -49,8 +49,10 @@ impl Seen {
         if self.failed {
             return age >= LOOK_AGAIN_AFTER;
         }
-        let much = self.room.is_some_and(|room| self.taken >= room / PART_OF_ROOM) && self.full.is_none();
-        age >= LOOK_EVERY || (much && age >= LOOK_AT_MOST_EVERY)
+        let taken =
+            |part: u64| self.full.is_none() && self.room.is_some_and(|room| self.taken >= room / part);
+        // Whoever would take more than there was looks first, however fast others were.
+        age >= LOOK_EVERY || taken(1) || (taken(PART_OF_ROOM) && age >= LOOK_AT_MOST_EVERY)
     }
 }
 
