@@ -170,6 +170,23 @@ async fn what_an_upload_left_that_was_cut_off_is_removed() {
 }
 
 #[tokio::test]
+async fn one_coordinator_sweeps_for_all() {
+    let fleet = Fleet::new().await;
+    let (one, other) = (fleet.sweeper(HOUR_MS), fleet.sweeper(HOUR_MS));
+    fleet.keep("nobody", "1").await;
+    fleet.bed.advance(GRACE_MS + 1);
+    assert_eq!(one.run_in_turn().await.unwrap(), Some(swept(1, 0)));
+    let lists = fleet.storage.lists.load(Ordering::Relaxed);
+    fleet.bed.advance(HOUR_MS - 1);
+    assert_eq!(other.run_in_turn().await.unwrap(), None, "one did, within the hour");
+    assert_eq!(fleet.storage.lists.load(Ordering::Relaxed), lists, "nothing was listed");
+    // Whoever had it may be gone.
+    fleet.bed.advance(1);
+    assert_eq!(other.run_in_turn().await.unwrap(), Some(swept(0, 0)));
+    assert_eq!(one.run_in_turn().await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn all_pages_are_swept() {
     let fleet = Fleet::new().await;
     // More tasks than names of a directory are read at once, and some with two.

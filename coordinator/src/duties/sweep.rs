@@ -85,7 +85,7 @@ impl Sweeper {
     }
 
     /// Sweeps, unless another coordinator does, or did within the time between two sweeps: a list of everything costs.
-    async fn run_in_turn(&self) -> Result<Option<Swept>, SweepError> {
+    pub async fn run_in_turn(&self) -> Result<Option<Swept>, SweepError> {
         if let Some((resource, owner)) = &self.me
             && !self.engine.take_turn(resource.clone(), owner.clone(), self.every_ms).await?
         {

@@ -84,8 +84,11 @@ impl Engine {
         let Some(wish) = wish.map(|wish| wish.timed(ttl_ms.clamp(TTL_MIN_MS, TTL_MAX_MS), 0, 0)) else {
             return Ok(false);
         };
-        let wished = self.locks.acquire(wish, std::future::ready(())).await?;
-        Ok(matches!(wished, Wish::Held(_)))
+        let Wish::Held(turn) = self.locks.acquire(wish, std::future::ready(())).await? else {
+            return Ok(false);
+        };
+        turn.told();
+        Ok(true)
     }
 
     /// Makes locks last.
