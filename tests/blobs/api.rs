@@ -54,7 +54,7 @@ async fn nothing_is_left(place: &Place) {
     eventually("nothing is left", PATIENCE, async || {
         // But for what says whose it is.
         let left = blobs.list(None, 10).await.unwrap();
-        left.iter().all(|key| Some(key) == owner::mark().as_ref()).then_some(())
+        left.iter().all(|key| *key == owner::mark()).then_some(())
     })
     .await;
 }

@@ -156,8 +156,12 @@ async fn what_is_somebody_elses_is_refused_and_left_alone() {
 async fn space_of_removed_blobs_is_given_back() {
     let place = Place::sqlite();
     let bed = Bed::open(&place, "one").await;
-    bed.put(&key("there", 1), &bytes(BLOB)).await;
-    bed.blobs.remove(&[key("there", 1)]).await.unwrap();
+    // More than is given back in one step.
+    let keys: Vec<_> = (0..(80 * MIB / BLOB + 1) as u8).map(|number| key("there", number)).collect();
+    for key in &keys {
+        bed.put(key, &bytes(BLOB)).await;
+    }
+    bed.blobs.remove(&keys).await.unwrap();
     drop(bed);
     let size = std::fs::metadata(place.directory().unwrap().join("one.sqlite")).unwrap().len();
     assert!(size < MIB as u64, "{size} bytes are left");

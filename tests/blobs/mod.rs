@@ -11,6 +11,7 @@ mod full_disk;
 mod gone;
 mod memory;
 mod owner;
+mod silent;
 mod sweep;
 
 /// Hands the list of all behaviours to a macro, behind what that one needs besides.

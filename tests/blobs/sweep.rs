@@ -77,6 +77,7 @@ impl Fleet {
             Arc::new(Counted { blobs: place.open("one").await.unwrap(), lists: AtomicUsize::new(0) });
         let clock = Arc::clone(&bed.clock) as Arc<dyn Clock>;
         let depot = Depot::new(Arc::clone(&storage) as Arc<dyn Blobs>, clock, 64 * MIB as u64, 0).into();
+        owner::take_for(&*storage, &bed.shared().identity().await.unwrap()).await.unwrap();
         let stop = CancellationToken::new();
         let _stop = stop.clone().drop_guard();
         Self { bed, storage, depot, stop, _stop, _place: place }
@@ -96,6 +97,12 @@ impl Fleet {
 
     async fn sweep(&self) -> Swept {
         self.sweeper(HOUR_MS).run_once().await.unwrap()
+    }
+
+    /// What is there, but for what says whose it is.
+    async fn left(&self) -> Vec<BlobKey> {
+        let all = self.storage.list(None, 2_000).await.unwrap();
+        all.into_iter().filter(|key| *key != owner::mark()).collect()
     }
 
     async fn keep(&self, task: &str, json: &str) -> BlobRef {
@@ -135,20 +142,33 @@ async fn what_nothing_refers_to_is_removed_after_its_time_and_the_rest_when_its_
     assert_eq!(fleet.sweep().await, swept(0, 2), "as long as the task is known");
     assert_eq!(fleet.bed.forget(10).await.unwrap(), 1);
     assert_eq!(fleet.sweep().await, swept(2, 0));
-    assert_eq!(fleet.storage.list(None, 10).await.unwrap(), []);
+    assert_eq!(fleet.left().await, []);
 }
 
 #[tokio::test]
 async fn what_says_whose_the_storage_is_stays() {
     let fleet = Fleet::new().await;
-    let mark = owner::mark().unwrap();
-    fleet.storage.put(&mark, body(b"{}".to_vec())).await.unwrap();
+    let mark = owner::mark();
     // A task of the same name has blobs like any other.
     let orphan = fleet.keep(&mark.task, "1").await;
     fleet.bed.advance(GRACE_MS + 1);
     assert_eq!(fleet.sweep().await, swept(1, 0));
     assert!(!fleet.is_there(&mark.task, &orphan).await);
     assert_eq!(fleet.storage.list(None, 10).await.unwrap(), [mark]);
+}
+
+#[tokio::test]
+async fn a_store_that_was_emptied_takes_nothing_along() {
+    let redis = RedisServer::start().await;
+    let fleet = Fleet::over(Bed::new(RedisBackend::at(&redis.url(), "rd", 1)).await).await;
+    let payload = fleet.keep("task", "1").await;
+    fleet.bed.put(referring("task", payload)).await;
+    fleet.bed.advance(GRACE_MS + 1);
+    assert_eq!(fleet.sweep().await, swept(0, 1));
+    redis.command(&["FLUSHALL"]).await;
+    let ended = fleet.sweeper(HOUR_MS).run_once().await.unwrap_err().to_string();
+    assert!(ended.contains("belong to the store"), "{ended}");
+    assert!(fleet.is_there("task", &payload).await, "it may be restored");
 }
 
 #[tokio::test]
@@ -159,13 +179,11 @@ async fn what_an_upload_left_that_was_cut_off_is_removed() {
     let storage = Arc::clone(&fleet.storage);
     let cut_off = key.clone();
     let putting = tokio::spawn(async move { storage.put(&cut_off, body_that_stops(bytes(3 * MIB))).await });
-    eventually("the upload has begun", PATIENCE, async || {
-        (!fleet.storage.list(None, 10).await.unwrap().is_empty()).then_some(())
-    })
-    .await;
+    eventually("the upload has begun", PATIENCE, async || (!fleet.left().await.is_empty()).then_some(()))
+        .await;
     fleet.bed.advance(GRACE_MS + 1);
     assert_eq!(fleet.sweep().await, swept(1, 0));
-    assert_eq!(fleet.storage.list(None, 10).await.unwrap(), []);
+    assert_eq!(fleet.left().await, []);
     putting.abort();
 }
 
@@ -197,7 +215,7 @@ async fn all_pages_are_swept() {
     }
     fleet.bed.advance(GRACE_MS + 1);
     assert_eq!(fleet.sweep().await, swept(1_205, 0));
-    assert_eq!(fleet.storage.list(None, 10).await.unwrap(), []);
+    assert_eq!(fleet.left().await, []);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Blobs as the engine uses them: bounded, hashed on their way in, and checked before a task refers to them.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use futures_util::{StreamExt, stream};
@@ -21,10 +22,15 @@ pub const BLOB_GRACE_MS: u64 = 60 * 60 * 1_000;
 /// How old one may be that a task is to refer to from now on, in ms: the sweep must not have begun to look at it.
 const REFERRED_BY_MS: u64 = BLOB_GRACE_MS / 2;
 
+/// How long storage may take to say that it works.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Storage, with what is asked of blobs.
 pub struct Depot {
     blobs: Arc<dyn Blobs>,
     clock: Arc<dyn Clock>,
+    /// Held by a look that has not come to its end.
+    looking: Arc<tokio::sync::Mutex<()>>,
     /// Most bytes of a blob.
     max_bytes: u64,
     /// States of so many bytes and more go here, and shorter ones into the store.
@@ -39,7 +45,7 @@ impl Depot {
         max_bytes: u64,
         states_from_bytes: usize,
     ) -> Self {
-        Self { blobs, clock, max_bytes, states_from_bytes }
+        Self { blobs, clock, looking: Arc::default(), max_bytes, states_from_bytes }
     }
 
     /// Over the storage that the configuration names, if it names any; opened, and tried.
@@ -63,6 +69,28 @@ impl Depot {
     /// The storage itself.
     pub fn blobs(&self) -> &dyn Blobs {
         &*self.blobs
+    }
+
+    /// Whether the storage can be written and read now. One look at a time: what hangs in a file system cannot be called off, and
+    /// must not pile up.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`]: it fails, or it does not say within a second.
+    pub async fn check(&self) -> Result<()> {
+        let unavailable = |why: &str| BlobError::Unavailable(why.to_owned());
+        let Ok(one) = Arc::clone(&self.looking).try_lock_owned() else {
+            return Err(unavailable("it has not answered an earlier look yet"));
+        };
+        let blobs = Arc::clone(&self.blobs);
+        let looking = tokio::spawn(async move {
+            let _one = one;
+            blobs.check().await
+        });
+        match tokio::time::timeout(LOOK_PATIENCE, looking).await {
+            Ok(Ok(said)) => said,
+            Ok(Err(error)) => Err(unavailable(&error.to_string())),
+            Err(_) => Err(unavailable(&format!("no answer within {} s", LOOK_PATIENCE.as_secs()))),
+        }
     }
 
     /// The clock that blobs are named and aged by.

@@ -159,7 +159,11 @@ impl Blobs for S3Blobs {
             return self.store.put(&whole, first.into()).await.map_err(failed).map(|_| ());
         };
         let id = self.store.create_multipart(&whole).await.map_err(failed)?;
-        self.store.put(&upload, PutPayload::from(id.clone())).await.map_err(failed)?;
+        if let Err(error) = self.store.put(&upload, PutPayload::from(id.clone())).await {
+            // Nobody else would ever know of it.
+            let _ended = self.store.abort_multipart(&whole, &id).await;
+            return Err(failed(error));
+        }
         let rest = stream::iter([Ok(second)]).chain(pieces).boxed();
         let put = self.put_parts(&whole, &id, first, rest).await;
         // Where this fails, or is not come to, the next sweep finds the name. A blob that is whole stays.

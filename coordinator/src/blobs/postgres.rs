@@ -115,7 +115,7 @@ impl PostgresBlobs {
 
     /// Connections that are made when they are needed; nothing is asked yet.
     pub(super) fn reach(address: &PostgresAddress) -> Result<Self> {
-        let config = config(address);
+        let (config, hosts) = (config(address), u32::try_from(address.nodes.len()).unwrap_or(1));
         let manage = ManagerConfig { recycling_method: RecyclingMethod::Verified };
         let manager = match &address.tls {
             None => Manager::from_config(config, NoTls, manage),
@@ -124,7 +124,8 @@ impl PostgresBlobs {
         let pool = Pool::builder(manager)
             .max_size(CONNECTIONS_MAX)
             .wait_timeout(Some(CONNECT_TIMEOUT))
-            .create_timeout(Some(CONNECT_TIMEOUT))
+            // One that is silent must not use up the time of the others.
+            .create_timeout(Some(CONNECT_TIMEOUT * (hosts + 1)))
             .recycle_timeout(Some(RECYCLE_TIMEOUT))
             .runtime(Runtime::Tokio1)
             .build()

@@ -154,14 +154,9 @@ impl Blobs for SqliteBlobs {
             })
             .await?;
         }
-        self.write(|connection| {
-            let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
-            // A row a page: it goes on as long as it is asked.
-            let mut pages = vacuum.query([])?;
-            while pages.next()?.is_some() {}
-            Ok(())
-        })
-        .await
+        // Uploads get between.
+        while self.write(give_back).await? > 0 {}
+        Ok(())
     }
 
     async fn list(&self, after: Option<&BlobKey>, most: usize) -> Result<Vec<BlobKey>> {
@@ -191,6 +186,19 @@ impl Blobs for SqliteBlobs {
     fn describe(&self) -> String {
         format!("sqlite:{}", self.file.display())
     }
+}
+
+/// Gives some of the space that is free back to the disk; returns how many pages are left.
+fn give_back(connection: &mut Connection) -> rusqlite::Result<i64> {
+    let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+    // A row a page: it goes on as long as it is asked.
+    let (mut pages, mut given) = (vacuum.query([])?, 0);
+    while pages.next()?.is_some() {
+        given += 1;
+    }
+    let left: i64 = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+    // Where none can be given back, it is not asked for again.
+    Ok(if given == 0 { 0 } else { left })
 }
 
 /// Works with a connection, away from the runtime.

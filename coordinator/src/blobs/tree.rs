@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
@@ -34,7 +35,7 @@ pub(super) struct Directory(OwnedFd);
 impl Tree {
     /// Makes the root, if it is not there.
     pub(super) fn create(root: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(root)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root)?;
         let tree = Self { root: root.to_owned() };
         tree.probe()?;
         Ok(tree)

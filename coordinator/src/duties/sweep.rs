@@ -1,7 +1,8 @@
 //! Removes blobs that no task refers to: uploads that nothing came of, and what tasks left that are forgotten.
 //!
 //! A blob is removed only when it is older than anything that could still come to be referred to, and the store, asked after
-//! that, knows of no reference. Where the store or the storage fails, nothing more is removed until the next time.
+//! that, knows of no reference. Where the store or the storage fails, or the store is not the one whose storage it is, nothing
+//! more is removed until the next time.
 
 use std::sync::Arc;
 
@@ -98,12 +99,14 @@ impl Sweeper {
     pub async fn run_once(&self) -> Result<Swept, SweepError> {
         let mut swept = Swept::default();
         let Some(depot) = self.engine.depot() else { return Ok(swept) };
+        // A store that was emptied knows of no reference, and has another name.
+        owner::check(depot.blobs(), &self.engine.store().identity().await?).await?;
         let (mut after, mark) = (None, owner::mark());
         loop {
             let listed = depot.blobs().list(after.as_ref(), PAGE).await?;
             let old_ms = depot.now_ms().saturating_sub_unsigned(BLOB_GRACE_MS);
             let (more, last) = (listed.len() == PAGE, listed.last().cloned());
-            let is_old = |key: &BlobKey| key.blob.made_at_ms() < old_ms && Some(key) != mark.as_ref();
+            let is_old = |key: &BlobKey| key.blob.made_at_ms() < old_ms && *key != mark;
             let old: Vec<BlobKey> = listed.into_iter().filter(is_old).collect();
             // In the order of the list, all of a task's together.
             for batch in by_task(&old).chunks(TASKS) {

@@ -2,19 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::slice;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use redrive_shared::blob::BlobRef;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::TaskId;
+use tokio::time::timeout;
 
 use super::blobs::{failed, no_blobs};
 use super::{Engine, Result, unavailable};
-use crate::blobs::BlobKey;
+use crate::blobs::{BlobError, BlobKey, Depot};
 
 /// References of one batch that are looked at in the storage at once: enough that a batch does not take as long as its items in a
 /// row, and few enough for storage that bounds its connections.
 const CHECKS_AT_ONCE: usize = 32;
+
+/// How long storage may take to say whether a blob is there: less than those wait who sent the batch, whose other items must not
+/// wait for it.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What an item of a batch wants its task to refer to.
 #[derive(Debug, Clone)]
@@ -45,6 +51,16 @@ impl Engine {
     /// that is repeated after a long time finds.
     pub(super) async fn check_reference(&self, id: &TaskId, blob: &BlobRef) -> Result<()> {
         let depot = self.depot().ok_or_else(no_blobs)?;
+        match timeout(PATIENCE, self.look_for(depot, id, blob)).await {
+            Ok(found) => found,
+            Err(_) => {
+                let why = format!("no answer within {} s", PATIENCE.as_secs());
+                Err(failed(depot, BlobError::Unavailable(why)))
+            }
+        }
+    }
+
+    async fn look_for(&self, depot: &Depot, id: &TaskId, blob: &BlobRef) -> Result<()> {
         if depot.may_be_referred_to(id, blob).await.map_err(|error| failed(depot, error))? {
             return Ok(());
         }

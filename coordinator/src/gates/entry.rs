@@ -364,9 +364,7 @@ impl Entry {
                 event => changes.extend(apply(&mut gate, event, now_ms)),
             }
         }
-        if events.iter().any(|event| event.is_of_limit() || matches!(event, Event::Take(_))) {
-            gate.sign(by.0, by.1);
-        }
+        gate.sign(by.0, by.1);
         // Others may have somebody who waits for the end of a lease that is heard of here.
         let has_room = was_full && !gate.is_full(now_ms);
         let is_spent =
