@@ -183,12 +183,13 @@ impl Line {
             let publishing = channel.basic_publish(exchange.clone(), key, options, &message.body, properties);
             confirmations.push((place, publishing.await?));
         }
-        let mut returned = Vec::new();
+        let (mut returned, mut refuses) = (Vec::new(), false);
         let mut ended = Ok(());
         for (place, confirmation) in confirmations {
             let (answer, back) = match confirmation.await {
                 Ok(Confirmation::Ack(back)) => (Sent::Confirmed, back),
                 Ok(Confirmation::Nack(back)) => {
+                    refuses = true;
                     (Sent::Refused("RabbitMQ could not take it".to_owned()), back)
                 }
                 Ok(Confirmation::NotRequested) => (Sent::Unknown("confirmations are off".to_owned()), None),
@@ -201,7 +202,9 @@ impl Line {
             returned.extend(back);
         }
         returned.iter().for_each(|back| refuse_returned(back, batch, sent));
-        if ended.is_ok() {
+        // One that refused may go on with that: when a quorum queue's leader is lost, it can happen that RabbitMQ refuses what comes
+        // by a channel from before for as long as that is open, and takes it by any other.
+        if ended.is_ok() && !refuses {
             lock(&self.idle).push(channel);
         }
         ended
