@@ -53,8 +53,8 @@ the same file or not.";
 
 const AFTER_HELP: &str = "\
 Exit codes: the command's own; 128 + N where signal N ended it; 75 the lock was not granted in time; 76 it was lost, and the
-command was stopped; 126 the command cannot be run; 127 there is no such command; 1 the coordinator cannot be reached or
-refused; 2 the command line is wrong.
+command was stopped; 126 the command cannot be run; 127 there is no such command; 1 the coordinator, or in a handler its
+worker, cannot be reached or refused; 2 the command line is wrong.
 
 Examples:
   redrive lock --path report.md -- ./make-report
