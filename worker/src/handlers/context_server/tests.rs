@@ -196,7 +196,6 @@ async fn the_payload_can_be_asked_for() {
 async fn a_program_whose_turn_it_is_not_waits_for_it() {
     let scene = Scene::new().await;
     let (asking, attempt, step) = (scene.asking(), scene.attempt(), Name::new("fetch").unwrap());
-    // It is refused long before it has sent all of it.
     let state = format!("\"{}\"", "x".repeat(3 * STATES_MAX_BYTES));
     let saving = asking.save(&step, true, None, state.clone().into_bytes());
     tokio::pin!(saving);
@@ -205,6 +204,10 @@ async fn a_program_whose_turn_it_is_not_waits_for_it() {
         let refused = scene.get("").await;
         assert_eq!(code(&refused), (429, "overloaded".to_owned()));
         let early = tokio::time::timeout(Duration::from_millis(300), &mut saving).await;
+        assert!(early.is_err(), "{early:?}");
+        // What is refused long before it was sent learns of it, too.
+        let long = asking.save(&step, true, None, vec![b' '; 64 * 1024 * 1024]);
+        let early = tokio::time::timeout(Duration::from_millis(3_500), long).await;
         assert!(early.is_err(), "{early:?}");
     }
     assert_eq!(saving.await.unwrap().seq, 1);
