@@ -1,6 +1,6 @@
 //! The coordinator's HTTP API, typed.
 //!
-//! One method an endpoint; requests and replies are those of [`redrive_shared::wire`]. No method retries: whether and
+//! One method an endpoint; requests and replies are those of [`redrive_shared::wire`]. No method of [`Client`] retries: whether and
 //! when to repeat a call is for the caller to say ([`ClientError::is_retryable`], [`ClientError::retry_after`]).
 
 mod attempt;

@@ -207,7 +207,7 @@ async fn a_program_whose_turn_it_is_not_waits_for_it() {
         assert!(early.is_err(), "{early:?}");
         // What is refused long before it was sent learns of it, too.
         let long = asking.save(&step, true, None, vec![b' '; 64 * 1024 * 1024]);
-        let early = tokio::time::timeout(Duration::from_millis(3_500), long).await;
+        let early = tokio::time::timeout(Duration::from_millis(1_500), long).await;
         assert!(early.is_err(), "{early:?}");
     }
     assert_eq!(saving.await.unwrap().seq, 1);
