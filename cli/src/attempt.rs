@@ -1,10 +1,12 @@
 //! The attempt that this process works for, if it was started by a handler.
 
-use redrive_shared::id::TaskId;
-use redrive_shared::lock::Owner;
 use redrive_worker::client::{CONTEXT_URL, ContextClient};
 
 use crate::failure::Usage;
+
+/// Most bytes of a state that are read: as many as a worker can be told to take. Whether it takes them is for the worker to say;
+/// this only ends what never ends.
+pub const STATE_MAX_BYTES: u64 = 1 << 30;
 
 /// Its context.
 ///
@@ -21,11 +23,9 @@ pub fn context() -> anyhow::Result<ContextClient> {
     Ok(ContextClient::new(&url)?)
 }
 
-/// The attempt as an owner of locks.
-pub fn owner() -> Option<Owner> {
-    let task = TaskId::new(variable("REDRIVE_TASK_ID")?).ok()?;
-    let epoch = variable("REDRIVE_EPOCH")?.parse().ok()?;
-    Some(Owner::Attempt { task, epoch })
+/// Whether this process works for an attempt.
+pub fn is_ours() -> bool {
+    variable(CONTEXT_URL).is_some()
 }
 
 /// The coordinator of the worker that runs it.

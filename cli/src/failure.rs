@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind as ClapKind;
 use redrive_shared::config::ConfigError;
 use redrive_shared::error::Problem;
-use redrive_worker::client::ClientError;
+use redrive_worker::client::{AskError, ClientError};
 use redrive_worker::fenced_file::FencedFileError;
 use serde_json::{Value, json};
 
@@ -134,6 +134,8 @@ fn tell(error: &anyhow::Error) -> Told {
             Told { exit: USAGE, ..Told::failed("invalid_configuration", &error.to_string()) }
         } else if let Some(error) = cause.downcast_ref::<ClientError>() {
             tell_client(error)
+        } else if let Some(error) = cause.downcast_ref::<AskError>() {
+            tell_ask(error)
         } else if let Some(error) = cause.downcast_ref::<FencedFileError>() {
             tell_fenced_file(error)
         } else {
@@ -146,13 +148,24 @@ fn tell(error: &anyhow::Error) -> Told {
     Told::failed("failed", &chain(error.as_ref()))
 }
 
+fn tell_problem(problem: &Problem) -> Told {
+    let (at, page) = (problem.at.clone(), Some(problem.kind.clone()));
+    Told { at, page, ..Told::failed(problem.code.as_str(), &problem.detail) }
+}
+
+fn tell_ask(error: &AskError) -> Told {
+    match error {
+        AskError::Refused(problem) => tell_problem(problem),
+        AskError::NoAnswer(_) => Told::failed("no_worker", &error.to_string()).remedy(
+            "end the handler: its attempt is over, or its worker is; what was saved comes with the next",
+        ),
+        AskError::Address(_) => Told { exit: USAGE, ..Told::failed("usage", &error.to_string()) },
+    }
+}
+
 fn tell_client(error: &ClientError) -> Told {
     match error {
-        ClientError::Problem(problem) => Told {
-            at: problem.at.clone(),
-            page: Some(problem.kind.clone()),
-            ..Told::failed(problem.code.as_str(), &problem.detail)
-        },
+        ClientError::Problem(problem) => tell_problem(problem),
         ClientError::Unreachable { .. } => Told::failed("unreachable", &brief(error))
             .remedy("start a coordinator with `redrive dev`, or say where it is with --url or REDRIVE_URL"),
         ClientError::Protocol { .. } => Told::failed("unexpected_answer", &chain(error))

@@ -12,6 +12,7 @@ mod arguments;
 mod attempt;
 mod batch;
 mod bench;
+mod child;
 mod cli;
 mod commands;
 mod config;

@@ -3,6 +3,7 @@
 
 mod blobs;
 mod command;
+mod locks;
 mod losses;
 mod resuming;
 

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Read as _};
 use redrive_shared::id::Name;
 use serde_json::json;
 
-use crate::attempt;
+use crate::attempt::{self, STATE_MAX_BYTES};
 use crate::context::Context;
 use crate::failure::Usage;
 
@@ -44,8 +44,11 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         return Err(Usage::new("the state comes on stdin; write `< FILE`, or `< /dev/null` for none").into());
     }
     let mut state = Vec::new();
-    // What a worker takes is for the worker to say; this only ends what never ends.
-    io::stdin().lock().take(1 << 30).read_to_end(&mut state)?;
+    io::stdin().lock().take(STATE_MAX_BYTES + 1).read_to_end(&mut state)?;
+    anyhow::ensure!(
+        state.len() as u64 <= STATE_MAX_BYTES,
+        "the state was not saved: it has more than {STATE_MAX_BYTES} bytes; keep it elsewhere, and save where it is"
+    );
     let saved = attempt.save(&args.step, !args.progress, args.pending.as_deref(), state).await?;
     if context.output.json {
         return context.output.value(&json!({ "step": args.step, "seq": saved.seq }));

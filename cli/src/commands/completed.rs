@@ -7,16 +7,21 @@ use crate::attempt;
 use crate::context::Context;
 use crate::failure::Exit;
 
+/// It is not done.
+const NOT_DONE: u8 = 1;
+
 const LONG_ABOUT: &str = "\
 Print the state of a step that is done, by this attempt or an earlier one. Text is printed as it is, other JSON on a line; with
 --json it is JSON whatever it is.";
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 it is done, 1 it is not done or cannot be asked for, 2 the command line is wrong, or this is no handler.
+Exit codes: 0 it is done, 1 it is not done, 69 the worker cannot be asked, 2 the command line is wrong, or this is no handler.
 
 Examples:
-  redrive completed fetch > page.json || ./fetch
-  pages=$(redrive completed fetch --json | jq .pages)";
+  page=$(redrive completed fetch)
+  case $? in 0) ;; 1) page=$(./fetch) || exit ;; *) exit 75 ;; esac";
+/// The worker cannot be asked: `EX_UNAVAILABLE` of sysexits.h. That is no answer, above all not "it is not done".
+const UNANSWERED: u8 = 69;
 
 /// In a handler: print what a step that is done has saved.
 #[derive(Debug, clap::Args)]
@@ -28,9 +33,13 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
-    match attempt::context()?.completed(&args.step).await? {
-        Some(state) if context.output.json => Ok(context.output.line(String::from_utf8(state)?)?),
-        Some(state) => step::print(&state),
-        None => Err(Exit(1).into()),
+    match attempt::context()?.completed(&args.step).await {
+        Ok(Some(state)) if context.output.json => Ok(context.output.line(String::from_utf8(state)?)?),
+        Ok(Some(state)) => step::print(&state),
+        Ok(None) => Err(Exit(NOT_DONE).into()),
+        Err(error) => {
+            context.output.complain(format!("completed {}", &*args.step), error);
+            Err(Exit(UNANSWERED).into())
+        }
     }
 }

@@ -1,37 +1,31 @@
 //! `redrive lock`: runs a command while it holds a lock, as flock(1) does over many machines.
 
+mod holding;
 mod under;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use redrive_shared::id::{Name, TaskId};
-use redrive_shared::lock::{Owner, Resource};
-use redrive_shared::wire::LockRequest;
-use redrive_worker::client::ClientError;
-use redrive_worker::lock::{HeldLock, acquire, is_busy};
+use redrive_shared::lock::Resource;
+use redrive_worker::Wanted;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::failure::{Exit, Usage};
-use crate::signals;
-use crate::{arguments, attempt};
+use crate::{arguments, attempt, child, failure, signals};
+use holding::{Holding, Over};
 
 /// Not granted in time: `EX_TEMPFAIL` of sysexits.h.
 const BUSY: u8 = 75;
 /// Lost while the command ran: `EX_PROTOCOL` of sysexits.h.
 const LOST: u8 = 76;
-/// As shells do it.
-const CANNOT_RUN: u8 = 126;
-const NOT_FOUND: u8 = 127;
-const SIGNALLED: i32 = 128;
 /// What the command is given to end by itself once the lock is lost. A fifth of the lock's time is left then, and its rest after
 /// that.
 const END_GRACE: Duration = Duration::from_secs(2);
@@ -43,12 +37,14 @@ Run a command while it holds a lock, over all machines that use the same coordin
 
 The lock is renewed as long as the command runs and given back when it has ended. When it is lost (the coordinators could not be
 reached in time, a person broke it), the command's whole process group gets SIGTERM, and SIGKILL 2 s later: it runs in a group of
-its own unless stdin is a terminal, where only the command itself is ended. Killed by SIGKILL, `redrive lock` takes the command with it on Linux, and not what that has
-started. A command that cannot be stopped (its machine sleeps) is why there is a token: give
+its own unless stdin is a terminal, where only the command itself is ended. Killed by SIGKILL, `redrive lock` takes the command
+with it on Linux, and not what that has started. A command that cannot be stopped (its machine sleeps) is why there is a token: give
 FENCE_TOKEN to `redrive commit-file`, or to whatever guards what you write.
 
-In a handler's process the lock is its attempt's: the next attempt of the task has it at once, however this one ended. All of an
-attempt hold it together: two commands of one attempt do not shut each other out.
+In a handler's process the lock is its attempt's. The attempt's worker renews it, gives it back when the attempt ends, and stops
+the handler when it is lost; the command stays in the handler's group, and ends with it. All of an attempt hold it together: two
+commands of one attempt do not shut each other out. Where an attempt's worker vanished, the next attempt does not wait for the end
+of the lock's time, but for its rest, 5 s: give it a --wait longer than that.
 
 In the command's environment: FENCE_TOKEN, and LOCK_RESOURCES, a line each.
 
@@ -57,8 +53,8 @@ the same file or not.";
 
 const AFTER_HELP: &str = "\
 Exit codes: the command's own; 128 + N where signal N ended it; 75 the lock was not granted in time; 76 it was lost, and the
-command was stopped; 126 the command cannot be run; 127 there is no such command; 1 the coordinator cannot be reached or
-refused; 2 the command line is wrong.
+command was stopped; 126 the command cannot be run; 127 there is no such command; 1 the coordinator, or in a handler its
+worker, cannot be reached or refused; 2 the command line is wrong.
 
 Examples:
   redrive lock --path report.md -- ./make-report
@@ -98,35 +94,39 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     if let Some(parent) = args.under {
         return Err(under::run(parent, &args.command, context));
     }
-    let request = request(&args)?;
+    let wanted = wanted(&args)?;
     let stop = signals::shutdown(&context.impatience)?;
     signals::hang_up(&stop)?;
-    let client = context.client()?;
-    let acquired = stop.run_until_cancelled(acquire(&client, &request)).await;
-    let Some(acquired) = acquired else { return Err(Exit(SIGNALLED as u8 + 15).into()) };
-    let lock = acquired.map_err(|error| not_granted(error, context))?;
+    let acquired = stop.run_until_cancelled(Holding::acquire(wanted, context)).await;
+    let Some(acquired) = acquired else { return Err(Exit(child::TERMINATED).into()) };
+    let lock = acquired?;
     let mut child = match start(&args.command, &lock) {
         Ok(child) => child,
         Err(error) => {
             let _ = give_back(lock, context).await;
-            return Err(cannot_run(&args.command[0], &error, context));
+            return Err(child::cannot_run(&args.command[0], &error, context));
         }
     };
-    let lost = lock.lost();
-    let status = wait(&mut child, &stop, &lost).await.context("waiting for the command")?;
-    let lost = lost.is_cancelled();
-    // Also where it was lost: nobody writes any more, so others need not wait for the rest.
-    if !give_back(lock, context).await || lost {
+    let (status, over) = wait(&mut child, &stop, &lock).await;
+    let status = status.context("waiting for the command")?;
+    let lost = match over {
+        // Others of the attempt may write still: its worker sees to the lock once nothing of it is left.
+        Some(over) if attempt::is_ours() => over == Over::Lost,
+        // Nobody writes any more, so others need not wait for the rest.
+        Some(_) => {
+            give_back(lock, context).await;
+            true
+        }
+        None => !give_back(lock, context).await,
+    };
+    if lost {
         context.output.complain("lock", "it was lost before the command had ended by itself");
         return Err(Exit(LOST).into());
     }
-    match exit_code(status) {
-        0 => Ok(()),
-        code => Err(Exit(code).into()),
-    }
+    child::end_as(status)
 }
 
-fn request(args: &Args) -> anyhow::Result<LockRequest> {
+fn wanted(args: &Args) -> anyhow::Result<Wanted> {
     let mut resources = Vec::new();
     for path in &args.paths {
         resources.push(resource("--path", &canonical(path)?)?);
@@ -138,17 +138,8 @@ fn request(args: &Args) -> anyhow::Result<LockRequest> {
         return Err(Usage::new("nothing to lock is named; write --path FILE or --name NAME").into());
     }
     let (exclusive, shared) = if args.shared { (Vec::new(), resources) } else { (resources, Vec::new()) };
-    let owner = attempt::owner().map_or_else(own_name, Ok)?;
-    Ok(LockRequest { owner, exclusive, shared, ttl_ms: args.ttl, lock_delay_ms: None, wait_ms: args.wait })
-}
-
-/// A name that nobody else uses; whoever looks at the locks sees where it runs.
-fn own_name() -> anyhow::Result<Owner> {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let unique = TaskId::generate();
-    let name = Name::new(format!("{host}/{}/{}", std::process::id(), &*unique));
-    let name = name.or_else(|_| Name::new(unique.as_str())).map_err(|error| anyhow::anyhow!("{error}"))?;
-    Ok(Owner::Named { name })
+    let (wait, ttl) = (Duration::from_millis(args.wait.unwrap_or(0)), args.ttl.map(Duration::from_millis));
+    Ok(Wanted { exclusive, shared, wait, ttl, lock_delay: None })
 }
 
 fn resource(flag: &str, name: &str) -> anyhow::Result<Resource> {
@@ -172,65 +163,63 @@ fn canonical(path: &Path) -> anyhow::Result<String> {
     text.map_err(|_| refused("is not UTF-8; lock a --name instead".to_owned()).into())
 }
 
-fn not_granted(error: ClientError, context: &Context) -> anyhow::Error {
-    if !is_busy(&error) {
-        return error.into();
-    }
-    context.output.complain("lock", error);
-    Exit(BUSY).into()
-}
-
-fn cannot_run(command: &OsStr, error: &std::io::Error, context: &Context) -> anyhow::Error {
-    let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
-    context.output.complain(command.display(), error);
-    Exit(code).into()
-}
-
-fn start(command: &[OsString], lock: &HeldLock) -> std::io::Result<Child> {
+fn start(command: &[OsString], lock: &Holding) -> std::io::Result<Child> {
     let mut std_command = under::command(command);
-    std_command.env("FENCE_TOKEN", lock.token().to_string());
     let grant = lock.grant();
+    std_command.env("FENCE_TOKEN", grant.token.to_string());
     let names: Vec<&str> = grant.exclusive.iter().chain(&grant.shared).map(Resource::as_str).collect();
     std_command.env("LOCK_RESOURCES", names.join("\n"));
-    if !std::io::stdin().is_terminal() {
-        // At a terminal, a group of its own could not read from it.
+    if gets_own_group() {
         std_command.process_group(0);
     }
     Command::from(std_command).kill_on_drop(true).spawn()
 }
 
-/// Waits for the command. What ends us ends it, and so does the loss of its lock; then nothing of its group is left.
+/// At a terminal, a group of its own could not read from it; in a handler, the worker could not end it with the attempt.
+fn gets_own_group() -> bool {
+    !std::io::stdin().is_terminal() && !attempt::is_ours()
+}
+
+/// Waits for the command. What ends us ends it, and so does the loss of its lock; then nothing of its group is left. Also says
+/// whether the lock, or the attempt, was over before the command had ended by itself.
 async fn wait(
     child: &mut Child,
     stop: &CancellationToken,
-    lost: &CancellationToken,
-) -> std::io::Result<ExitStatus> {
+    lock: &Holding,
+) -> (std::io::Result<ExitStatus>, Option<Over>) {
     let group = Group::of(child);
-    tokio::select! {
-        status = child.wait() => return status,
+    let over = lock.over();
+    tokio::pin!(over);
+    let over = tokio::select! {
+        status = child.wait() => return (status, None),
+        over = &mut over => {
+            group.send(Signal::TERM);
+            over
+        }
         () = stop.cancelled() => {
             group.send(Signal::TERM);
             tokio::select! {
-                status = child.wait() => return status,
-                () = lost.cancelled() => {}
+                // In a handler, what stops us is mostly what stops the attempt.
+                biased;
+                over = &mut over => over,
+                status = child.wait() => return (status, None),
             }
         }
-        () = lost.cancelled() => {}
-    }
-    group.send(Signal::TERM);
+    };
     // The whole time, if the command itself has ended: what it started may be about to.
     let ended = tokio::time::timeout(END_GRACE, async {
         let status = child.wait().await;
         group.wait().await;
         status
     });
-    match ended.await {
+    let status = match ended.await {
         Ok(status) => status,
         Err(_) => {
             group.send(Signal::KILL);
             child.wait().await
         }
-    }
+    };
+    (status, Some(over))
 }
 
 /// The command, and what it started where it has a group of its own.
@@ -242,7 +231,7 @@ struct Group {
 impl Group {
     fn of(child: &Child) -> Self {
         let leader = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
-        Self { leader, is_own: !std::io::stdin().is_terminal() }
+        Self { leader, is_own: gets_own_group() }
     }
 
     fn send(&self, signal: Signal) {
@@ -262,17 +251,9 @@ impl Group {
 }
 
 /// Whether it was still held.
-async fn give_back(lock: HeldLock, context: &Context) -> bool {
-    match lock.release().await {
-        Ok(held) => held,
-        Err(error) => {
-            context.output.complain("lock", format!("cannot give it back, it ends by itself: {error}"));
-            true
-        }
-    }
-}
-
-fn exit_code(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| SIGNALLED + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+async fn give_back(lock: Holding, context: &Context) -> bool {
+    lock.give_back().await.unwrap_or_else(|error| {
+        context.output.complain("lock", failure::chain(error.as_ref()));
+        true
+    })
 }

@@ -1,26 +1,18 @@
 //! `redrive step`: runs a command unless its step was done before.
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{ExitStatus, Stdio};
+use std::io::Write as _;
+use std::process::Stdio;
 
 use anyhow::Context as _;
 use redrive_shared::id::Name;
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
-use crate::attempt;
+use crate::attempt::{self, STATE_MAX_BYTES};
+use crate::child;
 use crate::context::Context;
-use crate::failure::Exit;
-
-/// As shells do it.
-const CANNOT_RUN: u8 = 126;
-const NOT_FOUND: u8 = 127;
-const SIGNALLED: i32 = 128;
-/// Most bytes of output that are kept: as many as a worker takes unless it is told otherwise.
-const OUTPUT_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 const LONG_ABOUT: &str = "\
 Run a command as one step of a handler's task, unless an earlier attempt has done it.
@@ -34,7 +26,7 @@ is the same in every attempt, such as \"$REDRIVE_TASK_ID:NAME\".";
 
 const AFTER_HELP: &str = "\
 Exit codes: the command's own; 128 + N where signal N ended it; 126 the command cannot be run; 127 there is no such command; 1 the
-state was not saved; 2 the command line is wrong, or this is no handler.
+state was not saved, whether the command has run or not; 2 the command line is wrong, or this is no handler.
 
 Examples:
   page=$(redrive step fetch --pending summarise,mail -- curl -fsS https://example.org/page)
@@ -61,37 +53,43 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     if let Some(state) = attempt.completed(&args.step).await? {
         return print(&state);
     }
-    let (status, output) = match execute(&args.command).await {
-        Ok(ended) => ended,
-        Err(error) => {
-            let code = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
-            context.output.complain(args.command[0].display(), error);
-            return Err(Exit(code).into());
-        }
+    let mut child = match start(&args.command) {
+        Ok(child) => child,
+        Err(error) => return Err(child::cannot_run(&args.command[0], &error, context)),
     };
+    let output = output(&mut child, STATE_MAX_BYTES).await?;
+    let status = child.wait().await.context("waiting for the command")?;
     if !status.success() {
         std::io::stdout().lock().write_all(&output)?;
-        return Err(Exit(exit_code(status)).into());
+        return child::end_as(status);
     }
     let state = state_of(&output)?;
-    attempt.save(&args.step, true, args.pending.as_deref(), state.clone()).await?;
+    let saved = attempt.save(&args.step, true, args.pending.as_deref(), state.clone()).await;
+    saved.context("the command has run, and its state was not saved")?;
     print(&state)
 }
 
-/// Runs the command with our standard input and error.
-async fn execute(command: &[OsString]) -> std::io::Result<(ExitStatus, Vec<u8>)> {
-    let mut child =
-        Command::new(&command[0]).args(&command[1..]).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+/// Starts the command with our standard input and error.
+fn start(command: &[OsString]) -> std::io::Result<Child> {
+    Command::new(&command[0]).args(&command[1..]).stdout(Stdio::piped()).kill_on_drop(true).spawn()
+}
+
+/// What it writes.
+async fn output(child: &mut Child, max_bytes: u64) -> anyhow::Result<Vec<u8>> {
     let mut output = Vec::new();
     if let Some(stdout) = child.stdout.take() {
-        stdout.take(OUTPUT_MAX_BYTES + 1).read_to_end(&mut output).await?;
+        stdout
+            .take(max_bytes + 1)
+            .read_to_end(&mut output)
+            .await
+            .context("reading what the command writes")?;
     }
-    if output.len() as u64 > OUTPUT_MAX_BYTES {
-        let told =
-            format!("wrote more than {OUTPUT_MAX_BYTES} bytes: keep it elsewhere, and print where it is");
-        return Err(std::io::Error::new(ErrorKind::FileTooLarge, told));
-    }
-    Ok((child.wait().await?, output))
+    anyhow::ensure!(
+        output.len() as u64 <= max_bytes,
+        "the state was not saved: the command wrote more than {max_bytes} bytes, and was ended; keep them elsewhere, and print \
+         where they are"
+    );
+    Ok(output)
 }
 
 /// An output as JSON: itself where it is any but a string, otherwise a string, so that what is printed later is what was printed
@@ -119,14 +117,19 @@ pub(super) fn print(state: &[u8]) -> anyhow::Result<()> {
     Ok(stdout.flush()?)
 }
 
-fn exit_code(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| SIGNALLED + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_never_ends_is_ended() {
+        let mut child = start(&["yes".into()]).unwrap();
+        let error = output(&mut child, 100_000).await.unwrap_err();
+        assert!(error.to_string().contains("was not saved"), "{error}");
+        drop(child);
+        let mut child = start(&["printf".into(), "abc".into()]).unwrap();
+        assert_eq!(output(&mut child, 3).await.unwrap(), b"abc");
+    }
 
     #[test]
     fn an_output_is_json_or_becomes_a_string_with_its_line_breaks() {

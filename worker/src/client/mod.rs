@@ -1,6 +1,6 @@
 //! The coordinator's HTTP API, typed.
 //!
-//! One method an endpoint; requests and replies are those of [`redrive_shared::wire`]. No method retries: whether and
+//! One method an endpoint; requests and replies are those of [`redrive_shared::wire`]. No method of [`Client`] retries: whether and
 //! when to repeat a call is for the caller to say ([`ClientError::is_retryable`], [`ClientError::retry_after`]).
 
 mod attempt;
@@ -32,7 +32,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use blobs::Download;
-pub use context::{CONTEXT_URL, ContextClient};
+pub(crate) use context::StopReply;
+pub use context::{AskError, CONTEXT_URL, ContextClient};
 pub use error::ClientError;
 pub(crate) use error::error_chain;
 pub use presence::Presence;
@@ -351,6 +352,10 @@ impl Client {
 
     async fn call<R: DeserializeOwned>(&self, call: RequestBuilder, url: &Url) -> Result<R, ClientError> {
         let response = self.send(call, url).await?;
+        self.read(response, url).await
+    }
+
+    async fn read<R: DeserializeOwned>(&self, response: Response, url: &Url) -> Result<R, ClientError> {
         let status = response.status().as_u16();
         let body = response.bytes().await.map_err(|source| unreachable(url, source))?;
         let unreadable =

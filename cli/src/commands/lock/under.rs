@@ -32,6 +32,7 @@ pub fn run(parent: u32, command: &[OsString], context: &Context) -> anyhow::Erro
 
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
+    use crate::child;
     use crate::failure::Exit;
 
     // It is the thread that starts a process whose end counts: `redrive lock` does so on its first one, which is the last to end.
@@ -40,8 +41,8 @@ pub fn run(parent: u32, command: &[OsString], context: &Context) -> anyhow::Erro
     }
     // It may have died before that.
     if getppid().is_none_or(|found| found.as_raw_pid().cast_unsigned() != parent) {
-        return Exit(super::CANNOT_RUN).into();
+        return Exit(child::CANNOT_RUN).into();
     }
     let error = Command::new(&command[0]).args(&command[1..]).exec();
-    super::cannot_run(&command[0], &error, context)
+    child::cannot_run(&command[0], &error, context)
 }

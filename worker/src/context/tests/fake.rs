@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::body::Bytes;
@@ -32,6 +33,8 @@ pub(crate) struct State {
     /// So many downloads come garbled.
     pub(crate) garbled: u32,
     pub(crate) lock_busy: bool,
+    /// Somebody else has it, and keeps it.
+    pub(crate) lock_waits: bool,
     pub(crate) lock_lost: bool,
     pub(crate) granted: i64,
     pub(crate) released: Vec<Token>,
@@ -146,8 +149,12 @@ impl AttemptLink for FakeAttempts {
     async fn acquire_lock(
         &self,
         request: &LockRequest,
-        _wait_ms: u64,
+        wait_ms: u64,
     ) -> Result<Option<LockGrant>, ClientError> {
+        if self.state().lock_waits {
+            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+            return Ok(None);
+        }
         let mut state = self.state();
         if state.lock_busy {
             return Err(refuse(ErrorCode::LockBusy, "somebody else has it"));

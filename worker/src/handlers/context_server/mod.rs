@@ -25,8 +25,10 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::context::TaskContext;
 use crate::lock::HeldLock;
 
-/// Most requests under way for one attempt: those that wait for locks among them.
+/// Most requests under way for one attempt.
 const REQUESTS_MAX: usize = 32;
+/// Most of those beside them that wait: for a lock, or until the handler is to stop. They hold next to nothing.
+const WAITS_MAX: usize = 256;
 /// Most bodies above [`redrive_shared::checkpoint::STATES_MAX_BYTES`] that are held in memory, over all attempts.
 const LARGE_BODIES_MAX: usize = 2;
 
@@ -56,6 +58,7 @@ struct Attempt {
     /// Held through this address. A lock that is dropped is not renewed; the context gives it back.
     locks: Mutex<HashMap<Token, HeldLock>>,
     requests: Semaphore,
+    waits: Semaphore,
     large_bodies: Arc<Semaphore>,
     ended: CancellationToken,
 }
@@ -90,6 +93,7 @@ impl ContextServer {
             payload,
             locks: Mutex::default(),
             requests: Semaphore::new(REQUESTS_MAX),
+            waits: Semaphore::new(WAITS_MAX),
             large_bodies: Arc::clone(&running.attempts.large_bodies),
             ended: CancellationToken::new(),
         };

@@ -7,6 +7,7 @@
 //!  POST   /locks             takes a lock
 //!  DELETE /locks/{token}     gives it back
 //!  GET    /payload           the task's payload
+//!  GET    /stop              waits until the handler is to stop, and says why
 //! ```
 
 use std::future::Future;
@@ -26,10 +27,11 @@ use redrive_shared::lock::{Resource, Token};
 use redrive_shared::wire::CheckpointReply;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::reply::{Refusal, json, raw};
-use super::{Attempt, Attempts, Payload, REQUESTS_MAX};
+use super::{Attempt, Attempts, Payload, REQUESTS_MAX, WAITS_MAX};
+use crate::client::StopReply;
 use crate::context::{NewCheckpoint, Wanted};
 
 /// How long a body may take to arrive. It comes from the same machine; but who writes it may compute it on the way.
@@ -47,9 +49,13 @@ pub(super) fn router(attempts: Arc<Attempts>) -> Router {
         .route("/{secret}/locks", post(lock))
         .route("/{secret}/locks/{token}", delete(unlock))
         .route("/{secret}/payload", get(payload))
+        .route("/{secret}/stop", get(stop))
         .fallback(|| async { nowhere() })
         .method_not_allowed_fallback(|| async {
-            Refusal::new(ErrorCode::MethodNotAllowed, "GET and PUT steps, POST and DELETE locks, GET payload")
+            Refusal::new(
+                ErrorCode::MethodNotAllowed,
+                "GET and PUT steps, POST and DELETE locks, GET payload and stop",
+            )
         })
         .with_state(attempts)
 }
@@ -65,9 +71,28 @@ async fn within<F: Future<Output = Answer>>(
     secret: &str,
     answer: impl FnOnce(Arc<Attempt>) -> F,
 ) -> Response {
+    bounded(attempts, secret, |attempt| (&attempt.requests, REQUESTS_MAX), answer).await
+}
+
+/// [`within`], for what others or the end have to be waited for: it takes the place of nothing that is answered at once.
+async fn waiting_within<F: Future<Output = Answer>>(
+    attempts: &Attempts,
+    secret: &str,
+    answer: impl FnOnce(Arc<Attempt>) -> F,
+) -> Response {
+    bounded(attempts, secret, |attempt| (&attempt.waits, WAITS_MAX), answer).await
+}
+
+async fn bounded<F: Future<Output = Answer>>(
+    attempts: &Attempts,
+    secret: &str,
+    places: impl FnOnce(&Attempt) -> (&Semaphore, usize),
+    answer: impl FnOnce(Arc<Attempt>) -> F,
+) -> Response {
     let Some(attempt) = attempts.find(secret) else { return nowhere().into_response() };
-    let Ok(_permit) = attempt.requests.try_acquire() else {
-        let detail = format!("{REQUESTS_MAX} requests of this attempt are under way: wait for one of them");
+    let (places, most) = places(&attempt);
+    let Ok(_permit) = places.try_acquire() else {
+        let detail = format!("{most} such requests of this attempt are under way: wait for one of them");
         return Refusal(Problem::new(ErrorCode::Overloaded, detail).retry_after_ms(1_000)).into_response();
     };
     tokio::select! {
@@ -215,7 +240,7 @@ struct LockBody {
 }
 
 async fn lock(State(attempts): State<Arc<Attempts>>, Path(secret): Path<String>, body: Body) -> Response {
-    within(&attempts, &secret, |attempt| async move {
+    waiting_within(&attempts, &secret, |attempt| async move {
         let (body, _) = read(body, LOCK_BODY_MAX_BYTES, &attempt).await?;
         let wanted: LockBody = serde_json::from_slice(&body).map_err(|error| {
             let syntax = error.is_syntax() || error.is_eof();
@@ -267,6 +292,13 @@ async fn payload(State(attempts): State<Arc<Attempts>>, Path(secret): Path<Strin
             Payload::Inline(payload) => Ok(raw(payload.clone())),
             Payload::Blob(blob) => Ok(raw(attempt.ctx.fetch("the payload", blob).await?)),
         }
+    })
+    .await
+}
+
+async fn stop(State(attempts): State<Arc<Attempts>>, Path(secret): Path<String>) -> Response {
+    waiting_within(&attempts, &secret, |attempt| async move {
+        Ok(json(&StopReply { reason: attempt.ctx.cancelled().await }))
     })
     .await
 }

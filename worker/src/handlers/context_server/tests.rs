@@ -1,14 +1,19 @@
 //! The server as a handler's program sees it, over real sockets.
 
+use std::time::Duration;
+
 use redrive_shared::checkpoint::STATES_MAX_BYTES;
+use redrive_shared::id::Name;
+use redrive_shared::lock::Resource;
 use redrive_shared::task::Lease;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::super::document::tests::lease;
 use super::*;
+use crate::client::{AskError, ContextClient};
 use crate::context::tests::{MAX_BLOB_BYTES, attempt, fake::FakeAttempts};
-use crate::context::{CancelReason, Stop};
+use crate::context::{CancelReason, Stop, Wanted};
 
 struct Scene {
     link: Arc<FakeAttempts>,
@@ -33,6 +38,14 @@ impl Scene {
 
     async fn call(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> (StatusCode, String) {
         call(&format!("{}{path}", self.opening.url), method, body).await
+    }
+
+    fn asking(&self) -> ContextClient {
+        ContextClient::new(&self.opening.url).unwrap()
+    }
+
+    fn attempt(&self) -> Arc<Attempt> {
+        self.opening.attempts.find(&self.opening.secret).unwrap()
     }
 
     async fn get(&self, path: &str) -> (StatusCode, String) {
@@ -135,7 +148,7 @@ async fn what_is_under_way_when_the_attempt_ends_is_cut_off() {
     let url = format!("{}/steps/fetch", opening.url);
     let saving = tokio::spawn(async move { call(&url, Method::PUT, "1").await });
     while link.state().arrived.is_empty() {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     drop(opening);
     assert_eq!(code(&saving.await.unwrap()), (404, "unknown_path".to_owned()));
@@ -177,4 +190,87 @@ async fn locks_are_taken_given_back_and_left_behind() {
 #[tokio::test]
 async fn the_payload_can_be_asked_for() {
     assert_eq!(Scene::new().await.get("/payload").await.1, "{\"a\":  1}");
+}
+
+#[tokio::test]
+async fn a_program_whose_turn_it_is_not_waits_for_it() {
+    let scene = Scene::new().await;
+    let (asking, attempt, step) = (scene.asking(), scene.attempt(), Name::new("fetch").unwrap());
+    let state = format!("\"{}\"", "x".repeat(3 * STATES_MAX_BYTES));
+    let saving = asking.save(&step, true, None, state.clone().into_bytes());
+    tokio::pin!(saving);
+    {
+        let _others = attempt.requests.try_acquire_many(REQUESTS_MAX as u32).unwrap();
+        let refused = scene.get("").await;
+        assert_eq!(code(&refused), (429, "overloaded".to_owned()));
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut saving).await;
+        assert!(early.is_err(), "{early:?}");
+        // What is refused long before it was sent learns of it, too.
+        let long = asking.save(&step, true, None, vec![b' '; 64 * 1024 * 1024]);
+        let early = tokio::time::timeout(Duration::from_millis(1_500), long).await;
+        assert!(early.is_err(), "{early:?}");
+    }
+    assert_eq!(saving.await.unwrap().seq, 1);
+    assert_eq!(asking.completed(&step).await.unwrap().unwrap(), state.as_bytes());
+}
+
+#[tokio::test]
+async fn who_waits_for_a_lock_takes_nobody_elses_place() {
+    let scene = Scene::new().await;
+    scene.link.state().lock_waits = true;
+    let attempt = scene.attempt();
+    let url = format!("{}/locks", scene.opening.url);
+    let wanted = r#"{"exclusive": ["report.md"], "wait_ms": 8000}"#;
+    let waiting: Vec<_> = (0..=REQUESTS_MAX)
+        .map(|_| {
+            let url = url.clone();
+            tokio::spawn(async move { call(&url, Method::POST, wanted).await })
+        })
+        .collect();
+    while attempt.waits.available_permits() > WAITS_MAX - waiting.len() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(scene.put("/steps/fetch", "1").await.0, StatusCode::OK);
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn a_program_takes_a_lock_and_learns_when_it_is_to_stop() {
+    let scene = Scene::new().await;
+    let (asking, report) = (scene.asking(), Resource::new("report.md").unwrap());
+    let wanted = Wanted { exclusive: vec![report.clone()], ..Wanted::default() };
+    let grant = asking.lock(&wanted).await.unwrap();
+    assert_eq!((grant.exclusive, grant.ttl_ms), (vec![report], 30_000));
+    assert!(asking.unlock(grant.token).await.unwrap());
+    assert!(!asking.unlock(grant.token).await.unwrap(), "it is given back already");
+    let stopped = asking.stopped();
+    tokio::pin!(stopped);
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut stopped).await;
+    assert!(early.is_err(), "{early:?}");
+    scene.stop.now(CancelReason::LockLost);
+    assert_eq!(stopped.await.unwrap(), CancelReason::LockLost);
+}
+
+#[tokio::test]
+async fn the_secret_is_in_no_error() {
+    let scene = Scene::new().await;
+    let (asking, secret, step) = (scene.asking(), scene.opening.secret.clone(), Name::new("fetch").unwrap());
+    let stopped = asking.stopped();
+    drop(scene.opening);
+    let over = asking.completed(&step).await.unwrap_err();
+    assert!(matches!(over, AskError::Refused(_)), "{over:?}");
+    assert!(stopped.await.is_err());
+    drop(scene.server);
+    let gone = loop {
+        // The server ends when it is next scheduled.
+        match asking.completed(&step).await.unwrap_err() {
+            AskError::Refused(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            gone => break gone,
+        }
+    };
+    assert!(gone.to_string().starts_with("no answer from the worker: "), "{gone}");
+    let address = ContextClient::new(&format!("nothing:/{secret}")).unwrap_err();
+    for error in [over, gone, address] {
+        assert!(!format!("{error} {error:?}").contains(&secret), "{error:?}");
+    }
 }

@@ -150,6 +150,11 @@ fn by_exit(finished: &Finished) -> Outcome {
         // The words are for the classifier, too: it is the handler's own statement that this passes.
         69 => failed(finished, None, "service unavailable (EX_UNAVAILABLE)".to_owned()),
         75 => failed(finished, None, "temporary failure, try again (EX_TEMPFAIL)".to_owned()),
+        76 => failed(
+            finished,
+            Some(FailureClass::LockTimeout),
+            "a lock was lost while the handler worked under it (exit code 76, as `redrive lock`)".to_owned(),
+        ),
         77 => escalate(finished, Some(FailureClass::Permission), "permission denied (EX_NOPERM)"),
         78 => escalate(finished, None, "the handler's configuration is wrong (EX_CONFIG)"),
         124 => failed(

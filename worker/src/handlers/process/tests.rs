@@ -118,6 +118,8 @@ async fn exit_codes_have_their_usual_meaning() {
     assert_eq!(failure.class, Some(FailureClass::Permission));
     assert!(matches!(run("exit 78").await, Outcome::Escalate { .. }));
     assert_eq!(failure_of("exit 124").await.class, Some(FailureClass::Timeout));
+    let lost = failure_of("echo 'error: lock: it was lost' >&2; exit 76").await;
+    assert_eq!(classify(&lost, None, 0).class, FailureClass::LockTimeout, "{lost:?}");
     for code in [69, 75] {
         let failure = failure_of(&format!("exit {code}")).await;
         assert!(classify(&failure, None, 0).retryable, "{failure:?}");
