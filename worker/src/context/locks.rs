@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{CancelReason, ContextError, TaskContext};
+use crate::client::ClientError;
 use crate::lock::{self, Granted, Renewal};
 use crate::telemetry;
 
@@ -172,7 +173,7 @@ impl TaskContext {
             let asked = lock::ask(&**link, request, began).await;
             let Granted { grant, since } = asked.map_err(|error| self.refused(error))?;
             if !locks.enter(grant.token) {
-                self.tell_released(vec![grant.token]).await;
+                // It ends by itself: it may be one that was left to, since the work goes on.
                 return Err(ContextError::Stopped(CancelReason::LeaseLost));
             }
             let releases = locks.releases.lock().await;
@@ -228,7 +229,18 @@ impl TaskContext {
     /// the coordinator cannot be asked now.
     pub(crate) async fn release_locks(&self) {
         let tokens = self.inner.locks.end();
-        self.tell_released(tokens).await;
+        let released = async {
+            for batch in tokens.chunks(BATCH_MAX_ITEMS) {
+                let locks = batch.iter().map(|token| self.reference(*token)).collect();
+                self.inner.surroundings.link.release_locks(&LockRefs { locks }).await?;
+            }
+            Ok::<_, ClientError>(())
+        };
+        match tokio::time::timeout(RELEASE_PATIENCE, released).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(task = %self.inner.task, %error, "locks end by themselves"),
+            Err(_) => tracing::warn!(task = %self.inner.task, "locks end by themselves: no answer"),
+        }
     }
 
     /// The attempt is over, and its work may go on: its locks end by themselves, with the rest after it. Given back, they would go
@@ -237,21 +249,6 @@ impl TaskContext {
         let left = self.inner.locks.end();
         if !left.is_empty() {
             tracing::warn!(task = %self.inner.task, locks = left.len(), "locks end by themselves: the work may go on");
-        }
-    }
-
-    async fn tell_released(&self, tokens: Vec<Token>) {
-        let released = async {
-            for batch in tokens.chunks(BATCH_MAX_ITEMS) {
-                let locks = batch.iter().map(|token| self.reference(*token)).collect();
-                self.inner.surroundings.link.release_locks(&LockRefs { locks }).await?;
-            }
-            Ok::<_, crate::client::ClientError>(())
-        };
-        match tokio::time::timeout(RELEASE_PATIENCE, released).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(task = %self.inner.task, %error, "locks end by themselves"),
-            Err(_) => tracing::warn!(task = %self.inner.task, "locks end by themselves: no answer"),
         }
     }
 
