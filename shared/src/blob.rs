@@ -138,6 +138,14 @@ impl Content {
         }
     }
 
+    /// Its bytes, where it is not a blob.
+    pub fn inline_bytes(&self) -> usize {
+        match self {
+            Self::Inline(json) => json.get().len(),
+            Self::Blob(_) => 0,
+        }
+    }
+
     /// The blob that it refers to.
     pub fn blob(&self) -> Option<&BlobRef> {
         match self {

@@ -5,7 +5,7 @@ use redrive_shared::task::{AttemptEnd, TaskState};
 use redrive_shared::wire::LockBreak;
 
 use super::{PATIENCE, Scene, lines, made};
-use crate::support::process::{exec_worker, resume, suspend};
+use crate::support::process::{exec_worker, resume, suspend, terminate};
 use crate::support::wait::eventually;
 
 /// The first attempt holds a lock, and works under it until it is stopped.
@@ -33,6 +33,21 @@ async fn a_handler_whose_lock_is_lost_is_stopped_and_charged_a_wait() {
         scene.client.locks().await.unwrap().locks.is_empty().then_some(())
     })
     .await;
+}
+
+/// Nobody writes any more: its group is gone. So nobody has to wait for the lock's time, or for the rest after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_stopped_gives_its_lock_back() {
+    let scene = Scene::new().await;
+    scene.enqueue("report").await;
+    let mut settings = scene.settings();
+    settings.push(("REDRIVE__WORKER__DRAIN_MS", "200".to_owned()));
+    let mut worker = exec_worker(&scene.coordinator.url(), "first", LOCKED, &settings);
+    made(&scene.path("held")).await;
+    assert_eq!(scene.client.locks().await.unwrap().locks.len(), 1);
+    terminate(&worker);
+    worker.wait().await.unwrap();
+    assert!(scene.client.locks().await.unwrap().locks.is_empty());
 }
 
 /// The first attempt saves when it is told to, and writes what came of it.

@@ -62,6 +62,15 @@ pub trait Handler: Send + Sync + 'static {
     /// When `ctx` is cancelled, return soon: after [`CANCEL_GRACE`], or at the end of the lease if that comes first, this
     /// future is dropped.
     async fn run(&self, task: &Lease, ctx: &TaskContext) -> Outcome;
+
+    /// Whether nothing of its work goes on once [`Handler::run`] has returned, also where it was told to stop.
+    ///
+    /// Then the attempt's locks are given back at once. Otherwise those of one that was told to stop end by themselves, and rest:
+    /// a thread or a server that it had called may be writing what they guard still. Those that `run` itself gives back are not
+    /// concerned.
+    fn ends_its_work(&self) -> bool {
+        false
+    }
 }
 
 /// How long a handler may go on after it was cancelled before its future is dropped; less when its lease

@@ -28,7 +28,7 @@ mod telemetry;
 mod test_server;
 
 pub use config::{ConfigError, WorkerConfig};
-pub use context::{CancelReason, ContextError, Stop, Surroundings, TaskContext, Wanted};
+pub use context::{AttemptLock, CancelReason, ContextError, Stop, Surroundings, TaskContext, Wanted};
 pub use handler::{CANCEL_GRACE, Handler};
 pub use runtime::{Summary, WorkerError, run};
 pub use telemetry::describe as describe_metrics;

@@ -1,7 +1,6 @@
 //! A lock, held: renewed as long as it is needed, and told of when it is lost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redrive_shared::error::ErrorCode;
@@ -9,7 +8,8 @@ use redrive_shared::limits::WAIT_MAX_MS;
 use redrive_shared::lock::{Owner, TTL_DEFAULT_MS, Token};
 use redrive_shared::wire::{LockGrant, LockRef, LockRefs, LockRequest};
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::client::{Client, ClientError};
 use crate::link::AttemptLink;
@@ -22,23 +22,15 @@ const RENEW_AT: u32 = 3;
 /// How long to wait until a renewal that failed is tried again, at most.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// A lock that is held. Dropped, it ends by itself within its time; [`HeldLock::release`] ends it at once.
+/// A lock that is held by itself, and not for an attempt. Dropped, it ends by itself within its time; [`HeldLock::release`]
+/// ends it at once.
 #[derive(Debug)]
+#[must_use = "a lock that is dropped is not renewed, and ends by itself"]
 pub struct HeldLock {
-    kept: Arc<Kept>,
-    /// Ends the renewals.
-    renewing: DropGuard,
-}
-
-/// What there is to know of a lock that is held, also for who has to give it back when its holder forgets it.
-#[derive(Debug)]
-pub(crate) struct Kept {
     grant: LockGrant,
     owner: Owner,
     link: Arc<dyn AttemptLink>,
-    lost: CancellationToken,
-    /// It was given back, or is lost.
-    over: AtomicBool,
+    renewal: Renewal,
 }
 
 /// Asks for a lock until it is granted or its time to wait is over, and then keeps it. Where `request` says nothing of it, the
@@ -48,39 +40,49 @@ pub(crate) struct Kept {
 /// What the coordinator answers: [`ErrorCode::LockBusy`] where somebody else has it. A coordinator that cannot be reached is
 /// tried again as long as the caller wants to wait.
 pub async fn acquire(client: &Client, request: &LockRequest) -> Result<HeldLock, ClientError> {
-    acquire_over(&(Arc::new(client.clone()) as Arc<dyn AttemptLink>), request, || ()).await
+    let (link, began) = (Arc::new(client.clone()) as Arc<dyn AttemptLink>, Instant::now());
+    loop {
+        let Granted { grant, since } = ask(&*link, request, began).await?;
+        let lock = LockRef { token: grant.token, owner: request.owner.clone() };
+        let since = match since {
+            Some(since) => Some(since),
+            None => confirm(&*link, lock.clone()).await?,
+        };
+        if let Some(since) = since {
+            let renewal = Renewal::start(&link, lock, ttl(request), since, CancellationToken::new(), || ());
+            return Ok(HeldLock { grant, owner: request.owner.clone(), link, renewal });
+        }
+    }
 }
 
-/// [`acquire`], over that link. `when_lost` is called if it is lost.
-pub(crate) async fn acquire_over(
-    link: &Arc<dyn AttemptLink>,
+/// For how long a lock is granted and renewed.
+pub(crate) fn ttl(request: &LockRequest) -> Duration {
+    Duration::from_millis(request.ttl_ms.unwrap_or(TTL_DEFAULT_MS))
+}
+
+/// A lock as it was granted.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    pub(crate) grant: LockGrant,
+    /// From when on its time counts: when the request was sent, which is a moment before it was granted. None: it was waited for,
+    /// and how much of that was before is not known.
+    pub(crate) since: Option<Instant>,
+}
+
+/// Asks for a lock until it is granted, or was waited for since `began` as long as the request says.
+pub(crate) async fn ask(
+    link: &dyn AttemptLink,
     request: &LockRequest,
-    when_lost: impl FnOnce() + Send + 'static,
-) -> Result<HeldLock, ClientError> {
+    began: Instant,
+) -> Result<Granted, ClientError> {
     let wait = Duration::from_millis(request.wait_ms.unwrap_or(0));
-    let began = Instant::now();
     loop {
         let sent = Instant::now();
         let left = wait.saturating_sub(began.elapsed());
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         let asked = LockRequest { wait_ms: Some(left_ms), ..request.clone() };
         match link.acquire_lock(&asked, left_ms.min(WAIT_MAX_MS)).await {
-            // It counts from when the request was sent: that is a moment before it was granted, unless it was waited for.
-            Ok(Some(grant)) if left_ms == 0 => return Ok(keep(link, request, grant, sent, when_lost)),
-            Ok(Some(grant)) => {
-                // How much of the wait was before the grant is not known: once renewed, it is.
-                let held = LockRef { token: grant.token, owner: request.owner.clone() };
-                let sent = Instant::now();
-                match link.renew_locks(&LockRefs { locks: vec![held] }).await {
-                    Ok(renewed) if renewed.locks.first().is_some_and(|result| result.lost.is_none()) => {
-                        return Ok(keep(link, request, grant, sent, when_lost));
-                    }
-                    // It was lost at once, or the answer is not known: what is held is granted again.
-                    Ok(_) => {}
-                    Err(error) if error.is_retryable() => sleep(AGAIN_AFTER).await,
-                    Err(error) => return Err(error),
-                }
-            }
+            Ok(Some(grant)) => return Ok(Granted { grant, since: (left_ms == 0).then_some(sent) }),
             Ok(None) => {}
             Err(error) if error.is_retryable() && !left.is_zero() => {
                 let pause = error.retry_after().unwrap_or(AGAIN_AFTER);
@@ -91,35 +93,47 @@ pub(crate) async fn acquire_over(
     }
 }
 
-fn keep(
-    link: &Arc<dyn AttemptLink>,
-    request: &LockRequest,
-    grant: LockGrant,
-    sent: Instant,
-    when_lost: impl FnOnce() + Send + 'static,
-) -> HeldLock {
-    let ttl = Duration::from_millis(request.ttl_ms.unwrap_or(TTL_DEFAULT_MS));
-    let kept = Arc::new(Kept {
-        grant,
-        owner: request.owner.clone(),
-        link: Arc::clone(link),
-        lost: CancellationToken::new(),
-        over: AtomicBool::new(false),
-    });
-    let (renewing, holder) = (CancellationToken::new(), Arc::clone(&kept));
-    let stop = renewing.clone();
-    tokio::spawn(async move {
-        if stop.run_until_cancelled(renew(&*holder.link, holder.reference(), ttl, sent)).await.is_none() {
-            return;
+/// Renews a lock, so that it is known from when on its time counts. None: it was lost at once, or there is no answer. Ask again:
+/// what is held is granted again.
+pub(crate) async fn confirm(link: &dyn AttemptLink, lock: LockRef) -> Result<Option<Instant>, ClientError> {
+    let sent = Instant::now();
+    match link.renew_locks(&LockRefs { locks: vec![lock] }).await {
+        Ok(renewed) => Ok(renewed.locks.first().is_some_and(|result| result.lost.is_none()).then_some(sent)),
+        Err(error) if error.is_retryable() => {
+            sleep(AGAIN_AFTER).await;
+            Ok(None)
         }
-        // Given back by who looks after its holder: that is no loss.
-        if !holder.over.swap(true, Ordering::Relaxed) {
+        Err(error) => Err(error),
+    }
+}
+
+/// Renews a lock as long as it lives, and says when it is lost.
+#[derive(Debug)]
+pub(crate) struct Renewal {
+    pub(crate) ttl: Duration,
+    pub(crate) lost: CancellationToken,
+    _renewing: AbortOnDropHandle<()>,
+}
+
+impl Renewal {
+    /// `lost` is cancelled when it is lost, and `when_lost` called before.
+    pub(crate) fn start(
+        link: &Arc<dyn AttemptLink>,
+        lock: LockRef,
+        ttl: Duration,
+        since: Instant,
+        lost: CancellationToken,
+        when_lost: impl FnOnce() + Send + 'static,
+    ) -> Self {
+        let (link, told) = (Arc::clone(link), lost.clone());
+        let renewing = tokio::spawn(async move {
+            renew(&*link, lock, ttl, since).await;
             telemetry::lock_lost();
             when_lost();
-        }
-        holder.lost.cancel();
-    });
-    HeldLock { kept, renewing: renewing.drop_guard() }
+            told.cancel();
+        });
+        Self { ttl, lost, _renewing: AbortOnDropHandle::new(renewing) }
+    }
 }
 
 /// Renews a lock until it is lost.
@@ -164,17 +178,17 @@ async fn renew(link: &dyn AttemptLink, lock: LockRef, ttl: Duration, sent: Insta
 impl HeldLock {
     /// Its fencing token: what writes under it bring along.
     pub fn token(&self) -> Token {
-        self.kept.grant.token
+        self.grant.token
     }
 
     /// What is held.
     pub fn grant(&self) -> &LockGrant {
-        &self.kept.grant
+        &self.grant
     }
 
     /// Cancelled when it is lost: from then on somebody else may have it, and guarded work has to have stopped.
     pub fn lost(&self) -> CancellationToken {
-        self.kept.lost.clone()
+        self.renewal.lost.clone()
     }
 
     /// Gives it back. False: it was lost before.
@@ -183,32 +197,10 @@ impl HeldLock {
     /// The coordinator cannot be asked: the lock ends by itself.
     pub async fn release(self) -> Result<bool, ClientError> {
         // From here on it is no news that it ends.
-        drop(self.renewing);
-        self.kept.over.store(true, Ordering::Relaxed);
-        let locks = vec![self.kept.reference()];
-        let released = self.kept.link.release_locks(&LockRefs { locks }).await?;
+        drop(self.renewal);
+        let locks = vec![LockRef { token: self.grant.token, owner: self.owner }];
+        let released = self.link.release_locks(&LockRefs { locks }).await?;
         Ok(released.locks.first().is_some_and(|result| result.lost.is_none()))
-    }
-
-    pub(crate) fn kept(&self) -> &Arc<Kept> {
-        &self.kept
-    }
-}
-
-impl Kept {
-    /// As calls name it.
-    fn reference(&self) -> LockRef {
-        LockRef { token: self.grant.token, owner: self.owner.clone() }
-    }
-
-    /// Whether it was given back, or is lost.
-    pub(crate) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
-    }
-
-    /// Takes it from its holder, to give it back. None: it is over already.
-    pub(crate) fn take(&self) -> Option<LockRef> {
-        (!self.over.swap(true, Ordering::Relaxed)).then(|| self.reference())
     }
 }
 

@@ -133,27 +133,32 @@ impl Progress {
     /// # Errors
     /// [`Refused`], and nothing is changed.
     pub fn save(&mut self, checkpoint: Checkpoint, now_ms: i64) -> Result<Saved, Refused> {
-        let Checkpoint { seq, step, completed, state, pending } = checkpoint;
-        if seq <= self.seq {
-            let before = self.steps.iter().find(|saved| saved.seq == seq);
+        let Checkpoint { seq, step, completed, state, pending } = &checkpoint;
+        if *seq <= self.seq {
+            let before = self.steps.iter().find(|saved| saved.seq == *seq);
             let same = before.is_some_and(|saved| {
-                (&saved.step, saved.completed) == (&step, completed) && saved.has(state.as_ref())
+                (&saved.step, &saved.completed) == (step, completed) && saved.has(state.as_ref())
             });
             return if same { Ok(Saved::Before) } else { Err(Refused::Behind { last: self.seq }) };
         }
-        let place = self.steps.iter().position(|saved| saved.step == step);
-        if place.is_none() && self.steps.len() >= STEPS_MAX
+        if self.step(step).is_none() && self.steps.len() >= STEPS_MAX
             || pending.as_ref().is_some_and(|pending| pending.len() > STEPS_MAX)
         {
             return Err(Refused::TooManySteps);
         }
-        let (state, state_ref) = state.map_or((None, None), Content::split);
-        let saved = Step { step, seq, completed, saved_at_ms: now_ms, state, state_ref };
-        let others = self.steps.iter().filter(|other| other.step != saved.step);
-        let bytes = others.map(Step::inline_bytes).sum::<usize>() + saved.inline_bytes();
+        let bytes = self.inline_bytes_with(step, state.as_ref().map_or(0, Content::inline_bytes));
         if bytes > STATES_MAX_BYTES {
             return Err(Refused::TooLarge { bytes });
         }
+        self.put(checkpoint, now_ms);
+        Ok(Saved::Now)
+    }
+
+    /// Takes note of a checkpoint that whoever keeps the task's has accepted: nothing is checked, and no bound holds.
+    pub fn put(&mut self, checkpoint: Checkpoint, now_ms: i64) {
+        let Checkpoint { seq, step, completed, state, pending } = checkpoint;
+        let (state, state_ref) = state.map_or((None, None), Content::split);
+        let saved = Step { step, seq, completed, saved_at_ms: now_ms, state, state_ref };
         self.seq = seq;
         if let Some(pending) = pending {
             self.pending = pending;
@@ -161,11 +166,16 @@ impl Progress {
         if completed {
             self.pending.retain(|pending| *pending != saved.step);
         }
-        match place {
-            Some(place) => self.steps[place] = saved,
+        match self.steps.iter_mut().find(|before| before.step == saved.step) {
+            Some(before) => *before = saved,
             None => self.steps.push(saved),
         }
-        Ok(Saved::Now)
+    }
+
+    /// Bytes of states that lie in the store, all steps together, if that step's has so many.
+    pub fn inline_bytes_with(&self, step: &Name, bytes: usize) -> usize {
+        let others = self.steps.iter().filter(|other| other.step != *step);
+        others.map(Step::inline_bytes).sum::<usize>() + bytes
     }
 }
 

@@ -32,6 +32,17 @@ fn numbers_rise_and_gaps_do_no_harm() {
 }
 
 #[test]
+fn what_was_accepted_elsewhere_is_noted_whatever_the_bounds() {
+    let mut progress = Progress::default();
+    let large = json(&format!("\"{}\"", "x".repeat(STATES_MAX_BYTES)));
+    assert!(matches!(progress.save(done(1, "fetch", large.clone()), 10), Err(Refused::TooLarge { .. })));
+    assert!(progress.is_empty());
+    progress.put(done(1, "fetch", large), 10);
+    assert_eq!(progress.inline_bytes_with(&name("parse"), 1), STATES_MAX_BYTES + 3);
+    assert_eq!(progress.inline_bytes_with(&name("fetch"), 1), 1, "its own is replaced");
+}
+
+#[test]
 fn the_same_checkpoint_again_is_a_repeat_and_another_of_its_number_is_not() {
     let mut progress = Progress::default();
     progress.save(done(1, "fetch", json("1")), 10).unwrap();

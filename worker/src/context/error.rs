@@ -5,7 +5,6 @@ use redrive_shared::failure::{FailureClass, FailureSignal};
 use redrive_shared::wire::Outcome;
 
 use super::CancelReason;
-use crate::client::ClientError;
 
 /// Why a context did not do what its handler asked for. As an [`Outcome`] it is what a handler returns that knows no better:
 /// `Err(error) => return error.into()`.
@@ -89,18 +88,6 @@ impl From<ContextError> for Outcome {
                 exception: Some(error.to_string()),
                 ..FailureSignal::default()
             }),
-        }
-    }
-}
-
-impl From<ClientError> for ContextError {
-    fn from(error: ClientError) -> Self {
-        match error {
-            ClientError::Problem(problem) if problem.code == ErrorCode::LockBusy => Self::LockBusy(problem),
-            ClientError::Problem(problem) => Self::Refused(problem),
-            ClientError::Unreachable { .. } | ClientError::Protocol { .. } | ClientError::Address { .. } => {
-                Self::Unavailable(error.chain())
-            }
         }
     }
 }

@@ -22,7 +22,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use error::ContextError;
-pub use locks::Wanted;
+pub(crate) use locks::Released;
+pub use locks::{AttemptLock, Wanted};
 pub use stop::{CancelReason, Stop};
 
 use crate::backoff::Backoff;
@@ -175,15 +176,18 @@ impl TaskContext {
         }
     }
 
-    /// What a refusal means. A lease that is over stops the handler.
-    fn refused(&self, error: LinkError) -> ContextError {
-        match error {
+    /// What it means that a call did not do what was asked for, whichever it was. A lease that is over stops the handler.
+    fn refused(&self, error: impl Into<LinkError>) -> ContextError {
+        match error.into() {
             LinkError::Refused(problem)
                 if matches!(problem.code, ErrorCode::StaleEpoch | ErrorCode::UnknownTask) =>
             {
                 tracing::warn!(task = %self.inner.task, %problem, "a lease was lost: its handler is stopped");
                 self.inner.stop.now(CancelReason::LeaseLost);
                 ContextError::Stopped(CancelReason::LeaseLost)
+            }
+            LinkError::Refused(problem) if problem.code == ErrorCode::LockBusy => {
+                ContextError::LockBusy(problem)
             }
             LinkError::Refused(problem) => ContextError::Refused(problem),
             LinkError::NoAnswer { text, .. } => ContextError::Unavailable(text),

@@ -16,6 +16,10 @@ use serde_json::value::RawValue;
 use super::{ContextError, TaskContext};
 use crate::telemetry;
 
+/// What is smaller is not worth a call of its own where the store may have room for it. With as many steps as a task may have,
+/// that is 4 MiB that an attempt remembers beyond [`STATES_MAX_BYTES`].
+const SMALL_STATE_BYTES: usize = 16 * 1024;
+
 /// What this attempt knows of its task's steps.
 #[derive(Debug)]
 pub(super) struct Steps {
@@ -171,9 +175,8 @@ impl TaskContext {
         let plan = self.inner.steps.known().plan.clone();
         let NewCheckpoint { step, completed, state, pending } = new;
         let pending = pending.or_else(|| plan.clone());
-        let large = state.as_ref().is_some_and(|json| json.get().len() > STATES_MAX_BYTES);
         let (state, state_ref) = match state {
-            Some(json) if large => {
+            Some(json) if self.is_blob(&step, json.get().len()) => {
                 (None, Some(self.keep(&format!("the state of {:?}", &*step), json).await?))
             }
             state => (state, None),
@@ -190,9 +193,16 @@ impl TaskContext {
         let CheckpointRequest { seq, step, state, state_ref, pending, .. } = request;
         let content = Content::of(state, state_ref);
         let saved = Checkpoint { seq, step, completed, state: content, pending };
-        // The coordinator has checked it; of when it was saved nothing here depends.
-        let _ = known.saved.save(saved, SystemClock.now_ms());
+        // Nothing here depends on when it was saved.
+        known.saved.put(saved, SystemClock.now_ms());
         Ok(seq)
+    }
+
+    /// Whether a state is to be a blob: there is no room for it beside those of the other steps. There may be room for it in the
+    /// store all the same, which makes blobs of some that are remembered here as they are; for a small one it is asked.
+    fn is_blob(&self, step: &Name, bytes: usize) -> bool {
+        bytes >= SMALL_STATE_BYTES
+            && self.inner.steps.known().saved.inline_bytes_with(step, bytes) > STATES_MAX_BYTES
     }
 
     /// Sends it until it is answered. Where the store has no room for its state beside those of other steps, it becomes a blob.

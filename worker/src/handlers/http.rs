@@ -85,12 +85,16 @@ impl HttpHandler {
         };
         let context_url = opening.as_ref().map(|opening| opening.url.as_str());
         match self.request(task, ctx, context_url).send().await {
-            Ok(response) => read(response, ctx.max_blob_bytes()).await,
-            Err(error) => retry(FailureSignal {
-                // The address is the worker's business, and would make every fingerprint differ.
-                exception: Some(error_chain(&error.without_url())),
-                ..FailureSignal::default()
-            }),
+            Ok(response) => read(response, ctx).await,
+            Err(error) => {
+                // It may not know that nobody listens any more.
+                ctx.leave_locks();
+                retry(FailureSignal {
+                    // The address is the worker's business, and would make every fingerprint differ.
+                    exception: Some(error_chain(&error.without_url())),
+                    ..FailureSignal::default()
+                })
+            }
         }
     }
 
@@ -159,11 +163,11 @@ enum Body {
     TooLarge(Vec<u8>),
 }
 
-async fn read(mut response: Response, max_bytes: u64) -> Outcome {
+async fn read(mut response: Response, ctx: &TaskContext) -> Outcome {
     let status = response.status();
     let headers = signal_headers(response.headers());
     // Of a failure only the beginning is looked at, and a longer body is no failure of its own.
-    let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
+    let max_bytes = usize::try_from(ctx.max_blob_bytes()).unwrap_or(usize::MAX);
     let cap = if status.is_success() { max_bytes } else { SIGNAL_TEXT_MAX_BYTES };
     let body = read_body(&mut response, cap).await;
     let seen = |bytes: &[u8], exception: Option<String>| FailureSignal {
@@ -174,7 +178,10 @@ async fn read(mut response: Response, max_bytes: u64) -> Outcome {
         ..FailureSignal::default()
     };
     match body {
-        Body::Cut(part, error) => retry(seen(&part, Some(error_chain(&error.without_url())))),
+        Body::Cut(part, error) => {
+            ctx.leave_locks();
+            retry(seen(&part, Some(error_chain(&error.without_url()))))
+        }
         Body::Complete(bytes) if status.is_success() => complete(&bytes, status.as_u16()),
         Body::TooLarge(part) if status.is_success() => retry(FailureSignal {
             class: Some(FailureClass::BadOutput),

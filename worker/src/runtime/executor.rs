@@ -22,7 +22,7 @@ use super::normalise::normalise;
 use super::settler::Item;
 use super::{Worker, work};
 use crate::context::{CancelReason, Stop, TaskContext};
-use crate::handler::CANCEL_GRACE;
+use crate::handler::{CANCEL_GRACE, Handler};
 use crate::telemetry;
 
 /// Runs a started task to its end.
@@ -37,7 +37,11 @@ pub(super) async fn execute(worker: Arc<Worker>, task: Admitted, settlements: Un
     );
     let returned = run(&worker, &lease, &ctx, key, &stop).await;
     let took = began.elapsed();
-    ctx.release_locks().await;
+    if is_over(stop.reason(), returned.as_ref(), &*worker.handler) {
+        ctx.release_locks().await;
+    } else {
+        ctx.leave_locks();
+    }
     let end = resolve(stop.reason(), returned);
     worker
         .report(ticket, for_breaker(lease.dependency.as_deref(), end.as_ref(), took, worker.clock.now_ms()));
@@ -81,6 +85,11 @@ async fn run(worker: &Worker, lease: &Lease, ctx: &TaskContext, key: Key, stop: 
         let exception = Some(format!("the handler panicked: {message}"));
         Outcome::retry(FailureSignal { exception, ..FailureSignal::default() })
     }))
+}
+
+/// Whether nothing of the work goes on. Of a handler that was stopped something may: the endpoint that it had called, a thread.
+fn is_over(stopped: Option<CancelReason>, returned: Option<&Outcome>, handler: &dyn Handler) -> bool {
+    returned.is_some() && (stopped.is_none() || handler.ends_its_work())
 }
 
 /// What a handler that was told to stop still returns: it has [`CANCEL_GRACE`], but no longer than its lease lasts, whose

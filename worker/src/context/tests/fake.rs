@@ -1,6 +1,6 @@
 //! A coordinator's side of one task, in memory: it keeps what a store would, and fails on demand.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -10,11 +10,13 @@ use redrive_shared::blob::{BlobId, BlobRef, Content, Sha256Sum};
 use redrive_shared::checkpoint::{Checkpoint, Progress, Refused, Saved};
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::TaskId;
-use redrive_shared::lock::{Lost, Token};
+use redrive_shared::lock::{Lost, Resource, TTL_DEFAULT_MS, Token};
 use redrive_shared::wire::{
-    CheckpointReply, CheckpointRequest, LockGrant, LockRefs, LockRequest, LockResult, LockResults,
+    CheckpointReply, CheckpointRequest, LockGrant, LockRef, LockRefs, LockRequest, LockResult, LockResults,
 };
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::client::ClientError;
 use crate::link::AttemptLink;
@@ -32,16 +34,37 @@ pub(crate) struct State {
     pub(crate) stale: bool,
     /// So many downloads come garbled.
     pub(crate) garbled: u32,
+    /// Inline states of so many bytes are kept as blobs, and the attempt is not told.
+    pub(crate) states_from_bytes: Option<usize>,
     pub(crate) lock_busy: bool,
     /// Somebody else has it, and keeps it.
     pub(crate) lock_waits: bool,
     pub(crate) lock_lost: bool,
     pub(crate) granted: i64,
+    /// What is held, or was until its time was over.
+    pub(crate) holds: BTreeMap<Token, Hold>,
     pub(crate) released: Vec<Token>,
+    /// So many releases are not answered; they are not carried out.
+    pub(crate) releases_away: u32,
+    /// So many renewals are not answered. They are carried out.
+    pub(crate) renewals_hang: u32,
+    /// So many grants are answered only once the attempt's next release was carried out.
+    pub(crate) slow_grants: u32,
+}
+
+/// A lock as the coordinator has it. All are of one attempt.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    resources: Vec<Resource>,
+    ttl: Duration,
+    until: Instant,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct FakeAttempts(Mutex<State>);
+pub(crate) struct FakeAttempts {
+    state: Mutex<State>,
+    released: Notify,
+}
 
 impl FakeAttempts {
     pub(crate) fn new() -> Arc<Self> {
@@ -49,7 +72,7 @@ impl FakeAttempts {
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.state.lock().unwrap()
     }
 }
 
@@ -74,6 +97,59 @@ impl State {
         away
     }
 
+    fn keep(&mut self, contents: Bytes) -> BlobRef {
+        let blob = BlobId::new(1, rand::random());
+        let sha256 = Sha256Sum(Sha256::digest(&contents).into());
+        let reference = BlobRef { blob, bytes: contents.len() as u64, sha256 };
+        self.blobs.insert(blob, contents);
+        reference
+    }
+
+    /// What an attempt holds is granted to it again, and lasts as long as it said last.
+    fn grant(&mut self, request: &LockRequest) -> LockGrant {
+        let ttl_ms = request.ttl_ms.unwrap_or(TTL_DEFAULT_MS);
+        let (ttl, now) = (Duration::from_millis(ttl_ms), Instant::now());
+        let wanted: Vec<_> = request.exclusive.iter().chain(&request.shared).cloned().collect();
+        let covers = |hold: &Hold| wanted.iter().all(|wish| hold.resources.contains(wish));
+        self.holds.retain(|_, hold| hold.until > now);
+        let held = self.holds.iter().find(|(_, hold)| covers(hold)).map(|(token, _)| *token);
+        let token = held.unwrap_or_else(|| {
+            self.granted += 1;
+            Token(self.granted)
+        });
+        let hold = self.holds.entry(token).or_insert(Hold { resources: wanted, ttl, until: now });
+        (hold.ttl, hold.until) = (ttl, now + ttl);
+        LockGrant { token, exclusive: hold.resources.clone(), shared: Vec::new(), ttl_ms, until_ms: 0 }
+    }
+
+    /// Whether the attempt has it now.
+    pub(crate) fn is_held(&self, token: i64) -> bool {
+        self.holds.get(&Token(token)).is_some_and(|hold| hold.until > Instant::now())
+    }
+
+    /// Never after its end.
+    fn renew(&mut self, token: Token) -> Option<Lost> {
+        let now = Instant::now();
+        match self.holds.get_mut(&token) {
+            Some(hold) if hold.until > now && !self.lock_lost => {
+                hold.until = now + hold.ttl;
+                None
+            }
+            Some(_) => Some(Lost::Expired),
+            None => Some(Lost::Unknown),
+        }
+    }
+
+    /// Also after its end; but then it says so.
+    fn release(&mut self, token: Token) -> Option<Lost> {
+        self.released.push(token);
+        match self.holds.remove(&token) {
+            Some(hold) if hold.until > Instant::now() => None,
+            Some(_) => Some(Lost::Expired),
+            None => Some(Lost::Unknown),
+        }
+    }
+
     fn save(&mut self, request: &CheckpointRequest) -> Result<CheckpointReply, ClientError> {
         let CheckpointRequest { seq, step, completed, state, state_ref, pending, .. } = request.clone();
         if let Some(blob) = &state_ref
@@ -81,7 +157,12 @@ impl State {
         {
             return Err(refuse(ErrorCode::UnknownBlob, "upload it first"));
         }
-        let state = Content::of(state, state_ref);
+        let mut state = Content::of(state, state_ref);
+        if let Some(Content::Inline(json)) = &state
+            && self.states_from_bytes.is_some_and(|bytes| json.get().len() >= bytes)
+        {
+            state = Some(Content::Blob(self.keep(json.get().to_owned().into())));
+        }
         match self.progress.save(Checkpoint { seq, step, completed, state, pending }, 1) {
             Ok(saved) => Ok(CheckpointReply { seq, repeated: saved == Saved::Before }),
             Err(error @ Refused::TooLarge { .. }) => {
@@ -119,11 +200,7 @@ impl AttemptLink for FakeAttempts {
         if state.is_away() {
             return Err(no_answer());
         }
-        let blob = BlobId::new(1, rand::random());
-        let sha256 = Sha256Sum(Sha256::digest(&contents).into());
-        let reference = BlobRef { blob, bytes: contents.len() as u64, sha256 };
-        state.blobs.insert(blob, contents);
-        Ok(reference)
+        Ok(state.keep(contents))
     }
 
     async fn download_blob(
@@ -155,30 +232,51 @@ impl AttemptLink for FakeAttempts {
             tokio::time::sleep(Duration::from_millis(wait_ms)).await;
             return Ok(None);
         }
-        let mut state = self.state();
-        if state.lock_busy {
-            return Err(refuse(ErrorCode::LockBusy, "somebody else has it"));
+        let (granted, slow) = {
+            let mut state = self.state();
+            if state.stale {
+                return Err(refuse(ErrorCode::StaleEpoch, "somebody else has it"));
+            }
+            if state.lock_busy {
+                return Err(refuse(ErrorCode::LockBusy, "somebody else has it"));
+            }
+            let slow = state.slow_grants > 0;
+            state.slow_grants = state.slow_grants.saturating_sub(1);
+            (state.grant(request), slow)
+        };
+        if slow {
+            self.released.notified().await;
         }
-        state.granted += 1;
-        Ok(Some(LockGrant {
-            token: Token(state.granted),
-            exclusive: request.exclusive.clone(),
-            shared: request.shared.clone(),
-            ttl_ms: request.ttl_ms.unwrap_or(30_000),
-            until_ms: 0,
-        }))
+        Ok(Some(granted))
     }
 
     async fn renew_locks(&self, locks: &LockRefs) -> Result<LockResults, ClientError> {
-        let lost = self.state().lock_lost.then_some(Lost::Expired);
-        let one = |token| LockResult { token, until_ms: Some(1), lost };
-        Ok(LockResults { locks: locks.locks.iter().map(|lock| one(lock.token)).collect() })
+        let (results, hangs) = {
+            let mut state = self.state();
+            let results = results(locks, |token| state.renew(token));
+            let hangs = state.renewals_hang > 0;
+            state.renewals_hang = state.renewals_hang.saturating_sub(1);
+            (results, hangs)
+        };
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        Ok(results)
     }
 
     async fn release_locks(&self, locks: &LockRefs) -> Result<LockResults, ClientError> {
-        let tokens: Vec<_> = locks.locks.iter().map(|lock| lock.token).collect();
-        self.state().released.extend(&tokens);
-        let one = |token| LockResult { token, until_ms: None, lost: None };
-        Ok(LockResults { locks: tokens.into_iter().map(one).collect() })
+        let mut state = self.state();
+        if state.releases_away > 0 {
+            state.releases_away -= 1;
+            return Err(no_answer());
+        }
+        let results = results(locks, |token| state.release(token));
+        self.released.notify_waiters();
+        Ok(results)
     }
+}
+
+fn results(locks: &LockRefs, mut verb: impl FnMut(Token) -> Option<Lost>) -> LockResults {
+    let one = |lock: &LockRef| LockResult { token: lock.token, until_ms: None, lost: verb(lock.token) };
+    LockResults { locks: locks.locks.iter().map(one).collect() }
 }

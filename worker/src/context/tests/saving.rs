@@ -143,6 +143,28 @@ async fn states_that_are_too_large_together_become_blobs() {
     }
 }
 
+/// The coordinator makes blobs of states, has room for more than lies here inline, and says nothing of it.
+#[tokio::test]
+async fn what_was_acknowledged_is_known_however_the_coordinator_keeps_it() {
+    let link = FakeAttempts::new();
+    link.state().states_from_bytes = Some(16 * 1024);
+    let (ctx, _) = next_attempt(&link);
+    let page = "x".repeat(STATES_MAX_BYTES / 10);
+    for step in 0..20 {
+        let step = format!("page-{step}");
+        ctx.checkpoint(&step, &page).await.unwrap();
+        assert_eq!(ctx.completed::<String>(&step).await.unwrap().as_ref(), Some(&page), "{step}");
+    }
+    // Together that is more than there is room for here. A small one is no blob for that.
+    let rows = "x".repeat(STATES_MAX_BYTES / 30);
+    for part in 0..5 {
+        let step = format!("part-{part}");
+        ctx.progress(&step, &rows).await.unwrap();
+        assert_eq!(ctx.reached::<String>(&step).await.unwrap().as_ref(), Some(&rows), "{step}");
+    }
+    assert_eq!(link.state().blobs.len(), 20);
+}
+
 #[tokio::test]
 async fn what_comes_garbled_is_fetched_again_and_never_taken_for_whole() {
     let link = FakeAttempts::new();

@@ -14,7 +14,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redrive_shared::blob::BlobRef;
-use redrive_shared::lock::Token;
 use redrive_shared::task::Lease;
 use serde_json::value::RawValue;
 use tokio::net::TcpListener;
@@ -23,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::context::TaskContext;
-use crate::lock::HeldLock;
 
 /// Most requests under way for one attempt.
 const REQUESTS_MAX: usize = 32;
@@ -55,8 +53,6 @@ struct Attempts {
 struct Attempt {
     ctx: TaskContext,
     payload: Payload,
-    /// Held through this address. A lock that is dropped is not renewed; the context gives it back.
-    locks: Mutex<HashMap<Token, HeldLock>>,
     requests: Semaphore,
     waits: Semaphore,
     large_bodies: Arc<Semaphore>,
@@ -91,7 +87,6 @@ impl ContextServer {
         let attempt = Attempt {
             ctx: ctx.clone(),
             payload,
-            locks: Mutex::default(),
             requests: Semaphore::new(REQUESTS_MAX),
             waits: Semaphore::new(WAITS_MAX),
             large_bodies: Arc::clone(&running.attempts.large_bodies),
@@ -129,13 +124,6 @@ impl Attempts {
     /// A poisoned lock only says that some thread panicked; every change here is complete or not begun.
     fn table(&self) -> MutexGuard<'_, HashMap<String, Arc<Attempt>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Attempt {
-    /// See [`Attempts::table`] on poison.
-    fn locks(&self) -> MutexGuard<'_, HashMap<Token, HeldLock>> {
-        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,7 +7,6 @@ use redrive_shared::error::{ErrorCode, Problem};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::client::ClientError;
 use crate::context::ContextError;
 
 /// Why a request is not answered otherwise.
@@ -27,12 +26,6 @@ impl Refusal {
 impl From<ContextError> for Refusal {
     fn from(error: ContextError) -> Self {
         Self(error.problem())
-    }
-}
-
-impl From<ClientError> for Refusal {
-    fn from(error: ClientError) -> Self {
-        ContextError::from(error).into()
     }
 }
 

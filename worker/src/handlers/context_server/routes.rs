@@ -5,7 +5,7 @@
 //!  GET    /steps/{step}      the state of a step that is done
 //!  PUT    /steps/{step}      it is done, or (`?completed=false`) so far; the body is its state; `?pending=a,b`
 //!  POST   /locks             takes a lock
-//!  DELETE /locks/{token}     gives it back
+//!  DELETE /locks/{token}     gives it back, if it was taken no more often than this was asked for
 //!  GET    /payload           the task's payload
 //!  GET    /stop              waits until the handler is to stop, and says why
 //! ```
@@ -32,7 +32,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::reply::{Refusal, json, raw};
 use super::{Attempt, Attempts, Payload, REQUESTS_MAX, WAITS_MAX};
 use crate::client::StopReply;
-use crate::context::{NewCheckpoint, Wanted};
+use crate::context::{NewCheckpoint, Released, Wanted};
 
 /// How long a body may take to arrive. It comes from the same machine; but who writes it may compute it on the way.
 const BODY_PATIENCE: Duration = Duration::from_secs(5 * 60);
@@ -257,11 +257,7 @@ async fn lock(State(attempts): State<Arc<Attempts>>, Path(secret): Path<String>,
             ttl: wanted.ttl_ms.map(Duration::from_millis),
             lock_delay: wanted.lock_delay_ms.map(Duration::from_millis),
         };
-        let held = attempt.ctx.lock(wanted).await?;
-        let response = json(held.grant());
-        // The same lock again is kept once.
-        attempt.locks().insert(held.token(), held);
-        Ok(response)
+        Ok(json(attempt.ctx.lock(wanted).await?.grant()))
     })
     .await
 }
@@ -276,11 +272,10 @@ async fn unlock(
             Refusal::new(ErrorCode::UnknownLock, detail)
         };
         let number = token.parse().map(Token).map_err(|_| unknown())?;
-        let held = attempt.locks().remove(&number).ok_or_else(unknown)?;
-        if held.release().await? {
-            Ok(json(&serde_json::json!({ "released": true })))
-        } else {
-            Err(unknown())
+        match attempt.ctx.release_lock(number).await? {
+            Released::GivenBack => Ok(json(&serde_json::json!({ "released": true }))),
+            Released::StillHeld => Ok(json(&serde_json::json!({ "released": false }))),
+            Released::NotHeld => Err(unknown()),
         }
     })
     .await

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redrive_shared::checkpoint::STATES_MAX_BYTES;
 use redrive_shared::id::Name;
-use redrive_shared::lock::Resource;
+use redrive_shared::lock::{Resource, Token};
 use redrive_shared::task::Lease;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -185,6 +185,31 @@ async fn locks_are_taken_given_back_and_left_behind() {
     scene.link.state().lock_busy = true;
     let busy = scene.call(Method::POST, "/locks", wanted).await;
     assert_eq!(code(&busy), (409, "lock_busy".to_owned()));
+}
+
+#[tokio::test]
+async fn what_is_taken_twice_is_given_back_twice_and_can_be_again() {
+    let scene = Scene::new().await;
+    for wanted in [r#"{"exclusive": ["a", "b"]}"#, r#"{"exclusive": ["a"]}"#] {
+        let (_, grant) = scene.call(Method::POST, "/locks", wanted).await;
+        assert_eq!(serde_json::from_str::<Value>(&grant).unwrap()["token"], 1);
+    }
+    assert_eq!(scene.call(Method::DELETE, "/locks/1", "").await.1, r#"{"released":false}"#);
+    assert!(scene.link.state().released.is_empty());
+    scene.link.state().releases_away = 1;
+    let failed = scene.call(Method::DELETE, "/locks/1", "").await;
+    assert_eq!(code(&failed), (503, "store_unavailable".to_owned()));
+    assert_eq!(scene.call(Method::DELETE, "/locks/1", "").await.1, r#"{"released":true}"#);
+    assert_eq!(scene.link.state().released, [Token(1)]);
+}
+
+#[tokio::test]
+async fn a_lock_under_a_lease_that_is_over_stops_the_handler() {
+    let scene = Scene::new().await;
+    scene.link.state().stale = true;
+    let stale = scene.call(Method::POST, "/locks", r#"{"exclusive": ["a"]}"#).await;
+    assert_eq!(code(&stale), (409, "stale_epoch".to_owned()));
+    assert_eq!(scene.stop.reason(), Some(CancelReason::LeaseLost));
 }
 
 #[tokio::test]

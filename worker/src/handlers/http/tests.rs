@@ -1,9 +1,10 @@
 use redrive_shared::classify::classify;
+use redrive_shared::lock::Resource;
 
 use super::super::document::tests::lease;
 use super::*;
-use crate::context::Stop;
 use crate::context::tests::{MAX_BLOB_BYTES, attempt, fake::FakeAttempts};
+use crate::context::{Stop, Wanted};
 use crate::test_server::{TestServer, nobody, response};
 
 fn context() -> (TaskContext, Stop) {
@@ -160,5 +161,24 @@ async fn what_it_paid_counts_whatever_the_status() {
         let outcome = outcome_of(response(status, "", body)).await;
         assert!(matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
         assert_eq!(outcome.cost().usd(), 0.5, "{status}");
+    }
+}
+
+/// A connection that breaks says nothing of the endpoint.
+#[tokio::test]
+async fn where_the_answer_does_not_arrive_whole_its_locks_are_not_given_back() {
+    for (answer, given_back) in [
+        (response("200 OK", "", "1"), 1),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx".to_owned(), 0),
+        ("HTTP/".to_owned(), 0),
+    ] {
+        let (link, task) = (FakeAttempts::new(), lease("1"));
+        let (ctx, _) = attempt(&link, &task);
+        let wanted = Wanted { exclusive: vec![Resource::new("report.md").unwrap()], ..Wanted::default() };
+        ctx.lock(wanted).await.unwrap();
+        let server = TestServer::answering(answer.clone()).await;
+        HttpHandler::new(&server.url).unwrap().run(&task, &ctx).await;
+        ctx.release_locks().await;
+        assert_eq!(link.state().released.len(), given_back, "{answer}");
     }
 }

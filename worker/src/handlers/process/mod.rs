@@ -78,6 +78,11 @@ impl Handler for ProcessHandler {
             Err(error) => not_run(error),
         }
     }
+
+    /// Its whole group was killed before.
+    fn ends_its_work(&self) -> bool {
+        true
+    }
 }
 
 /// What the end of a process means.

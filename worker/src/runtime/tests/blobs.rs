@@ -74,3 +74,26 @@ async fn a_lock_that_is_left_behind_is_given_back() {
     assert_eq!(label(&bench.settlement().await), "done");
     assert_eq!(bench.link.attempts.state().released.len(), 1);
 }
+
+/// What was released after the worker was stopped, and whether the lock is held still.
+async fn stopped_with_a_lock(payload: &str, ends_its_work: bool) -> (usize, bool) {
+    let mut bench = Bench::start();
+    bench.handler.ends_its_work.store(ends_its_work, Ordering::Relaxed);
+    bench.link.give([lease("a", payload)]);
+    bench.start_call().await;
+    let attempts = Arc::clone(&bench.link.attempts);
+    let (summary, _) = bench.stop().await;
+    assert_eq!(summary.released, 1);
+    let state = attempts.state();
+    (state.released.len(), state.is_held(1))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_handlers_locks_end_by_themselves_where_its_work_may_go_on() {
+    assert_eq!(stopped_with_a_lock("lock", false).await, (0, true));
+    assert_eq!(stopped_with_a_lock("lock", true).await, (1, false));
+    for ends_its_work in [false, true] {
+        let left = stopped_with_a_lock("lock and go on", ends_its_work).await;
+        assert_eq!(left, (0, true), "it did not even return");
+    }
+}

@@ -9,6 +9,7 @@ mod working;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,6 +35,8 @@ struct Obedient {
     gate: Notify,
     /// When a deaf handler's future was dropped.
     dropped: Arc<Mutex<Option<Instant>>>,
+    /// See [`Handler::ends_its_work`].
+    ends_its_work: AtomicBool,
 }
 
 #[async_trait]
@@ -53,8 +56,12 @@ impl Handler for Obedient {
                 Outcome::release()
             }
             "lock and go" => {
-                std::mem::forget(ctx.lock(report()).await.unwrap());
+                ctx.lock(report()).await.unwrap();
                 Outcome::done(None)
+            }
+            "lock and go on" => {
+                ctx.lock(report()).await.unwrap();
+                std::future::pending().await
             }
             "fail" => failed(FailureClass::ServerError),
             "panic" => panic!("on demand"),
@@ -72,6 +79,10 @@ impl Handler for Obedient {
             }
             other => panic!("no such payload: {other}"),
         }
+    }
+
+    fn ends_its_work(&self) -> bool {
+        self.ends_its_work.load(Ordering::Relaxed)
     }
 }
 
