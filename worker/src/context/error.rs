@@ -98,9 +98,10 @@ impl From<ClientError> for ContextError {
         match error {
             ClientError::Problem(problem) if problem.code == ErrorCode::LockBusy => Self::LockBusy(problem),
             ClientError::Problem(problem) => Self::Refused(problem),
-            ClientError::Unreachable { .. } | ClientError::Protocol { .. } | ClientError::Address { .. } => {
-                Self::Unavailable(error.chain())
-            }
+            ClientError::Unreachable { .. }
+            | ClientError::Protocol { .. }
+            | ClientError::Garbled { .. }
+            | ClientError::Address { .. } => Self::Unavailable(error.chain()),
         }
     }
 }

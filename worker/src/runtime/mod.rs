@@ -148,6 +148,8 @@ struct Worker {
     commanded: Notify,
     tally: Tally,
     shutdown: CancellationToken,
+    /// Told at the end of the drain: what is not done soon is handed back.
+    drained: CancellationToken,
 }
 
 impl Worker {
@@ -248,6 +250,7 @@ async fn run_with(
         link,
         clock,
         shutdown,
+        drained: CancellationToken::new(),
     });
     tracing::info!(agent = %worker.config.agent, boot = %worker.boot_id, url = %worker.surroundings.api_url, "worker starts");
     let summary = Parts::start(&worker).run(&worker).await?;
@@ -308,8 +311,10 @@ async fn drain(worker: &Worker, mut batches: JoinSet<()>) {
         "handlers still run at the end of the drain: they are stopped"
     );
     worker.held.stop_all(CancelReason::Draining);
-    // Only a handler that blocks its thread is still there after the grace; what cannot be stopped is left behind.
-    let patience = CANCEL_GRACE + Duration::from_secs(1);
+    worker.drained.cancel();
+    // A handler has its grace, and what it returned late another. Only one that blocks its thread is still there then; what cannot
+    // be stopped is left behind.
+    let patience = 2 * CANCEL_GRACE + Duration::from_secs(1);
     let _ = tokio::time::timeout(patience, all_ended(&mut batches)).await;
 }
 
