@@ -31,13 +31,16 @@ pub(crate) mod tests {
 
     /// Whether that leaves its thread to others while it works: here it cannot go on until the only other thread is free.
     pub(crate) fn leaves_its_thread<T>(work: impl Future<Output = T>) -> bool {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
         let (free, taken) = mpsc::channel::<()>();
         runtime.spawn_blocking(move || taken.recv());
         runtime.block_on(async {
             let mut work = pin!(work);
-            let in_place = tokio::time::timeout(Duration::from_millis(100), &mut work).await.is_ok();
+            let in_place = tokio::time::timeout(Duration::from_millis(500), &mut work).await.is_ok();
             drop(free);
             if !in_place {
                 work.await;

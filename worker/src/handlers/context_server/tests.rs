@@ -1,5 +1,7 @@
 //! The server as a handler's program sees it, over real sockets.
 
+mod bodies;
+
 use redrive_shared::checkpoint::STATES_MAX_BYTES;
 use redrive_shared::task::Lease;
 use reqwest::{Method, StatusCode};

@@ -4,6 +4,7 @@ use super::super::document::tests::lease;
 use super::*;
 use crate::context::Stop;
 use crate::context::tests::{MAX_BLOB_BYTES, attempt, fake::FakeAttempts};
+use crate::heavy::tests::{HEAVY_BYTES, leaves_its_thread};
 use crate::test_server::{TestServer, nobody, response};
 
 fn context() -> (TaskContext, Stop) {
@@ -161,4 +162,11 @@ async fn what_it_paid_counts_whatever_the_status() {
         assert!(matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
         assert_eq!(outcome.cost().usd(), 0.5, "{status}");
     }
+}
+
+#[test]
+fn a_large_answer_is_read_beside_the_other_tasks() {
+    let answer = format!("\"{}\"", "x".repeat(HEAVY_BYTES));
+    assert!(leaves_its_thread(async { result_of(&answer).await }));
+    assert!(!leaves_its_thread(async { result_of("1").await }));
 }
