@@ -13,7 +13,7 @@ use super::Worker;
 use super::held::Key;
 use super::normalise::bad_output;
 use crate::context::TaskContext;
-use crate::handler::{CANCEL_GRACE, Handler};
+use crate::handler::Handler;
 
 /// How long nothing of a payload may come. Then the task is handed back: others may reach it, and the attempt's time is not the
 /// coordinator's to spend.
@@ -47,7 +47,7 @@ pub(super) async fn keep(worker: &Worker, ctx: &TaskContext, key: Key, outcome: 
         biased;
         kept = keep_result(ctx, json, cost_usd) => Some(kept).filter(|_| !is_over(ctx)),
         () = lease_ends(worker, key) => None,
-        () = handed_back(worker) => Some(Outcome::release().costing(cost_usd)),
+        () = worker.grace_is_over.cancelled() => Some(Outcome::release().costing(cost_usd)),
     }
 }
 
@@ -69,10 +69,4 @@ async fn lease_ends(worker: &Worker, key: Key) {
     while let Some(ends) = worker.held.ends(key).filter(|ends| *ends > Instant::now()) {
         tokio::time::sleep_until(ends).await;
     }
-}
-
-/// Returns when the worker has waited for long enough after its drain.
-async fn handed_back(worker: &Worker) {
-    worker.drained.cancelled().await;
-    tokio::time::sleep(CANCEL_GRACE).await;
 }
