@@ -66,7 +66,9 @@ impl TaskContext {
         {
             heard.until(Instant::now() + error.retry_after().unwrap_or_default());
         }
-        let (mut download, mut contents) = (begun?, Vec::new());
+        let mut download = begun?;
+        // No more than this worker takes: that was checked.
+        let mut contents = Vec::with_capacity(usize::try_from(blob.bytes).unwrap_or_default());
         while let Some(chunk) = download.chunk().await? {
             heard.until(Instant::now());
             contents.extend_from_slice(&chunk);
