@@ -170,6 +170,8 @@ fn tell_client(error: &ClientError) -> Told {
             .remedy("start a coordinator with `redrive dev`, or say where it is with --url or REDRIVE_URL"),
         ClientError::Protocol { .. } => Told::failed("unexpected_answer", &chain(error))
             .remedy("check that --url points at a Redrive coordinator of this release"),
+        ClientError::Garbled { .. } => Told::failed("garbled", &chain(error))
+            .remedy("try again; if it stays, a proxy or the storage of blobs changes what it is given"),
         ClientError::Address { .. } => Told { exit: USAGE, ..Told::failed("usage", &chain(error)) }
             .remedy("write --url http://HOST:PORT"),
     }
@@ -216,7 +218,10 @@ pub fn brief(error: &ClientError) -> String {
             }
             format!("{error}: {root}")
         }
-        ClientError::Problem(_) | ClientError::Protocol { .. } | ClientError::Address { .. } => chain(error),
+        ClientError::Problem(_)
+        | ClientError::Protocol { .. }
+        | ClientError::Garbled { .. }
+        | ClientError::Address { .. } => chain(error),
     }
 }
 

@@ -94,7 +94,7 @@ async fn a_reference_that_is_not_the_blobs_is_noticed() {
         BlobRef { bytes: blob.bytes - 1, ..blob },
     ] {
         let got = client.download_blob(&id("t"), &wrong).await.unwrap().whole().await;
-        assert!(matches!(got, Err(ClientError::Protocol { .. })), "{got:?}");
+        assert!(matches!(got, Err(ClientError::Garbled { .. })), "{got:?}");
     }
 }
 

@@ -20,6 +20,7 @@ mod context;
 pub mod fenced_file;
 mod handler;
 pub mod handlers;
+mod heavy;
 pub mod link;
 pub mod lock;
 mod runtime;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::body::Bytes;
-use redrive_shared::blob::{BlobId, BlobRef};
+use redrive_shared::blob::BlobRef;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::{Name, TaskId};
 use redrive_shared::wire::{
@@ -14,7 +14,7 @@ use redrive_shared::wire::{
     HeartbeatReply, LockGrant, LockRefs, LockRequest, LockResults, SettleReply, SettleRequest,
 };
 
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Download};
 
 /// What a worker says to a coordinator. No method retries: the runtime does, and may drop a call at any await.
 #[async_trait]
@@ -67,8 +67,8 @@ pub trait AttemptLink: Debug + Send + Sync + 'static {
     /// Keeps a blob for the task; durable on return, and nothing refers to it yet.
     async fn upload_blob(&self, task: &TaskId, contents: Bytes) -> Result<BlobRef, ClientError>;
 
-    /// One of the task's blobs. What is longer than `max_bytes` is cut off behind them.
-    async fn download_blob(&self, task: &TaskId, blob: BlobId, max_bytes: u64) -> Result<Bytes, ClientError>;
+    /// One of the task's blobs, as it comes.
+    async fn download_blob(&self, task: &TaskId, blob: &BlobRef) -> Result<Download, ClientError>;
 
     /// Asks for a lock, and waits for up to `wait_ms` for it. None: it is waited for still, ask again.
     async fn acquire_lock(
@@ -143,9 +143,10 @@ impl From<ClientError> for LinkError {
         let outcome_unknown = error.is_outcome_unknown();
         match error {
             ClientError::Problem(problem) => Self::Refused(problem),
-            ClientError::Unreachable { .. } | ClientError::Protocol { .. } | ClientError::Address { .. } => {
-                Self::NoAnswer { text, retry_after, outcome_unknown }
-            }
+            ClientError::Unreachable { .. }
+            | ClientError::Protocol { .. }
+            | ClientError::Garbled { .. }
+            | ClientError::Address { .. } => Self::NoAnswer { text, retry_after, outcome_unknown },
         }
     }
 }

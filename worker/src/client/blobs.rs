@@ -37,7 +37,7 @@ impl Client {
     ///
     /// # Errors
     /// A problem `body_too_large`, `no_blobs`, `overloaded` or `blobs_unavailable`; nothing within the time-outs; the reader's
-    /// own error, which ends the upload; an answer that does not say what was sent.
+    /// own error, which ends the upload; [`ClientError::Garbled`] where other bytes were kept than were sent.
     pub async fn upload_blob(
         &self,
         task: &TaskId,
@@ -78,9 +78,11 @@ impl Client {
         let hasher = sent.hasher.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (bytes, sha256) = (sent.bytes.load(Ordering::Relaxed), Sha256Sum(hasher.finalize().into()));
         if (kept.bytes, kept.sha256) != (bytes, sha256) {
-            let detail =
-                format!("{} bytes of hash {} were kept of {bytes} of {sha256}", kept.bytes, kept.sha256);
-            return Err(protocol(&url, None, detail));
+            let detail = format!(
+                "{bytes} bytes of SHA-256 {sha256} were sent, and {} of {} kept",
+                kept.bytes, kept.sha256
+            );
+            return Err(ClientError::Garbled { url: url.to_string(), detail });
         }
         Ok(kept)
     }
@@ -97,7 +99,7 @@ impl Client {
             Ok(answer) => answer?,
             Err(_) => return Err(protocol(&url, None, "the download did not begin in time".to_owned())),
         };
-        Ok(Download { url, response, left: blob.bytes, hasher: Sha256::new(), expected: blob.sha256 })
+        Ok(Download::new(url, response, blob))
     }
 }
 
@@ -124,39 +126,43 @@ fn body(
 pub struct Download {
     url: Url,
     response: Response,
-    /// Bytes that have not come yet.
-    left: u64,
+    /// What should come.
+    expected: BlobRef,
+    /// Bytes that came.
+    came: u64,
     hasher: Sha256,
-    expected: Sha256Sum,
 }
 
 impl Download {
+    pub(crate) fn new(url: Url, response: Response, expected: &BlobRef) -> Self {
+        Self { url, response, expected: *expected, came: 0, hasher: Sha256::new() }
+    }
+
     /// The next bytes; `None`: these were all, and they are what was uploaded.
     ///
     /// # Errors
-    /// Silence, a connection that broke, or other bytes than were uploaded: what came is not to be used then.
+    /// Silence, a connection that broke, or other bytes than were uploaded ([`ClientError::Garbled`]): what came is not to be
+    /// used then.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
         let chunk = match tokio::time::timeout(IDLE_TIMEOUT, self.response.chunk()).await {
             Ok(chunk) => chunk.map_err(|source| unreachable(&self.url, source))?,
             Err(_) => {
-                return Err(
-                    self.broken(format!("the download stood still, {} bytes before its end", self.left))
-                );
+                let detail =
+                    format!("the download stood still after {} of {} bytes", self.came, self.expected.bytes);
+                return Err(protocol(&self.url, None, detail));
             }
         };
         let Some(chunk) = chunk else {
             let sum = Sha256Sum(self.hasher.clone().finalize().into());
-            if self.left > 0 || sum != self.expected {
-                let detail =
-                    format!("{} bytes are missing, or the hash {sum} is not {}", self.left, self.expected);
-                return Err(self.broken(detail));
+            if (self.came, sum) != (self.expected.bytes, self.expected.sha256) {
+                return Err(self.garbled(&format!("{} of SHA-256 {sum} came", self.came)));
             }
             return Ok(None);
         };
-        self.left = match self.left.checked_sub(chunk.len() as u64) {
-            Some(left) => left,
-            None => return Err(self.broken("more bytes came than the blob has".to_owned())),
-        };
+        self.came += chunk.len() as u64;
+        if self.came > self.expected.bytes {
+            return Err(self.garbled("more came"));
+        }
         self.hasher.update(&chunk);
         Ok(Some(chunk))
     }
@@ -173,7 +179,9 @@ impl Download {
         Ok(whole)
     }
 
-    fn broken(&self, detail: String) -> ClientError {
-        protocol(&self.url, None, detail)
+    fn garbled(&self, what_came: &str) -> ClientError {
+        let BlobRef { bytes, sha256, .. } = self.expected;
+        let detail = format!("it should have {bytes} bytes of SHA-256 {sha256}, and {what_came}");
+        ClientError::Garbled { url: self.url.to_string(), detail }
     }
 }

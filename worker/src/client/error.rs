@@ -32,6 +32,14 @@ pub enum ClientError {
         /// The `Retry-After` header.
         retry_after: Option<Duration>,
     },
+    /// A blob came or was kept otherwise than it was sent. Another try may go better; one after the third does not.
+    #[error("a blob was garbled between here and {url}: {detail}")]
+    Garbled {
+        /// What was called.
+        url: String,
+        /// What there was, and what there should be.
+        detail: String,
+    },
     /// The address of the coordinator cannot be used, or the HTTP client cannot be built.
     #[error("{url:?} is not the address of a coordinator: {detail}")]
     Address {
@@ -47,7 +55,7 @@ impl ClientError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Problem(problem) => is_retryable_status(problem.status),
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::Garbled { .. } => true,
             // Without a status nothing came in time.
             Self::Protocol { status, .. } => status.is_none_or(is_retryable_status),
             Self::Address { .. } => false,
@@ -61,7 +69,8 @@ impl ClientError {
             // A gateway that timed out or lost its upstream does not know either.
             Self::Protocol { status, .. } => matches!(status, None | Some(502 | 504) | Some(200..=299)),
             Self::Problem(problem) => problem.status >= 500,
-            Self::Address { .. } => false,
+            // Nothing refers to what was kept.
+            Self::Garbled { .. } | Self::Address { .. } => false,
         }
     }
 
@@ -70,7 +79,7 @@ impl ClientError {
         match self {
             Self::Problem(problem) => problem.retry_after_ms.map(Duration::from_millis),
             Self::Protocol { retry_after, .. } => *retry_after,
-            Self::Unreachable { .. } | Self::Address { .. } => None,
+            Self::Unreachable { .. } | Self::Garbled { .. } | Self::Address { .. } => None,
         }
     }
 
@@ -78,7 +87,10 @@ impl ClientError {
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Problem(problem) => Some(problem.code),
-            Self::Unreachable { .. } | Self::Protocol { .. } | Self::Address { .. } => None,
+            Self::Unreachable { .. }
+            | Self::Protocol { .. }
+            | Self::Garbled { .. }
+            | Self::Address { .. } => None,
         }
     }
 

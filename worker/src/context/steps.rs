@@ -139,15 +139,9 @@ impl TaskContext {
         self.inner.steps.known().saved.clone()
     }
 
-    /// A step's state. `None`: it is not done, or (without `completed`) nothing was saved of it.
-    pub(crate) async fn state(
-        &self,
-        step: &str,
-        completed: bool,
-    ) -> Result<Option<Box<RawValue>>, ContextError> {
-        let Some(Step { step, seq, completed, state, state_ref, .. }) = self.find(step, completed) else {
-            return Ok(None);
-        };
+    /// The state of a step that was found.
+    pub(crate) async fn state_of(&self, found: Step) -> Result<Box<RawValue>, ContextError> {
+        let Step { step, seq, completed, state, state_ref, .. } = found;
         if completed
             && seq <= self.inner.steps.before
             && self.inner.steps.known().skipped.insert(step.clone())
@@ -155,13 +149,14 @@ impl TaskContext {
             telemetry::step_skipped();
         }
         match (state, state_ref) {
-            (Some(json), _) => Ok(Some(json)),
-            (None, Some(blob)) => Ok(Some(self.fetch(&format!("the state of {step:?}"), &blob).await?)),
-            (None, None) => Ok(Some(RawValue::NULL.to_owned())),
+            (Some(json), _) => Ok(json),
+            (None, Some(blob)) => self.fetch(&format!("the state of {step:?}"), &blob).await,
+            (None, None) => Ok(RawValue::NULL.to_owned()),
         }
     }
 
-    fn find(&self, step: &str, completed: bool) -> Option<Step> {
+    /// What is saved of a step. `None`: it is not done, or (without `completed`) nothing was saved of it.
+    pub(crate) fn find(&self, step: &str, completed: bool) -> Option<Step> {
         let known = self.inner.steps.known();
         known.saved.step(step).filter(|found| found.completed || !completed).cloned()
     }
@@ -224,7 +219,8 @@ impl TaskContext {
         step: &str,
         completed: bool,
     ) -> Result<Option<T>, ContextError> {
-        let Some(json) = self.state(step, completed).await? else { return Ok(None) };
+        let Some(found) = self.find(step, completed) else { return Ok(None) };
+        let json = self.state_of(found).await?;
         let unreadable = |error: serde_json::Error| ContextError::Unreadable {
             what: format!("the state of {step:?}"),
             why: error.to_string(),

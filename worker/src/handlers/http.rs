@@ -18,6 +18,7 @@ use super::document::document;
 use crate::client::{error_chain, install_tls_provider, is_loopback};
 use crate::context::{CancelReason, TaskContext};
 use crate::handler::Handler;
+use crate::heavy;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -182,7 +183,9 @@ async fn read(mut response: Response, ctx: &TaskContext) -> Outcome {
             ctx.leave_locks();
             retry(seen(&part, Some(error_chain(&error.without_url()))))
         }
-        Body::Complete(bytes) if status.is_success() => complete(&bytes, status.as_u16()),
+        Body::Complete(bytes) if status.is_success() => {
+            heavy::work_on(bytes.len(), move || complete(&bytes, status.as_u16())).await
+        }
         Body::TooLarge(part) if status.is_success() => retry(FailureSignal {
             class: Some(FailureClass::BadOutput),
             ..seen(

@@ -1,4 +1,4 @@
-//! One task, as a pipeline: fetch → run → keep → resolve → classify → normalise → settle. (It was started with its batch.)
+//! One task, as a pipeline: fetch → run → resolve → classify → normalise → keep → settle. (It was started with its batch.)
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -45,9 +45,12 @@ pub(super) async fn execute(worker: Arc<Worker>, task: Admitted, settlements: Un
     let end = resolve(stop.reason(), returned);
     worker
         .report(ticket, for_breaker(lease.dependency.as_deref(), end.as_ref(), took, worker.clock.now_ms()));
+    let end = match end {
+        Some(outcome) => work::keep(&worker, &ctx, key, normalise(outcome).await).await,
+        None => None,
+    };
     match end {
         Some(outcome) => {
-            let outcome = normalise(outcome);
             telemetry::task_ended(telemetry::outcome_label(&outcome), took);
             tracing::info!(
                 task = %lease.id, attempt = lease.attempt, epoch = lease.epoch, took_ms = millis(took),

@@ -48,6 +48,8 @@ use crate::telemetry;
 use held::Held;
 use settler::Item;
 
+/// How long it may take to hand back what was still there at the end of the grace.
+const HAND_BACK: Duration = Duration::from_secs(1);
 /// How long the last settlements may take after the last handler has ended.
 const LAST_SETTLEMENTS: Duration = Duration::from_secs(10);
 /// How long the final heartbeat may take.
@@ -148,6 +150,8 @@ struct Worker {
     commanded: Notify,
     tally: Tally,
     shutdown: CancellationToken,
+    /// Told when the grace after the drain is over: a result that is not kept by then is handed back.
+    grace_is_over: CancellationToken,
 }
 
 impl Worker {
@@ -248,6 +252,7 @@ async fn run_with(
         link,
         clock,
         shutdown,
+        grace_is_over: CancellationToken::new(),
     });
     tracing::info!(agent = %worker.config.agent, boot = %worker.boot_id, url = %worker.surroundings.api_url, "worker starts");
     let summary = Parts::start(&worker).run(&worker).await?;
@@ -308,9 +313,12 @@ async fn drain(worker: &Worker, mut batches: JoinSet<()>) {
         "handlers still run at the end of the drain: they are stopped"
     );
     worker.held.stop_all(CancelReason::Draining);
+    if tokio::time::timeout(CANCEL_GRACE, all_ended(&mut batches)).await.is_ok() {
+        return;
+    }
+    worker.grace_is_over.cancel();
     // Only a handler that blocks its thread is still there after the grace; what cannot be stopped is left behind.
-    let patience = CANCEL_GRACE + Duration::from_secs(1);
-    let _ = tokio::time::timeout(patience, all_ended(&mut batches)).await;
+    let _ = tokio::time::timeout(HAND_BACK, all_ended(&mut batches)).await;
 }
 
 fn defect(part: &str, ended: Result<(), tokio::task::JoinError>) -> WorkerError {

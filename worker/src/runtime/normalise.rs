@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use redrive_shared::cost::Cost;
 use redrive_shared::failure::{FailureClass, FailureSignal};
-use redrive_shared::limits::{
-    DELAY_MAX_MS, JSON_MAX_DEPTH, RESULT_MAX_BYTES, SIGNAL_HEADERS_MAX, SIGNAL_TEXT_MAX_BYTES,
-};
+use redrive_shared::limits::{DELAY_MAX_MS, JSON_MAX_DEPTH, SIGNAL_HEADERS_MAX, SIGNAL_TEXT_MAX_BYTES};
 use redrive_shared::wire::Outcome;
+use serde_json::value::RawValue;
+
+use crate::heavy;
 
 /// Most bytes of headers kept in a signal. With two texts and three words they stay below what the API takes in all, four
 /// times [`SIGNAL_TEXT_MAX_BYTES`].
@@ -16,17 +17,14 @@ const HEADERS_MAX_BYTES: usize = SIGNAL_TEXT_MAX_BYTES / 2;
 /// Longest header name or value, provider name or stop reason that is kept.
 const WORD_MAX_BYTES: usize = 1_024;
 
-/// The outcome as it can be sent.
-pub(super) fn normalise(outcome: Outcome) -> Outcome {
+/// The outcome as it can be sent, but for a result that is too large to lie beside the task: that is kept elsewhere.
+pub(super) async fn normalise(outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Done { result, result_ref, cost_usd } => {
             let cost_usd = cost_usd.min(Cost::MAX);
-            match result
-                .as_ref()
-                .and_then(|result| too_large(result.get()).or_else(|| too_deep(result.get())))
-            {
-                None => Outcome::Done { result, result_ref, cost_usd },
-                Some(why) => Outcome::Retry { failure: bad_output(why), in_transaction: false, cost_usd },
+            match checked(result).await {
+                Ok(result) => Outcome::Done { result, result_ref, cost_usd },
+                Err(why) => Outcome::retry(bad_output(why)).costing(cost_usd),
             }
         }
         Outcome::Retry { failure, in_transaction, cost_usd } => {
@@ -48,18 +46,18 @@ pub(super) fn bad_output(why: String) -> FailureSignal {
     FailureSignal { class: Some(FailureClass::BadOutput), exception: Some(why), ..FailureSignal::default() }
 }
 
-/// Why a result cannot lie in the store, if it cannot. Larger ones became blobs before.
-fn too_large(json: &str) -> Option<String> {
-    (json.len() > RESULT_MAX_BYTES).then(|| {
-        format!("the result has {} bytes; at most {RESULT_MAX_BYTES} are allowed beside the task", json.len())
+/// The result, or why it is none.
+async fn checked(result: Option<Box<RawValue>>) -> Result<Option<Box<RawValue>>, String> {
+    let Some(json) = result else { return Ok(None) };
+    let (json, depth) = heavy::work_on(json.get().len(), || {
+        let depth = depth(json.get());
+        (json, depth)
     })
-}
-
-/// Why a result is no result, if it is none.
-pub(super) fn too_deep(json: &str) -> Option<String> {
-    let depth = depth(json);
-    (depth > JSON_MAX_DEPTH)
-        .then(|| format!("the result is nested {depth} deep; at most {JSON_MAX_DEPTH} is allowed"))
+    .await;
+    if depth > JSON_MAX_DEPTH {
+        return Err(format!("the result is nested {depth} deep; at most {JSON_MAX_DEPTH} is allowed"));
+    }
+    Ok(Some(json))
 }
 
 /// How deeply arrays and objects are nested in JSON that is known to be valid.
@@ -123,23 +121,29 @@ fn truncated(mut text: String, max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::value::RawValue;
+    use futures_util::FutureExt as _;
 
     use super::*;
+    use crate::heavy::tests::{HEAVY_BYTES, leaves_its_thread};
 
-    fn done(json: String) -> Outcome {
-        normalise(Outcome::done(Some(RawValue::from_string(json).unwrap())))
+    async fn done(json: String) -> Outcome {
+        normalise(Outcome::done(Some(RawValue::from_string(json).unwrap()))).await
+    }
+
+    #[tokio::test]
+    async fn a_result_that_the_api_would_refuse_is_a_failure_that_says_why() {
+        assert!(matches!(done("[[1]]".to_owned()).await, Outcome::Done { .. }));
+        let Outcome::Retry { failure, .. } = done(format!("{}{}", "[".repeat(65), "]".repeat(65))).await
+        else {
+            panic!("a failure")
+        };
+        assert_eq!(failure.exception.unwrap(), "the result is nested 65 deep; at most 64 is allowed");
     }
 
     #[test]
-    fn a_result_that_the_api_would_refuse_is_a_failure_that_says_why() {
-        assert!(matches!(done("[[1]]".to_owned()), Outcome::Done { .. }));
-        let Outcome::Retry { failure, .. } = done(format!("\"{}\"", "x".repeat(RESULT_MAX_BYTES))) else {
-            panic!("a failure")
-        };
-        assert!(failure.exception.unwrap().contains("bytes; at most 262144"));
-        let deep = format!("{}{}", "[".repeat(65), "]".repeat(65));
-        assert!(matches!(done(deep), Outcome::Retry { .. }));
+    fn a_large_result_is_looked_at_beside_the_other_tasks() {
+        assert!(leaves_its_thread(done(format!("\"{}\"", "x".repeat(HEAVY_BYTES)))));
+        assert!(!leaves_its_thread(done("[1]".to_owned())));
     }
 
     #[test]
@@ -156,7 +160,7 @@ mod tests {
             body: Some("é".repeat(SIGNAL_TEXT_MAX_BYTES)),
             ..FailureSignal::default()
         };
-        let Outcome::Dead { failure, .. } = normalise(Outcome::dead(failure)) else {
+        let Outcome::Dead { failure, .. } = normalise(Outcome::dead(failure)).now_or_never().unwrap() else {
             panic!("dead stays dead")
         };
         assert_eq!(failure.headers.len(), 1);

@@ -199,7 +199,8 @@ fn take_result(worker: &Worker, mut item: Item, error: Option<Problem>) -> Optio
     }
     tracing::error!(task = %item.settlement.id, %problem, "an outcome was refused");
     let failure = bad_output(format!("the coordinator refused the handler's outcome: {problem}"));
-    item.settlement.outcome = Outcome::retry(failure);
+    // What was paid is paid.
+    item.settlement.outcome = Outcome::retry(failure).costing(item.settlement.outcome.cost());
     item.mark.bytes = json_bytes(&item.settlement) + 1;
     item.mark.replaced = true;
     Some(item)
@@ -210,9 +211,10 @@ fn is_passing(problem: &Problem) -> bool {
     problem.status >= 500 || matches!(problem.status, 408 | 425 | 429)
 }
 
-/// Whether what was said is refused, and not who says it, or where, or when.
+/// Whether what was said is refused, and not who says it, or where, or when. A result's blob that is not there is what was said: it
+/// was lost, or became too old to be referred to while the coordinator was away.
 fn is_about_content(problem: &Problem) -> bool {
-    matches!(problem.status, 400 | 413 | 422)
+    matches!(problem.status, 400 | 413 | 422) || problem.code == ErrorCode::UnknownBlob
 }
 
 fn drop_item(worker: &Worker, item: &Item, reason: &'static str, why: &str) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::body::Bytes;
+use futures_util::{StreamExt as _, stream};
 use redrive_shared::blob::{BlobId, BlobRef, Content, Sha256Sum};
 use redrive_shared::checkpoint::{Checkpoint, Progress, Refused, Saved};
 use redrive_shared::error::{ErrorCode, Problem};
@@ -18,8 +19,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::client::ClientError;
+use crate::client::{ClientError, Download};
 use crate::link::AttemptLink;
+
+/// Pieces of a download.
+pub(crate) const PIECES: usize = 4;
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -32,10 +36,17 @@ pub(crate) struct State {
     pub(crate) carried_out: bool,
     /// The lease is over.
     pub(crate) stale: bool,
-    /// So many downloads come garbled.
+    /// So many downloads come, and uploads are kept, garbled.
     pub(crate) garbled: u32,
     /// Inline states of so many bytes are kept as blobs, and the attempt is not told.
     pub(crate) states_from_bytes: Option<usize>,
+    /// So many downloads are refused, since there are too many, with this time to wait.
+    pub(crate) busy: u32,
+    pub(crate) busy_for: Duration,
+    /// Between any two pieces of a download, of which there are [`PIECES`].
+    pub(crate) pause: Duration,
+    /// Downloads and uploads that were asked for.
+    pub(crate) transfers: u32,
     pub(crate) lock_busy: bool,
     /// Somebody else has it, and keeps it.
     pub(crate) lock_waits: bool,
@@ -150,6 +161,12 @@ impl State {
         }
     }
 
+    fn is_garbled(&mut self) -> bool {
+        let garbled = self.garbled > 0;
+        self.garbled = self.garbled.saturating_sub(1);
+        garbled
+    }
+
     fn save(&mut self, request: &CheckpointRequest) -> Result<CheckpointReply, ClientError> {
         let CheckpointRequest { seq, step, completed, state, state_ref, pending, .. } = request.clone();
         if let Some(blob) = &state_ref
@@ -197,30 +214,45 @@ impl AttemptLink for FakeAttempts {
 
     async fn upload_blob(&self, _task: &TaskId, contents: Bytes) -> Result<BlobRef, ClientError> {
         let mut state = self.state();
+        state.transfers += 1;
         if state.is_away() {
             return Err(no_answer());
+        }
+        if state.is_garbled() {
+            let (url, detail) = ("http://nobody".to_owned(), "on demand".to_owned());
+            return Err(ClientError::Garbled { url, detail });
         }
         Ok(state.keep(contents))
     }
 
-    async fn download_blob(
-        &self,
-        _task: &TaskId,
-        blob: BlobId,
-        max_bytes: u64,
-    ) -> Result<Bytes, ClientError> {
+    async fn download_blob(&self, _task: &TaskId, blob: &BlobRef) -> Result<Download, ClientError> {
         let mut state = self.state();
+        state.transfers += 1;
         if state.is_away() {
             return Err(no_answer());
         }
-        let Some(contents) = state.blobs.get(&blob).cloned() else {
+        if state.busy > 0 {
+            state.busy -= 1;
+            let wait_ms = state.busy_for.as_millis() as u64;
+            let problem = Problem::new(ErrorCode::Overloaded, "on demand").retry_after_ms(wait_ms);
+            return Err(ClientError::Problem(Box::new(problem)));
+        }
+        let Some(mut contents) = state.blobs.get(&blob.blob).cloned() else {
             return Err(refuse(ErrorCode::UnknownBlob, "no such blob"));
         };
-        if state.garbled > 0 {
-            state.garbled -= 1;
-            return Ok(contents.slice(1..));
+        if state.is_garbled() {
+            contents = contents.slice(1..);
         }
-        Ok(contents.slice(..contents.len().min(max_bytes as usize)))
+        let (pause, piece) = (state.pause, contents.len().div_ceil(PIECES).max(1));
+        let pieces: Vec<_> = contents.chunks(piece).map(Bytes::copy_from_slice).collect();
+        let body = stream::iter(pieces).then(move |piece| async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            Ok::<_, std::io::Error>(piece)
+        });
+        let response = axum::http::Response::new(reqwest::Body::wrap_stream(body));
+        Ok(Download::new("http://nobody".parse().unwrap(), response.into(), blob))
     }
 
     async fn acquire_lock(

@@ -173,9 +173,10 @@ async fn what_comes_garbled_is_fetched_again_and_never_taken_for_whole() {
     ctx.checkpoint("fetch", &large).await.unwrap();
     link.state().garbled = 2;
     assert_eq!(ctx.completed::<String>("fetch").await.unwrap(), Some(large));
-    link.state().garbled = 3;
+    (link.state().garbled, link.state().transfers) = (3, 0);
     let error = ctx.completed::<String>("fetch").await.unwrap_err();
     assert!(error.to_string().contains("should have 262147 bytes"), "{error}");
+    assert_eq!(link.state().transfers, 3, "not without end");
     link.state().garbled = 0;
     link.state().blobs.clear();
     let gone = ctx.completed::<String>("fetch").await.unwrap_err();

@@ -3,6 +3,7 @@
 //! The address ends with 128 random bits: who has it may speak for the attempt, so nothing else has to be proved, and nobody else
 //! can guess it. It leads nowhere before its attempt begins and after it has ended; what is under way then is cut off.
 
+mod body;
 mod reply;
 mod routes;
 #[cfg(test)]

@@ -5,7 +5,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use redrive_shared::error::{ErrorCode, Problem};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use crate::context::ContextError;
 
@@ -32,8 +31,8 @@ impl From<ContextError> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response =
-            with_type("application/problem+json", serde_json::to_vec(&self.0).unwrap_or_default());
+        let body = serde_json::to_vec(&self.0).unwrap_or_default();
+        let mut response = with_type("application/problem+json", body.into());
         *response.status_mut() = status;
         if let Some(after_ms) = self.0.retry_after_ms {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after_ms.div_ceil(1_000)));
@@ -45,16 +44,11 @@ impl IntoResponse for Refusal {
 /// A value as JSON.
 pub(super) fn json(value: &impl Serialize) -> Response {
     // Our own types, and JSON that is valid already, can be written.
-    with_type("application/json", serde_json::to_vec(value).unwrap_or_default())
+    with_type("application/json", serde_json::to_vec(value).unwrap_or_default().into())
 }
 
-/// JSON as it is.
-pub(super) fn raw(json: Box<RawValue>) -> Response {
-    with_type("application/json", String::from(Box::<str>::from(json)).into_bytes())
-}
-
-fn with_type(kind: &'static str, body: Vec<u8>) -> Response {
-    let mut response = Body::from(body).into_response();
+pub(super) fn with_type(kind: &'static str, body: Body) -> Response {
+    let mut response = body.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }

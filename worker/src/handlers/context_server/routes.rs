@@ -15,27 +15,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use futures_util::StreamExt as _;
-use redrive_shared::checkpoint::STATES_MAX_BYTES;
 use redrive_shared::error::{ErrorCode, Problem};
 use redrive_shared::id::Name;
 use redrive_shared::lock::{Resource, Token};
 use redrive_shared::wire::CheckpointReply;
 use serde::Deserialize;
-use serde_json::value::RawValue;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
-use super::reply::{Refusal, json, raw};
+use super::body::{parse, raw, read};
+use super::reply::{Refusal, json};
 use super::{Attempt, Attempts, Payload, REQUESTS_MAX, WAITS_MAX};
 use crate::client::StopReply;
 use crate::context::{NewCheckpoint, Released, Wanted};
 
-/// How long a body may take to arrive. It comes from the same machine; but who writes it may compute it on the way.
-const BODY_PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// Most bytes of a request for a lock: 64 resources of 1 KiB, and as much again for quotes and escapes.
 const LOCK_BODY_MAX_BYTES: usize = 128 * 1024;
 
@@ -139,13 +135,12 @@ async fn step(
 ) -> Response {
     within(&attempts, &secret, |attempt| async move {
         let StepQuery { completed, .. } = read_query(query)?;
-        match attempt.ctx.state(&step, completed).await? {
-            Some(state) => Ok(raw(state)),
-            None => Err(Refusal::new(
-                ErrorCode::UnknownStep,
-                format!("the step {step:?} is not done: do it, and save it with PUT"),
-            )),
-        }
+        let found = attempt.ctx.find(&step, completed).ok_or_else(|| {
+            let detail = format!("the step {step:?} is not done: do it, and save it with PUT");
+            Refusal::new(ErrorCode::UnknownStep, detail)
+        })?;
+        let place = attempt.place_for(found.state_ref.map_or(0, |blob| blob.bytes)).await;
+        Ok(raw(attempt.ctx.state_of(found).await?, place, &attempt))
     })
     .await
 }
@@ -164,7 +159,7 @@ async fn save(
         };
         let pending: Option<Vec<Name>> = pending.map(names).transpose()?;
         let max_bytes = usize::try_from(attempt.ctx.max_blob_bytes()).unwrap_or(usize::MAX);
-        let (body, _large) = read(body, max_bytes, &attempt).await?;
+        let (body, _place) = read(body, max_bytes, &attempt).await?;
         let state = parse(body).await?;
         let seq = attempt.ctx.save(NewCheckpoint { step, completed, state, pending }).await?;
         Ok(json(&CheckpointReply { seq, repeated: false }))
@@ -175,55 +170,6 @@ async fn save(
 fn name(text: &str, place: &str) -> Result<Name, Refusal> {
     Name::new(text)
         .map_err(|error| Refusal::new(ErrorCode::InvalidValue, format!("{text:?} {error}")).at(place))
-}
-
-/// A body within its bound. Of large ones only a few are held at once: the permit is for who holds this one.
-async fn read(
-    body: Body,
-    max_bytes: usize,
-    attempt: &Attempt,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
-    let reading = async {
-        let (mut chunks, mut bytes, mut large) = (body.into_data_stream(), Vec::new(), None);
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| {
-                Refusal::new(ErrorCode::MalformedJson, format!("the body did not arrive whole: {error}"))
-            })?;
-            if bytes.len() + chunk.len() > max_bytes {
-                let detail = format!(
-                    "up to {max_bytes} bytes are taken: put the rest elsewhere and keep a reference to it"
-                );
-                return Err(Refusal::new(ErrorCode::BodyTooLarge, detail));
-            }
-            if large.is_none() && bytes.len() + chunk.len() > STATES_MAX_BYTES {
-                // Nobody closes it.
-                large = Arc::clone(&attempt.large_bodies).acquire_owned().await.ok();
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok((Bytes::from(bytes), large))
-    };
-    let late = |_| {
-        let detail = format!("the body did not arrive within {} s", BODY_PATIENCE.as_secs());
-        Refusal::new(ErrorCode::RequestTimeout, detail)
-    };
-    tokio::time::timeout(BODY_PATIENCE, reading).await.map_err(late)?
-}
-
-/// A state as it was sent; nothing at all is no state.
-async fn parse(body: Bytes) -> Result<Option<Box<RawValue>>, Refusal> {
-    let parsed = tokio::task::spawn_blocking(move || {
-        let text = String::from_utf8(body.into()).map_err(|error| {
-            Refusal::new(ErrorCode::InvalidUtf8, format!("{error}; what is not text can be sent in base64"))
-        })?;
-        if text.trim_ascii().is_empty() {
-            return Ok(None);
-        }
-        RawValue::from_string(text).map(Some).map_err(|error| {
-            Refusal::new(ErrorCode::MalformedJson, format!("{error}; a state is any JSON, such as \"text\""))
-        })
-    });
-    parsed.await.map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()))?
 }
 
 /// As the API takes it, but for the owner: that is the attempt.
@@ -284,8 +230,11 @@ async fn unlock(
 async fn payload(State(attempts): State<Arc<Attempts>>, Path(secret): Path<String>) -> Response {
     within(&attempts, &secret, |attempt| async move {
         match &attempt.payload {
-            Payload::Inline(payload) => Ok(raw(payload.clone())),
-            Payload::Blob(blob) => Ok(raw(attempt.ctx.fetch("the payload", blob).await?)),
+            Payload::Inline(payload) => Ok(raw(payload.clone(), None, &attempt)),
+            Payload::Blob(blob) => {
+                let place = attempt.place_for(blob.bytes).await;
+                Ok(raw(attempt.ctx.fetch("the payload", blob).await?, place, &attempt))
+            }
         }
     })
     .await

@@ -1,5 +1,7 @@
 //! The server as a handler's program sees it, over real sockets.
 
+mod bodies;
+
 use std::time::Duration;
 
 use redrive_shared::checkpoint::STATES_MAX_BYTES;

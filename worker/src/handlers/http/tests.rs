@@ -5,6 +5,7 @@ use super::super::document::tests::lease;
 use super::*;
 use crate::context::tests::{MAX_BLOB_BYTES, attempt, fake::FakeAttempts};
 use crate::context::{Stop, Wanted};
+use crate::heavy::tests::{HEAVY_BYTES, leaves_its_thread};
 use crate::test_server::{TestServer, nobody, response};
 
 fn context() -> (TaskContext, Stop) {
@@ -181,4 +182,11 @@ async fn where_the_answer_does_not_arrive_whole_its_locks_are_not_given_back() {
         ctx.release_locks().await;
         assert_eq!(link.state().released.len(), given_back, "{answer}");
     }
+}
+
+#[test]
+fn a_large_answer_is_read_beside_the_other_tasks() {
+    let answer = format!("\"{}\"", "x".repeat(HEAVY_BYTES));
+    assert!(leaves_its_thread(async { result_of(&answer).await }));
+    assert!(!leaves_its_thread(async { result_of("1").await }));
 }

@@ -19,6 +19,7 @@ use super::context_server::ContextServer;
 use super::document::document;
 use crate::context::{CancelReason, TaskContext};
 use crate::handler::Handler;
+use crate::heavy;
 use child::Finished;
 
 /// Runs `sh -c COMMAND` for each task.
@@ -74,7 +75,10 @@ impl Handler for ProcessHandler {
         };
         let input = document(task, ctx.agent(), Some(&opening.url));
         match child::run(self.command(task, ctx, &opening.url), &input, ctx).await {
-            Ok(finished) => outcome(&finished, ctx),
+            Ok(finished) => {
+                let ctx = ctx.clone();
+                heavy::work_on(finished.stdout.len(), move || outcome(&finished, &ctx)).await
+            }
             Err(error) => not_run(error),
         }
     }

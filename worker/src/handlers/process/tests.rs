@@ -8,6 +8,7 @@ use super::super::document::tests::lease;
 use super::*;
 use crate::context::Stop;
 use crate::context::tests::{MAX_BLOB_BYTES, attempt, fake::FakeAttempts};
+use crate::heavy::tests::{HEAVY_BYTES, leaves_its_thread};
 
 /// A context of agent `agent-1` with a time-out of 9 s.
 fn context() -> (TaskContext, Stop) {
@@ -230,4 +231,11 @@ async fn what_it_paid_counts_however_it_ends() {
         let ended = stopped(says, reason).await;
         assert_eq!(costs(&ended), 0.5, "{reason:?}: {ended:?}");
     }
+}
+
+#[test]
+fn a_large_answer_is_read_beside_the_other_tasks() {
+    let print = format!("head -c {HEAVY_BYTES} /dev/zero | tr '\\0' x");
+    assert!(leaves_its_thread(async { result(&print).await }));
+    assert!(!leaves_its_thread(async { result("echo 1").await }));
 }

@@ -10,7 +10,7 @@ use redrive_shared::id::Name;
 use redrive_shared::task::{Lease, TaskState};
 use redrive_shared::wire::{
     BreakerCommand, ClaimReply, ClaimRequest, ExtendReply, ExtendRequest, Heartbeat, HeartbeatReply,
-    LeaseRef, LeaseResult, SettleReply, SettleRequest, SettleResult, WorkerLost,
+    LeaseRef, LeaseResult, Outcome, SettleReply, SettleRequest, SettleResult, WorkerLost,
 };
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
@@ -246,7 +246,13 @@ impl Link for FakeLink {
         for settlement in &request.settlements {
             let id = settlement.id.clone();
             let stale = state.lost.iter().any(|lost| **lost == *id).then_some(ErrorCode::StaleEpoch);
-            let code = stale.or_else(|| state.refused_outcomes.remove(id.as_str()));
+            let no_blob = match &settlement.outcome {
+                Outcome::Done { result_ref: Some(blob), .. } => {
+                    (!self.attempts.state().blobs.contains_key(&blob.blob)).then_some(ErrorCode::UnknownBlob)
+                }
+                _ => None,
+            };
+            let code = stale.or_else(|| state.refused_outcomes.remove(id.as_str())).or(no_blob);
             let error = code.map(|code| Problem::new(code, "on demand"));
             let state = Some(TaskState::Succeeded).filter(|_| error.is_none());
             results.push(SettleResult { id, state, due_at_ms: None, repeated: false, error });

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redrive_shared::clock::ManualClock;
+use redrive_shared::cost::Cost;
 use redrive_shared::failure::{FailureClass, FailureSignal};
 use redrive_shared::id::TaskId;
 use redrive_shared::limits::RESULT_MAX_BYTES;
@@ -28,6 +29,9 @@ use tokio::time::Instant;
 use super::*;
 use crate::context::{TaskContext, Wanted};
 use fake::{Event, FakeLink};
+
+/// What the larger results cost.
+const PAID: Cost = Cost::from_micros(250_000);
 
 /// Does what the task's payload says.
 #[derive(Default)]
@@ -47,7 +51,17 @@ impl Handler for Obedient {
             "done" => Outcome::done(None),
             "large" => Outcome::done(RawValue::from_string(format!("\"{}\"", "x".repeat(250_000))).ok()),
             "larger" => {
-                Outcome::done(RawValue::from_string(format!("\"{}\"", "x".repeat(RESULT_MAX_BYTES))).ok())
+                let result = RawValue::from_string(format!("\"{}\"", "x".repeat(RESULT_MAX_BYTES)));
+                Outcome::done(result.ok()).costing(PAID)
+            }
+            "larger, late" => {
+                ctx.cancelled().await;
+                let result = RawValue::from_string(format!("\"{}\"", "x".repeat(RESULT_MAX_BYTES)));
+                Outcome::done(result.ok()).costing(PAID)
+            }
+            "deep" => {
+                let (open, close) = ("[".repeat(RESULT_MAX_BYTES), "]".repeat(RESULT_MAX_BYTES));
+                Outcome::done(RawValue::from_string(format!("{open}{close}")).ok())
             }
             "lock" => {
                 let held = ctx.lock(report()).await.unwrap();
