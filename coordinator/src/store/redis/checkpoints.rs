@@ -10,7 +10,7 @@
 //! lease. The ordinal is the task's own: what a task of the same id left counts for nothing. (A release that knows of no
 //! checkpoints forgets tasks without what they saved.)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -176,20 +176,21 @@ impl Inner {
         Ok(seen.transpose()?.map(|seen| seen.progress))
     }
 
-    /// The blobs that each of the tasks refers to.
-    pub async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<Vec<BlobId>>> {
+    /// The blobs that each of the tasks refers to. None: it cannot be read.
+    pub async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<Option<Vec<BlobId>>>> {
         let mut shards: HashMap<u16, Vec<(usize, &TaskId)>> = HashMap::new();
         for (place, id) in ids.iter().enumerate() {
             shards.entry(self.keys.shard_of(id)).or_default().push((place, id));
         }
-        let mut blobs = vec![Vec::new(); ids.len()];
+        let mut blobs = vec![Some(Vec::new()); ids.len()];
         for (shard, mut open) in shards {
             while !open.is_empty() {
                 let rest = open.split_off(open.len().min(self.checkpoint_bytes.at_once()));
                 let ids: Vec<&TaskId> = open.iter().map(|(_, id)| *id).collect();
                 for ((place, _), seen) in open.into_iter().zip(self.seen(shard, &ids).await?) {
-                    let Some(Seen { blob, progress, .. }) = seen.transpose()? else { continue };
-                    blobs[place] = blob.into_iter().chain(progress.blobs()).collect();
+                    let Some(seen) = seen else { continue };
+                    let named = |seen: Seen| seen.blob.into_iter().chain(seen.progress.blobs()).collect();
+                    blobs[place] = readable(seen)?.ok().map(named);
                 }
                 open = rest;
             }
@@ -221,27 +222,30 @@ impl Inner {
         Ok(seen)
     }
 
-    /// What is kept of tasks, as [`progress_of`] reads it; of those that saved nothing, nothing.
-    pub async fn kept_of(&self, shard: u16, mut ids: Vec<TaskId>) -> Result<HashMap<TaskId, Vec<u8>>> {
-        let (mut kept, keys) = (HashMap::new(), self.keys.checkpoints(shard));
-        while !ids.is_empty() {
-            let rest = ids.split_off(ids.len().min(self.checkpoint_bytes.at_once()));
-            let mut query = cmd("MGET");
-            for id in &ids {
-                query.arg(keys.of(id));
-            }
-            let (mut read_bytes, count) = (0, ids.len());
-            for (id, value) in ids.into_iter().zip(into_items(self.link.query(&query).await?)?) {
-                if value != Value::Nil {
-                    let value = into_bytes(value)?;
-                    read_bytes += value.len();
-                    kept.insert(id, value);
-                }
-            }
-            self.checkpoint_bytes.learn(read_bytes, count);
-            ids = rest;
+    /// What is kept of the first of the tasks, as many as are read at once, in order and as [`progress_of`] reads it, empty where
+    /// nothing was saved; and the rest of the tasks.
+    pub async fn read_kept<'a>(
+        &self,
+        shard: u16,
+        ids: &'a [TaskId],
+    ) -> Result<(VecDeque<Vec<u8>>, &'a [TaskId])> {
+        let (ids, rest) = ids.split_at(ids.len().min(self.checkpoint_bytes.at_once()));
+        if ids.is_empty() {
+            return Ok((VecDeque::new(), rest));
         }
-        Ok(kept)
+        let (mut query, keys) = (cmd("MGET"), self.keys.checkpoints(shard));
+        for id in ids {
+            query.arg(keys.of(id));
+        }
+        let mut kept = VecDeque::with_capacity(ids.len());
+        for value in into_items(self.link.query(&query).await?)? {
+            kept.push_back(if value == Value::Nil { Vec::new() } else { into_bytes(value)? });
+        }
+        if kept.len() != ids.len() {
+            return Err(StoreError::Corrupt("Redis did not answer for each of the checkpoints".into()));
+        }
+        self.checkpoint_bytes.learn(kept.iter().map(Vec::len).sum(), ids.len());
+        Ok((kept, rest))
     }
 }
 
@@ -257,16 +261,16 @@ fn decide(seen: Seen, item: &SaveCheckpoint, now_ms: i64) -> Result<(CheckpointS
     }
     let queue = lane(&task)?.queue;
     let (answer, kept) = match progress.save(item.checkpoint.clone(), now_ms) {
-        Ok(Saved::Now) => (CheckpointSaved::Saved { queue }, to_keep(&progress, task.ordinal)),
+        Ok(Saved::Now) => (CheckpointSaved::Saved { queue }, to_keep(&item.id, &progress, task.ordinal)?),
         Ok(Saved::Before) => (CheckpointSaved::Repeated, Vec::new()),
         Err(refused) => return Ok((CheckpointSaved::Refused(refused), None)),
     };
     Ok((answer, Some(Write { id: item.id.clone(), fixed, kept })))
 }
 
-fn to_keep(progress: &Progress, ordinal: i64) -> Vec<u8> {
-    let json = progress_text(progress);
-    [&progress.seq.to_be_bytes()[..], &ordinal.to_be_bytes(), json.as_bytes()].concat()
+fn to_keep(id: &TaskId, progress: &Progress, ordinal: i64) -> Result<Vec<u8>> {
+    let json = progress_text(progress).map_err(|error| corrupt(id, "checkpoints", &error))?;
+    Ok([&progress.seq.to_be_bytes()[..], &ordinal.to_be_bytes(), json.as_bytes()].concat())
 }
 
 /// How far the task of that ordinal came, by what is kept under its id. None: it saved nothing.

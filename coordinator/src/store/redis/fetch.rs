@@ -1,6 +1,6 @@
 //! The tasks of a claim: read after they were leased, and given back where there is no room for them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,6 +20,7 @@ use super::reply::{into_bytes, into_items, maybe_integer};
 use super::scripts::UNCLAIM;
 use super::transition::{Place, lane, read};
 use super::value::Task;
+use crate::store::checkpoints::may_have_saved;
 use crate::store::format::content_from;
 use crate::store::views::{self, Contents};
 use crate::store::{Hint, Result, StoreError};
@@ -79,21 +80,35 @@ impl Inner {
             let known = self.value_bytes.load(Ordering::Relaxed);
             let part: Vec<Ticket> = tasks.by_ref().take(values_at_once(known)).collect();
             let part = self.values(shard, part, known, &mut sorted.aside).await?;
-            // First attempts have saved nothing, and are not asked; but those that are given again may have by now.
-            let may_have_saved = |task: &Task| task.record.runs > 1 || given.replayed;
-            let asked = part.iter().filter(|(_, task, _)| may_have_saved(task));
-            let asked = asked.map(|(ticket, ..)| ticket.id.clone()).collect();
-            let mut kept = self.kept_of(shard, asked).await?;
+            // What is given again may be at work already; otherwise it must not start any more, as if it were new.
+            let is_late = |task: &Task| task.record.deadline_ms < given.now_ms && !task.record.started;
+            // This run is counted already. What is given again may have saved something by now.
+            let may_have_saved = |task: &Task| {
+                given.replayed || may_have_saved(task.record.runs.saturating_sub(1), task.entries)
+            };
+            let asked = part.iter().filter(|(_, task, _)| !is_late(task) && may_have_saved(task));
+            let asked: Vec<TaskId> = asked.map(|(ticket, ..)| ticket.id.clone()).collect();
+            let (mut asked, mut read) = (asked.as_slice(), VecDeque::new());
             sorted.leased.reserve(part.len());
             for (ticket, task, value) in part {
-                // What is given again may be at work already; otherwise it must not start any more, as if it were new.
-                if task.record.deadline_ms < given.now_ms && !task.record.started {
+                if is_late(&task) {
                     sorted.late.push((ticket.id, task, value));
                     continue;
                 }
-                let kept = kept.remove(&ticket.id).unwrap_or_default();
+                if !sorted.back.is_empty() {
+                    sorted.back.push(ticket);
+                    continue;
+                }
+                let mut kept = Vec::new();
+                if may_have_saved(&task) {
+                    // No more than a reply's worth ahead: what comes behind may find no room.
+                    if read.is_empty() {
+                        (read, asked) = self.read_kept(shard, asked).await?;
+                    }
+                    kept = read.pop_front().unwrap_or_default();
+                }
                 let bytes = task.slot_bytes + kept.len();
-                if bytes > room && !sorted.leased.is_empty() || !sorted.back.is_empty() {
+                if bytes > room && !sorted.leased.is_empty() {
                     sorted.back.push(ticket);
                     continue;
                 }
