@@ -56,6 +56,25 @@ impl Sizes {
     }
 }
 
+/// Most tasks whose checkpoints are read ahead in one claim: 16 MiB at worst, whatever those before had.
+const AHEAD_MAX: usize = 64;
+
+/// What the tasks of a claim saved, read in their order and a few ahead: for those behind the first that finds no room, nothing is
+/// read. Each claim begins with few, since what others saved tells nothing of it.
+pub(super) struct Ahead {
+    /// Those that are not read yet.
+    pub asked: VecDeque<TaskId>,
+    read: VecDeque<Vec<u8>>,
+    /// How many bytes one is taken to have.
+    known_bytes: usize,
+}
+
+impl Default for Ahead {
+    fn default() -> Self {
+        Self { asked: VecDeque::new(), read: VecDeque::new(), known_bytes: VALUE_BYTES }
+    }
+}
+
 /// A task with what it saved.
 struct Seen {
     task: Task,
@@ -222,30 +241,24 @@ impl Inner {
         Ok(seen)
     }
 
-    /// What is kept of the first of the tasks, as many as are read at once, in order and as [`progress_of`] reads it, empty where
-    /// nothing was saved; and the rest of the tasks.
-    pub async fn read_kept<'a>(
-        &self,
-        shard: u16,
-        ids: &'a [TaskId],
-    ) -> Result<(VecDeque<Vec<u8>>, &'a [TaskId])> {
-        let (ids, rest) = ids.split_at(ids.len().min(self.checkpoint_bytes.at_once()));
-        if ids.is_empty() {
-            return Ok((VecDeque::new(), rest));
+    /// What is kept of the next of the tasks that were asked for, as [`progress_of`] reads it; empty where nothing was saved.
+    pub async fn next_kept(&self, shard: u16, ahead: &mut Ahead) -> Result<Vec<u8>> {
+        if ahead.read.is_empty() && !ahead.asked.is_empty() {
+            let at_once = values_at_once(ahead.known_bytes).min(AHEAD_MAX).min(ahead.asked.len());
+            let (mut query, keys) = (cmd("MGET"), self.keys.checkpoints(shard));
+            for id in ahead.asked.drain(..at_once) {
+                query.arg(keys.of(&id));
+            }
+            for value in into_items(self.link.query(&query).await?)? {
+                ahead.read.push_back(if value == Value::Nil { Vec::new() } else { into_bytes(value)? });
+            }
+            if ahead.read.len() != at_once {
+                return Err(StoreError::Corrupt("Redis did not answer for each of the checkpoints".into()));
+            }
+            let read_bytes = ahead.read.iter().map(Vec::len).sum();
+            ahead.known_bytes = learn_value_bytes(ahead.known_bytes, read_bytes, at_once);
         }
-        let (mut query, keys) = (cmd("MGET"), self.keys.checkpoints(shard));
-        for id in ids {
-            query.arg(keys.of(id));
-        }
-        let mut kept = VecDeque::with_capacity(ids.len());
-        for value in into_items(self.link.query(&query).await?)? {
-            kept.push_back(if value == Value::Nil { Vec::new() } else { into_bytes(value)? });
-        }
-        if kept.len() != ids.len() {
-            return Err(StoreError::Corrupt("Redis did not answer for each of the checkpoints".into()));
-        }
-        self.checkpoint_bytes.learn(kept.iter().map(Vec::len).sum(), ids.len());
-        Ok((kept, rest))
+        Ok(ahead.read.pop_front().unwrap_or_default())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The tasks of a claim: read after they were leased, and given back where there is no room for them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use redrive_shared::task::{Lease, TaskState};
 
 use super::Inner;
 use super::aside::Aside;
-use super::checkpoints::progress_of;
+use super::checkpoints::{Ahead, progress_of};
 use super::given::{Given, Ticket};
 use super::history::lines;
 use super::keys::counter_name;
@@ -75,7 +75,8 @@ pub(super) struct Sorted {
 impl Inner {
     /// Reads the tasks that a shard gave, as many as there is room for.
     pub async fn fetch(&self, shard: u16, given: Given, mut room: usize) -> Result<Sorted> {
-        let (mut sorted, mut tasks) = (Sorted::default(), given.tasks.into_iter().peekable());
+        let (mut sorted, mut ahead) = (Sorted::default(), Ahead::default());
+        let mut tasks = given.tasks.into_iter().peekable();
         while tasks.peek().is_some() {
             let known = self.value_bytes.load(Ordering::Relaxed);
             let part: Vec<Ticket> = tasks.by_ref().take(values_at_once(known)).collect();
@@ -87,8 +88,7 @@ impl Inner {
                 given.replayed || may_have_saved(task.record.runs.saturating_sub(1), task.entries)
             };
             let asked = part.iter().filter(|(_, task, _)| !is_late(task) && may_have_saved(task));
-            let asked: Vec<TaskId> = asked.map(|(ticket, ..)| ticket.id.clone()).collect();
-            let (mut asked, mut read) = (asked.as_slice(), VecDeque::new());
+            ahead.asked.extend(asked.map(|(ticket, ..)| ticket.id.clone()));
             sorted.leased.reserve(part.len());
             for (ticket, task, value) in part {
                 if is_late(&task) {
@@ -99,14 +99,8 @@ impl Inner {
                     sorted.back.push(ticket);
                     continue;
                 }
-                let mut kept = Vec::new();
-                if may_have_saved(&task) {
-                    // No more than a reply's worth ahead: what comes behind may find no room.
-                    if read.is_empty() {
-                        (read, asked) = self.read_kept(shard, asked).await?;
-                    }
-                    kept = read.pop_front().unwrap_or_default();
-                }
+                let asked = may_have_saved(&task);
+                let kept = if asked { self.next_kept(shard, &mut ahead).await? } else { Vec::new() };
                 let bytes = task.slot_bytes + kept.len();
                 if bytes > room && !sorted.leased.is_empty() {
                     sorted.back.push(ticket);
