@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use redrive_coordinator::blobs::{
-    BLOB_GRACE_MS, BlobError, BlobKey, BlobStream, Blobs, Depot, Result, Stored,
+    BLOB_GRACE_MS, BlobError, BlobKey, BlobStream, Blobs, Depot, Result, Stored, owner,
 };
 use redrive_coordinator::duties::Sweeper;
 use redrive_coordinator::engine::Engine;
