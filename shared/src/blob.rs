@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -106,6 +107,12 @@ impl BlobRef {
     /// Whether both say the same contents, whatever they are called.
     pub fn same_contents(&self, other: &Self) -> bool {
         (self.bytes, self.sha256) == (other.bytes, other.sha256)
+    }
+
+    /// Whether that JSON is its contents, byte for byte.
+    pub fn is_of(&self, json: &str) -> bool {
+        // The length first: mostly it tells, and costs nothing.
+        self.bytes == json.len() as u64 && self.sha256.0 == *Sha256::digest(json)
     }
 }
 

@@ -11,6 +11,7 @@ mod full_disk;
 mod gone;
 mod memory;
 mod owner;
+mod payloads;
 mod silent;
 mod sweep;
 

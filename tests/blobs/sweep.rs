@@ -16,7 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::bed::{MIB, Place, body, body_that_stops, bytes};
 use crate::support::redis::RedisServer;
 use crate::support::wait::eventually;
-use crate::support::{Bed, RedisBackend, SqliteBackend, id, raw, task};
+use crate::support::{Bed, RedisBackend, SqliteBackend, checkpoint, id, raw, save_of, task};
 
 const GRACE_MS: i64 = BLOB_GRACE_MS as i64;
 const HOUR_MS: i64 = 3_600_000;
@@ -143,6 +143,37 @@ async fn what_nothing_refers_to_is_removed_after_its_time_and_the_rest_when_its_
     assert_eq!(fleet.bed.forget(10).await.unwrap(), 1);
     assert_eq!(fleet.sweep().await, swept(2, 0));
     assert_eq!(fleet.left().await, []);
+}
+
+#[tokio::test]
+async fn a_task_that_cannot_be_read_keeps_its_blobs_and_stops_nothing() {
+    let backend = SqliteBackend::new();
+    let file = backend.path().join("redrive.sqlite");
+    let fleet = Fleet::over(Bed::new(backend).await).await;
+    let mut kept = Vec::new();
+    for task in ["damaged", "newer", "whole"] {
+        kept.push((task, fleet.keep(task, "1").await, fleet.keep(task, "2").await));
+    }
+    let nobodys = fleet.keep("zzz", "3").await;
+    fleet.bed.put_all(kept.iter().map(|(task, payload, _)| referring(task, *payload)).collect()).await;
+    let leases = fleet.bed.take(3).await;
+    let saves = leases.iter().map(|lease| save_of(lease, checkpoint(1, "s"))).collect();
+    fleet.bed.save_checkpoints(saves).await.unwrap();
+    let behind = rusqlite::Connection::open(&file).unwrap();
+    let of = |table: &str, set: &str, task: &str| {
+        let change =
+            format!("UPDATE {table} SET {set} WHERE seq = (SELECT seq FROM tasks WHERE id = '{task}')");
+        assert_eq!(behind.execute(&change, []).unwrap(), 1);
+    };
+    of("checkpoints", "progress = '{'", "damaged");
+    of("bodies", "payload = '@2{}'", "newer");
+    fleet.bed.advance(GRACE_MS + 1);
+    assert_eq!(fleet.sweep().await, swept(2, 5), "all of the two, and of the third what it refers to");
+    for (task, payload, unused) in &kept {
+        assert!(fleet.is_there(task, payload).await, "{task}");
+        assert_eq!(fleet.is_there(task, unused).await, *task != "whole", "{task}");
+    }
+    assert!(!fleet.is_there("zzz", &nobodys).await);
 }
 
 #[tokio::test]

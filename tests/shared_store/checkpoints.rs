@@ -71,7 +71,8 @@ async fn what_was_saved_and_cannot_be_read_puts_off_its_own_task_and_no_other() 
             panic!("unreadable")
         };
         assert!(said.contains("task b: its checkpoints cannot be read"), "{said}");
-        assert!(bed.blobs(&ids(&["a", "b"])).await.is_err(), "what it needs must not be taken for unused");
+        let told = bed.blobs(&ids(&["a", "b", "c"])).await.unwrap();
+        assert_eq!(told, [Some(vec![]), None, Some(vec![])], "what it needs must not be taken for unused");
         for lease in &leases {
             bed.finish(lease, Ending::Snoozed { delay_ms: 0 }).await;
         }
@@ -87,6 +88,34 @@ async fn what_was_saved_and_cannot_be_read_puts_off_its_own_task_and_no_other() 
         assert_eq!(mended.len(), 1);
         assert_eq!(mended[0].checkpoint.as_ref().map(|progress| progress.seq), Some(1), "nothing is lost");
     }
+}
+
+/// Bytes that Redis sent to anybody.
+async fn bytes_sent(redis: &RedisServer) -> u64 {
+    let stats = redis.command(&["INFO", "stats"]).await;
+    let line = stats.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:"));
+    line.expect("Redis tells it").trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_claim_reads_no_more_of_what_was_saved_than_it_has_room_for() {
+    const TASKS: usize = 200;
+    const STATE: usize = 200 * 1024;
+    let (redis, bed) = bed().await;
+    bed.put_all((0..TASKS).map(|number| task(&format!("t{number}"))).collect()).await;
+    // First attempts with small payloads: from then on many tasks are read at once.
+    let leases = bed.take(TASKS).await;
+    let state = raw(&format!("\"{}\"", "x".repeat(STATE)));
+    for lease in &leases {
+        let state = Some(Content::Inline(state.clone()));
+        save(&*bed, lease, Checkpoint { state, ..checkpoint(1, "s") }).await;
+        bed.finish(lease, Ending::Snoozed { delay_ms: 0 }).await;
+    }
+    let before = bytes_sent(&redis).await;
+    let given = bed.take(TASKS).await.len();
+    let sent = bytes_sent(&redis).await - before;
+    assert_eq!(given, 4 * 1024 * 1024 / STATE, "as many as a reply has room for");
+    assert!(sent < 12 * 1024 * 1024, "{sent} bytes were read for a reply of 4 MiB");
 }
 
 #[tokio::test]
@@ -120,10 +149,10 @@ async fn what_an_older_release_left_of_a_forgotten_task_counts_for_no_other() {
     // A release that knows of no checkpoints deletes the task alone.
     redis.command(&["COPY", "kept", &key("t")]).await;
     assert!(bed.progress(&id("t")).await.unwrap().is_none());
-    assert_eq!(bed.blobs(&ids(&["t"])).await.unwrap(), [[]; 1]);
+    assert_eq!(bed.blobs(&ids(&["t"])).await.unwrap(), [Some(vec![])]);
     let lease = bed.put_and_take(task("t")).await;
     assert!(progress(&bed, "t").await.is_empty());
-    assert_eq!(bed.blobs(&ids(&["t"])).await.unwrap(), [[]; 1]);
+    assert_eq!(bed.blobs(&ids(&["t"])).await.unwrap(), [Some(vec![])]);
     bed.finish(&lease, Ending::Snoozed { delay_ms: 0 }).await;
     let lease = bed.take_one().await;
     assert!(lease.checkpoint.is_none());

@@ -9,7 +9,9 @@ use redrive_shared::failure::FailureClass;
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::task::{Lease, Nonce, TaskState};
 
-use crate::support::{Bed, blob, checkpoint, claim_of, failure, fence, id, name, raw, save_of, task};
+use crate::support::{
+    Bed, EnqueueExt, blob, checkpoint, claim_of, failure, fence, id, name, raw, save_of, task,
+};
 
 /// The default retention.
 const RETENTION_MS: i64 = 48 * 3_600_000;
@@ -217,6 +219,35 @@ pub async fn a_repeated_request_gets_what_was_saved_since(bed: Bed) {
     let again = bed.claim_one(request).await;
     assert!(again.replayed);
     assert_eq!(again.leases[0].checkpoint.as_ref().map(|progress| progress.seq), Some(1));
+}
+
+pub async fn what_was_saved_before_anybody_started_comes_after_a_missed_deadline(bed: Bed) {
+    let new = || {
+        vec![
+            task("t").deadline(20_000),
+            task("u").failed(failure(FailureClass::ServerError)).deadline(20_000),
+        ]
+    };
+    bed.put_all(new()).await;
+    bed.advance(10_000);
+    let request = Claim { request_id: Some(name("r")), ..claim_of(2) };
+    let leases = bed.claim_one(request.clone()).await.leases;
+    assert!(leases.len() == 2 && leases.iter().all(|lease| lease.checkpoint.is_none()), "{leases:?}");
+    for lease in &leases {
+        assert_eq!(save(&bed, lease, checkpoint(1, "a")).await, saved());
+    }
+    bed.advance(10_001);
+    let again = bed.claim_one(request).await;
+    assert_eq!((again.leases.len(), again.too_late.len()), (0, 2));
+    for text in ["t", "u"] {
+        let late = bed.view(text).await;
+        assert_eq!((late.state, late.runs), (TaskState::Escalated, 0), "that lease counts not");
+        bed.retry_one(text).await;
+    }
+    for lease in bed.take(9).await {
+        let seq = lease.checkpoint.as_ref().map(|progress| progress.seq);
+        assert_eq!(seq, Some(1), "{}: its work goes on where it was", lease.id);
+    }
 }
 
 pub async fn what_was_saved_goes_with_its_task(bed: Bed) {

@@ -333,6 +333,7 @@ macro_rules! with_behaviours {
                 checkpoints_saved_at_once_are_all_kept_or_refused,
                 what_was_saved_outlives_the_coordinator,
                 a_repeated_request_gets_what_was_saved_since,
+                what_was_saved_before_anybody_started_comes_after_a_missed_deadline,
                 what_was_saved_goes_with_its_task,
                 what_a_person_does_keeps_what_was_saved,
                 steps_and_states_are_bounded,
@@ -345,6 +346,8 @@ macro_rules! with_behaviours {
                 a_result_s_reference_takes_its_place,
                 the_store_tells_which_blobs_are_needed,
                 blobs_of_many_tasks_are_told_in_order,
+                a_task_whose_payload_is_gone_is_compared_and_never_made,
+                a_payload_that_became_too_old_meanwhile_is_not_referred_to,
             }
             reopen {
                 everything_is_still_there,

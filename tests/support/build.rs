@@ -58,6 +58,7 @@ pub fn task(text: &str) -> Enqueue {
         failure: None,
         spec: NewTask::default(),
         standing: Standing::default(),
+        only_compared: false,
     }
 }
 

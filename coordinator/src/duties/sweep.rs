@@ -1,8 +1,8 @@
 //! Removes blobs that no task refers to: uploads that nothing came of, and what tasks left that are forgotten.
 //!
 //! A blob is removed only when it is older than anything that could still come to be referred to, and the store, asked after
-//! that, knows of no reference. Where the store or the storage fails, or the store is not the one whose storage it is, nothing
-//! more is removed until the next time.
+//! that, knows of no reference. Of a task that cannot be read everything is kept, and the others are swept. Where the store or the
+//! storage fails, or the store is not the one whose storage it is, nothing more is removed until the next time.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ const TURN: &str = "redrive/sweep-of-blobs";
 pub struct Swept {
     /// Blobs removed.
     pub removed: u64,
-    /// Blobs that are old enough, and referred to.
+    /// Blobs that are old enough, and referred to, or of a task that cannot be read.
     pub kept: u64,
 }
 
@@ -123,7 +123,7 @@ impl Sweeper {
         let Some(depot) = self.engine.depot() else { return Ok(()) };
         let ids: Vec<TaskId> =
             tasks.iter().filter_map(|keys| keys.first()).map(|key| key.task.clone()).collect();
-        let referred: Vec<Vec<BlobId>> = self.engine.store().blobs(&ids).await?;
+        let referred: Vec<Option<Vec<BlobId>>> = self.engine.store().blobs(&ids).await?;
         if referred.len() != ids.len() {
             return Err(StoreError::Corrupt("it did not say of each task what it refers to".into()).into());
         }
@@ -131,8 +131,17 @@ impl Sweeper {
         let mut kept = 0;
         for (keys, referred) in tasks.iter().zip(&referred) {
             for key in *keys {
-                if referred.contains(&key.blob) { kept += 1 } else { unused.push(key.clone()) }
+                // Nobody knows what a task refers to that cannot be read: all that is there of it stays.
+                let is_needed = referred.as_ref().is_none_or(|referred| referred.contains(&key.blob));
+                if is_needed { kept += 1 } else { unused.push(key.clone()) }
             }
+        }
+        let unread = referred.iter().filter(|referred| referred.is_none()).count();
+        if unread > 0 {
+            tracing::warn!(
+                unread,
+                "the blobs of tasks that cannot be read are kept; was a newer release here?"
+            );
         }
         if !unused.is_empty() {
             depot.blobs().remove(&unused).await?;

@@ -1,6 +1,6 @@
 //! Work comes in.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redrive_shared::blob::Content;
 use redrive_shared::cost::Cost;
@@ -15,7 +15,7 @@ use redrive_shared::wire::{EnqueueReply, EnqueueRequest, EnqueueResult, EnqueueS
 use serde_json::value::RawValue;
 
 use super::judge::judge;
-use super::references::Reference;
+use super::references::{Reference, too_old};
 use super::told::{Calls, Told};
 use super::work::unreadable;
 use super::{Engine, Result, check, unavailable};
@@ -27,7 +27,7 @@ impl Engine {
     pub async fn enqueue(&self, request: EnqueueRequest) -> Result<EnqueueReply> {
         check::batch("tasks", request.tasks.len())?;
         let mut results: Vec<Option<EnqueueResult>> = vec![None; request.tasks.len()];
-        let prepared = self.prepare_all(request.tasks, &mut results).await;
+        let (prepared, mut wrong) = self.prepare_all(request.tasks, &mut results).await;
         if !prepared.is_empty() {
             let (places, batch): (Vec<usize>, Vec<Enqueue>) = prepared.into_iter().unzip();
             let deadlines: Vec<u64> = batch.iter().filter_map(|task| task.spec.deadline_ms).collect();
@@ -42,7 +42,8 @@ impl Engine {
             }
             self.gates.hear(gates);
             for ((place, (id, queue)), outcome) in places.into_iter().zip(named).zip(outcomes) {
-                results[place] = Some(self.enqueued(id, &queue, outcome, place, &mut told).await);
+                let wrong = wrong.remove(&place);
+                results[place] = Some(self.enqueued(id, &queue, outcome, place, wrong, &mut told).await);
             }
             self.tell(&told);
             self.recall(&mut results).await;
@@ -54,12 +55,13 @@ impl Engine {
         Ok(EnqueueReply { results: results.into_iter().flatten().collect() })
     }
 
-    /// Those tasks that can be put on their queues, with their places; of the others the results say why not.
+    /// Those tasks that can be put on their queues, with their places; of the others the results say why not. Of those whose
+    /// payload is not there, it is told beside: if they are known, it is not needed any more.
     async fn prepare_all(
         &self,
         tasks: Vec<NewTask>,
         results: &mut [Option<EnqueueResult>],
-    ) -> Vec<(usize, Enqueue)> {
+    ) -> (Vec<(usize, Enqueue)>, BTreeMap<usize, Problem>) {
         let mut prepared = Vec::with_capacity(tasks.len());
         let standing = self.standing();
         for (place, task) in tasks.into_iter().enumerate() {
@@ -72,15 +74,11 @@ impl Engine {
         let reference = |(place, task): &(usize, Enqueue)| {
             Some(Reference { place: *place, id: task.id.clone(), blob: *task.payload.blob()? })
         };
-        let mut wrong = self.refused_references(prepared.iter().filter_map(reference).collect()).await;
-        prepared.retain(|(place, task)| match wrong.remove(place) {
-            Some(problem) => {
-                results[*place] = Some(refused(Some(task.id.clone()), problem.at("payload_ref"), *place));
-                false
-            }
-            None => true,
-        });
-        prepared
+        let wrong = self.refused_references(prepared.iter().filter_map(reference).collect()).await;
+        for (place, task) in &mut prepared {
+            task.only_compared = wrong.contains_key(place);
+        }
+        (prepared, wrong)
     }
 
     /// Says of tasks that were there already, and are finished, what came of them.
@@ -146,6 +144,7 @@ impl Engine {
             failure,
             spec: task,
             standing,
+            only_compared: false,
         })
     }
 
@@ -155,12 +154,13 @@ impl Engine {
         queue: &Name,
         outcome: Enqueued,
         place: usize,
+        wrong_payload: Option<Problem>,
         told: &mut Told,
     ) -> EnqueueResult {
         let (status, label) = match outcome {
             Enqueued::Created { .. } => (EnqueueStatus::Created, "created"),
             Enqueued::Duplicate { .. } => (EnqueueStatus::Duplicate, "duplicate"),
-            Enqueued::IdReused | Enqueued::Unreadable | Enqueued::UnknownQueue => {
+            Enqueued::IdReused | Enqueued::Unreadable | Enqueued::UnknownQueue | Enqueued::UnknownPayload => {
                 (EnqueueStatus::Refused, "refused")
             }
         };
@@ -183,6 +183,10 @@ impl Engine {
                 refused(Some(id), problem, place)
             }
             Enqueued::UnknownQueue => refused(Some(id), self.unknown_queue(queue), place),
+            Enqueued::UnknownPayload => {
+                let problem = wrong_payload.unwrap_or_else(|| too_old(&id));
+                refused(Some(id), problem.at("payload_ref"), place)
+            }
         }
     }
 }

@@ -65,7 +65,8 @@ impl Engine {
             return Ok(());
         }
         let known = self.store.blobs(slice::from_ref(id)).await.map_err(unavailable)?;
-        if known.iter().flatten().any(|known| *known == blob.blob) {
+        // Of a task that cannot be read nothing is known.
+        if known.iter().flatten().flatten().any(|known| *known == blob.blob) {
             let key = BlobKey { task: id.clone(), blob: blob.blob };
             let bytes = depot.blobs().length(&key).await.map_err(|error| failed(depot, error))?;
             if bytes == Some(blob.bytes) {
@@ -78,4 +79,10 @@ impl Engine {
         );
         Err(Problem::new(ErrorCode::UnknownBlob, detail))
     }
+}
+
+/// The blob was there when it was looked for, and was too old when the store was to write what refers to it.
+pub(super) fn too_old(id: &TaskId) -> Problem {
+    let detail = format!("the payload of task `{id}` has become too old to be referred to: upload it again");
+    Problem::new(ErrorCode::UnknownBlob, detail)
 }

@@ -8,6 +8,12 @@ use redrive_shared::retry::RetryPolicy;
 use redrive_shared::task::{FailureRecord, Lane, TaskState};
 use redrive_shared::wire::NewTask;
 
+use crate::blobs::BLOB_GRACE_MS;
+
+/// How old the blob of a new task's payload may be when the store writes the task, in ms: later, the sweep may have begun to
+/// look at it, whatever was found when it was looked for before. Whoever was held up in between learns it from the store.
+const PAYLOAD_MAX_AGE_MS: u64 = BLOB_GRACE_MS / 4 * 3;
+
 /// A task to put on the queue, checked and judged.
 #[derive(Debug, Clone)]
 pub struct Enqueue {
@@ -25,6 +31,9 @@ pub struct Enqueue {
     pub spec: NewTask,
     /// Which dependencies let nothing through, for the judgement of where it begins.
     pub standing: Standing,
+    /// Whether it is not to be made, since its payload is not there, and is only compared with what is there already: a duplicate
+    /// needs no payload any more.
+    pub only_compared: bool,
 }
 
 impl Enqueue {
@@ -36,6 +45,16 @@ impl Enqueue {
     /// How many of them were calls.
     pub fn calls_made(&self) -> u32 {
         self.start().calls_made()
+    }
+
+    /// Until when it may be made, in ms by the store's clock, compared in the step that writes; `None`: at any time. What is there
+    /// already is compared with it all the same.
+    pub(super) fn made_by_ms(&self) -> Option<i64> {
+        if self.only_compared {
+            return Some(i64::MIN);
+        }
+        let blob = self.payload.blob()?;
+        Some(blob.blob.made_at_ms().saturating_add_unsigned(PAYLOAD_MAX_AGE_MS))
     }
 
     /// As the lifecycle takes it.
@@ -103,4 +122,7 @@ pub enum Enqueued {
     Unreadable,
     /// No such queue.
     UnknownQueue,
+    /// That id is not known, and the task is not made: its payload is a blob that is too old to be referred to, or it was
+    /// [only to be compared](Enqueue::only_compared).
+    UnknownPayload,
 }

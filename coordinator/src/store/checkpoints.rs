@@ -5,6 +5,13 @@ use redrive_shared::id::{Name, TaskId};
 use redrive_shared::lifecycle::Fence;
 use redrive_shared::task::TaskState;
 
+/// Whether a task that is claimed may have saved something before, after so many runs and with so many lines of history. First
+/// attempts have not, and need not be asked. A lease that ended since nobody had started it counts as no run, but its worker may
+/// have saved under it; that end is a line of history, as is what came after it, and a new task has one line at most.
+pub(super) fn may_have_saved(runs: u32, entries: impl Into<i64>) -> bool {
+    runs > 0 || entries.into() > 1
+}
+
 /// A checkpoint to save under a lease.
 #[derive(Debug, Clone)]
 pub struct SaveCheckpoint {

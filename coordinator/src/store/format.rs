@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use redrive_shared::blob::Content;
+use redrive_shared::blob::{BlobRef, Content};
 use redrive_shared::checkpoint::Progress;
 use redrive_shared::failure::FailureClass;
 use redrive_shared::lifecycle::ClassCounts;
@@ -136,9 +136,9 @@ const REFERENCE: char = '@';
 pub(super) fn content_text(content: &Content) -> Cow<'_, str> {
     match content {
         Content::Inline(json) => json.get().into(),
-        // A name and two numbers: they always serialise.
-        Content::Blob(blob) => {
-            format!("{REFERENCE}{}", serde_json::to_string(blob).unwrap_or_default()).into()
+        // As its JSON, of which nothing needs to be escaped: this cannot fail.
+        Content::Blob(BlobRef { blob, bytes, sha256 }) => {
+            format!(r#"{REFERENCE}{{"blob":"{blob}","bytes":{bytes},"sha256":"{sha256}"}}"#).into()
         }
     }
 }
@@ -151,10 +151,9 @@ pub(super) fn content_from(kept: &str) -> serde_json::Result<Content> {
     }
 }
 
-/// How far a task came, as it is kept.
-pub(super) fn progress_text(progress: &Progress) -> String {
-    // Names, numbers and JSON that was read once: they always serialise.
-    serde_json::to_string(progress).unwrap_or_default()
+/// How far a task came, as it is kept. Where that fails nothing must be saved: what was before is worth more.
+pub(super) fn progress_text(progress: &Progress) -> serde_json::Result<String> {
+    serde_json::to_string(progress)
 }
 
 /// What is kept as that. Fields that this release does not know are passed over, and lost when the next checkpoint is saved.
@@ -230,10 +229,10 @@ mod tests {
             r#"{"seq":3,"steps":[{"step":"a","seq":3,"completed":true,"saved_at_ms":7,"state":{ "n" : 1.00 }}],"#,
             r#""pending":["b"]}"#
         );
-        assert_eq!(progress_text(&progress_from(pinned).unwrap()), pinned);
+        assert_eq!(progress_text(&progress_from(pinned).unwrap()).unwrap(), pinned);
         let newer = pinned.replace(r#""seq":3,"#, r#""seq":3,"mood":[],"#);
         assert_eq!(
-            progress_text(&progress_from(&newer).unwrap()),
+            progress_text(&progress_from(&newer).unwrap()).unwrap(),
             pinned,
             "fields that are not known are passed over"
         );

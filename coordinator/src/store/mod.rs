@@ -403,8 +403,8 @@ pub trait Store: Send + Sync + 'static {
     /// How far a task came. `None`: no such task.
     async fn progress(&self, id: &TaskId) -> Result<Option<Progress>>;
     /// The blobs that each of the tasks refers to, by payload, result and checkpoint, in order; none of a task that is not
-    /// known. A task that cannot be read fails the call: what it refers to must not be taken for unused.
-    async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<Vec<BlobId>>>;
+    /// known. `None`: this release cannot read the task; what it refers to must not be taken for unused.
+    async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<Option<Vec<BlobId>>>>;
     /// Everything about one task.
     async fn get(&self, id: &TaskId) -> Result<Option<TaskView>>;
     /// Those of the tasks that are known, without payload and history. Results beyond 4 MiB in all are left out.

@@ -185,13 +185,16 @@ impl Step {
         self.state.as_ref().map_or(0, |state| state.get().len())
     }
 
-    /// Whether that is its state.
+    /// Whether that is its state. Where a state goes is a setting, which may have changed between a request and its repeat:
+    /// so what is here is compared with what went there, too.
     fn has(&self, state: Option<&Content>) -> bool {
         match (state, &self.state, &self.state_ref) {
             (None, None, None) => true,
             (Some(Content::Inline(given)), Some(kept), _) => given.get() == kept.get(),
-            (Some(Content::Blob(given)), _, Some(kept)) => given.same_contents(kept),
-            _ => false,
+            (Some(Content::Inline(given)), None, Some(kept)) => kept.is_of(given.get()),
+            (Some(Content::Blob(given)), Some(kept), _) => given.is_of(kept.get()),
+            (Some(Content::Blob(given)), None, Some(kept)) => given.same_contents(kept),
+            (Some(_), None, None) | (None, Some(_), _) | (None, _, Some(_)) => false,
         }
     }
 }

@@ -67,6 +67,34 @@ fn the_same_checkpoint_again_is_a_repeat_and_another_of_its_number_is_not() {
 }
 
 #[test]
+fn a_repeat_is_one_wherever_its_state_went_before_and_goes_now() {
+    use sha2::{Digest, Sha256};
+
+    let text = r#"{ "n" : 1.0 }"#;
+    let contents = |text: &str, bytes: u64| {
+        let sha256 = Sha256Sum(Sha256::digest(text).into());
+        Some(Content::Blob(BlobRef { blob: BlobId::new(9, [1; 10]), bytes, sha256 }))
+    };
+    let there = || contents(text, 13);
+    for (first, again) in [(json(text), there()), (there(), json(text))] {
+        let mut progress = Progress::default();
+        progress.save(done(1, "fetch", first.clone()), 10).unwrap();
+        let before = serde_json::to_string(&progress).unwrap();
+        assert_eq!(progress.save(done(1, "fetch", again), 99), Ok(Saved::Before));
+        assert_eq!(serde_json::to_string(&progress).unwrap(), before, "the first is what counts");
+        let others = [json(r#"{ "n" : 1.1 }"#), contents(text, 12), contents(r#"{ "n" : 1.1 }"#, 13), None];
+        for other in others {
+            assert_eq!(progress.save(done(1, "fetch", other), 99), Err(Refused::Behind { last: 1 }));
+        }
+    }
+    let mut progress = Progress::default();
+    progress.save(done(1, "fetch", None), 10).unwrap();
+    for other in [json(text), there()] {
+        assert_eq!(progress.save(done(1, "fetch", other), 99), Err(Refused::Behind { last: 1 }));
+    }
+}
+
+#[test]
 fn a_step_that_is_saved_again_keeps_its_place() {
     let mut progress = Progress::default();
     let halfway = |seq, state| Checkpoint { completed: false, ..done(seq, "fetch", json(state)) };

@@ -68,6 +68,7 @@ impl Straight {
             failure: failed.then(|| self.failure.clone()),
             spec: NewTask { delay_ms: Some(delay_ms), ..NewTask::default() },
             standing: Standing::default(),
+            only_compared: false,
         });
         let outcomes = self.store.enqueue(batch.collect()).await?;
         if let Some(refused) = outcomes.iter().find(|outcome| !matches!(outcome, Enqueued::Created { .. })) {

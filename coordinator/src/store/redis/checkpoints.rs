@@ -10,7 +10,7 @@
 //! lease. The ordinal is the task's own: what a task of the same id left counts for nothing. (A release that knows of no
 //! checkpoints forgets tasks without what they saved.)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -53,6 +53,25 @@ impl Sizes {
     fn learn(&self, read_bytes: usize, count: usize) {
         let known = self.0.load(Ordering::Relaxed);
         self.0.store(learn_value_bytes(known, read_bytes, count), Ordering::Relaxed);
+    }
+}
+
+/// Most tasks whose checkpoints are read ahead in one claim: 16 MiB at worst, whatever those before had.
+const AHEAD_MAX: usize = 64;
+
+/// What the tasks of a claim saved, read in their order and a few ahead: for those behind the first that finds no room, nothing is
+/// read. Each claim begins with few, since what others saved tells nothing of it.
+pub(super) struct Ahead {
+    /// Those that are not read yet.
+    pub asked: VecDeque<TaskId>,
+    read: VecDeque<Vec<u8>>,
+    /// How many bytes one is taken to have.
+    known_bytes: usize,
+}
+
+impl Default for Ahead {
+    fn default() -> Self {
+        Self { asked: VecDeque::new(), read: VecDeque::new(), known_bytes: VALUE_BYTES }
     }
 }
 
@@ -176,20 +195,21 @@ impl Inner {
         Ok(seen.transpose()?.map(|seen| seen.progress))
     }
 
-    /// The blobs that each of the tasks refers to.
-    pub async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<Vec<BlobId>>> {
+    /// The blobs that each of the tasks refers to. None: it cannot be read.
+    pub async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<Option<Vec<BlobId>>>> {
         let mut shards: HashMap<u16, Vec<(usize, &TaskId)>> = HashMap::new();
         for (place, id) in ids.iter().enumerate() {
             shards.entry(self.keys.shard_of(id)).or_default().push((place, id));
         }
-        let mut blobs = vec![Vec::new(); ids.len()];
+        let mut blobs = vec![Some(Vec::new()); ids.len()];
         for (shard, mut open) in shards {
             while !open.is_empty() {
                 let rest = open.split_off(open.len().min(self.checkpoint_bytes.at_once()));
                 let ids: Vec<&TaskId> = open.iter().map(|(_, id)| *id).collect();
                 for ((place, _), seen) in open.into_iter().zip(self.seen(shard, &ids).await?) {
-                    let Some(Seen { blob, progress, .. }) = seen.transpose()? else { continue };
-                    blobs[place] = blob.into_iter().chain(progress.blobs()).collect();
+                    let Some(seen) = seen else { continue };
+                    let named = |seen: Seen| seen.blob.into_iter().chain(seen.progress.blobs()).collect();
+                    blobs[place] = readable(seen)?.ok().map(named);
                 }
                 open = rest;
             }
@@ -221,27 +241,24 @@ impl Inner {
         Ok(seen)
     }
 
-    /// What is kept of tasks, as [`progress_of`] reads it; of those that saved nothing, nothing.
-    pub async fn kept_of(&self, shard: u16, mut ids: Vec<TaskId>) -> Result<HashMap<TaskId, Vec<u8>>> {
-        let (mut kept, keys) = (HashMap::new(), self.keys.checkpoints(shard));
-        while !ids.is_empty() {
-            let rest = ids.split_off(ids.len().min(self.checkpoint_bytes.at_once()));
-            let mut query = cmd("MGET");
-            for id in &ids {
-                query.arg(keys.of(id));
+    /// What is kept of the next of the tasks that were asked for, as [`progress_of`] reads it; empty where nothing was saved.
+    pub async fn next_kept(&self, shard: u16, ahead: &mut Ahead) -> Result<Vec<u8>> {
+        if ahead.read.is_empty() && !ahead.asked.is_empty() {
+            let at_once = values_at_once(ahead.known_bytes).min(AHEAD_MAX).min(ahead.asked.len());
+            let (mut query, keys) = (cmd("MGET"), self.keys.checkpoints(shard));
+            for id in ahead.asked.drain(..at_once) {
+                query.arg(keys.of(&id));
             }
-            let (mut read_bytes, count) = (0, ids.len());
-            for (id, value) in ids.into_iter().zip(into_items(self.link.query(&query).await?)?) {
-                if value != Value::Nil {
-                    let value = into_bytes(value)?;
-                    read_bytes += value.len();
-                    kept.insert(id, value);
-                }
+            for value in into_items(self.link.query(&query).await?)? {
+                ahead.read.push_back(if value == Value::Nil { Vec::new() } else { into_bytes(value)? });
             }
-            self.checkpoint_bytes.learn(read_bytes, count);
-            ids = rest;
+            if ahead.read.len() != at_once {
+                return Err(StoreError::Corrupt("Redis did not answer for each of the checkpoints".into()));
+            }
+            let read_bytes = ahead.read.iter().map(Vec::len).sum();
+            ahead.known_bytes = learn_value_bytes(ahead.known_bytes, read_bytes, at_once);
         }
-        Ok(kept)
+        Ok(ahead.read.pop_front().unwrap_or_default())
     }
 }
 
@@ -257,16 +274,16 @@ fn decide(seen: Seen, item: &SaveCheckpoint, now_ms: i64) -> Result<(CheckpointS
     }
     let queue = lane(&task)?.queue;
     let (answer, kept) = match progress.save(item.checkpoint.clone(), now_ms) {
-        Ok(Saved::Now) => (CheckpointSaved::Saved { queue }, to_keep(&progress, task.ordinal)),
+        Ok(Saved::Now) => (CheckpointSaved::Saved { queue }, to_keep(&item.id, &progress, task.ordinal)?),
         Ok(Saved::Before) => (CheckpointSaved::Repeated, Vec::new()),
         Err(refused) => return Ok((CheckpointSaved::Refused(refused), None)),
     };
     Ok((answer, Some(Write { id: item.id.clone(), fixed, kept })))
 }
 
-fn to_keep(progress: &Progress, ordinal: i64) -> Vec<u8> {
-    let json = progress_text(progress);
-    [&progress.seq.to_be_bytes()[..], &ordinal.to_be_bytes(), json.as_bytes()].concat()
+fn to_keep(id: &TaskId, progress: &Progress, ordinal: i64) -> Result<Vec<u8>> {
+    let json = progress_text(progress).map_err(|error| corrupt(id, "checkpoints", &error))?;
+    Ok([&progress.seq.to_be_bytes()[..], &ordinal.to_be_bytes(), json.as_bytes()].concat())
 }
 
 /// How far the task of that ordinal came, by what is kept under its id. None: it saved nothing.

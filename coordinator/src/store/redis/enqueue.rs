@@ -27,6 +27,8 @@ pub(super) struct New {
     deadline_ms: i64,
     epoch: i64,
     expires_ms: Option<i64>,
+    /// Until when it may be made.
+    made_by_ms: Option<i64>,
     /// Where it waits, if it does.
     lane: Option<String>,
     /// Its value, whose ordinal is to be written.
@@ -92,9 +94,12 @@ impl Inner {
                     "a script answered for a task that it was not asked about".into(),
                 ));
             };
-            *answer = match read(&task.id, bytes(&known[1])?, bytes(&known[2])?) {
-                Ok(known) => compare(task, &known),
-                Err(_) => Enqueued::Unreadable,
+            *answer = match bytes(&known[1])? {
+                [] => Enqueued::UnknownPayload,
+                head => match read(&task.id, head, bytes(&known[2])?) {
+                    Ok(known) => compare(task, &known),
+                    Err(_) => Enqueued::Unreadable,
+                },
             };
         }
         for task in tasks.iter().filter(|task| task.lane.is_some()) {
@@ -109,9 +114,11 @@ impl Inner {
         call.arg(self.time.argument()).arg(self.keys.channel()).arg(&self.origin);
         call.arg(first).arg(u8::from(gated));
         let mut numbered = tasks.iter().zip(first..);
-        // What follows each other into the same lane is told together; the order of arrival stays.
+        // What follows each other into the same lane is told together; the order of arrival stays. The few that must be made
+        // before some moment are by themselves, mostly.
         let alike = |one: &New, next: &New| {
-            (&one.lane, &one.queue, one.state) == (&next.lane, &next.queue, next.state)
+            (&one.lane, &one.queue, one.state, one.made_by_ms)
+                == (&next.lane, &next.queue, next.state, next.made_by_ms)
         };
         for group in tasks.chunk_by(alike) {
             let Some(one) = group.first() else { continue };
@@ -119,6 +126,10 @@ impl Inner {
             call.arg(counter_name(&one.queue, one.state));
             let due_ms = group.iter().map(|task| task.due_ms).min().unwrap_or(0);
             call.arg(due_ms.saturating_mul(1_000)).arg(group.iter().map(|task| task.deadline_ms).min());
+            match one.made_by_ms {
+                Some(by_ms) => call.arg(by_ms),
+                None => call.arg(""),
+            };
             call.arg(group.len());
             for (task, ordinal) in numbered.by_ref().take(group.len()) {
                 call.arg(task.id.as_str());
@@ -161,7 +172,7 @@ fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: 
     let payload = payload.as_bytes();
     let waits = record.state == TaskState::Scheduled;
     let (state, due_ms, deadline_ms) = (record.state, record.due_ms, record.deadline_ms);
-    let (expires_ms, epoch) = (record.expires_ms, record.epoch);
+    let (expires_ms, epoch, made_by_ms) = (record.expires_ms, record.epoch, task.made_by_ms());
     let mut stored = Task::new(record, meta, u32::from(verdict.is_some()), payload.len());
     stored.among_retries = lane.retry && waits;
     stored.stand_in = lane.dependency.clone().filter(|name| Some(name) != task.spec.dependency.as_ref());
@@ -170,7 +181,19 @@ fn new_task(task: Enqueue, policy: &redrive_shared::retry::RetryPolicy, now_us: 
     value.extend_from_slice(payload);
     value.extend(line.unwrap_or_default());
     let lane = waits.then(|| lane_name(&lane));
-    New { id: task.id, hash, queue: task.queue, state, due_ms, deadline_ms, epoch, expires_ms, lane, value }
+    New {
+        id: task.id,
+        hash,
+        queue: task.queue,
+        state,
+        due_ms,
+        deadline_ms,
+        epoch,
+        expires_ms,
+        made_by_ms,
+        lane,
+        value,
+    }
 }
 
 /// What it means that the id is known.

@@ -12,7 +12,7 @@ use redrive_shared::task::{Lease, TaskState};
 
 use super::Inner;
 use super::aside::Aside;
-use super::checkpoints::progress_of;
+use super::checkpoints::{Ahead, progress_of};
 use super::given::{Given, Ticket};
 use super::history::lines;
 use super::keys::counter_name;
@@ -20,6 +20,7 @@ use super::reply::{into_bytes, into_items, maybe_integer};
 use super::scripts::UNCLAIM;
 use super::transition::{Place, lane, read};
 use super::value::Task;
+use crate::store::checkpoints::may_have_saved;
 use crate::store::format::content_from;
 use crate::store::views::{self, Contents};
 use crate::store::{Hint, Result, StoreError};
@@ -74,26 +75,34 @@ pub(super) struct Sorted {
 impl Inner {
     /// Reads the tasks that a shard gave, as many as there is room for.
     pub async fn fetch(&self, shard: u16, given: Given, mut room: usize) -> Result<Sorted> {
-        let (mut sorted, mut tasks) = (Sorted::default(), given.tasks.into_iter().peekable());
+        let (mut sorted, mut ahead) = (Sorted::default(), Ahead::default());
+        let mut tasks = given.tasks.into_iter().peekable();
         while tasks.peek().is_some() {
             let known = self.value_bytes.load(Ordering::Relaxed);
             let part: Vec<Ticket> = tasks.by_ref().take(values_at_once(known)).collect();
             let part = self.values(shard, part, known, &mut sorted.aside).await?;
-            // First attempts have saved nothing, and are not asked; but those that are given again may have by now.
-            let may_have_saved = |task: &Task| task.record.runs > 1 || given.replayed;
-            let asked = part.iter().filter(|(_, task, _)| may_have_saved(task));
-            let asked = asked.map(|(ticket, ..)| ticket.id.clone()).collect();
-            let mut kept = self.kept_of(shard, asked).await?;
+            // What is given again may be at work already; otherwise it must not start any more, as if it were new.
+            let is_late = |task: &Task| task.record.deadline_ms < given.now_ms && !task.record.started;
+            // This run is counted already. What is given again may have saved something by now.
+            let may_have_saved = |task: &Task| {
+                given.replayed || may_have_saved(task.record.runs.saturating_sub(1), task.entries)
+            };
+            let asked = part.iter().filter(|(_, task, _)| !is_late(task) && may_have_saved(task));
+            ahead.asked.extend(asked.map(|(ticket, ..)| ticket.id.clone()));
             sorted.leased.reserve(part.len());
             for (ticket, task, value) in part {
-                // What is given again may be at work already; otherwise it must not start any more, as if it were new.
-                if task.record.deadline_ms < given.now_ms && !task.record.started {
+                if is_late(&task) {
                     sorted.late.push((ticket.id, task, value));
                     continue;
                 }
-                let kept = kept.remove(&ticket.id).unwrap_or_default();
+                if !sorted.back.is_empty() {
+                    sorted.back.push(ticket);
+                    continue;
+                }
+                let asked = may_have_saved(&task);
+                let kept = if asked { self.next_kept(shard, &mut ahead).await? } else { Vec::new() };
                 let bytes = task.slot_bytes + kept.len();
-                if bytes > room && !sorted.leased.is_empty() || !sorted.back.is_empty() {
+                if bytes > room && !sorted.leased.is_empty() {
                     sorted.back.push(ticket);
                     continue;
                 }

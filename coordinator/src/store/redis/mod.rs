@@ -275,7 +275,7 @@ impl Store for RedisStore {
         self.inner.progress(id).await
     }
 
-    async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<Vec<BlobId>>> {
+    async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<Option<Vec<BlobId>>>> {
         self.inner.blobs(ids).await
     }
 

@@ -37,9 +37,10 @@ fn save_one(tx: &Tx<'_>, item: SaveCheckpoint) -> rusqlite::Result<CheckpointSav
     let mut progress = kept.map(|kept| kept.progress).unwrap_or_default();
     match progress.save(item.checkpoint, tx.now_ms()) {
         Ok(Saved::Now) => {
+            let Ok(text) = progress_text(&progress) else { return Ok(CheckpointSaved::Unreadable) };
             tx.connection
                 .prepare_cached("INSERT OR REPLACE INTO checkpoints (seq, progress) VALUES (?1, ?2)")?
-                .execute(params![task.seq, progress_text(&progress)])?;
+                .execute(params![task.seq, text])?;
             Ok(CheckpointSaved::Saved { queue: tx.lane(task.lane)?.queue.clone() })
         }
         Ok(Saved::Before) => Ok(CheckpointSaved::Repeated),
@@ -62,8 +63,8 @@ pub(super) fn progress(connection: &Connection, id: &TaskId) -> rusqlite::Result
     Ok(found.map(|kept| kept.map(|kept| kept.progress).unwrap_or_default()))
 }
 
-/// The blobs that each of the tasks refers to.
-pub(super) fn blobs(connection: &Connection, ids: &[TaskId]) -> rusqlite::Result<Vec<Vec<BlobId>>> {
+/// The blobs that each of the tasks refers to. None: it cannot be read.
+pub(super) fn blobs(connection: &Connection, ids: &[TaskId]) -> rusqlite::Result<Vec<Option<Vec<BlobId>>>> {
     let mut statement = connection.prepare_cached(include_str!("sql/blobs.sql"))?;
     let mut blobs_of = |id: &TaskId| {
         let found = statement.query_row([id.as_str()], |row| {
@@ -71,7 +72,7 @@ pub(super) fn blobs(connection: &Connection, ids: &[TaskId]) -> rusqlite::Result
             let named = payload.iter().chain(&result).filter_map(|content| Some(content.blob()?.blob));
             Ok(named.chain(read(row, 2)?.iter().flat_map(|kept| kept.progress.blobs())).collect())
         });
-        Ok(found.optional()?.unwrap_or_default())
+        Ok(readable(found.optional())?.map(Option::unwrap_or_default))
     };
     ids.iter().map(&mut blobs_of).collect()
 }

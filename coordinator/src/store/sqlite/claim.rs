@@ -14,6 +14,7 @@ use super::rows::{
     HOT_COLUMNS, Hot, content, corrupt, hot, is_unreadable, json, optional, required, to_json,
 };
 use super::tx::{Before, Tx};
+use crate::store::checkpoints::may_have_saved;
 use crate::store::format::content_text;
 use crate::store::gates::Allowance;
 use crate::store::views::{self, Contents};
@@ -113,8 +114,11 @@ fn visit(
 ) -> rusqlite::Result<()> {
     let policy = tx.policy(lane)?;
     for (mut task, mut contents) in due(tx, lane, wanted)? {
-        // First attempts have saved nothing, and are not asked.
-        let saved = if task.record.runs > 0 { add_checkpoint(tx, task.seq, &mut contents)? } else { Some(0) };
+        let saved = if may_have_saved(task.record.runs, task.entries) {
+            add_checkpoint(tx, task.seq, &mut contents)?
+        } else {
+            Some(0)
+        };
         let Some(saved_bytes) = saved else { continue };
         if !filling.takes(content_text(&contents.payload).len() + saved_bytes) {
             break;

@@ -22,6 +22,9 @@ fn enqueue_one(tx: &mut Tx<'_>, task: &Enqueue) -> rusqlite::Result<Enqueued> {
     if let Some(known) = compare(tx, task, &hash)? {
         return Ok(known);
     }
+    if task.made_by_ms().is_some_and(|by_ms| by_ms < tx.now_ms()) {
+        return Ok(Enqueued::UnknownPayload);
+    }
     let (record, verdict) = Record::enqueue(&task.start(), task.terms(&queue.policy), tx.now_us, tx.rng);
     insert(tx, task, &queue, record, verdict, &hash)
 }

@@ -214,7 +214,7 @@ impl Store for SqliteStore {
         self.read(move |connection| checkpoints::progress(connection, &id)).await
     }
 
-    async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<Vec<BlobId>>> {
+    async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<Option<Vec<BlobId>>>> {
         let ids = ids.to_vec();
         self.read(move |connection| checkpoints::blobs(connection, &ids)).await
     }

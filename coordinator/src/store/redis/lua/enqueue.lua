@@ -5,22 +5,25 @@
 --   none, for those that end at once)
 --   lane ('' : none), counter,
 --   first, deadline: when the first of them is due (µs), and a lower bound of their deadlines (ms), for a lane,
+--   until when they may be made (ms, '' : at any time),
 --   tasks n, n × (id, due in µs with the order of arrival below it for a lane, else ms of expiry ('' : never), not gated: value)
--- Returns: the time in µs, then for each task that is there already: its place among all, its head, its lease.
---   Gated: 0 where one is there already or the ordinals are taken, and nothing is done.
+-- Returns: the time in µs, then for each task that is not made: its place among all, its head ('' : it is not there, and too late
+--   to be made), its lease. Gated: 0 where there is such a task or the ordinals are taken, and nothing is done.
 -- O(n log m): n the batch, m the tasks of a lane.
 local ENTRY_MAX = 100
 local gated = ARGV[5] == '1'
 local fields = gated and 2 or 3
-local groups, keys, sets, total, at = {}, {}, {}, 0, 6
+local groups, keys, sets, late, total, at = {}, {}, {}, {}, 0, 6
 while at <= #ARGV do
   local group = { lane = ARGV[at], counter = ARGV[at + 1], first = tonumber(ARGV[at + 2]), deadline = ARGV[at + 3],
-    tasks = tonumber(ARGV[at + 4]), from = at + 5 }
+    tasks = tonumber(ARGV[at + 5]), from = at + 6 }
+  local is_late = ARGV[at + 4] ~= '' and now_ms > tonumber(ARGV[at + 4])
   groups[#groups + 1] = group
   at = group.from + group.tasks * fields
   for p = group.from, at - 1, fields do
     total = total + 1
     keys[total] = TASK .. ARGV[p]
+    if is_late then late[total] = '' end
     if not gated then sets[total * 2 - 1], sets[total * 2] = keys[total], ARGV[p + 2] end
   end
 end
@@ -29,6 +32,7 @@ end
 local wanted, known = tonumber(ARGV[4]), {}
 local reply = { string.format('%d', now_us) }
 if gated then
+  if next(late) then return 0 end
   if tonumber(call('GET', ORDINAL) or 0) >= wanted or call('EXISTS', unpack(keys)) > 0 then return 0 end
 end
 local first = take_ordinals(wanted, total)
@@ -39,11 +43,11 @@ if first ~= wanted then
     sets[place * 2] = string.sub(value, 1, 42) .. struct.pack('>i8', first + place - 1) .. string.sub(value, 51)
   end
 end
-if not gated and call('MSETNX', unpack(sets)) == 0 then
+if not gated and (next(late) or call('MSETNX', unpack(sets)) == 0) then
   local fresh = {}
   for place, key in ipairs(keys) do
     local id = string.sub(key, #TASK + 1)
-    known[place] = head_of(id)
+    known[place] = head_of(id) or late[place]
     if known[place] then
       reply[#reply + 1] = place
       reply[#reply + 1] = known[place]
