@@ -60,7 +60,9 @@ impl From<ClientError> for AskError {
         match error {
             ClientError::Problem(problem) => Self::Refused(problem),
             ClientError::Unreachable { source, .. } => Self::NoAnswer(root(&source)),
-            ClientError::Protocol { detail, .. } => Self::NoAnswer(detail),
+            ClientError::Protocol { detail, .. } | ClientError::Garbled { detail, .. } => {
+                Self::NoAnswer(detail)
+            }
             ClientError::Address { detail, .. } => Self::Address(detail),
         }
     }
