@@ -27,10 +27,10 @@ pub(super) async fn readyz(State(api): State<Api>) -> Result<String, ApiProblem>
     }
     api.engine.ready().await?;
     let mut said = "ok\n".to_owned();
-    if let Some(depot) = api.engine.depot() {
-        if let Err(why) = depot.check().await {
-            said.push_str(&format!("degraded: blobs: {}: {why}\n", depot.blobs().describe()));
-        }
+    if let Some(depot) = api.engine.depot()
+        && let Err(why) = depot.check().await
+    {
+        said.push_str(&format!("degraded: blobs: {}: {why}\n", depot.blobs().describe()));
     }
     Ok(said)
 }
