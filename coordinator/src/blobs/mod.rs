@@ -2,7 +2,7 @@
 //!
 //! The store has the truth: a blob that no task refers to is nothing, whoever wrote it. So a blob is written first and
 //! referred to afterwards, under the fence of whoever refers to it; what was never referred to, and what no task refers to
-//! any more, is removed by [the sweep](sweep). Storage needs no fences, no transactions and no order: it keeps what it was
+//! any more, is removed by [the sweep](crate::duties::Sweeper). Storage needs no fences, no transactions and no order: it keeps what it was
 //! given until it is told to remove it.
 
 pub mod address;
